@@ -1,0 +1,1 @@
+"""rqjobs: the five background jobs every product needs, done right on RQ and Redis."""

@@ -1,0 +1,65 @@
+"""What a processor is told about the run it makes, and how it may ask to be held back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from rqjobs.errors import JobTimeout
+
+Report = Callable[[Mapping[str, object]], None]
+
+
+def _ignore(_report: Mapping[str, object]) -> None:
+    """Progress that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of one job, as its processor sees it. It names neither RQ nor Redis."""
+
+    job_id: str
+    """The job's id: stable over all attempts, so a good idempotency key."""
+    queue: str
+    """The named queue (a lane such as ``webhooks:high``) that the job came from."""
+    number: int = 1
+    """Which attempt this is, from 1."""
+    of: int = 1
+    """How many attempts the job has in all."""
+    enqueued_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When the job was enqueued, in UTC."""
+    timeout: timedelta = timedelta(seconds=180)
+    """The time limit of this run."""
+    started: float = field(default_factory=time.monotonic)
+    """``time.monotonic()`` at the start of this run."""
+    report: Report = field(default=_ignore, repr=False, compare=False)
+    """Stores progress, a mapping that JSON can carry, in the job's meta."""
+
+    @property
+    def last(self) -> bool:
+        """Whether the job is dead if this attempt fails."""
+        return self.number >= self.of
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left until the time limit, never below zero."""
+        return max(0.0, self.started + self.timeout.total_seconds() - time.monotonic())
+
+    def check(self) -> None:
+        """Raises JobTimeout once the time limit is over: for loops that have no deadline of their own."""
+        if self.remaining <= 0:
+            raise JobTimeout(self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A processor's ``admit`` answers this for a job that must not run yet: it waits as a delayed job,
+    holds no slot and uses up no attempt.
+    """  # noqa: D205
+
+    until: datetime
+    """When the job may be tried, in UTC. Jobs held together keep their order through it."""
+    reason: str
+    """One line for the logs and the overview."""

@@ -1,0 +1,102 @@
+"""Redis connections, made in this one place: one client a process, safe after a fork and in threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from rqjobs.embedded import EmbeddedServerError, ensure_server
+from rqjobs.errors import RedisUnavailable
+from rqjobs.settings import get_settings
+
+_lock = threading.Lock()
+_shared: tuple[int, str, redis.Redis] | None = None
+
+
+def redact(url: str) -> str:
+    """``url`` without its password and query, fit for logs and errors."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return url.partition("?")[0]
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def connect(url: str | None = None, **options: Any) -> redis.Redis:
+    """A new client for ``url`` (REDIS_URL by default), its server seen alive.
+
+    ``redis://``, ``rediss://`` (certificates verified), ``unix://``, ``redis+sentinel://host:port,.../service``
+    or ``embedded:[FOLDER]``.
+
+    Args:
+        url: the address.
+        options: more for redis-py's client, such as ``socket_timeout``.
+
+    Raises:
+        RedisUnavailable: it does not answer. Nothing else is tried.
+    """
+    url = url if url is not None else get_settings().redis_url.get_secret_value()
+    options = {
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.02), 3),
+        "socket_connect_timeout": 5,
+    } | options
+    try:
+        client = _open(url, options)
+        client.ping()
+    except (redis.exceptions.RedisError, OSError, ValueError, EmbeddedServerError) as error:
+        raise RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
+    return client
+
+
+def _open(url: str, options: dict[str, Any]) -> redis.Redis:
+    scheme, _, rest = url.partition(":")
+    if scheme == "embedded":
+        folder = Path(rest) if rest else get_settings().rqjobs_data / "redis"
+        return redis.Redis(unix_socket_path=str(ensure_server(folder)), **options)
+    if scheme == "redis+sentinel":
+        return _sentinel(url, options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0")
+    sentinels = []
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
+        sentinels.append((name, int(port)))
+    username, _, password = credentials.partition(":")
+    query = dict(parse_qsl(parts.query))
+    login = {"username": unquote(username) or None, "password": unquote(password) or None}
+    tls = {"ssl": True} if query.get("ssl") == "true" else {}
+    sentinel = Sentinel(sentinels, sentinel_kwargs=tls, **login, **tls, db=int(db or 0), **options)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
+    return client
+
+
+def get_connection() -> redis.Redis:
+    """The client of this process for REDIS_URL, made at the first call, and anew after a fork.
+
+    Raises:
+        RedisUnavailable: Redis does not answer at the first call.
+    """
+    global _shared  # noqa: PLW0603
+    url = get_settings().redis_url.get_secret_value()
+    shared = _shared
+    if shared is not None and shared[:2] == (os.getpid(), url):
+        return shared[2]
+    with _lock:
+        if _shared is None or _shared[:2] != (os.getpid(), url):
+            _shared = (os.getpid(), url, connect(url))
+        return _shared[2]

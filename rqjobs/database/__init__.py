@@ -1,0 +1,66 @@
+"""The database at DATABASE_URL: one engine a process, SQLite tuned for several processes, our tables' metadata."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, MetaData, create_engine, event, make_url
+
+from rqjobs.settings import get_settings
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables of rqjobs, each named ``rqjobs_...`` so that it never meets one of the app's."""
+
+_lock = threading.Lock()
+_shared: tuple[int, str, Engine] | None = None
+
+
+def open_engine(url: str) -> Engine:
+    """A new engine for ``url``; ``postgresql://`` means the psycopg 3 driver.
+
+    SQLite runs in WAL mode with short, immediate write transactions and waits up to 30 s for a lock.
+    """
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 30})
+    event.listen(engine, "connect", _tune_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # IMMEDIATE takes the write lock at once: a transaction that first reads cannot fail at its first write.
+    # Readers that must not wait say so with execution_options(sqlite_read=True).
+    read = connection.get_execution_options().get("sqlite_read", False)
+    connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
+
+
+def get_engine() -> Engine:
+    """The engine of this process for DATABASE_URL, made at the first call, and anew after a fork."""
+    global _shared  # noqa: PLW0603
+    url = get_settings().database_url.get_secret_value()
+    with _lock:
+        if _shared is None or _shared[:2] != (os.getpid(), url):
+            _shared = (os.getpid(), url, open_engine(url))
+        return _shared[2]

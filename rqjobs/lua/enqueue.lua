@@ -1,0 +1,42 @@
+-- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
+-- ARGV: RQ's prefix, then for each job:
+--   id, queue, due (unix seconds, '' = now), unique ('1' or ''), number of words, field, value, ...
+-- Answers the ids that were not written because they are already there.
+-- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
+local prefix, i, refused, queues = ARGV[1], 2, {}, {}
+local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
+              ready_to_enqueue = true}
+while ARGV[i] do
+  local id, queue, due, unique, words = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
+  local key = prefix .. ':job:' .. id
+  local status = redis.call('HGET', key, 'status')
+  if status and (busy[status] or (unique == '1' and status == 'finished')) then
+    refused[#refused + 1] = id
+  else
+    if status then  -- an ended job of this id makes room for the new one
+      local origin = redis.call('HGET', key, 'origin') or queue
+      for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
+        redis.call('ZREM', prefix .. ':' .. registry .. ':' .. origin, id)
+      end
+      redis.call('DEL', key, prefix .. ':results:' .. id)
+    end
+    if not queues[queue] then
+      queues[queue] = {}
+      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+    end
+    redis.call('HSET', key, unpack(ARGV, i + 5, i + 4 + words))
+    if due == '' then
+      local ids = queues[queue]
+      ids[#ids + 1] = id
+    else
+      redis.call('ZADD', prefix .. ':scheduled:' .. queue, due, id)
+    end
+  end
+  i = i + 5 + words
+end
+for queue, ids in pairs(queues) do
+  for from = 1, #ids, 1000 do
+    redis.call('RPUSH', prefix .. ':queue:' .. queue, unpack(ids, from, math.min(from + 999, #ids)))
+  end
+end
+return refused

@@ -1,0 +1,170 @@
+"""The policy table: which queues there are, in which order, and how each treats its jobs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+from rqjobs.backoff import Backoff, exponential
+from rqjobs.durations import Rate
+from rqjobs.errors import UnknownQueue
+from rqjobs.jobs import (
+    DataExportJob,
+    EmailJob,
+    JobModel,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+)
+from rqjobs.settings import get_settings
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePolicy:
+    """How one queue treats its jobs. RQJOBS_<QUEUE>_* changes it for one installation."""
+
+    name: str
+    """The queue's name in Redis, and the registered name of its processor."""
+    kind: str
+    """The job's name on the command line."""
+    model: type[JobModel]
+    """What a job of this queue must look like."""
+    processor: str
+    """``module:function``, imported where jobs run and nowhere else."""
+    attempts: int = 3
+    """How often a job is run at most."""
+    backoff: Backoff = field(default_factory=exponential)
+    """The waits between the runs: 2 s, 4 s, 8 s ..."""
+    timeout: timedelta = timedelta(seconds=60)
+    """The time limit of one run."""
+    concurrency: int = 10
+    """How many jobs of this queue one worker process runs at once."""
+    rate: Rate | None = None
+    """How many jobs of this queue all workers together start a period; None for no limit."""
+    runs_in: Literal["thread", "process"] = "thread"
+    """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
+    batch: str | None = None
+    """``module:function`` that does many jobs at once, if the processor has one."""
+    batch_size: int = 500
+    """How many jobs ``batch`` is given at most."""
+    admit: str | None = None
+    """``module:function`` that may hold jobs back before they start (rqjobs.attempt.Hold)."""
+
+
+_POLICIES: dict[str, QueuePolicy] = {
+    policy.name: policy
+    for policy in (
+        QueuePolicy(
+            name="webhooks",
+            kind="webhook",
+            model=WebhookJob,
+            processor="rqjobs.processors.webhook:deliver",
+            timeout=timedelta(seconds=30),
+            concurrency=50,
+        ),
+        QueuePolicy(
+            name="manychat-sync",
+            kind="manychat-sync",
+            model=ManyChatSyncJob,
+            processor="rqjobs.processors.manychat:sync",
+        ),
+        QueuePolicy(
+            name="email",
+            kind="email",
+            model=EmailJob,
+            processor="rqjobs.processors.email:send",
+        ),
+        QueuePolicy(
+            name="qr-analytics",
+            kind="qr-analytics",
+            model=QRAnalyticsJob,
+            processor="rqjobs.processors.analytics:record",
+            timeout=timedelta(seconds=30),
+        ),
+        QueuePolicy(
+            name="data-export",
+            kind="data-export",
+            model=DataExportJob,
+            processor="rqjobs.processors.export:export",
+            timeout=timedelta(hours=1),
+            concurrency=1,
+            runs_in="process",
+        ),
+    )
+}
+
+
+def register_queue(policy: QueuePolicy) -> None:
+    """Adds a queue of the app's own, after the five; RQJOBS_IMPORT makes workers import its module.
+
+    Raises:
+        ValueError: the name is taken by another processor, or contains ``:``.
+    """
+    known = _POLICIES.get(policy.name)
+    if known is not None and known.processor != policy.processor:
+        raise ValueError(f"queue {policy.name!r} already belongs to {known.processor}")
+    if ":" in policy.name or not policy.name:
+        raise ValueError(f"a queue's name has no colon, that is for lanes: {policy.name!r}")
+    _POLICIES[policy.name] = policy
+
+
+def policies() -> Iterator[QueuePolicy]:
+    """Every queue's policy, settings applied, in priority order."""
+    return (get_policy(name) for name in _POLICIES)
+
+
+def get_policy(name: str) -> QueuePolicy:
+    """The policy of the queue (or lane, or kind) ``name``, settings applied.
+
+    Raises:
+        UnknownQueue: there is none.
+    """
+    base = base_queue(name)
+    policy = _POLICIES.get(base) or next((p for p in _POLICIES.values() if p.kind == base), None)
+    if policy is None:
+        raise UnknownQueue(name, list(_POLICIES))
+    overrides = get_settings().queues.get(policy.name)
+    if overrides is None:
+        return policy
+    return replace(policy, **{key: value for key, value in overrides if value is not None})
+
+
+def lane(queue: str, priority: Priority) -> str:
+    """The named queue of ``queue``'s jobs of this priority: ``webhooks:high``, ``webhooks``, ``webhooks:low``."""
+    return queue if priority == "normal" else f"{queue}:{priority}"
+
+
+def base_queue(name: str) -> str:
+    """The queue that the lane ``name`` belongs to."""
+    base, _, priority = name.rpartition(":")
+    return base if priority in PRIORITIES and base else name
+
+
+def lanes(queue: str) -> list[str]:
+    """The three lanes of ``queue``, most urgent first."""
+    return [lane(queue, priority) for priority in PRIORITIES]
+
+
+def lanes_in_order(queues: list[str] | None = None) -> list[str]:
+    """All lanes as a worker takes them: every high lane in queue order, then the normal, then the low ones."""
+    names = queues if queues is not None else list(_POLICIES)
+    return [lane(name, priority) for priority in PRIORITIES for name in names]
+
+
+def load(reference: str) -> Callable[..., Any]:
+    """The function that ``module:function`` of a policy names. Never called with anything read from Redis."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def import_registrations() -> None:
+    """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known."""
+    for module in get_settings().rqjobs_import:
+        importlib.import_module(module)

@@ -1,0 +1,201 @@
+"""Every setting, read in this one place from the environment and from ``.env``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
+from rqjobs.durations import Rate, parse_duration, parse_rate
+from rqjobs.errors import InvalidSettings
+from rqjobs.signing import parse_secret
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""A duration as ``30``, ``30s``, ``5m``, ``1h``, ``2d``."""
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v)]
+"""Words separated by blanks."""
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "embedded")
+_QUEUE_SETTING = re.compile(r"RQJOBS_([A-Z0-9_]+)_(ATTEMPTS|BACKOFF|TIMEOUT|CONCURRENCY|RATE)")
+
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    scheme = url.get_secret_value().split(":", 1)[0]
+    if scheme not in _REDIS_SCHEMES:
+        raise ValueError(f"the scheme {scheme!r} is none of {', '.join(_REDIS_SCHEMES)}")
+    return url
+
+
+def _check_http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http:// or https:// URL")
+    return url.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+"""An http or https URL, without a slash at its end."""
+
+
+class QueueSettings(BaseSettings):
+    """What the environment says of one queue, over its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    attempts: int | None = Field(None, ge=1, le=MAX_ATTEMPTS)
+    backoff: Annotated[Backoff, BeforeValidator(parse_backoff)] | None = None
+    timeout: Duration | None = None
+    concurrency: int | None = Field(None, ge=1, le=10_000)
+    rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
+
+    @classmethod
+    def settings_customise_sources(cls, _settings_cls: Any, init_settings: Any, **_sources: Any) -> Any:  # type: ignore[override]
+        """Only what Settings hands over: the environment's names carry the queue."""
+        return (init_settings,)
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults. ``.env`` in the project lists and explains each.
+
+    Read them with :func:`get_settings`; secrets are ``SecretStr`` and appear nowhere.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Stores
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = SecretStr("embedded:")
+    database_url: SecretStr = SecretStr("sqlite:///.rqjobs/rqjobs.db")
+    rqjobs_secret_key: SecretStr | None = None
+    """Signs download links, sessions and visitor keys; made and kept under RQJOBS_DATA when unset."""
+    rqjobs_data: Path = Path(".rqjobs")
+    """The folder of the embedded Redis, the SQLite file, mails and exports."""
+
+    # Engine
+    rqjobs_lease: Duration = timedelta(seconds=30)
+    rqjobs_max_payload: int = Field(256 * 1024, ge=1024)
+    rqjobs_keep_failed: int = Field(500, ge=1)
+    rqjobs_keep_completed: int = Field(100, ge=1)
+    rqjobs_import: Words = ()
+    """Modules of the app that register queues, sources and hooks; imported before any job runs."""
+
+    # Webhooks
+    webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    webhook_allow: Words = ()
+    webhook_timeout: Duration = timedelta(seconds=15)
+
+    # ManyChat
+    manychat_api_token: SecretStr | None = None
+    manychat_api_url: HttpUrl = "https://api.manychat.com"
+
+    # Email
+    email_backend: Literal["file", "smtp", "sendgrid", "resend"] = "file"
+    email_from: str = "rqjobs <noreply@localhost.localdomain>"
+    email_templates: Path = Path("templates/email")
+    smtp_url: SecretStr = SecretStr("smtp://localhost:587")
+    sendgrid_api_key: SecretStr | None = None
+    sendgrid_api_url: HttpUrl = "https://api.sendgrid.com"
+    resend_api_key: SecretStr | None = None
+    resend_api_url: HttpUrl = "https://api.resend.com"
+
+    # Export
+    export_url: str = ".rqjobs/exports"
+
+    # Dashboard
+    dashboard_username: str = "admin"
+    dashboard_password: SecretStr | None = None
+
+    queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
+    """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""
+
+    @field_validator("webhook_signing_secret", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        secrets = value.split() if isinstance(value, str) else value
+        if isinstance(secrets, list | tuple):
+            for secret in secrets:
+                parse_secret(secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret))
+            return tuple(secrets)
+        return secrets
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings of the environment and ``.env``, checked as a whole.
+
+        Raises:
+            InvalidSettings: with every fault, each naming its variable.
+        """
+        faults: list[str] = []
+        queues = _queue_settings(faults)
+        try:
+            settings = cls(queues=queues)
+        except ValidationError as error:
+            faults = [*_faults(error, ""), *faults]
+        if faults:
+            raise InvalidSettings(faults)
+        return settings
+
+
+def _faults(error: ValidationError, prefix: str) -> list[str]:
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = prefix + "_".join(str(part) for part in item["loc"] if isinstance(part, str)).upper()
+        message = item["msg"].removeprefix("Value error, ")
+        found.append(f"{name}: {message[:1].lower()}{message[1:]}")
+    return found
+
+
+def _queue_settings(faults: list[str]) -> dict[str, QueueSettings]:
+    """RQJOBS_<QUEUE>_* by the queue's name, faults added to ``faults``."""
+    file = Settings.model_config.get("env_file")
+    variables = {**(dotenv_values(str(file)) if file else {}), **os.environ}
+    by_queue: dict[str, dict[str, str]] = {}
+    for variable, value in variables.items():
+        if value and (match := _QUEUE_SETTING.fullmatch(variable)):
+            by_queue.setdefault(match[1], {})[match[2].lower()] = value
+    queues = {}
+    for name, values in by_queue.items():
+        try:
+            queues[name.lower().replace("_", "-")] = QueueSettings(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            faults.extend(_faults(error, f"RQJOBS_{name}_"))
+    return queues
+
+
+_current: Settings | None = None
+
+
+def get_settings() -> Settings:
+    """The settings of this process, read at the first call.
+
+    Raises:
+        InvalidSettings: with every fault, each naming its variable.
+    """
+    global _current  # noqa: PLW0603
+    if _current is None:
+        _current = Settings.load()
+    return _current
+
+
+def use_settings(settings: Settings | None) -> None:
+    """Makes ``settings`` what :func:`get_settings` answers: for frameworks with settings of their own, and for
+    tests. None means: read the environment again at the next call.
+    """  # noqa: D205
+    global _current  # noqa: PLW0603
+    _current = settings

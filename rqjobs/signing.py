@@ -1,0 +1,75 @@
+"""Signatures by Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+from rqjobs.errors import RQJobsError
+
+_PREFIX = "whsec_"
+_KEY_BYTES = range(24, 65)
+
+
+class InvalidSignature(RQJobsError):
+    """A received webhook that must not be trusted; the message says why."""
+
+
+def parse_secret(secret: str) -> bytes:
+    """The key in ``secret``, ``whsec_`` + base64 of 24 to 64 bytes.
+
+    Raises:
+        ValueError: it is not such a secret.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not secret.startswith(_PREFIX) or len(key) not in _KEY_BYTES:
+        raise ValueError("a signing secret is whsec_ followed by base64 of 24 to 64 bytes")
+    return key
+
+
+def sign(keys: Iterable[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The ``webhook-signature`` header: one ``v1,...`` a key, blank between them, newest key first."""
+    content = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
+    return " ".join("v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in keys)
+
+
+def verify(
+    secrets: str | Iterable[str],
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float,
+    tolerance: timedelta = timedelta(minutes=5),
+) -> None:
+    """Checks a received webhook. For receivers: call it with the raw body, before parsing.
+
+    Args:
+        secrets: the receiver's ``whsec_`` secret, or several while they are rotated.
+        headers: the request's headers, in any case.
+        body: the exact bytes received.
+        now: the current Unix time, ``time.time()``.
+        tolerance: how old, or how far ahead, the timestamp may be: five minutes, as the standard says.
+
+    Raises:
+        InvalidSignature: a header is missing, the timestamp is too far away, or no signature fits.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        webhook_id, stamp, signatures = (lower[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+        timestamp = int(stamp)
+    except (KeyError, ValueError):
+        raise InvalidSignature("webhook-id, webhook-timestamp or webhook-signature is missing or malformed") from None
+    if abs(now - timestamp) > tolerance.total_seconds():
+        raise InvalidSignature("the webhook-timestamp is too far from now: a replay, or a wrong clock")
+    keys = [parse_secret(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
+    expected = sign(keys, webhook_id, timestamp, body).split()
+    given = signatures.split()
+    if not any(hmac.compare_digest(ours.encode(), theirs.encode()) for ours in expected for theirs in given):
+        raise InvalidSignature("no signature fits the body: another secret, or the body was changed")
