@@ -1,1 +1,65 @@
-"""rqjobs: the five background jobs every product needs, done right on RQ and Redis."""
+"""rqjobs: the five background jobs every product needs, done right on RQ and Redis.
+
+    from rqjobs import WebhookJob, enqueue_webhook
+
+    enqueue_webhook(WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://...", payload={...}))
+
+and, in a terminal: ``rqjobs worker``.
+"""
+
+from rqjobs.backoff import exponential, fixed
+from rqjobs.enqueue import (
+    JobOptions,
+    enqueue,
+    enqueue_data_export,
+    enqueue_email,
+    enqueue_many,
+    enqueue_manychat_sync,
+    enqueue_qr_analytics,
+    enqueue_webhook,
+)
+from rqjobs.errors import (
+    DuplicateJob,
+    InvalidJob,
+    JobFailed,
+    PermanentFailure,
+    ResultTimeout,
+    RetryLater,
+    RQJobsError,
+)
+from rqjobs.health import queue_health
+from rqjobs.jobs import (
+    DataExportJob,
+    EmailJob,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+)
+from rqjobs.results import wait_for_result
+
+__all__ = [
+    "DataExportJob",
+    "DuplicateJob",
+    "EmailJob",
+    "InvalidJob",
+    "JobFailed",
+    "JobOptions",
+    "ManyChatSyncJob",
+    "PermanentFailure",
+    "QRAnalyticsJob",
+    "RQJobsError",
+    "ResultTimeout",
+    "RetryLater",
+    "WebhookJob",
+    "enqueue",
+    "enqueue_data_export",
+    "enqueue_email",
+    "enqueue_many",
+    "enqueue_manychat_sync",
+    "enqueue_qr_analytics",
+    "enqueue_webhook",
+    "exponential",
+    "fixed",
+    "queue_health",
+    "wait_for_result",
+]

@@ -14,3 +14,7 @@ PAUSED = f"{PREFIX}:paused"
 def totals(queue: str) -> str:
     """A hash: ``completed``, ``failed``, ``retried`` of ``queue`` since it exists."""
     return f"{PREFIX}:totals:{queue}"
+
+
+WAITERS = f"{PREFIX}:waiters"
+"""A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""

@@ -1,0 +1,136 @@
+"""The dead letters: RQ's FailedJobRegistry of each queue, listed, explained, requeued, purged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import redis
+from rq.job import Job
+from rq.utils import as_text
+
+from rqjobs.connection import get_connection
+from rqjobs.errors import JobNotFound
+from rqjobs.history import latest_errors
+from rqjobs.layout import SERIALIZER, RegisteredJob, attempts_of, fetch_job, key, payload_of, run_script
+from rqjobs.queues import base_queue, get_policy, lanes, policies
+
+_PAGE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """One job that will not be tried again by itself."""
+
+    job_id: str
+    queue: str
+    """The lane it came from."""
+    label: str
+    """What the job is, in a line."""
+    reason: str
+    """Its last error, in a line."""
+    attempts: int
+    """How often it was run at most."""
+    failed_at: datetime | None
+    payload: dict[str, Any] | None
+    """The job's fields; None for a plain RQ job."""
+
+
+def dead_letters(
+    queue: str | None = None, reason: str | None = None, *, connection: redis.Redis | None = None
+) -> Iterator[DeadLetter]:
+    """The dead letters of ``queue`` (all queues by default), newest first in each queue.
+
+    Args:
+        queue: a queue or a lane.
+        reason: only those whose last error contains this text, in any case.
+        connection: another Redis than that of REDIS_URL.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = connection or get_connection()
+    for lane in _lanes(queue):
+        registry, start = key("failed", lane), 0
+        while ids := client.zrevrange(registry, start, start + _PAGE - 1):
+            start += _PAGE
+            for letter in _letters([as_text(job_id) for job_id in cast("list[bytes]", ids)], client):
+                if reason is None or reason.lower() in letter.reason.lower():
+                    yield letter
+
+
+def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLetter:
+    """The dead letter of this id.
+
+    Raises:
+        JobNotFound: no dead job has it.
+    """
+    client = connection or get_connection()
+    job = fetch_job(job_id, client)
+    if client.zscore(key("failed", job.origin), job_id) is None:
+        raise JobNotFound(job_id)
+    return _letters([job_id], client)[0]
+
+
+def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
+    """Puts dead jobs back into their queues, with all their attempts; answers the ids that were.
+
+    RQ's own requeue would leave them without retries. An id that is not dead is left alone.
+    """
+    client = connection or get_connection()
+    done: list[str] = []
+    for jobs in _fetch(job_ids, client):
+        words: list[Any] = [datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
+        for job in jobs:
+            retries = attempts_of(job) - 1
+            words += (job.id, job.origin, retries or "")
+        done += [as_text(job_id) for job_id in run_script("requeue", client, words)]
+    return done
+
+
+def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
+    """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
+    client = connection or get_connection()
+    done = []
+    for jobs in _fetch(job_ids, client):
+        for job in jobs:
+            if client.zrem(key("failed", job.origin), job.id):
+                job.delete(remove_from_queue=False)
+                done.append(job.id)
+    return done
+
+
+def _lanes(queue: str | None) -> list[str]:
+    if queue is None:
+        return [lane for policy in policies() for lane in lanes(policy.name)]
+    name = get_policy(queue).name
+    return [queue] if base_queue(queue) != queue else lanes(name)
+
+
+def _fetch(job_ids: Iterable[str], client: redis.Redis) -> Iterator[Sequence[Job]]:
+    ids = list(dict.fromkeys(job_ids))
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        jobs = RegisteredJob.fetch_many(page, connection=client, serializer=SERIALIZER)
+        yield [job for job in jobs if job is not None]
+
+
+def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
+    jobs = [job for page in _fetch(ids, client) for job in page]
+    letters = []
+    for job, error in zip(jobs, latest_errors(jobs, client), strict=True):
+        known = payload_of(job)
+        letters.append(
+            DeadLetter(
+                job_id=job.id,
+                queue=job.origin,
+                label=job.description or job.func_name or job.id,
+                reason=error,
+                attempts=attempts_of(job),
+                failed_at=job.ended_at,
+                payload=known[1] if known else None,
+            )
+        )
+    return letters

@@ -1,0 +1,266 @@
+"""Enqueueing: thin wrappers, one for each kind of job, over the one place that writes jobs to Redis."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, cast
+
+import redis
+from rq.job import Job, JobStatus
+from rq.utils import as_text
+
+from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
+from rqjobs.connection import get_connection
+from rqjobs.durations import parse_duration
+from rqjobs.errors import DuplicateJob, InvalidJob
+from rqjobs.jobs import (
+    DataExportJob,
+    EmailJob,
+    JobModel,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+)
+from rqjobs.layout import SERIALIZER, encode_data, run_script
+from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane
+from rqjobs.settings import get_settings
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # RQ's own rule, and a length
+_CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
+_MAX_DELAY = timedelta(days=3660)
+
+ModelT = TypeVar("ModelT", bound=JobModel)
+
+
+class JobOptions(TypedDict, total=False):
+    """How a job is enqueued. They never share a namespace with the job's own fields; None means the policy's."""
+
+    priority: Priority
+    """``high``, ``normal`` (the default) or ``low``: the lane."""
+    attempts: int | None
+    """How often the job is run at most, 1 to 100."""
+    backoff: Backoff | str | None
+    """The waits between the runs, such as ``exponential("5s")`` or ``"fixed:10s"``."""
+    delay: timedelta | str | None
+    """How long the job waits before its first run."""
+    job_id: str | None
+    """An id of the caller's own: letters, digits, ``_`` and ``-``, 128 at most."""
+    unique: bool
+    """Refuse a job that was done lately as well; without job_id the id is made from the job's content."""
+    timeout: timedelta | str | None
+    """The time limit of one run."""
+    connection: redis.Redis | None
+    """Another Redis than that of REDIS_URL."""
+
+
+class _Entry(NamedTuple):
+    """One job as the script wants it, and what the caller gets back is made of."""
+
+    job_id: str
+    lane: str
+    due: float | None
+    unique: bool
+    fields: dict[str, Any]
+
+
+def enqueue_webhook(job: WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues the delivery of a webhook; see :func:`enqueue` for what is returned and raised."""
+    return enqueue(_parse(WebhookJob, job), **options)
+
+
+def enqueue_manychat_sync(job: ManyChatSyncJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues a change in ManyChat; see :func:`enqueue` for what is returned and raised."""
+    return enqueue(_parse(ManyChatSyncJob, job), **options)
+
+
+def enqueue_email(job: EmailJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues a mail; see :func:`enqueue` for what is returned and raised."""
+    return enqueue(_parse(EmailJob, job), **options)
+
+
+def enqueue_qr_analytics(job: QRAnalyticsJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues the counting of a QR event; see :func:`enqueue` for what is returned and raised."""
+    return enqueue(_parse(QRAnalyticsJob, job), **options)
+
+
+def enqueue_data_export(job: DataExportJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues an export; see :func:`enqueue` for what is returned and raised."""
+    return enqueue(_parse(DataExportJob, job), **options)
+
+
+def enqueue(job: JobModel, /, **options: Unpack[JobOptions]) -> Job:
+    """Enqueues any job model, in one round trip.
+
+    Returns:
+        The RQ job; its ``id`` is what ``wait_for_result`` and ``rqjobs jobs show`` take.
+
+    Raises:
+        InvalidJob: the job or an option has faults, each named; nothing has reached Redis.
+        DuplicateJob: a job of this id is waiting, delayed or running, or (with ``unique``) lately done.
+        RedisUnavailable: Redis does not answer.
+    """
+    return enqueue_many([job], **options)[0]
+
+
+def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **options: Unpack[JobOptions]) -> list[Job]:
+    """Enqueues any mix of jobs in one round trip, in order.
+
+    Args:
+        jobs: job models, or pairs of a model and options of its own.
+        options: for every job that brings none of its own.
+
+    Raises:
+        InvalidJob: a job or an option has faults; none of the jobs has reached Redis.
+        DuplicateJob: naming the ids that were there already; the other jobs are enqueued.
+        RedisUnavailable: Redis does not answer.
+    """
+    now = time.time()
+    entries = []
+    for item in jobs:
+        job, own = item if isinstance(item, tuple) else (item, cast("JobOptions", {}))
+        entries.append(_entry(job, cast("JobOptions", {**options, **own}), now))
+    if not entries:
+        return []
+    connection = options.get("connection") or get_connection()
+    refused = _write(entries, connection)
+    if refused:
+        raise DuplicateJob(refused)
+    return [_rq_job(entry, connection) for entry in entries]
+
+
+def _parse(model: type[ModelT], job: object) -> ModelT:
+    return job if isinstance(job, model) else model.parse(job)
+
+
+def _entry(job: JobModel, options: JobOptions, now: float) -> _Entry:
+    """The job's hash as RQ reads it. Left out is what RQ restores as None anyway: memory counts for a backlog."""
+    kind = type(job).__name__
+    policy = get_policy(job.queue)
+    faults: list[str] = []
+    attempts, waits = _attempts(options, policy, faults)
+    timeout = _duration(options, "timeout", faults) or policy.timeout
+    delay = _duration(options, "delay", faults)
+    priority = options.get("priority", "normal")
+    if priority not in PRIORITIES:
+        faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
+    data = encode_data(policy.name, job.dump())
+    limit = get_settings().rqjobs_max_payload
+    if len(data) > limit:
+        faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
+    job_id = _job_id(job, options, now, faults)
+    if faults:
+        raise InvalidJob(kind, faults)
+    name = lane(policy.name, priority)
+    stamp = _stamp(now)
+    fields: dict[str, Any] = {
+        "data": data,
+        "status": JobStatus.SCHEDULED.value if delay else JobStatus.QUEUED.value,
+        "origin": name,
+        "created_at": stamp,
+        "description": job.label(),
+        "timeout": max(1, round(timeout.total_seconds())),
+    }
+    if not delay:
+        fields["enqueued_at"] = stamp
+    if attempts > 1:
+        fields["retries_left"] = attempts - 1
+        fields["retry_intervals"] = json.dumps(waits)
+    due = now + delay.total_seconds() if delay else None
+    return _Entry(job_id, name, due, options.get("unique", False), fields)
+
+
+def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, list[float]]:
+    given: Any = options.get("attempts")
+    attempts = policy.attempts if given is None else given
+    if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
+        faults.append(f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
+        return 1, []
+    try:
+        backoff = parse_backoff(options.get("backoff") or policy.backoff)
+    except (ValueError, AttributeError) as error:
+        faults.append(f"backoff: {error}")
+        return attempts, []
+    waits = backoff.waits(attempts)
+    return attempts, [int(wait) if wait == int(wait) else wait for wait in waits]
+
+
+def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | None:
+    value: Any = options.get(name)
+    if value is None:
+        return None
+    try:
+        duration = parse_duration(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        faults.append(f"{name}: {error}")
+        return None
+    if duration > _MAX_DELAY:
+        faults.append(f"{name}: {value!r} is longer than ten years")
+    return duration
+
+
+def _job_id(job: JobModel, options: JobOptions, now: float, faults: list[str]) -> str:
+    job_id: Any = options.get("job_id")
+    if job_id is None:
+        return _content_id(job) if options.get("unique") else _new_id(now)
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+        faults.append(f"job_id: {job_id!r} is not 1 to 128 letters, digits, '_' and '-'")
+    return str(job_id)
+
+
+def _new_id(now: float) -> str:
+    """24 characters that sort by time: 48 bits of milliseconds, 72 random bits."""
+    return base64.b32hexencode(int(now * 1000).to_bytes(6) + os.urandom(9)).decode().lower()
+
+
+def _content_id(job: JobModel) -> str:
+    content = json.dumps([job.queue, job.dump()], sort_keys=True).encode()
+    return base64.b32hexencode(hashlib.sha256(content).digest()[:15]).decode().lower()
+
+
+def _stamp(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _write(entries: list[_Entry], connection: redis.Redis) -> list[str]:
+    """Writes the jobs; the ids that were there already are answered."""
+    calls = []
+    for start in range(0, len(entries), _CHUNK):
+        words: list[Any] = []
+        for entry in entries[start : start + _CHUNK]:
+            due = "" if entry.due is None else repr(entry.due)
+            words += (entry.job_id, entry.lane, due, "1" if entry.unique else "", 2 * len(entry.fields))
+            for field in entry.fields.items():
+                words += field
+        calls.append(words)
+    if len(calls) == 1:
+        answers = [run_script("enqueue", connection, calls[0])]
+    else:
+        with connection.pipeline(transaction=False) as pipeline:
+            for words in calls:
+                run_script("enqueue", pipeline, words)
+            answers = pipeline.execute()
+    return [as_text(job_id) for answer in answers for job_id in answer]
+
+
+def _rq_job(entry: _Entry, connection: redis.Redis) -> Job:
+    """The RQ job that was written, without reading it back."""
+    fields = entry.fields
+    job = Job(entry.job_id, connection=connection, serializer=SERIALIZER)
+    job.data = fields["data"]
+    job.origin = entry.lane
+    job.description = fields["description"]
+    job.created_at = datetime.strptime(fields["created_at"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    job.enqueued_at = job.created_at if entry.due is None else None
+    job.timeout = fields["timeout"]
+    job.retries_left = fields.get("retries_left")
+    if "retry_intervals" in fields:
+        job.retry_intervals = json.loads(fields["retry_intervals"])
+    job._status = JobStatus(fields["status"])  # noqa: SLF001  # the setter would write to Redis
+    return job

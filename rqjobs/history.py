@@ -1,0 +1,109 @@
+"""The history of a job: every attempt with its time, duration and error, kept in RQ's own results stream."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import redis
+from rq.job import Job
+from rq.results import Result
+
+from rqjobs.layout import SERIALIZER, results_key
+
+KEPT_ATTEMPTS = 100
+"""How many results a job keeps. RQ trims to 10 when it writes a result itself."""
+
+Outcome = Literal["done", "retried", "failed", "stopped"]
+
+_OUTCOMES: dict[Result.Type, Outcome] = {
+    Result.Type.SUCCESSFUL: "done",
+    Result.Type.RETRIED: "retried",
+    Result.Type.FAILED: "failed",
+    Result.Type.STOPPED: "stopped",
+    Result.Type.MAX_RETRIES_EXCEEDED: "failed",
+}
+_EXCEPTION_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
+_OWN_WORDS = ("PermanentFailure", "RetryLater")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptRecord:
+    """One run of a job, as it went."""
+
+    outcome: Outcome
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: str | None
+    """One line; None for a run that was done."""
+    traceback: str | None
+    worker: str
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the run took."""
+        return self.ended_at - self.started_at if self.started_at and self.ended_at else None
+
+
+def reason_of(exc_string: str | None) -> str:
+    """The one line of a traceback that says what went wrong: ``ConnectionError: refused``."""
+    for line in reversed((exc_string or "").strip().splitlines()):
+        if (match := _EXCEPTION_LINE.match(line)) and (
+            match[2] is not None or "." in match[1] or match[1][0].isupper()
+        ):
+            name = match[1].rpartition(".")[2]
+            message = match[2] or ""
+            return message if name in _OWN_WORDS else f"{name}: {message}".removesuffix(": ")
+    return (exc_string or "unknown").strip().splitlines()[-1] if (exc_string or "").strip() else "unknown"
+
+
+def read_history(job: Job) -> list[AttemptRecord]:
+    """Every kept attempt of ``job``, oldest first."""
+    return [_record(result) for result in reversed(Result.all(job, serializer=SERIALIZER))]
+
+
+def latest_errors(jobs: Sequence[Job], connection: redis.Redis) -> list[str]:
+    """The last error of each job, one line each, in one round trip."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for job in jobs:
+            pipeline.xrevrange(results_key(job.id), count=1)
+        answers = pipeline.execute()
+    errors = []
+    for job, answer in zip(jobs, answers, strict=True):
+        latest = Result.restore(job.id, answer[0][0].decode(), answer[0][1], connection) if answer else None
+        errors.append(reason_of(latest.exc_string if latest else None))
+    return errors
+
+
+def _record(result: Result) -> AttemptRecord:
+    failed = result.type is not Result.Type.SUCCESSFUL
+    return AttemptRecord(
+        outcome=_OUTCOMES[result.type],
+        started_at=result.execution_started_at,
+        ended_at=result.execution_ended_at or result.created_at,
+        error=reason_of(result.exc_string) if failed else None,
+        traceback=result.exc_string,
+        worker=result.worker_name,
+    )
+
+
+def retried_fields(
+    exc_string: str, *, attempt: int, worker: str, execution_id: str | None, started: float, ended: float
+) -> dict[Any, Any]:
+    """The entry in the results stream of a run that failed and will be retried: RQ itself would keep nothing of it."""
+    fields: dict[Any, Any] = {
+        "type": Result.Type.RETRIED.value,
+        "worker_name": worker,
+        "exc_string": b64encode(zlib.compress(exc_string.encode(errors="replace"))).decode(),
+        "execution_started_at": started,
+        "execution_ended_at": ended,
+        "attempt": attempt,
+    }
+    if execution_id:
+        fields["execution_id"] = execution_id
+    return fields

@@ -1,0 +1,150 @@
+"""RQ 3's own layout in Redis: the one place that knows RQ's keys, its job hash and its serializer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, cast
+
+import redis
+from redis.commands.core import Script
+from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.utils import import_attribute
+
+from rqjobs.errors import JobNotFound, PermanentFailure
+
+ENTRY = "rqjobs.worker.entry.perform"
+"""The one function that our jobs name; its first argument is the queue whose processor is meant."""
+
+SERIALIZER = JSONSerializer
+"""JSON only: RQ's default, pickle, runs code when it is read."""
+
+_allowed: dict[str, Callable[..., Any]] = {}
+
+
+def allow(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets workers run ``function`` when a plain RQ job (or its callback) names it. Usable as a decorator.
+
+    RQ imports whatever dotted name a job holds, ``os.system`` included. Our workers run our own entry and what
+    was allowed here, and nothing else.
+    """
+    _allowed[f"{function.__module__}.{function.__qualname__}"] = function
+    return function
+
+
+class RegisteredJob(Job):
+    """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
+
+    def restore(self, raw_data: Any) -> None:
+        """Reads the job; one that must not run loses its retries, so that its failure is final."""
+        super().restore(raw_data)
+        if self.refusal is not None:
+            self.retries_left = 0
+            self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why this job must not run, or None."""
+        try:
+            name = Job.func_name.fget(self)  # type: ignore[attr-defined]
+            self.args, self.kwargs  # noqa: B018  # reading them deserializes them
+        except DeserializationError:
+            return "refused: the job's data is not JSON"
+        callbacks = (self._success_callback_name, self._failure_callback_name, self._stopped_callback_name)
+        for wanted in (name, *callbacks):
+            if wanted and wanted != ENTRY and wanted not in _allowed:
+                return f"refused: {str(wanted)[:100]!r} is not a registered function"
+        return None
+
+    @property  # type: ignore[misc]  # RQ's has a setter, which nobody here calls
+    def func_name(self) -> str:
+        """The name that the job holds, for pages and logs."""
+        try:
+            return str(Job.func_name.fget(self))  # type: ignore[attr-defined]
+        except DeserializationError:
+            return "(unreadable)"
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The registered function.
+
+        Raises:
+            PermanentFailure: the job names another one, or is not JSON.
+        """
+        if (refusal := self.refusal) is not None:
+            raise PermanentFailure(refusal)
+        name = self.func_name
+        function: Callable[..., Any] = _allowed.get(name) or import_attribute(ENTRY)
+        return function
+
+
+def key(*parts: str) -> str:
+    """A key of RQ's: ``key("queue", "webhooks")`` is ``rq:queue:webhooks``."""
+    return ":".join((RQ_KEY_PREFIX, *parts))
+
+
+def job_key(job_id: str) -> str:
+    """The hash of a job."""
+    return key("job", job_id)
+
+
+def results_key(job_id: str) -> str:
+    """The stream of a job's results, newest last."""
+    return key("results", job_id)
+
+
+def fetch_job(job_id: str, connection: redis.Redis) -> RegisteredJob:
+    """The job of this id.
+
+    Raises:
+        JobNotFound: there is none.
+    """
+    try:
+        job = RegisteredJob.fetch(job_id, connection=connection, serializer=SERIALIZER)
+    except NoSuchJobError:
+        raise JobNotFound(job_id) from None
+    return cast("RegisteredJob", job)
+
+
+def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
+    """The queue and the payload of one of our jobs; None for a plain RQ job."""
+    try:
+        if job.func_name == ENTRY and len(job.args) == 2 and isinstance(job.args[1], dict):  # noqa: PLR2004
+            return str(job.args[0]), job.args[1]
+    except DeserializationError:
+        pass
+    return None
+
+
+def attempts_of(job: Job) -> int:
+    """How many runs the job may have: RQ counts retries, and we keep one interval for each."""
+    return len(job.retry_intervals or ()) + 1
+
+
+def attempt_number(job: Job) -> int:
+    """Which run comes next, or goes on now, from 1."""
+    return max(1, attempts_of(job) - (job.retries_left or 0))
+
+
+def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
+    """Runs ``rqjobs/lua/<name>.lua`` with RQ's prefix as ARGV[1] and ``args`` after it.
+
+    The scripts make their keys from the prefix, so they need one Redis, or one slot of a Redis Cluster.
+    """
+    return _script(name)(args=[RQ_KEY_PREFIX, *args], client=connection)
+
+
+@cache
+def _script(name: str) -> Script:
+    source = resources.files("rqjobs.lua").joinpath(f"{name}.lua").read_bytes()
+    return Script(None, source)  # type: ignore[arg-type]  # the client is given at each call
+
+
+def encode_data(queue: str, payload: dict[str, Any]) -> bytes:
+    """The ``data`` of a job's hash. RQ deflates it, and reads it plain as well: plain costs less."""
+    return json.dumps([ENTRY, None, [queue, payload], {}], separators=(",", ":"), allow_nan=False).encode()

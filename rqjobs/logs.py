@@ -1,0 +1,66 @@
+"""Logs: one line an event, as text or JSON, with job id, queue and attempt; no payloads, no secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+
+log = logging.getLogger("rqjobs")
+
+
+def event(level: int, name: str, /, **fields: Any) -> None:
+    """Logs the event ``name`` with ``fields``; None values are left out."""
+    if log.isEnabledFor(level):
+        log.log(level, name, extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:00 INFO  job completed id=... queue=... seconds=0.012``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a value with blanks is quoted, a line break in it is escaped."""
+        stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        fields = getattr(record, "fields", {})
+        words = [f"{stamp} {record.levelname:<7} {record.getMessage()}"]
+        words += [f"{key}={_word(value)}" for key, value in fields.items()]
+        if record.exc_info:
+            words.append("\n" + self.formatException(record.exc_info))
+        return " ".join(words)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``event``, and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+def _word(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if any(char in text for char in ' "\n\r\t=') or not text else text
+
+
+def set_up_logs(log_format: LogFormat = "text", level: int = logging.INFO) -> None:
+    """Sends rqjobs' logs to stderr, and RQ's own from WARNING on. Only programs call this."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    log.setLevel(level)
+    for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry", "rq.scheduler"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""The steps that must be atomic in Redis, as Lua scripts."""

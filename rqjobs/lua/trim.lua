@@ -1,0 +1,20 @@
+-- Keeps the newest jobs of a registry (finished or failed) and deletes the others whole.
+-- ARGV: RQ's prefix, the registry's name, the queue, how many to keep, our waiters' key, now (unix seconds).
+local prefix, registry, keep, waiters = ARGV[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local excess = redis.call('ZCARD', registry) - keep
+if excess <= 0 then return 0 end
+local ids = redis.call('ZRANGE', registry, 0, math.min(excess, 1000) - 1)
+local waited = redis.call('EXISTS', waiters) == 1
+for _, id in ipairs(ids) do
+  redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
+             prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id)
+  local results = prefix .. ':results:' .. id
+  local until_ = waited and redis.call('ZSCORE', waiters, id)
+  if until_ and tonumber(until_) > tonumber(ARGV[6]) then
+    redis.call('EXPIRE', results, 60)
+  else
+    redis.call('DEL', results)
+  end
+end
+redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
+return #ids

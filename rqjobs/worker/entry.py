@@ -1,0 +1,78 @@
+"""The one function that our jobs name in Redis. Any RQ worker can call it, the stock ``rq worker`` too."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rq.job import Job, get_current_job
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.history import KEPT_ATTEMPTS, retried_fields
+from rqjobs.layout import attempt_number, attempts_of, results_key
+from rqjobs.queues import import_registrations
+from rqjobs.worker.execution import resolve, run
+
+
+def perform(queue: str, payload: dict[str, Any]) -> Any:
+    """Runs the processor of ``queue`` on ``payload`` and tells RQ what its outcome means.
+
+    RQ knows 'returned' and 'raised'. What a processor means by PermanentFailure and RetryLater is said to RQ
+    through the job object that its worker will look at next.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("perform() runs inside an RQ worker; use rqjobs.testing to run a job inline")
+    import_registrations()
+    try:
+        policy, model = resolve(queue, payload)
+        return run(policy, model, _attempt(job))
+    except Exception as error:
+        _tell_rq(job, error)
+        if job.should_retry:
+            _record(job)
+        raise
+
+
+def _attempt(job: Job) -> Attempt:
+    def report(progress: Mapping[str, object]) -> None:
+        job.meta["progress"] = dict(progress)
+        job.save_meta()
+
+    return Attempt(
+        job_id=job.id,
+        queue=job.origin,
+        number=attempt_number(job),
+        of=attempts_of(job),
+        enqueued_at=job.enqueued_at or job.created_at,
+        timeout=timedelta(seconds=job.timeout or 180),
+        report=report,
+    )
+
+
+def _tell_rq(job: Job, error: Exception) -> None:
+    """The stock worker decides by ``retries_left`` and ``get_retry_interval()`` of this very object."""
+    if isinstance(error, PermanentFailure):
+        job.retries_left = 0
+    elif isinstance(error, RetryLater):
+        if not error.counts:
+            job.retries_left = (job.retries_left or 0) + 1  # RQ takes one away
+        seconds = error.after.total_seconds()
+        job.get_retry_interval = lambda: seconds  # type: ignore[method-assign, assignment, return-value]
+
+
+def _record(job: Job) -> None:
+    """RQ keeps nothing of a run that it retries."""
+    started = job.started_at or datetime.now(UTC)
+    fields = retried_fields(
+        traceback.format_exc(),
+        attempt=attempt_number(job),
+        worker=job.worker_name or "",
+        execution_id=None,
+        started=started.timestamp(),
+        ended=datetime.now(UTC).timestamp(),
+    )
+    job.connection.xadd(results_key(job.id), fields, maxlen=KEPT_ATTEMPTS)

@@ -1,0 +1,45 @@
+"""Running one job: from its payload to what its processor returned or raised. Shared by both engines."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
+from rqjobs.jobs import JobModel
+from rqjobs.queues import QueuePolicy, get_policy, load
+
+
+def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobModel]:
+    """The policy of ``queue`` and the job that ``payload`` says.
+
+    Raises:
+        PermanentFailure: no processor is registered for the queue, or the payload is not a job of it.
+    """
+    try:
+        policy = get_policy(queue)
+        return policy, policy.model.parse(dict(payload))
+    except (UnknownQueue, InvalidJob) as error:
+        raise PermanentFailure(f"refused: {error}") from error
+
+
+def run(policy: QueuePolicy, job: JobModel, attempt: Attempt) -> Any:
+    """Runs the processor of ``policy`` here and now; a coroutine gets an event loop of its own.
+
+    Raises:
+        RetryLater: the processor's ``admit`` holds the job back.
+        Exception: whatever the processor raises.
+    """
+    if policy.admit is not None:
+        (hold,) = load(policy.admit)([(job, attempt)])
+        if hold is not None:
+            wait = hold.until - datetime.now(UTC)
+            raise RetryLater(max(wait, timedelta()), hold.reason, counts=False)
+    result = load(policy.processor)(job, attempt)
+    if inspect.iscoroutine(result):
+        return asyncio.run(result)
+    return result

@@ -1,0 +1,141 @@
+"""``--engine rq``: RQ's own forking worker under our policies. Slow, and known to the letter."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Worker
+from rq.executions import Execution
+from rq.job import Job
+from rq.utils import as_text
+
+from rqjobs import keys
+from rqjobs.connection import connect
+from rqjobs.history import reason_of
+from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, run_script
+from rqjobs.logs import event
+from rqjobs.queues import base_queue, import_registrations, lanes_in_order, load, policies
+from rqjobs.settings import get_settings
+
+RESULT_TTL = 24 * 3600
+"""Seconds that a done job is kept, within the last 100 of its queue."""
+
+
+class StockWorker(Worker):
+    """RQ's worker, limited to registered functions, honouring pauses, trimming what is kept, counting totals."""
+
+    job_class = RegisteredJob
+    log_result_lifespan = False
+    log_job_description = False
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Short, so that a pause is noticed soon."""
+        return 2
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ calls this before each wait for jobs: the moment to look which queues are paused."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and not self.is_horse:
+            paused = {as_text(name) for name in self.connection.smembers(keys.PAUSED)}
+            open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused]
+            nothing = Queue(f"{keys.PREFIX}-nothing", connection=self.connection, serializer=SERIALIZER)
+            self._ordered_queues = open_queues or [nothing]
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Runs the job in its work horse."""
+        event(
+            logging.INFO, "job started", id=job.id, queue=job.origin, attempt=attempt_number(job), job=job.description
+        )
+        return super().perform_job(job, queue, execution)
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """A done job: counted, and the oldest kept ones make room."""
+        super().handle_job_success(job, queue, started_job_registry, execution)
+        self._count("completed", "finished", job)
+        event(
+            logging.INFO, "job completed", id=job.id, queue=job.origin, attempt=attempt_number(job), seconds=_took(job)
+        )
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """A failed run: RQ retries or buries the job; a dead one is counted."""
+        number, retries = attempt_number(job), job.should_retry
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+        self._count("retried" if retries else "failed", "failed", job)
+        event(
+            logging.WARNING if retries else logging.ERROR,
+            "job failed",
+            id=job.id,
+            queue=job.origin,
+            attempt=number,
+            of=attempts_of(job),
+            error=reason_of(exc_string),
+            seconds=_took(job),
+            next="retry" if retries else "dead letter",
+        )
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """RQ would log the arguments here, and with them payloads and secrets; we log in handle_job_failure."""
+
+    def _count(self, what: str, registry: str, job: Job) -> None:
+        settings = get_settings()
+        keep = settings.rqjobs_keep_completed if registry == "finished" else settings.rqjobs_keep_failed
+        with self.connection.pipeline(transaction=False) as pipeline:
+            pipeline.hincrby(keys.totals(base_queue(job.origin)), what, 1)
+            run_script("trim", pipeline, [registry, job.origin, keep, keys.WAITERS, time.time()])
+            pipeline.execute()
+
+
+def _took(job: Job) -> float | None:
+    return (job.ended_at - job.started_at).total_seconds() if job.started_at and job.ended_at else None
+
+
+def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_jobs: int | None = None) -> int:
+    """Runs RQ's worker over the lanes of ``queues`` (all by default) until it is told to stop.
+
+    Args:
+        queues: names of queues; their lanes are taken in priority order.
+        burst: end when nothing waits and no retry is due.
+        max_jobs: end after so many jobs.
+
+    Returns:
+        The exit code: 0.
+    """
+    connection = connect()
+    import_registrations()
+    for policy in policies():
+        load(policy.processor)  # before the first fork, so that no job pays for it
+    names = lanes_in_order(list(queues) if queues else None)
+    worker = StockWorker(
+        names,
+        connection=connection,
+        serializer=SERIALIZER,
+        default_result_ttl=RESULT_TTL,
+    )
+    event(logging.INFO, "worker started", name=worker.name, engine="rq", queues=",".join(names))
+    while True:
+        worker.work(burst=burst, with_scheduler=True, max_jobs=max_jobs, logging_level="WARNING")
+        if not burst or worker._stop_requested or not _due(connection, names):  # noqa: SLF001
+            break
+    event(logging.INFO, "worker stopped", name=worker.name)
+    return 0
+
+
+def _due(connection: Redis, names: Sequence[str]) -> bool:
+    """Whether a delayed job has become due meanwhile, or one waits."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.zcount(key("scheduled", name), 0, time.time())
+            pipeline.llen(key("queue", name))
+        return any(pipeline.execute())
