@@ -34,11 +34,15 @@ def format_duration(duration: timedelta) -> str:
     """``duration`` in its largest fitting unit: ``2s``, ``1.5m``, ``3h``."""
     seconds = duration.total_seconds()
     if 0 < abs(seconds) < 1:
-        return f"{seconds * 1000:.3g}ms"
+        return f"{_short(seconds * 1000)}ms"
     for unit in ("d", "h", "m"):
         if abs(seconds) >= _UNITS[unit]:
-            return f"{seconds / _UNITS[unit]:.3g}{unit}"
-    return f"{seconds:.3g}s"
+            return f"{_short(seconds / _UNITS[unit])}{unit}"
+    return f"{_short(seconds)}s"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"  # noqa: PLR2004  # never 1e+03
 
 
 @dataclass(frozen=True, slots=True)

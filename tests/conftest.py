@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis as redis_py
@@ -22,6 +23,9 @@ _OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "S
          "EXPORT_", "DASHBOARD_", "ANALYTICS_", "RQ_")  # fmt: skip
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
     del os.environ[_name]
+
+hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("rqjobs")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,60 @@
+"""Durations, rates and backoffs: what people write, and what is refused."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqjobs.backoff import exponential, fixed, parse_backoff
+from rqjobs.durations import format_duration, parse_duration, parse_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2s", 2), ("500ms", 0.5), ("5m", 300), ("1h", 3600), ("2d", 172800), ("30", 30), (7, 7), ("1.5s", 1.5)],
+)
+def test_durations_as_people_write_them(text, seconds):
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2x", "-1s", "1h30", None, True, -3, "s"])
+def test_what_is_not_a_duration_says_how_to_write_one(text):
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@given(st.integers(min_value=0, max_value=10**8))
+def test_a_formatted_duration_is_read_back_within_a_percent(seconds):
+    back = parse_duration(format_duration(timedelta(seconds=seconds)))
+    assert abs(back.total_seconds() - seconds) <= seconds * 0.01
+
+
+def test_rates():
+    assert parse_rate("10/s").per_second == 10
+    assert parse_rate("5/10s").per_second == 0.5
+    for wrong in ("10", "0/s", "x/s", "1/0s"):
+        with pytest.raises(ValueError, match="rate"):
+            parse_rate(wrong)
+
+
+def test_the_default_waits_are_2_4_8():
+    assert exponential().waits(4) == [2, 4, 8]
+    assert fixed("10s").waits(3) == [10, 10]
+    assert exponential().waits(1) == []
+
+
+@given(attempts=st.integers(1, 100), jitter=st.floats(0, 1), base=st.floats(0.001, 1e5))
+def test_there_is_one_wait_fewer_than_attempts_and_jitter_only_adds(attempts, jitter, base):
+    backoff = exponential(timedelta(seconds=base), jitter=jitter)
+    waits, plain = backoff.waits(attempts), exponential(timedelta(seconds=base)).waits(attempts)
+    assert len(waits) == attempts - 1
+    assert all(p - 0.001 <= w <= p * (1 + jitter) + 0.001 for w, p in zip(waits, plain, strict=True))
+
+
+def test_a_backoff_is_read_from_text():
+    assert parse_backoff("exponential:5s").waits(3) == [5, 10]
+    assert parse_backoff("fixed:10s:jitter=0.5").jitter == 0.5
+    for wrong in ("linear:2s", "fixed", "fixed:2x", "exponential:2s:jitter=2"):
+        with pytest.raises(ValueError):
+            parse_backoff(wrong)

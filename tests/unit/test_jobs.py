@@ -1,0 +1,101 @@
+"""The job models: both spellings, every fault named, nothing that JSON would change."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqjobs.errors import InvalidJob
+from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
+
+WEBHOOK = {"webhook_id": "wh_1", "event": "qr.scanned", "url": "https://api.example.com/hook", "payload": {"a": 1}}
+
+
+def faults_of(model, **data):
+    with pytest.raises(InvalidJob) as caught:
+        model(**data)
+    return caught.value.faults
+
+
+def test_both_spellings_are_the_same_job():
+    camel = WebhookJob(webhookId="wh_1", event="qr.scanned", url=WEBHOOK["url"], payload={"a": 1})
+    assert camel == WebhookJob(**WEBHOOK)
+    assert DataExportJob(userId="1", exportType="csv", dataType="contacts").filters == {}
+
+
+def test_a_job_cannot_be_changed():
+    with pytest.raises(Exception, match="frozen"):
+        WebhookJob(**WEBHOOK).url = "https://elsewhere.example"
+
+
+def test_every_fault_is_named_with_its_mend():
+    faults = faults_of(WebhookJob, webhook_id=1, event="qr scanned", ulr="x", payload={"when": datetime.now(UTC)})
+    assert len(faults) == 5
+    assert "'url' is missing" in faults
+    assert "unknown field 'ulr', did you mean 'url'?" in faults
+    assert "'payload.when': a datetime is not JSON; pass its .isoformat()" in faults
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://example.com", "example.com", "https://", "http://user:pw@example.com", "https://a b.example",
+     "https://example.com\n", "http://[::1", "https://example.com:99999", "javascript:alert(1)", "https://e.com\\@f.com"],
+)  # fmt: skip
+def test_malformed_urls_are_refused(url):
+    assert any("'url'" in fault for fault in faults_of(WebhookJob, **{**WEBHOOK, "url": url}))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "x"}, {"webhook-id": "x"}, {"Webhook-Signature": "x"}, {"X-Webhook-Signature": "x"}, {"A": "b\r\nC: d"},
+     {"A B": "c"}, {"Content-Length": "1"}, {"": "x"}, {"A": "é"}],
+)  # fmt: skip
+def test_headers_cannot_break_or_overwrite_ours(headers):
+    assert any("'headers'" in fault for fault in faults_of(WebhookJob, **WEBHOOK, headers=headers))
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {1, 2}, b"x", object(), "\ud800", {1: 2}, (1, 2), datetime.now(UTC)]
+)
+def test_what_json_cannot_carry_is_refused(value):
+    assert any("payload" in fault for fault in faults_of(WebhookJob, **{**WEBHOOK, "payload": {"deep": [value]}}))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON))
+def test_what_json_can_carry_survives_the_queue(payload):
+    job = WebhookJob(**{**WEBHOOK, "payload": payload})
+    assert WebhookJob.parse(json.loads(json.dumps(job.dump()))) == job
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "field"),
+    [
+        (ManyChatSyncJob, {"type": "flow", "action": "create", "tool_id": "t", "data": {}}, "type"),
+        (ManyChatSyncJob, {"type": "tag", "action": "merge", "tool_id": "t", "data": {}}, "action"),
+        (QRAnalyticsJob, {"qr_code_id": "q", "event": "eaten", "data": {}}, "event"),
+        (DataExportJob, {"user_id": "u", "export_type": "docx", "data_type": "contacts"}, "exportType"),
+        (EmailJob, {"to": "nobody", "subject": "s", "template": "t", "data": {}}, "to"),
+        (EmailJob, {"to": "a@b.example\r\nBcc: x@y.example", "subject": "s", "template": "t", "data": {}}, "to"),
+    ],
+)
+def test_unknown_kinds_and_malformed_addresses_are_refused(model, data, field):
+    spellings = {field, "".join("_" + c.lower() if c.isupper() else c for c in field)}
+    assert any(f"'{name}" in fault for fault in faults_of(model, **data) for name in spellings)
+
+
+def test_anything_but_an_object_is_refused_in_words():
+    for wrong in (None, [], "x", 5):
+        with pytest.raises(InvalidJob, match="an object with its fields"):
+            WebhookJob.parse(wrong)
+    with pytest.raises(InvalidJob, match="not a string"):
+        WebhookJob.parse({1: 2})

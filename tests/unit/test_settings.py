@@ -1,0 +1,62 @@
+"""Settings: all faults at once, each with its variable; secrets never shown."""
+
+from datetime import timedelta
+
+import pytest
+
+from rqjobs.errors import InvalidSettings
+from rqjobs.queues import get_policy, lanes_in_order
+from rqjobs.settings import Settings, get_settings, use_settings
+
+
+def test_all_faults_are_named_at_once_and_no_secret_is_shown(monkeypatch):
+    for name, value in {
+        "REDIS_URL": "http://user:hunter2@localhost",
+        "EMAIL_BACKEND": "pigeon",
+        "WEBHOOK_SIGNING_SECRET": "whsec_hunter2",
+        "RQJOBS_LEASE": "soon",
+        "RQJOBS_EMAIL_ATTEMPTS": "0",
+        "RQJOBS_DATA_EXPORT_BACKOFF": "linear:1s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.load()
+    named = {fault.partition(":")[0] for fault in caught.value.faults}
+    assert named == {
+        "REDIS_URL", "EMAIL_BACKEND", "WEBHOOK_SIGNING_SECRET", "RQJOBS_LEASE", "RQJOBS_EMAIL_ATTEMPTS",
+        "RQJOBS_DATA_EXPORT_BACKOFF",
+    }  # fmt: skip
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_queue_is_changed_through_the_environment(monkeypatch):
+    monkeypatch.setenv("RQJOBS_MANYCHAT_SYNC_ATTEMPTS", "7")
+    monkeypatch.setenv("RQJOBS_MANYCHAT_SYNC_BACKOFF", "fixed:10s")
+    monkeypatch.setenv("RQJOBS_WEBHOOKS_TIMEOUT", "5s")
+    use_settings(None)
+    policy = get_policy("manychat-sync:high")
+    assert (policy.attempts, policy.backoff.waits(3)) == (7, [10, 10])
+    assert get_policy("webhook").timeout == timedelta(seconds=5)
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("RQJOBS_EMAIL_ATTEMPTS=4\nEMAIL_FROM=a@b.example\nRQJOBS_LEASE=10s\n")
+    monkeypatch.setenv("RQJOBS_LEASE", "20s")
+    use_settings(None)
+    assert get_policy("email").attempts == 4
+    assert get_settings().email_from == "a@b.example"
+    assert get_settings().rqjobs_lease == timedelta(seconds=20)
+
+
+def test_secrets_are_not_printed(monkeypatch):
+    monkeypatch.setenv("MANYCHAT_API_TOKEN", "123:hunter2")
+    monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw whsec_" + "QUJD" * 10)
+    settings = Settings.load()
+    assert len(settings.webhook_signing_secret) == 2
+    assert "hunter2" not in repr(settings)
+    assert "MfKQ" not in repr(settings)
+
+
+def test_lanes_come_in_priority_order():
+    lanes = lanes_in_order(["webhooks", "email"])
+    assert lanes == ["webhooks:high", "email:high", "webhooks", "email", "webhooks:low", "email:low"]
