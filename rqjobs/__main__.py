@@ -1,0 +1,5 @@
+"""``python -m rqjobs``."""
+
+from rqjobs.cli import main
+
+main()

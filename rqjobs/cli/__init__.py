@@ -1,0 +1,71 @@
+"""The command line. Each topic is a module of its own, imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+import redis
+
+from rqjobs.errors import RQJobsError
+
+_COMMANDS = {
+    "worker": "rqjobs.cli.worker:worker",
+    "enqueue": "rqjobs.cli.enqueue:enqueue",
+    "health": "rqjobs.cli.health:health",
+    "pause": "rqjobs.cli.health:pause",
+    "resume": "rqjobs.cli.health:resume",
+    "jobs": "rqjobs.cli.jobs:jobs",
+    "failed": "rqjobs.cli.failed:failed",
+    "demo": "rqjobs.cli.demo:demo",
+}
+"""Every command, in the order of ``--help``, as ``module:attribute``."""
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when it is called, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The commands' names, in the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of this name, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings come from the environment and from .env; start with: rqjobs demo",
+)
+@click.version_option(package_name="rqjobs")
+def cli() -> None:
+    """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 2 with one plain line on stderr for what a user can mend."""
+    try:
+        code = cli.main(args, prog_name="rqjobs", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except RQJobsError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 2
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        click.echo(f"error: the connection to Redis was lost: {error}", err=True)
+        code = 2
+    except BrokenPipeError:  # the reader of our output has gone: `rqjobs ... | head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,54 @@
+"""``rqjobs health``, ``pause`` and ``resume``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from rqjobs import health as queues
+from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.queues import get_policy
+
+
+@click.command()
+@json_option
+def health(*, as_json: bool) -> int:
+    """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
+    found = queues.queue_health()
+    healthy = all(queue.healthy for queue in found)
+    if as_json:
+        print_json({"healthy": healthy, "queues": [{**asdict(queue), "healthy": queue.healthy} for queue in found]})
+    else:
+        numbers = ("waiting", "active", "delayed", "failed", "completed", "workers", "oldest")
+        print_table(
+            ("queue", *numbers, "state"),
+            (
+                (queue.name, *(getattr(queue, name) for name in numbers), _state(queue))
+                for queue in found
+            ),
+            right=numbers,
+        )  # fmt: skip
+    return 0 if healthy else 1
+
+
+def _state(queue: queues.QueueHealth) -> str:
+    if queue.reasons:
+        return "; ".join(queue.reasons)
+    return "paused" if queue.paused else "healthy"
+
+
+@click.command()
+@click.argument("queue")
+def pause(queue: str) -> None:
+    """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
+    queues.pause(queue)
+    click.echo(f"{get_policy(queue).name} is paused; go on with: rqjobs resume {get_policy(queue).name}")
+
+
+@click.command()
+@click.argument("queue")
+def resume(queue: str) -> None:
+    """End the pause of QUEUE."""
+    queues.resume(queue)
+    click.echo(f"{get_policy(queue).name} goes on")
