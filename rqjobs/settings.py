@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.durations import Rate, parse_duration, parse_rate
 from rqjobs.errors import InvalidSettings
+from rqjobs.guard import DEFAULT_PORTS
 from rqjobs.signing import parse_secret
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -97,8 +98,18 @@ class Settings(BaseSettings):
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    webhook_legacy_secret: SecretStr | None = None
+    """When set, X-Webhook-Signature (hex HMAC-SHA256 of the body under this text) and its kin are sent as well."""
     webhook_allow: Words = ()
+    """Hosts, addresses and networks exempt from the SSRF guard, for development."""
+    webhook_ports: Annotated[frozenset[int], NoDecode] = DEFAULT_PORTS
+    """The ports that hosts which are not exempt are delivered to."""
     webhook_timeout: Duration = timedelta(seconds=15)
+    """From the first DNS question to the last byte of the response."""
+    webhook_retry_after_max: Duration = timedelta(hours=24)
+    """The longest wait that a Retry-After is believed."""
+    webhook_ca_file: Path | None = None
+    """Certificate authorities to trust instead of certifi's."""
 
     # ManyChat
     manychat_api_token: SecretStr | None = None
@@ -133,6 +144,11 @@ class Settings(BaseSettings):
                 parse_secret(secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret))
             return tuple(secrets)
         return secrets
+
+    @field_validator("webhook_ports", mode="before")
+    @classmethod
+    def _split_ports(cls, value: object) -> object:
+        return value.split() if isinstance(value, str) else value
 
     @classmethod
     def load(cls) -> Self:

@@ -1,0 +1,66 @@
+"""What is sent: the body and its headers, signed by Standard Webhooks 1.0.0."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rqjobs.attempt import Attempt
+from rqjobs.jobs import WebhookJob
+from rqjobs.signing import sign
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One HTTP request's body and headers."""
+
+    body: bytes
+    headers: list[str]
+    """``name: value``, ours last."""
+
+
+def iso(moment: datetime) -> str:
+    """``2026-11-23T22:35:08.123Z``, as JavaScript writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_key: bytes | None, now: float) -> Message:
+    """The message of this attempt. Its body and ``webhook-id`` are the same at every attempt of the job.
+
+    Args:
+        job: what to deliver.
+        attempt: which run this is; its job_id is the receiver's idempotency key.
+        keys: the signing keys, newest first; none sends the message unsigned.
+        legacy_key: also sends ``X-Webhook-*``, signed with this key.
+        now: Unix time, the ``webhook-timestamp``.
+    """
+    stamp = iso(attempt.enqueued_at)
+    body = json.dumps(
+        {"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode()
+    headers = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
+    headers += [
+        "content-type: application/json",
+        f"webhook-id: {attempt.job_id}",
+        f"webhook-timestamp: {int(now)}",
+        f"webhook-attempt: {attempt.number}",
+    ]
+    if not any(name.lower() == "user-agent" for name in job.headers):
+        headers.append("user-agent: rqjobs-webhooks/1")
+    if keys:
+        headers.append(f"webhook-signature: {sign(keys, attempt.job_id, int(now), body)}")
+    if legacy_key is not None:
+        headers += [
+            f"X-Webhook-Signature: {hmac.new(legacy_key, body, hashlib.sha256).hexdigest()}",
+            f"X-Webhook-Event: {job.event}",
+            f"X-Webhook-Timestamp: {stamp}",
+            f"X-Webhook-ID: {job.webhook_id}",
+            f"X-Webhook-Attempt: {attempt.number}",
+        ]
+    return Message(body, headers)

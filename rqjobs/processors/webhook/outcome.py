@@ -1,0 +1,52 @@
+"""What a response means for the job."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
+from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
+
+GONE = 410
+"""The endpoint says that it will never want another delivery."""
+_RETRIED = {408, 425, 429}
+
+
+def retry_after(value: str | None, now: datetime, limit: timedelta) -> timedelta | None:
+    """The wait that a Retry-After header asks for, seconds or an HTTP date, at most ``limit``; None if it asks none."""
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        seconds = float(value[:12])
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):
+            return None
+        if moment.tzinfo is None:  # "-0000": UTC, from somewhere unknown
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
+    return min(timedelta(seconds=min(seconds, 1e9)), limit) if seconds > 0 else None
+
+
+def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:
+    """The error that ``response`` ends the attempt with, None for 2xx.
+
+    3xx is permanent (a redirect is never followed, the URL has to be mended), as is every 4xx but 408, 425 and
+    429; those and 5xx are tried again, when Retry-After says or by the queue's backoff.
+    """
+    status = response.status
+    if 200 <= status < 300:  # noqa: PLR2004
+        return None
+    if 300 <= status < 400:  # noqa: PLR2004
+        return PermanentFailure(f"the endpoint answered {status}: redirects are not followed, mend its URL")
+    if status == GONE:
+        return PermanentFailure("the endpoint answered 410: it is gone for good")
+    if status in _RETRIED or status >= 500:  # noqa: PLR2004
+        if wait := retry_after(response.retry_after, now, limit):
+            return RetryLater(
+                wait, f"the endpoint answered {status} and asks for {wait.total_seconds():g} s of patience"
+            )
+        return DeliveryFailed("status", f"the endpoint answered {status}")
+    return PermanentFailure(f"the endpoint answered {status}: it does not accept this delivery")

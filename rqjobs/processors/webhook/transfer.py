@@ -1,0 +1,149 @@
+"""One POST by libcurl, closed on all sides: guarded sockets, no redirects, a total deadline, a capped response.
+
+Why libcurl: it costs a quarter of urllib3's CPU time, its deadline is total (the name's lookup, TLS and a slow
+drip of headers included), and its open-socket callback is given the address at the moment of connecting, where
+the guard has the last word.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+import certifi
+import pycurl
+
+from rqjobs.errors import RQJobsError
+from rqjobs.guard import Guard, Target, TargetRefused
+from rqjobs.processors.webhook.message import Message
+
+RESPONSE_LIMIT = 20_000
+"""Bytes of a response's body that are read; the rest is left in the socket, and the socket closed."""
+HEADER_LIMIT = 32_000
+"""Bytes of a response's headers that are read; more is a failed delivery."""
+
+
+class DeliveryFailed(RQJobsError):
+    """An attempt that did not end in a 2xx answer, and may be tried again.
+
+    Attributes:
+        kind: ``dns``, ``connection``, ``tls``, ``timeout``, ``protocol`` or ``status``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class Response:
+    """What came back, at most :data:`RESPONSE_LIMIT` bytes of it."""
+
+    status: int = 0
+    retry_after: str | None = None
+    body: bytearray = field(default_factory=bytearray)
+    truncated: bool = False
+
+    def text(self, limit: int) -> str:
+        """The first ``limit`` characters of the body; what is not UTF-8, or NUL, becomes U+FFFD."""
+        return bytes(self.body).decode("utf-8", "replace").replace("\x00", "\ufffd")[:limit]
+
+
+_KINDS = {
+    pycurl.E_OPERATION_TIMEDOUT: "timeout",
+    pycurl.E_COULDNT_RESOLVE_HOST: "dns",
+    pycurl.E_COULDNT_CONNECT: "connection",
+    pycurl.E_SEND_ERROR: "connection",
+    pycurl.E_RECV_ERROR: "connection",
+    pycurl.E_SSL_CONNECT_ERROR: "tls",
+    pycurl.E_PEER_FAILED_VERIFICATION: "tls",
+    pycurl.E_SSL_CACERT_BADFILE: "tls",
+}
+
+
+class _Handover(socket.socket):
+    """A socket that libcurl duplicates as soon as it gets it: ours is closed silently after that."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Transfer:
+    """A libcurl handle and the response it is collecting. Used again and again, by one request at a time."""
+
+    def __init__(self, guard: Guard, ca_file: str | None = None) -> None:
+        self.curl = curl = pycurl.Curl()
+        self._guard = guard
+        self._host = ""
+        self._refused: TargetRefused | None = None
+        self._header_bytes = 0
+        self.response = Response()
+        curl.setopt(pycurl.POST, 1)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        curl.setopt(pycurl.PROXY, "")  # also keeps http_proxy of the environment away
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.TCP_NODELAY, 1)
+        curl.setopt(pycurl.CAINFO, ca_file or certifi.where())
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open)
+        curl.setopt(pycurl.HEADERFUNCTION, self._header)
+        curl.setopt(pycurl.WRITEFUNCTION, self._write)
+
+    def prepare(self, target: Target, message: Message, deadline: float) -> None:
+        """Sets the handle up for one POST that ends within ``deadline`` seconds."""
+        self.response = Response()
+        self._host, self._refused, self._header_bytes = target.host, None, 0
+        curl = self.curl
+        curl.setopt(pycurl.URL, target.url)
+        # "Expect:" and "accept-encoding:" without a value take out what curl would add by itself.
+        curl.setopt(pycurl.HTTPHEADER, [*message.headers, "Expect:"])
+        curl.setopt(pycurl.POSTFIELDSIZE, len(message.body))
+        curl.setopt(pycurl.POSTFIELDS, message.body)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(deadline * 1000)))
+
+    def finish(self, code: int, error: str) -> Response:
+        """The response, once libcurl says that the transfer ended with ``code`` (0 for well).
+
+        Raises:
+            TargetRefused: the guard refused an address.
+            DeliveryFailed: naming the kind.
+        """
+        response = self.response
+        if code == pycurl.E_OK or (code == pycurl.E_WRITE_ERROR and response.truncated):
+            return response
+        if self._refused is not None:
+            raise self._refused
+        if self._header_bytes > HEADER_LIMIT:
+            raise DeliveryFailed("protocol", f"the response has more than {HEADER_LIMIT:,} bytes of headers")
+        raise DeliveryFailed(_KINDS.get(code, "protocol"), error or f"libcurl's error {code}")
+
+    def _open(self, _purpose: int, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
+        family, kind, protocol, sockaddr = address
+        host = sockaddr[0]
+        text = host.decode() if isinstance(host, bytes) else str(host)
+        try:
+            self._guard.check_address(self._host, text, int(str(sockaddr[1])))
+        except TargetRefused as refused:
+            self._refused = refused
+            return int(pycurl.SOCKET_BAD)
+        return _Handover(family, kind, protocol)
+
+    def _header(self, line: bytes) -> int | None:
+        self._header_bytes += len(line)
+        if self._header_bytes > HEADER_LIMIT:
+            return -1
+        if line.startswith(b"HTTP/"):  # also after each 1xx answer
+            self.response.status = int(line.split(None, 2)[1])
+        elif line[:12].lower() == b"retry-after:":
+            self.response.retry_after = line[12:].decode("latin-1").strip()
+        return None
+
+    def _write(self, data: bytes) -> int | None:
+        body = self.response.body
+        room = RESPONSE_LIMIT - len(body)
+        body += data[:room]
+        if len(data) > room:
+            self.response.truncated = True
+            return -1
+        return None
