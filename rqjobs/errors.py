@@ -62,6 +62,40 @@ class RedisUnavailable(RQJobsError, ConnectionError):
         super().__init__(f"Redis at {url} cannot be used: {reason}. Start it, or mend REDIS_URL.")
 
 
+class DatabaseUnavailable(RQJobsError, ConnectionError):
+    """The database at DATABASE_URL does not answer.
+
+    Attributes:
+        url: the address, its password removed.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(f"the database at {url} cannot be used: {reason}. Start it, or mend DATABASE_URL.")
+
+
+class SchemaMismatch(RQJobsError):
+    """The tables in the database are not those of this rqjobs.
+
+    Attributes:
+        url: the address, its password removed.
+        found: the version of the tables; None when they were never made.
+        needed: the version that this rqjobs works with.
+    """
+
+    def __init__(self, url: str, found: str | None, needed: str) -> None:
+        self.url = url
+        self.found = found
+        self.needed = needed
+        if found is None:
+            fault, mend = "has no tables of rqjobs yet", "Make them with: rqjobs db init"
+        elif found < needed:
+            fault, mend = f"has tables of version {found}, and {needed} is needed", "Upgrade them with: rqjobs db init"
+        else:
+            fault, mend = f"has tables of the newer version {found}", "Upgrade rqjobs here to the one that made them."
+        super().__init__(f"the database at {url} {fault}. {mend}")
+
+
 class DuplicateJob(RQJobsError):
     """A job of this id is already waiting, delayed or running (or, with ``unique=True``, lately done).
 

@@ -1,0 +1,1 @@
+"""Alembic's scripts: run by rqjobs.database.schema, which hands them its connection."""

@@ -1,0 +1,1 @@
+"""One file a migration; the newest is named in rqjobs.database.schema.HEAD."""

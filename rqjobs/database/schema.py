@@ -1,0 +1,103 @@
+"""The tables' version: a cheap check where they are used, and Alembic where they are made (``rqjobs db init``)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import weakref
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+import rqjobs.database
+from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
+
+HEAD = "0001"
+"""The newest migration. Said here, so that the check needs no Alembic; a test holds it to the scripts."""
+
+VERSION_TABLE = "rqjobs_schema_version"
+"""Alembic's own table under our name: an app with Alembic of its own keeps ``alembic_version``."""
+
+_LOCK = 0x72716A6F6273  # "rqjobs": PostgreSQL's advisory lock, so that two `db init` take turns
+_checked: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def load_tables() -> None:
+    """Imports every module of tables, so that ``metadata`` is whole."""
+    for module in pkgutil.iter_modules(rqjobs.database.__path__):
+        if module.name not in ("schema", "migrations"):
+            importlib.import_module(f"rqjobs.database.{module.name}")
+
+
+def ensure_schema(engine: Engine) -> None:
+    """Makes sure that our tables are there and up to date; one SELECT at an engine's first call, then nothing.
+
+    On SQLite what is missing is made. A PostgreSQL belongs to somebody: there it is only checked.
+
+    Raises:
+        SchemaMismatch: the tables are missing, old, or newer than this rqjobs; the message tells the mend.
+        DatabaseUnavailable: the database does not answer.
+    """
+    if engine in _checked:
+        return
+    try:
+        version = schema_version(engine)
+        if version != HEAD:
+            if engine.dialect.name != "sqlite" or (version is not None and version > HEAD):
+                raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
+            init_database(engine)
+    except OperationalError as error:
+        raise _unavailable(engine, error) from error
+    _checked.add(engine)
+
+
+def schema_version(engine: Engine) -> str | None:
+    """The migration that the database is at; None where our tables have never been made."""
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        try:
+            version = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608  # a constant
+        except (OperationalError, ProgrammingError) as error:
+            if _is_missing_table(error):
+                return None
+            raise
+    return None if version is None else str(version)
+
+
+def init_database(engine: Engine) -> None:
+    """Makes the tables, or upgrades them, in one transaction; several callers at once take turns.
+
+    Raises:
+        SchemaMismatch: the tables were made by a newer rqjobs.
+        DatabaseUnavailable: the database does not answer.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "rqjobs.database:migrations")
+    config.set_main_option("path_separator", "os")
+    try:
+        version = schema_version(engine)
+        if version is not None and version > HEAD:
+            raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
+        with engine.begin() as connection:
+            _take_turns(connection)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise _unavailable(engine, error) from error
+
+
+def _take_turns(connection: Connection) -> None:
+    # SQLite's BEGIN IMMEDIATE (rqjobs.database) already does it there.
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def _is_missing_table(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == "42P01" or "no such table" in str(error.orig)
+
+
+def _unavailable(engine: Engine, error: DBAPIError) -> DatabaseUnavailable:
+    reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+    return DatabaseUnavailable(engine.url.render_as_string(), reason)
