@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rqjobs.backoff import Backoff, exponential
 from rqjobs.durations import Rate
-from rqjobs.errors import UnknownQueue
+from rqjobs.errors import InvalidSettings, UnknownQueue
 from rqjobs.jobs import (
     DataExportJob,
     EmailJob,
@@ -165,6 +165,13 @@ def load(reference: str) -> Callable[..., Any]:
 
 
 def import_registrations() -> None:
-    """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known."""
+    """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known.
+
+    Raises:
+        InvalidSettings: a module is not there; what goes wrong inside a module is its own error.
+    """
     for module in get_settings().rqjobs_import:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise InvalidSettings([f"RQJOBS_IMPORT: {module}: {error}; is its folder on PYTHONPATH?"]) from error

@@ -18,6 +18,7 @@ import redis as redis_py
 from rqjobs import connection, database
 from rqjobs.embedded import ensure_server, stop_server
 from rqjobs.settings import Settings, use_settings
+from tests.support.workers import Workers
 
 _OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "SMTP_", "SENDGRID_", "RESEND_",
          "EXPORT_", "DASHBOARD_", "ANALYTICS_", "RQ_")  # fmt: skip
@@ -107,3 +108,11 @@ def database_url(request: pytest.FixtureRequest, settings: Settings) -> str:
     if request.param == "postgres":
         return str(request.getfixturevalue("postgres_url"))
     return settings.database_url.get_secret_value()
+
+
+@pytest.fixture
+def workers(tmp_path: Path, redis: redis_py.Redis) -> Iterator[Workers]:
+    """Starts real ``rqjobs`` processes on this test's Redis, and ends them with it."""
+    started = Workers(tmp_path)
+    yield started
+    started.stop()

@@ -10,6 +10,7 @@ import click
 import redis
 
 from rqjobs.errors import RQJobsError
+from rqjobs.queues import import_registrations
 
 _COMMANDS = {
     "worker": "rqjobs.cli.worker:worker",
@@ -48,6 +49,7 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="rqjobs")
 def cli() -> None:
     """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export."""
+    import_registrations()
 
 
 def main(args: Sequence[str] | None = None) -> None:

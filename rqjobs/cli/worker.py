@@ -11,17 +11,16 @@ from rqjobs.queues import get_policy
 @click.command()
 @click.argument("queues", nargs=-1)
 @click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
-@click.option(
-    "--grace", type=click.FloatRange(0), default=25.0, show_default=True, help="Seconds to finish at SIGTERM."
-)
 @click.option("--max-jobs", type=click.IntRange(1), help="End after so many jobs; a supervisor starts anew.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--engine", type=click.Choice(["rq"]), default="rq", show_default=True)
 def worker(
     queues: tuple[str, ...],
     *,
     burst: bool,
     max_jobs: int | None,
     log_format: str,
+    engine: str,  # noqa: ARG001  # one engine for now
 ) -> int:
     """Run jobs of QUEUES (all five by default) in priority order, until stopped.
 

@@ -18,7 +18,7 @@ from rqjobs.connection import connect
 from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, run_script
 from rqjobs.logs import event
-from rqjobs.queues import base_queue, import_registrations, lanes_in_order, load, policies
+from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
 
 RESULT_TTL = 24 * 3600
@@ -114,9 +114,10 @@ def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_j
     """
     connection = connect()
     import_registrations()
-    for policy in policies():
-        load(policy.processor)  # before the first fork, so that no job pays for it
-    names = lanes_in_order(list(queues) if queues else None)
+    served = list(queues) if queues else [policy.name for policy in policies()]
+    for name in served:
+        load(get_policy(name).processor)  # before the first fork, so that no job pays for it
+    names = lanes_in_order(served)
     worker = StockWorker(
         names,
         connection=connection,

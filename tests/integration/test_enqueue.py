@@ -1,0 +1,122 @@
+"""Enqueueing into a real Redis, read back by RQ itself."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rq import Queue
+from rq.job import Job
+from rq.registry import ScheduledJobRegistry
+from rq.serializers import JSONSerializer
+
+from rqjobs import (
+    DuplicateJob,
+    EmailJob,
+    InvalidJob,
+    QRAnalyticsJob,
+    WebhookJob,
+    enqueue_many,
+    enqueue_webhook,
+    fixed,
+)
+
+HOOK = WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://api.example.com/hook", payload={"a": "ä"})
+
+
+def rq_job(job_id, redis):
+    return Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
+
+
+def test_rq_reads_what_we_write(redis):
+    ours = enqueue_webhook(HOOK, attempts=4, timeout="7s")
+    theirs = rq_job(ours.id, redis)
+    assert Queue("webhooks", connection=redis).job_ids == [ours.id]
+    assert theirs.args == ["webhooks", HOOK.dump()]
+    assert (theirs.retries_left, theirs.retry_intervals, theirs.timeout) == (3, [2, 4, 8], 7)
+    assert (theirs.origin, theirs.get_status()) == ("webhooks", "queued")
+    assert abs(theirs.enqueued_at - datetime.now(UTC)) < timedelta(seconds=30)
+    for name in ("id", "origin", "args", "description", "retries_left", "retry_intervals", "enqueued_at", "timeout"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_the_description_has_neither_payload_nor_address(redis):
+    mail = EmailJob(to="ada@example.com", subject="s", template="welcome", data={"code": "s3cret"})
+    assert rq_job(enqueue_many([mail])[0].id, redis).description == "email welcome"
+
+
+def test_a_delay_is_exact_in_the_scheduled_registry(redis):
+    before = datetime.now(UTC).timestamp()
+    job = enqueue_webhook(HOOK, delay=timedelta(seconds=1.5), priority="low")
+    score = redis.zscore(ScheduledJobRegistry("webhooks:low", connection=redis).key, job.id)
+    assert 1.5 <= score - before < 10
+    assert job.get_status() == "scheduled"
+    assert Queue("webhooks:low", connection=redis).count == 0
+
+
+def test_one_round_trip_for_any_mix(redis):
+    scans = [QRAnalyticsJob(qr_code_id=f"q{i}", event="scan", data={}) for i in range(1200)]
+    jobs = enqueue_many([HOOK, *scans, (HOOK, {"priority": "high", "attempts": 1})], backoff=fixed("1s"))
+    assert len({job.id for job in jobs}) == 1202
+    assert Queue("qr-analytics", connection=redis).job_ids == [job.id for job in jobs[1:-1]]
+    assert Queue("webhooks:high", connection=redis).job_ids == [jobs[-1].id]
+    assert rq_job(jobs[0].id, redis).retry_intervals == [1, 1]
+    assert rq_job(jobs[-1].id, redis).retries_left is None
+    assert Queue.all(connection=redis)
+    assert enqueue_many([]) == []
+
+
+def test_bad_options_are_named_and_nothing_reaches_redis(redis):
+    with pytest.raises(InvalidJob) as caught:
+        enqueue_webhook(HOOK, attempts=0, backoff="linear", delay="soon", priority="urgent", job_id="a b")  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 5
+    big = WebhookJob(webhook_id="w", event="e", url="https://e.example", payload={"x": "y" * 300_000})
+    with pytest.raises(InvalidJob, match="RQJOBS_MAX_PAYLOAD"):
+        enqueue_many([HOOK, big])
+    assert redis.keys("rq:*") == []
+
+
+def test_an_id_is_never_enqueued_twice_at_once(redis):
+    def enqueue(_):
+        try:
+            return enqueue_webhook(HOOK, job_id="order-1", unique=True).id
+        except DuplicateJob as error:
+            return error.job_ids
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(enqueue, range(40)))
+    assert answers.count("order-1") == 1
+    assert answers.count(("order-1",)) == 39
+    assert Queue("webhooks", connection=redis).job_ids == ["order-1"]
+
+
+def test_unique_without_an_id_goes_by_content(redis):
+    first = enqueue_webhook(HOOK, unique=True)
+    with pytest.raises(DuplicateJob, match=first.id):
+        enqueue_webhook(HOOK, unique=True)
+    enqueue_webhook(HOOK.model_copy(update={"event": "qr.other"}), unique=True)
+    assert Queue("webhooks", connection=redis).count == 2
+
+
+def test_the_id_of_an_ended_job_can_be_used_again(redis):
+    enqueue_webhook(HOOK, job_id="again")
+    Queue("webhooks", connection=redis).empty()
+    rq_job_again = enqueue_webhook(HOOK, job_id="again")
+    redis.hset("rq:job:again", "status", "failed")
+    redis.delete("rq:queue:webhooks")
+    redis.zadd("rq:failed:webhooks", {"again": 1})
+    assert enqueue_webhook(HOOK, job_id="again").id == rq_job_again.id
+    assert redis.zcard("rq:failed:webhooks") == 0
+
+
+def test_threads_share_one_connection_safely(redis):
+    barrier = threading.Barrier(8)
+
+    def work(_):
+        barrier.wait()
+        return [enqueue_webhook(HOOK).id for _ in range(25)]
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = {job_id for batch in pool.map(work, range(8)) for job_id in batch}
+    assert len(ids) == 200
+    assert set(Queue("webhooks", connection=redis).job_ids) == ids
