@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any, cast
 
 import redis
-from redis.commands.core import Script
 from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
@@ -17,6 +14,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from rqjobs.errors import JobNotFound, PermanentFailure
+from rqjobs.scripts import load_script
 
 ENTRY = "rqjobs.worker.entry.perform"
 """The one function that our jobs name; its first argument is the queue whose processor is meant."""
@@ -136,13 +134,7 @@ def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
 
     The scripts make their keys from the prefix, so they need one Redis, or one slot of a Redis Cluster.
     """
-    return _script(name)(args=[RQ_KEY_PREFIX, *args], client=connection)
-
-
-@cache
-def _script(name: str) -> Script:
-    source = resources.files("rqjobs.lua").joinpath(f"{name}.lua").read_bytes()
-    return Script(None, source)  # type: ignore[arg-type]  # the client is given at each call
+    return load_script(name)(args=[RQ_KEY_PREFIX, *args], client=connection)
 
 
 def encode_data(queue: str, payload: dict[str, Any]) -> bytes:

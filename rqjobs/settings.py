@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -46,6 +47,28 @@ def _check_http_url(url: str) -> str:
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 """An http or https URL, without a slash at its end."""
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    value = token.get_secret_value()
+    if not value.isascii() or not value.isprintable() or " " in value or not value:
+        raise ValueError("a token is one word of ASCII characters, as ManyChat shows it under Settings > API")
+    return token
+
+
+def _tokens(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError('not a JSON object such as {"tool_1": "<token>"}')  # noqa: TRY004  # pydantic wants it
+    return value
+
+
+ManyChatToken = Annotated[SecretStr, AfterValidator(_check_token)]
+"""A token that can be sent as a header."""
 
 
 class QueueSettings(BaseSettings):
@@ -112,8 +135,15 @@ class Settings(BaseSettings):
     """Certificate authorities to trust instead of certifi's."""
 
     # ManyChat
-    manychat_api_token: SecretStr | None = None
+    manychat_api_token: ManyChatToken | None = None
+    """The token of every tool that MANYCHAT_API_TOKENS does not name: ``<page id>:<secret>``."""
+    manychat_api_tokens: Annotated[Mapping[str, ManyChatToken], NoDecode, BeforeValidator(_tokens)] = Field(
+        default_factory=dict
+    )
+    """Tokens by tool id, as JSON: ``{"tool_1": "<page id>:<secret>"}``."""
     manychat_api_url: HttpUrl = "https://api.manychat.com"
+    manychat_merge_window: Duration = timedelta(seconds=1)
+    """How long the first change of a contact with ``merge`` waits for more to join it."""
 
     # Email
     email_backend: Literal["file", "smtp", "sendgrid", "resend"] = "file"

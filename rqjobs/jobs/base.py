@@ -61,18 +61,19 @@ EventName = Annotated[str, Field(strict=True, max_length=128, pattern=r"^[A-Za-z
 """An event's name in the form of Standard Webhooks: words joined by dots, such as ``qr.scanned``."""
 
 
-def describe_faults(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """Every fault of ``error`` as a phrase that names its field and, where it can, the mend."""
+def describe_faults(model: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
+    """Every fault of ``error`` as a phrase that names its field, ``prefix`` before it, and where it can, the mend."""
     names = [name for field, info in model.model_fields.items() for name in {field, info.alias or field}]
     faults = []
     for item in error.errors(include_url=False, include_context=True):
         path = ".".join(str(part) for part in item["loc"])
+        close = difflib.get_close_matches(path, names, 1)
+        path = prefix + path if path else prefix.rstrip(".")
         message = item["msg"][:1].lower() + item["msg"][1:]
         if item["type"] == "missing":
             faults.append(f"'{path}' is missing")
         elif item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path, names, 1)
-            faults.append(f"unknown field '{path}'" + (f", did you mean '{close[0]}'?" if close else ""))
+            faults.append(f"unknown field '{path}'" + (f", did you mean '{prefix}{close[0]}'?" if close else ""))
         elif item.get("ctx", {}).get("whole"):
             faults.append(item["msg"])
         else:

@@ -1,0 +1,68 @@
+"""The shared limit: never more than it says in any window, from however many threads; the brake; the line."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from rqjobs.ratelimit import Brake, RateLimit
+
+
+def limit(count=10, window=0.2, **brake):
+    return RateLimit("test", count, timedelta(seconds=window), Brake("test", **brake))
+
+
+def test_no_window_ever_holds_more_than_the_limit(redis):
+    moments, lock = [], threading.Lock()
+    shared = limit()
+
+    def call(_):
+        booking = shared.take(redis, patience=5)
+        assert booking.granted
+        with lock:
+            moments.append(time.monotonic() + booking.wait)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(60)))
+    moments.sort()
+    assert moments[9] - moments[0] < 0.15  # the first ten need not wait
+    assert all(later - earlier > 0.2 - 0.05 for earlier, later in zip(moments, moments[10:], strict=False))
+    assert 0.95 < moments[-1] - moments[0] < 3
+
+
+def test_what_exceeds_the_patience_is_not_booked(redis):
+    shared = limit(1, 10)
+    assert shared.take(redis, patience=0).granted
+    for _ in range(3):
+        refused = shared.take(redis, patience=0.3)
+        assert not refused.granted
+        assert 9 < refused.wait <= 10
+
+
+def test_the_brake_doubles_once_for_calls_under_way_together_and_starts_anew_after_a_success(redis):
+    shared = limit(first=timedelta(milliseconds=50), longest=timedelta(milliseconds=150))
+    waits = []
+    for _ in range(4):
+        waits.append([shared.brake.press(redis) for _ in range(3)])
+        assert not shared.take(redis, patience=0).granted
+        time.sleep(waits[-1][-1] + 0.002)
+    assert [round(first, 2) for first, *_ in waits] == [0.05, 0.1, 0.15, 0.15]
+    assert all(first >= second >= third for first, second, third in waits)
+    assert shared.take(redis, patience=0).pressed == 4
+    shared.brake.release(redis)
+    assert shared.take(redis, patience=0).pressed == 0
+    assert 1.9 < shared.brake.press(redis, asked=timedelta(seconds=2)) <= 2
+
+
+def test_units_stand_in_line_by_priority_and_for_as_long_as_their_calls_take(redis):
+    shared = limit(10, 1)  # a call every 0.1 s
+    waits = shared.line(redis, [(f"job-{n}", 2, "normal") for n in range(6)])
+    assert [round(wait, 1) for wait in waits] == [0, 0, 0.4, 0.6, 0.8, 1.0]
+    assert shared.line(redis, [("urgent", 1, "high")]) == [0]
+    assert round(shared.line(redis, [("later", 1, "low")])[0], 1) == 1.2
+    again = shared.line(redis, [("job-5", 2, "normal")])[0]
+    assert 0.8 < again <= 1.0
+    time.sleep(0.2)
+    assert shared.line(redis, [("job-2", 2, "normal")]) == [0]
+    shared.brake.press(redis, asked=timedelta(seconds=3))
+    assert round(shared.line(redis, [("job-3", 2, "normal")], slack=0.6)[0]) == 3
