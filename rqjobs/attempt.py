@@ -29,7 +29,7 @@ class Attempt:
     of: int = 1
     """How many attempts the job has in all."""
     enqueued_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    """When the job was enqueued, in UTC."""
+    """When the job was first enqueued, in UTC: the same for all attempts."""
     timeout: timedelta = timedelta(seconds=180)
     """The time limit of this run."""
     started: float = field(default_factory=time.monotonic)

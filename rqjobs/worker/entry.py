@@ -47,7 +47,7 @@ def _attempt(job: Job) -> Attempt:
         queue=job.origin,
         number=attempt_number(job),
         of=attempts_of(job),
-        enqueued_at=job.enqueued_at or job.created_at,
+        enqueued_at=job.created_at,
         timeout=timedelta(seconds=job.timeout or 180),
         report=report,
     )
