@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rqjobs.jobs.base import JobModel, Name, json_object
+from rqjobs.jobs.email import EmailAddress
 
 
 class DataExportJob(JobModel):
@@ -22,6 +23,8 @@ class DataExportJob(JobModel):
     """The source: ``contacts``, ``bookings``, ``qr_scans`` or one that the app registered."""
     filters: Annotated[dict[str, Any], json_object("filters")] = Field(default_factory=dict)
     """Which of the rows."""
+    notify: EmailAddress | None = None
+    """Whom to mail the link to, with the template ``export-ready``; nobody by default."""
 
     def label(self) -> str:
         """``export contacts as csv``."""

@@ -1,0 +1,274 @@
+"""What can be exported: the registry of sources, their columns and their filters. Light: the web process reads it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal
+
+from pydantic.alias_generators import to_snake
+
+from rqjobs.errors import RQJobsError
+from rqjobs.jobs import DataExportJob
+from rqjobs.queues import import_registrations
+
+RowsFunction = Callable[[str, Mapping[str, object]], Iterable[Any]]
+"""``rows(user_id, filters)``: the user's rows, each a mapping or a sequence in the columns' order."""
+
+TenantRule = Callable[[Any, str], Any]
+"""``rule(table, user_id)``: the SQLAlchemy condition that keeps other users' rows out."""
+
+
+class UnknownSource(RQJobsError, LookupError):
+    """No source of this name is registered.
+
+    Attributes:
+        name: the name asked for.
+        known: the names that exist.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(
+            f"'data_type': no source {name!r}; there are {', '.join(self.known)}. "
+            "Register yours with register_source() in a module that RQJOBS_IMPORT names"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """One way to choose rows."""
+
+    column: str
+    """The column that is looked at."""
+    kind: Literal["text", "id", "integer", "number", "boolean", "moment"] = "text"
+    """What the value must be. An id is a text or a whole number, as the column has it; a moment is an ISO 8601 date
+    or time (without a zone it means UTC).
+    """  # noqa: D205
+    match: Literal["equals", "since", "until", "contains"] = "equals"
+    """``since`` includes its moment; ``until`` ends before it, but a date without a time includes that whole day;
+    ``contains`` looks for an entry of a list column such as tags. ``equals`` and ``contains`` take one value or a list
+    of them, any of which fits.
+    """  # noqa: D205
+    aliases: tuple[str, ...] = ()
+    """Other names that are understood."""
+
+    def parse(self, value: object) -> object:
+        """``value`` as the query needs it.
+
+        Raises:
+            ValueError: it is of another kind; the message says what is expected.
+        """
+        if self.match in ("equals", "contains") and isinstance(value, list):
+            if not value:
+                raise ValueError("an empty list would match nothing; leave the filter out to match all")
+            return [_parse_one(self.kind, item) for item in value]
+        if self.kind == "moment":
+            return _parse_moment(value, end=self.match == "until")
+        return _parse_one(self.kind, value)
+
+
+def _parse_one(kind: str, value: object) -> object:
+    kinds: dict[str, tuple[tuple[type, ...], str]] = {
+        "text": ((str,), "a text"),
+        "id": ((str, int), "a text or a whole number"),
+        "integer": ((int,), "a whole number"),
+        "number": ((int, float), "a number"),
+        "boolean": ((bool,), "true or false"),
+    }
+    if kind == "moment":
+        return _parse_moment(value, end=False)
+    types, name = kinds[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "boolean"):
+        raise ValueError(f"{value!r} is not {name}")
+    return value
+
+
+def _parse_moment(value: object, *, end: bool) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a date; write 2026-01-31 or 2026-01-31T09:30:00Z")
+    if end and moment.time() == time() and len(value) <= len("2026-01-31"):
+        moment += timedelta(days=1)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Rows that a user may take home: a table of the database, or a function that yields rows."""
+
+    name: str
+    """The ``data_type`` of jobs."""
+    columns: tuple[str, ...]
+    """The allow-list, in the file's order. Of a table, those that exist are exported, and no others."""
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    """The filters that jobs may use, by name."""
+    table: str | None = None
+    """The table at DATABASE_URL, ``schema.table`` where needed; reflected, never written."""
+    tenant: str | TenantRule = "user_id"
+    """Whose row it is: the column that must equal the job's ``user_id``, or a rule. No filter can widen it."""
+    rows: RowsFunction | None = None
+    """Instead of ``table``: called with the user's id and the parsed filters; it must keep to that user."""
+    utc: bool = False
+    """Whether times without a zone in this source are UTC; otherwise they are exported as they are."""
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.rows is None):
+            raise ValueError(f"source {self.name!r}: give either a table or a function rows")
+        if not self.columns:
+            raise ValueError(f"source {self.name!r}: name the columns that may be exported")
+
+    def parse_filters(self, given: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+        """The parsed filters by their own names, and every fault found.
+
+        Names are accepted in snake_case, in camelCase and by their aliases; a value of null means: no such filter.
+        """
+        names = {alias: name for name, known in self.filters.items() for alias in (name, *known.aliases)}
+        parsed: dict[str, object] = {}
+        faults: list[str] = []
+        for key, value in given.items():
+            name = names.get(key) or names.get(to_snake(key))
+            if name is None:
+                close = difflib.get_close_matches(to_snake(key), names, 1)
+                mend = f"did you mean '{close[0]}'?" if close else f"{self.name} has {', '.join(self.filters) or 'none'}"
+                faults.append(f"'filters': unknown filter '{key}', {mend}")
+            elif name in parsed:
+                faults.append(f"'filters.{key}': '{name}' is given twice")
+            elif value is not None:
+                try:
+                    parsed[name] = self.filters[name].parse(value)
+                except ValueError as error:
+                    faults.append(f"'filters.{key}': {error}")
+        return parsed, faults
+
+
+_SOURCES: dict[str, Source] = {}
+
+
+def register_source(source: Source) -> Source:
+    """Adds ``source``; one of the same name is replaced, so that an app can describe its own ``contacts``.
+
+    Call it in a module that RQJOBS_IMPORT names: the process that enqueues and the one that runs both need it.
+    """
+    _SOURCES[source.name] = source
+    return source
+
+
+def sources() -> list[Source]:
+    """Every source there is, the app's included."""
+    import_registrations()
+    return list(_SOURCES.values())
+
+
+def get_source(name: str) -> Source:
+    """The source of the name.
+
+    Raises:
+        UnknownSource: there is none.
+    """
+    if name not in _SOURCES:
+        import_registrations()
+    if name not in _SOURCES:
+        raise UnknownSource(name, _SOURCES)
+    return _SOURCES[name]
+
+
+def check(job: DataExportJob) -> list[str]:
+    """Every fault that would keep ``job`` from ever running: an unknown source, an unknown or malformed filter."""
+    try:
+        source = get_source(job.data_type)
+    except UnknownSource as error:
+        return [str(error)]
+    return source.parse_filters(job.filters)[1]
+
+
+def since_until(column: str) -> dict[str, Filter]:
+    """The two filters of a date range on ``column``: ``since`` and ``until``."""
+    return {
+        "since": Filter(column=column, kind="moment", match="since", aliases=("from", "start_date", "date_from")),
+        "until": Filter(column=column, kind="moment", match="until", aliases=("to", "end_date", "date_to")),
+    }
+
+
+def describe(parsed: Mapping[str, object]) -> str:
+    """The parsed filters in one line for people: ``since 2026-01-01, status confirmed or done``."""
+
+    def show(value: object) -> str:
+        if isinstance(value, list):
+            return " or ".join(show(item) for item in value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, datetime):
+            return str(value.date()) if value.time() == time() else f"{value:%Y-%m-%d %H:%M} UTC"
+        return value.isoformat() if isinstance(value, date) else str(value)
+
+    parts = []
+    for name, value in parsed.items():
+        label = {"until": "before"}.get(name, name.replace("_", " "))
+        parts.append(f"{label} {show(value)}")
+    return ", ".join(parts)
+
+
+register_source(
+    Source(
+        name="contacts",
+        table="contacts",
+        columns=(
+            "id", "user_id", "manychat_id", "ig_username", "first_name", "last_name", "email", "phone",
+            "follower_count", "is_subscribed", "tags", "last_interaction", "created_at", "updated_at",
+        ),
+        filters={
+            **since_until("created_at"),
+            "tag": Filter(column="tags", match="contains", aliases=("tags",)),
+            "is_subscribed": Filter(column="is_subscribed", kind="boolean", aliases=("subscribed",)),
+            "manychat_id": Filter(column="manychat_id", kind="id"),
+            "ig_username": Filter(column="ig_username"),
+            "email": Filter(column="email"),
+        },
+    )
+)  # fmt: skip
+
+register_source(
+    Source(
+        name="bookings",
+        table="bookings",
+        columns=(
+            "id", "user_id", "tool_id", "helper_name", "booking_date", "start_time", "end_time", "status",
+            "service_type", "notes", "created_at",
+        ),
+        filters={
+            **since_until("booking_date"),
+            "tool_id": Filter(column="tool_id", kind="id", aliases=("tool",)),
+            "status": Filter(column="status"),
+            "service_type": Filter(column="service_type"),
+            "helper_name": Filter(column="helper_name", aliases=("helper",)),
+        },
+    )
+)  # fmt: skip
+
+register_source(
+    Source(
+        name="qr_scans",
+        table="rqjobs_qr_events",
+        # No `visitor`: it stands for a third person, and the user has no use for it.
+        columns=(
+            "event_id", "qr_code_id", "user_id", "event", "result", "occurred_at", "device", "os", "browser",
+            "country", "city", "extra",
+        ),
+        filters={
+            **since_until("occurred_at"),
+            "qr_code_id": Filter(column="qr_code_id", kind="id", aliases=("qr_code",)),
+            "event": Filter(column="event"),
+            "result": Filter(column="result", aliases=("status",)),
+            "device": Filter(column="device"),
+            "country": Filter(column="country"),
+        },
+        utc=True,
+    )
+)  # fmt: skip
