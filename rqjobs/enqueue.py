@@ -30,7 +30,7 @@ from rqjobs.jobs import (
     WebhookJob,
 )
 from rqjobs.layout import SERIALIZER, encode_data, run_script
-from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane
+from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # RQ's own rule, and a length
@@ -159,6 +159,8 @@ def _entry(job: JobModel, options: JobOptions, now: float) -> _Entry:
     if len(data) > limit:
         faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
     job_id = _job_id(job, options, now, faults)
+    if policy.check is not None:
+        faults.extend(load(policy.check)(job))
     if faults:
         raise InvalidJob(kind, faults)
     name = lane(policy.name, priority)

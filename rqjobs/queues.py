@@ -55,6 +55,8 @@ class QueuePolicy:
     """How many jobs ``batch`` is given at most."""
     admit: str | None = None
     """``module:function`` that may hold jobs back before they start (rqjobs.attempt.Hold)."""
+    check: str | None = None
+    """``module:function`` that names every fault of a job which its model cannot see; called at enqueue, so light."""
 
 
 _POLICIES: dict[str, QueuePolicy] = {
@@ -95,6 +97,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             timeout=timedelta(hours=1),
             concurrency=1,
             runs_in="process",
+            check="rqjobs.sources:check",
         ),
     )
 }

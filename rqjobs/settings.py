@@ -157,6 +157,19 @@ class Settings(BaseSettings):
 
     # Export
     export_url: str = ".rqjobs/exports"
+    """Where finished exports go: a folder, or any fsspec URL such as s3://bucket/exports."""
+    export_keep: Duration = timedelta(days=7)
+    """How long a finished export is kept before it is deleted."""
+    export_link_url: HttpUrl | None = None
+    """Where the app serves rqjobs.web.downloads, such as https://app.example.com/exports; the link adds its token."""
+    export_link_lifetime: Duration = timedelta(days=1)
+    """How long a download link works; a new one can be made as long as the file is kept."""
+    export_csv_bom: bool = True
+    """Begin CSV files with a byte order mark, so that Excel reads them as UTF-8."""
+    export_csv_guard: bool = True
+    """Put ' before CSV cells that a spreadsheet would run as a formula."""
+    export_fonts: Annotated[tuple[Path, ...], NoDecode] = ()
+    """More TrueType files for PDFs, looked in before the installed ones; separated by blanks."""
 
     # Dashboard
     dashboard_username: str = "admin"
@@ -175,9 +188,9 @@ class Settings(BaseSettings):
             return tuple(secrets)
         return secrets
 
-    @field_validator("webhook_ports", mode="before")
+    @field_validator("webhook_ports", "export_fonts", mode="before")
     @classmethod
-    def _split_ports(cls, value: object) -> object:
+    def _split_words(cls, value: object) -> object:
         return value.split() if isinstance(value, str) else value
 
     @classmethod

@@ -47,12 +47,12 @@ class Filter:
     kind: Literal["text", "id", "integer", "number", "boolean", "moment"] = "text"
     """What the value must be. An id is a text or a whole number, as the column has it; a moment is an ISO 8601 date
     or time (without a zone it means UTC).
-    """  # noqa: D205
+    """
     match: Literal["equals", "since", "until", "contains"] = "equals"
     """``since`` includes its moment; ``until`` ends before it, but a date without a time includes that whole day;
     ``contains`` looks for an entry of a list column such as tags. ``equals`` and ``contains`` take one value or a list
     of them, any of which fits.
-    """  # noqa: D205
+    """
     aliases: tuple[str, ...] = ()
     """Other names that are understood."""
 
@@ -136,7 +136,9 @@ class Source:
             name = names.get(key) or names.get(to_snake(key))
             if name is None:
                 close = difflib.get_close_matches(to_snake(key), names, 1)
-                mend = f"did you mean '{close[0]}'?" if close else f"{self.name} has {', '.join(self.filters) or 'none'}"
+                mend = (
+                    f"did you mean '{close[0]}'?" if close else f"{self.name} has {', '.join(self.filters) or 'none'}"
+                )
                 faults.append(f"'filters': unknown filter '{key}', {mend}")
             elif name in parsed:
                 faults.append(f"'filters.{key}': '{name}' is given twice")

@@ -1,0 +1,28 @@
+"""Which writer writes which format."""
+
+from __future__ import annotations
+
+from rqjobs.processors.export.partial import PartialFile
+from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
+from rqjobs.processors.export.writing import Heading, Writer
+from rqjobs.settings import get_settings
+
+_SUFFIXES = {"csv": "csv", "json": "json", "ndjson": "ndjson", "excel": "xlsx", "pdf": "pdf"}
+
+
+def suffix(export_type: str) -> str:
+    """The file's suffix for the format, without its dot."""
+    return _SUFFIXES[export_type]
+
+
+def open_writer(export_type: str, partial: PartialFile, heading: Heading) -> Writer:
+    """The writer of the format, at the end of ``partial`` if it can go on there."""
+    settings = get_settings()
+    if export_type == "csv":
+        return CsvWriter(partial.file, heading, bom=settings.export_csv_bom, guarded=settings.export_csv_guard)
+    if export_type == "ndjson":
+        return NdjsonWriter(partial.file, heading)
+    partial.start_over()
+    if export_type == "json":
+        return JsonWriter(partial.file, heading)
+    raise NotImplementedError(export_type)

@@ -1,0 +1,124 @@
+"""The half-written file: locked by its writer, cut back to its last checkpoint by the next one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.processors.export.reading import Key
+from rqjobs.processors.export.storage import Storage, remove_workspace_files
+
+_CHECKPOINT_EVERY = 2.0
+"""Seconds between two checkpoints: what a killed run can lose."""
+
+
+class PartialFile:
+    """The file ``.<name>.part`` beside the final one, and its checkpoint.
+
+    Args:
+        storage: where it will be published.
+        name: the final name.
+        content: a fingerprint of what is written; another one starts over.
+        resumable: whether the source can go on after a key.
+
+    Raises:
+        RetryLater: another process holds the file: a run that was given up for dead is still at it.
+    """
+
+    file: BinaryIO
+    """Open for writing, at its end."""
+    rows: int = 0
+    """How many rows it holds already."""
+    key: Key = None
+    """The last of them."""
+
+    def __init__(self, storage: Storage, name: str, content: str, *, resumable: bool) -> None:
+        self._storage = storage
+        self._name = name
+        self._content = content
+        self._resumable = resumable
+        self.path = storage.workspace / f".{name}.part"
+        self._mark = storage.workspace / f".{name}.checkpoint"
+        self.scratch = storage.workspace / f".{name}.scratch"
+        self._next = time.monotonic() + _CHECKPOINT_EVERY
+        self._published = False
+
+    def __enter__(self) -> Self:
+        self.file = self._open_locked()
+        end = self._resume() if self._resumable else 0
+        self.file.truncate(end)
+        self.file.seek(end)
+        return self
+
+    def _open_locked(self) -> BinaryIO:
+        while True:
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 1 << 18)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(self.path.stat(), os.fstat(file.fileno())):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                file.close()
+                reason = "an earlier run still writes this export"
+                raise RetryLater(timedelta(seconds=5), reason, counts=False) from None
+            file.close()  # published between our open and our lock: that file is not ours to write
+
+    def start_over(self) -> None:
+        """For formats that cannot be continued."""
+        self._resumable = False
+        self.rows, self.key = 0, None
+        self.file.truncate(0)
+        self.file.seek(0)
+
+    def checkpoint(self, rows: int, key: Key) -> None:
+        """Called after each batch: now and then makes it durable that the file holds ``rows`` rows, up to ``key``."""
+        now = time.monotonic()
+        if not self._resumable or key is None or now < self._next:
+            return
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        mark = {"content": self._content, "rows": rows, "key": key, "bytes": self.file.tell()}
+        draft = self._mark.with_suffix(".draft")
+        draft.write_text(json.dumps(mark), encoding="utf-8")
+        draft.replace(self._mark)
+        self._next = time.monotonic() + _CHECKPOINT_EVERY
+
+    def publish(self) -> int:
+        """Makes it the final file; answers its size in bytes."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        size = os.fstat(self.file.fileno()).st_size
+        self._storage.publish(self.path, self._name)
+        self._published = True
+        return size
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Published, or never to be continued: nothing is left behind. Otherwise the next run goes on here."""
+        retried = isinstance(error, Exception) and not isinstance(error, PermanentFailure)
+        if self._published:
+            self._mark.unlink(missing_ok=True)  # nothing more: the next run may have a .part already
+        elif not (retried and self._resumable and self._mark.exists()):
+            remove_workspace_files(self._storage, self._name)
+        self.file.close()
+
+    def _resume(self) -> int:
+        """Where to go on, in bytes; 0 if there is nothing of use."""
+        try:
+            mark = json.loads(self._mark.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return 0
+        if mark["content"] != self._content or mark["bytes"] > Path(self.path).stat().st_size:
+            return 0
+        self.rows, self.key = mark["rows"], mark["key"]
+        return int(mark["bytes"])

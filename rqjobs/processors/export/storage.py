@@ -1,0 +1,150 @@
+"""Where finished exports go: a folder, or any fsspec URL. A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from rqjobs.errors import RQJobsError
+from rqjobs.settings import get_settings
+
+_WHOLE_AT_ONCE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+"""Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""
+
+
+class StorageUnavailable(RQJobsError):
+    """EXPORT_URL cannot be used; the message tells the mend."""
+
+
+class Storage(ABC):
+    """A place for finished files."""
+
+    workspace: Path
+    """The local folder for files that are being written."""
+
+    @abstractmethod
+    def publish(self, partial: Path, name: str) -> None:
+        """Makes the file ``partial``, already synced to the disk, the file ``name``, replacing an older one."""
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]:
+        """The file for reading.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Deletes the file; it may be gone already."""
+
+    def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:  # noqa: ARG002
+        """A link straight to the store, for whoever has it; None where the store has no such thing."""
+        return None
+
+
+class Folder(Storage):
+    """A folder of this machine, or one that is mounted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = self.workspace = folder
+
+    def publish(self, partial: Path, name: str) -> None:
+        """An atomic rename within the folder, made durable."""
+        partial.replace(self.folder / name)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open(self, name: str) -> IO[bytes]:
+        """The file for reading."""
+        return (self.folder / name).open("rb")
+
+    def delete(self, name: str) -> None:
+        """Deletes the file; it may be gone already."""
+        (self.folder / name).unlink(missing_ok=True)
+
+
+class Remote(Storage):
+    """Any filesystem that fsspec knows."""
+
+    def __init__(self, url: str, workspace: Path) -> None:
+        import fsspec
+
+        self.workspace = workspace
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            extra = "pip install 'rqjobs[s3]'" if url.startswith("s3") else "install its fsspec package"
+            raise StorageUnavailable(f"EXPORT_URL: {error}; {extra}, or use a folder") from error
+        protocols = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
+        self._whole_at_once = any(protocol in _WHOLE_AT_ONCE for protocol in protocols)
+
+    def publish(self, partial: Path, name: str) -> None:
+        """Uploads; where that is not atomic, aside and then moved."""
+        path = self._path(name)
+        if self._whole_at_once:
+            self._fs.put_file(str(partial), path)
+        else:
+            aside = self._path(f".{name}.part")
+            self._fs.makedirs(self._base, exist_ok=True)
+            self._fs.put_file(str(partial), aside)
+            self._fs.mv(aside, path)
+        partial.unlink()
+
+    def open(self, name: str) -> IO[bytes]:
+        """The file for reading."""
+        file: IO[bytes] = self._fs.open(self._path(name), "rb")
+        return file
+
+    def delete(self, name: str) -> None:
+        """Deletes the file; it may be gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
+    def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:
+        """A presigned link (S3 allows seven days at most)."""
+        options: dict[str, Any] = {}
+        if "s3" in self._fs.protocol:
+            options["ResponseContentDisposition"] = f'attachment; filename="{download_name}"'
+        try:
+            link: str = self._fs.sign(self._path(name), expiration=int(lifetime.total_seconds()), **options)
+        except NotImplementedError:
+            return None
+        return link
+
+    def _path(self, name: str) -> str:
+        return f"{self._base.rstrip('/')}/{name}" if self._base else name
+
+
+def is_remote(url: str) -> bool:
+    """Whether ``url`` is an fsspec URL rather than a folder."""
+    return "://" in url and not url.startswith("file://")
+
+
+def get_storage(url: str | None = None) -> Storage:
+    """The place that ``url`` (EXPORT_URL by default) names; its folder is made.
+
+    Raises:
+        StorageUnavailable: fsspec does not know the URL, or lacks a package for it.
+    """
+    url = url if url is not None else get_settings().export_url
+    if is_remote(url):
+        storage: Storage = Remote(url, get_settings().rqjobs_data / "exports-partial")
+    else:
+        storage = Folder(Path(url.removeprefix("file://")).absolute())
+    storage.workspace.mkdir(parents=True, exist_ok=True)
+    return storage
+
+
+def remove_workspace_files(storage: Storage, name: str) -> None:
+    """Deletes what a run that ended early has left behind of the file ``name``."""
+    for path in storage.workspace.glob(f".{name}.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
