@@ -99,12 +99,13 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
     writer = formats.open_writer(job.export_type, partial, heading)
     count = partial.rows
     report = _Progress(attempt, rows.total)
-    for batch, key in rows.batches(partial.key):
-        attempt.check()
-        writer.write(batch)
-        count += len(batch)
-        partial.checkpoint(count, key)
-        report(count)
+    with contextlib.closing(rows.batches(partial.key)) as batches:
+        for batch, key in batches:
+            attempt.check()
+            writer.write(batch)
+            count += len(batch)
+            partial.checkpoint(count, key)
+            report(count)
     writer.close()
     report(count, last=True)
     return count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -58,7 +58,7 @@ class Rows(ABC):
     """Whether reading can go on after a key."""
 
     @abstractmethod
-    def batches(self, after: Key = None) -> Iterator[tuple[Batch, Key]]:
+    def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         """The batches after the key ``after``, each with its last key."""
 
 
@@ -84,7 +84,7 @@ class _FunctionRows(Rows):
         assert source.rows is not None
         self._rows = iter(source.rows(user_id, filters))
 
-    def batches(self, after: Key = None) -> Iterator[tuple[Batch, Key]]:
+    def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         assert after is None  # it is never asked to go on
         while batch := [self._row(row) for row in islice(self._rows, BATCH)]:
             yield batch, None
@@ -125,7 +125,7 @@ class _TableRows(Rows):
         )
         self.total = connection.execute(select(func.count()).select_from(table).where(self._where)).scalar_one()
 
-    def batches(self, after: Key = None) -> Iterator[tuple[Batch, Key]]:
+    def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         query = select(*(column.expression for column in self._selected))
         key = self._key if self.ordered else None
         if key is not None:
@@ -136,12 +136,13 @@ class _TableRows(Rows):
             query = query.where(key > (kind(after) if kind is not None else after))
         converters = [(index, column.convert) for index, column in enumerate(self._selected) if column.convert]
         streamed = {"stream_results": True, "yield_per": BATCH}  # PostgreSQL: a cursor on the server
-        for rows in self._connection.execute(query, execution_options=streamed).partitions(BATCH):
-            columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-            last = columns.pop()[-1] if key is not None else None
-            for index, convert in converters:
-                columns[index] = [None if value is None else convert(value) for value in columns[index]]
-            yield list(zip(*columns, strict=True)), last if isinstance(last, int | None) else str(last)
+        with self._connection.execute(query, execution_options=streamed) as result:
+            for rows in result.partitions(BATCH):
+                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+                last = columns.pop()[-1] if key is not None else None
+                for index, convert in converters:
+                    columns[index] = [None if value is None else convert(value) for value in columns[index]]
+                yield list(zip(*columns, strict=True)), last if isinstance(last, int | None) else str(last)
 
     def _select(self, column: Column[Any], *, utc: bool) -> _Selected:
         """SQLite has no types for moments and JSON: apps keep many spellings in them, and all are understood."""

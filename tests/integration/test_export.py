@@ -1,0 +1,258 @@
+"""Data export on SQLite and PostgreSQL: whose rows, which rows, resumed, published, recorded."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rqjobs.attempt import Attempt
+from rqjobs.database import get_engine
+from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater
+from rqjobs.jobs import DataExportJob
+from rqjobs.processors.export import export, find, open_link, partial, process, purge, reading
+from rqjobs.processors.export.links import LinkRefused
+from rqjobs.settings import use_settings
+from rqjobs.sources import Source, register_source
+from tests.support import apptables
+
+
+@pytest.fixture
+def engine(database_url):
+    from rqjobs.database.schema import init_database
+
+    engine = get_engine()
+    init_database(engine)
+    apptables.make(engine)
+    return engine
+
+
+def run(job: DataExportJob, **attempt) -> tuple[dict, Path]:
+    attempt = {"job_id": "job-1", "queue": "data-export"} | attempt
+    result = export(job, Attempt(**attempt))
+    record = find(result["export_id"])
+    return result, Path(record.location) / record.file_name
+
+
+def contacts_job(**more) -> DataExportJob:
+    return DataExportJob(**{"user_id": "user_1", "export_type": "csv", "data_type": "contacts"} | more)
+
+
+def bookings_job(**filters) -> DataExportJob:
+    return DataExportJob(user_id="7", export_type="json", data_type="bookings", filters=filters)
+
+
+def ids(job: DataExportJob) -> list[int]:
+    return [row["id"] for row in json.loads(run(job)[1].read_text())]
+
+
+def test_one_users_rows_and_the_allowed_columns_only(engine):
+    apptables.add_contacts(engine, 1200)
+    apptables.add_contacts(engine, 5, user_id="user_2", first_id=5000)
+    result, file = run(contacts_job())
+    assert result["rows"] == 1200
+    assert result["file_name"].startswith("contacts-20")
+    text = file.read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["id"] for row in rows] == [str(number) for number in range(1, 1201)]
+    assert {row["user_id"] for row in rows} == {"user_1"}
+    assert "password_hash" not in rows[0]
+    assert "updated_at" not in rows[0]  # allowed, but this app's table has none
+    assert rows[3]["first_name"] == "Νίκος"
+    assert rows[1]["created_at"].removesuffix("Z") == "2026-01-01T00:01:00"
+    assert rows[1]["is_subscribed"] == "true"
+    assert json.loads(rows[1]["tags"]) == ["vip", "spring"]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_no_filter_reaches_another_users_rows(engine):
+    apptables.add_contacts(engine, 3, user_id="user_2")
+    with pytest.raises(PermanentFailure, match="unknown filter 'user_id'"):
+        run(contacts_job(filters={"user_id": "user_2"}))
+    assert run(contacts_job(filters={"tag": "' OR 1=1 --"}))[0]["rows"] == 0
+
+
+def test_filters_choose_rows(engine):
+    apptables.add_bookings(
+        engine,
+        [
+            {"id": 1, "booking_date": date(2026, 1, 30)},
+            {"id": 2, "booking_date": date(2026, 1, 31), "status": "cancelled", "tool_id": "5"},
+            {"id": 3, "booking_date": date(2026, 2, 1), "service_type": "repair"},
+            {"id": 4, "booking_date": date(2026, 2, 1), "user_id": 8},
+        ],
+    )
+    assert ids(bookings_job()) == [1, 2, 3]
+    assert ids(bookings_job(since="2026-01-31")) == [2, 3]
+    assert ids(bookings_job(until="2026-01-31")) == [1, 2]
+    assert ids(bookings_job(startDate="2026-01-31", endDate="2026-01-31")) == [2]
+    assert ids(bookings_job(until="2026-01-31T00:00:00Z")) == [1]
+    assert ids(bookings_job(status="confirmed")) == [1, 3]
+    assert ids(bookings_job(status=["cancelled", "confirmed"])) == [1, 2, 3]
+    assert ids(bookings_job(toolId=5)) == [2]
+    assert ids(bookings_job(service_type="repair", since="2026-02-01")) == [3]
+    assert ids(DataExportJob(user_id="not a number", export_type="json", data_type="bookings")) == []
+
+
+def test_contacts_are_filtered_by_tag_and_time(engine):
+    apptables.add_contacts(engine, 10)
+    job = contacts_job(export_type="json", filters={"tag": "vip"})
+    assert ids(job) == [2, 4, 6, 8, 10]
+    assert ids(contacts_job(export_type="json", filters={"tag": "vi"})) == []
+    assert ids(contacts_job(export_type="json", filters={"is_subscribed": False})) == [1, 4, 7, 10]
+    since = {"since": "2026-01-01T00:08:00Z"}
+    assert ids(contacts_job(export_type="json", filters=since)) == [9, 10]
+    assert ids(contacts_job(export_type="json", filters={"until": "2026-01-01T02:01:00+02:00"})) == [1]
+
+
+def test_a_missing_table_is_said_plainly(database_url):
+    with pytest.raises(PermanentFailure, match="no table 'contacts' at DATABASE_URL"):
+        export(contacts_job(), Attempt(job_id="a", queue="data-export"))
+
+
+def test_enqueue_refuses_what_could_never_run(redis):
+    from rqjobs.enqueue import enqueue_data_export
+
+    with pytest.raises(InvalidJob, match="did you mean 'status'") as caught:
+        enqueue_data_export(bookings_job(statsu="x", since="soon"))
+    assert len(caught.value.faults) == 2
+    with pytest.raises(InvalidJob, match="no source 'orders'; there are contacts"):
+        enqueue_data_export({"user_id": "1", "export_type": "csv", "data_type": "orders"})
+    assert redis.keys("*") == []
+
+
+class Stop(Exception):
+    """The run ends here."""
+
+
+def stop_after(rows: int):
+    def report(progress):
+        if progress["rows"] >= rows:
+            raise Stop
+
+    return report
+
+
+@pytest.mark.parametrize("export_type", ["csv", "ndjson", "json"])
+def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type, monkeypatch):
+    monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    apptables.add_contacts(engine, 2600)
+    job = contacts_job(export_type=export_type)
+    whole = run(job, job_id="whole")[1].read_bytes()
+    for stop in (900, 2000):
+        with pytest.raises(Stop):
+            run(job, report=stop_after(stop))
+        assert not list(Path(".rqjobs/exports").glob("contacts-job-1*"))
+    seen = []
+    result, file = run(job, number=3, report=lambda progress: seen.append(progress["rows"]))
+    assert file.read_bytes() == whole
+    assert result["rows"] == 2600
+    assert seen[0] == (500 if export_type == "json" else 2500)
+    assert not list(file.parent.glob(".*"))
+
+
+def test_another_job_under_the_same_id_starts_over(engine, monkeypatch):
+    monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    apptables.add_contacts(engine, 1500)
+    with pytest.raises(Stop):
+        run(contacts_job(), report=stop_after(1000))
+    result, file = run(contacts_job(filters={"tag": "vip"}))
+    assert result["rows"] == 750
+    assert len(file.read_text("utf-8-sig").splitlines()) == 751
+
+
+def test_a_run_that_is_still_writing_is_not_disturbed(engine):
+    apptables.add_contacts(engine, 10)
+
+    def second(_progress):
+        with pytest.raises(RetryLater, match="still writes"):
+            run(contacts_job())
+
+    assert run(contacts_job(), report=second)[0]["rows"] == 10
+
+
+def test_progress_is_told(engine, monkeypatch):
+    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    apptables.add_contacts(engine, 1200)
+    seen = []
+    run(contacts_job(), report=seen.append)
+    assert seen[0] == {"rows": reading.BATCH, "of": 1200, "percent": 41.7}
+    assert seen[-1] == {"rows": 1200, "of": 1200, "percent": 100.0}
+
+
+def test_a_link_is_for_its_owner_and_for_a_while(engine, monkeypatch):
+    apptables.add_contacts(engine, 10)
+    result, _file = run(contacts_job())
+    token = result["url"].removeprefix("/exports/")
+    assert open_link(token, "user_1").rows == 10
+    for user in ("user_2", None, ""):
+        with pytest.raises(LinkRefused, match="not yours") as caught:
+            open_link(token, user)
+        assert caught.value.status == 404
+    with pytest.raises(LinkRefused, match="not yours"):
+        open_link(token[:-1] + ("a" if token[-1] != "a" else "b"), "user_1")
+    monkeypatch.setenv("EXPORT_LINK_LIFETIME", "0")
+    use_settings(None)
+    import time
+
+    time.sleep(1.1)  # itsdangerous counts whole seconds
+    with pytest.raises(LinkRefused, match="no longer valid") as caught:
+        open_link(token, "user_1")
+    assert caught.value.status == 410
+
+
+def test_files_are_deleted_when_their_time_is_over(engine, monkeypatch):
+    apptables.add_contacts(engine, 10)
+    monkeypatch.setenv("EXPORT_KEEP", "0")
+    use_settings(None)
+    result, file = run(contacts_job())  # purges at its end
+    assert not file.exists()
+    record = find("job-1")
+    assert record.deleted_at is not None
+    assert (record.user_id, record.rows, record.data_type, record.filters) == ("user_1", 10, "contacts", {})
+    assert purge() == []
+    with pytest.raises(LinkRefused, match="deleted"):
+        open_link(result["url"].removeprefix("/exports/"), "user_1")
+
+
+def test_another_store_by_its_url(engine, monkeypatch):
+    import fsspec
+
+    monkeypatch.setenv("EXPORT_URL", "memory://bucket/exports")
+    use_settings(None)
+    apptables.add_contacts(engine, 10)
+    result = export(contacts_job(export_type="ndjson"), Attempt(job_id="far", queue="data-export"))
+    with fsspec.open("memory://bucket/exports/contacts-far.ndjson") as file:
+        assert len(file.read().splitlines()) == 10
+    assert find("far").location == "memory://bucket/exports"
+    assert result["rows"] == 10
+
+
+def test_a_function_as_a_source(settings):
+    def orders(user_id, filters):
+        assert user_id == "user_1"
+        yield {"id": 1, "total": "9.90", "secret": "no"}
+        yield (2, "1.00")
+
+    register_source(Source(name="orders", columns=("id", "total"), rows=orders))
+    job = DataExportJob(user_id="user_1", export_type="ndjson", data_type="orders")
+    _result, file = run(job)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {"id": 1, "total": "9.90"},
+        {"id": 2, "total": "1.00"},
+    ]
+
+
+def test_a_mail_is_enqueued_once_if_asked(engine, redis):
+    apptables.add_contacts(engine, 10)
+    job = contacts_job(notify="ada@example.com")
+    attempt = {"enqueued_at": datetime.now().astimezone() - timedelta(seconds=5)}
+    run(job, **attempt)
+    run(job, number=2, **attempt)
+    mails = redis.lrange("rq:queue:email", 0, -1)
+    assert len(mails) == 1
