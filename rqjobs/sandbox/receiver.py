@@ -1,0 +1,108 @@
+"""A webhook receiver: checks signatures as a customer's would, and can be told to fail."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from rqjobs.signing import InvalidSignature, verify
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request, as it came in."""
+
+    path: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+    at: float
+    """Unix time."""
+    verified: bool
+    """Whether the signature fits the body."""
+    status: int
+    """What was answered."""
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """A receiver on a free port of 127.0.0.1. Use it as a context manager.
+
+    ``/ok`` answers 204 to whoever signed well and 401 to others, ``/flaky/N`` fails N times for each webhook-id
+    and then works, ``/gone`` answers 410, ``/status/N`` answers N, ``/slow/N`` answers after N seconds.
+    """
+
+    secret: str
+    received: list[Received] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                receiver._answer(self)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Quiet: what came in is in ``received``."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            verify(self.secret, headers, body, now=time.time())
+            verified = True
+        except InvalidSignature:
+            verified = False
+        with self._lock:
+            status = self._status(request.path, headers, verified=verified)
+            self.received.append(Received(request.path, headers, body, time.time(), verified, status))
+        if request.path.startswith("/slow/"):
+            time.sleep(float(request.path.rpartition("/")[2]))
+        request.send_response(status)
+        request.send_header("content-length", "0")
+        request.end_headers()
+
+    def _status(self, path: str, headers: dict[str, str], *, verified: bool) -> int:
+        if not verified:
+            return 401
+        _, kind, *rest = path.split("/")
+        if kind == "flaky":
+            seen = sum(r.path == path and r.headers.get("webhook-id") == headers["webhook-id"] for r in self.received)
+            return 503 if seen < int(rest[0]) else 204
+        if kind == "status":
+            return int(rest[0])
+        return {"gone": 410}.get(kind, 204)
+
+
+def signing_secret() -> str:
+    """A new ``whsec_`` secret."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
