@@ -68,7 +68,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             model=WebhookJob,
             processor="rqjobs.processors.webhook:deliver",
             timeout=timedelta(seconds=30),
-            concurrency=50,
+            concurrency=200,
         ),
         QueuePolicy(
             name="manychat-sync",

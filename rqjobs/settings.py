@@ -133,6 +133,18 @@ class Settings(BaseSettings):
     """The longest wait that a Retry-After is believed."""
     webhook_ca_file: Path | None = None
     """Certificate authorities to trust instead of certifi's."""
+    webhook_disable_after: Duration = timedelta(days=5)
+    """An endpoint that has failed for so long, without one success, is disabled."""
+    webhook_log_keep: Duration = timedelta(days=30)
+    """How long the delivery log is kept."""
+    webhook_breaker_failures: int = Field(10, ge=1)
+    """So many deliveries in a row that a destination did not answer open its circuit breaker ..."""
+    webhook_breaker_after: Duration = timedelta(seconds=10)
+    """... once it has not answered for so long: a restart of the receiver opens nothing."""
+    webhook_breaker_pause: Duration = timedelta(seconds=10)
+    """How long an open breaker parks deliveries before one of them is tried; doubles up to five minutes."""
+    webhook_pace: float = Field(50, gt=0)
+    """So many parked deliveries a second start again to one destination."""
 
     # ManyChat
     manychat_api_token: ManyChatToken | None = None

@@ -79,6 +79,8 @@ class WebhookJob(JobModel):
     """What happened, in detail: an object that JSON can carry."""
     headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
     """More headers for the receiver; they cannot overwrite ours."""
+    endpoint: Name | None = None
+    """The registered endpoint that this delivery is for: its secret signs, its present URL is used."""
 
     def label(self) -> str:
         """``webhook wh_123 qr.scanned``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -16,7 +17,7 @@ from standardwebhooks import Webhook
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import WebhookJob
-from rqjobs.processors.webhook import deliver
+from rqjobs.processors import webhook
 from rqjobs.processors.webhook.transfer import DeliveryFailed
 from rqjobs.settings import use_settings
 from tests.support.receiver import Answer, Receiver, receiving
@@ -39,6 +40,10 @@ def configure(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 def job(url: str, **fields: object) -> WebhookJob:
     return WebhookJob(**{"webhook_id": "wh_1", "event": "qr.scanned", "url": url, "payload": {"n": "\u00fc"}} | fields)
+
+
+def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
+    return asyncio.run(webhook.deliver(job, attempt))
 
 
 def attempt(number: int = 1, seconds: float = 30) -> Attempt:
@@ -64,8 +69,13 @@ def test_the_request(receiver: Receiver) -> None:
 
 def test_the_body_and_id_stay_the_same_over_attempts(receiver: Receiver) -> None:
     moment = datetime(2026, 11, 23, 22, 35, 8, 123456, UTC)
-    for number in (1, 2):
-        deliver(job(receiver.url()), Attempt(job_id="j", queue="webhooks", number=number, enqueued_at=moment))
+
+    async def twice() -> None:
+        for number in (1, 2):
+            run = Attempt(job_id="j", queue="webhooks", number=number, enqueued_at=moment)
+            await webhook.deliver(job(receiver.url()), run)
+
+    asyncio.run(twice())
     first, second = receiver.requests
     assert first.body == second.body
     assert json.loads(first.body)["timestamp"] == "2026-11-23T22:35:08.123Z"

@@ -1,5 +1,6 @@
-"""Webhooks: one signed POST, its outcome by protocol."""
+"""Webhooks: one signed POST, its outcome by protocol, every attempt in a log, one dead receiver nobody's trouble."""
 
 from rqjobs.processors.webhook.deliver import deliver
+from rqjobs.processors.webhook.endpoints import on_endpoint_disabled
 
-__all__ = ["deliver"]
+__all__ = ["deliver", "on_endpoint_disabled"]

@@ -2,71 +2,111 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from datetime import UTC, datetime
-from functools import lru_cache
-
-import pycurl
 
 from rqjobs.attempt import Attempt
-from rqjobs.errors import PermanentFailure
-from rqjobs.guard import Guard, TargetRefused
+from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
+from rqjobs.database.webhook_endpoints import Endpoint, Health
+from rqjobs.errors import PermanentFailure, RQJobsError
+from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
+from rqjobs.processors.webhook.context import Context, context
+from rqjobs.processors.webhook.endpoints import key_of
 from rqjobs.processors.webhook.message import build
-from rqjobs.processors.webhook.outcome import failure
-from rqjobs.processors.webhook.transfer import Transfer
-from rqjobs.settings import Settings, get_settings
-from rqjobs.signing import parse_secret
-
-_local = threading.local()
+from rqjobs.processors.webhook.outcome import GONE, failure
+from rqjobs.processors.webhook.service import Service, service
+from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
 
 
-@lru_cache(maxsize=8)
-def _guard(allow: tuple[str, ...], ports: frozenset[int]) -> Guard:
-    return Guard.build(allow, ports)
-
-
-def _transfer(guard: Guard, settings: Settings) -> Transfer:
-    """This thread's handle: it keeps its connections open for the next delivery."""
-    ca_file = str(settings.webhook_ca_file) if settings.webhook_ca_file else None
-    if getattr(_local, "made_for", None) != (guard, ca_file):
-        _local.transfer, _local.made_for = Transfer(guard, ca_file), (guard, ca_file)
-    transfer: Transfer = _local.transfer
-    return transfer
-
-
-def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
+async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     """POSTs the job's event, signed, and answers the receiver's status and the milliseconds it took.
 
+    Every attempt ends in the delivery log, whatever it comes to.
+
     Raises:
-        PermanentFailure: the target is refused by the guard, or the receiver will never accept it.
+        PermanentFailure: the guard refuses the target, its endpoint is disabled, or it will never accept this.
         RetryLater: the receiver said when to come back.
         DeliveryFailed: anything that another attempt may mend.
     """
-    settings = get_settings()
-    guard = _guard(settings.webhook_allow, settings.webhook_ports)
-    started = time.perf_counter()
-    message = build(
-        job,
-        attempt,
-        keys=[parse_secret(secret.get_secret_value()) for secret in settings.webhook_signing_secret],
-        legacy_key=legacy.get_secret_value().encode() if (legacy := settings.webhook_legacy_secret) else None,
-        now=time.time(),
-    )
-    transfer = _transfer(guard, settings)
+    shared = context()
+    at_work = service(shared)
+    key = key_of(job)
+    endpoint, own_keys = shared.endpoints.get(key)
+    run = _Run(at_work, job, attempt, key)
+    response: Response | None = None
+    error: RQJobsError | None = None
     try:
-        target = guard.check_url(job.url)
-        transfer.prepare(target, message, min(settings.webhook_timeout.total_seconds(), attempt.remaining))
-        try:
-            transfer.curl.perform()
-        except pycurl.error as error:
-            response = transfer.finish(*error.args)
-        else:
-            response = transfer.finish(pycurl.E_OK, "")
+        url = _url(job, endpoint)
+        response = await _post(at_work, url, job, attempt, own_keys or shared.keys)
+        error = failure(response, datetime.now(UTC), shared.settings.webhook_retry_after_max)
     except TargetRefused as refused:
-        raise PermanentFailure(str(refused)) from None
-    failed = failure(response, datetime.now(UTC), settings.webhook_retry_after_max)
-    if failed is not None:
-        raise failed
-    return {"status": response.status, "ms": round((time.perf_counter() - started) * 1000, 1)}
+        error = PermanentFailure(str(refused))
+    except (PermanentFailure, DeliveryFailed) as failed:
+        error = failed
+    except asyncio.CancelledError:
+        run.log(None, DeliveryFailed("cut off", "the worker was stopped"))
+        raise
+    took = run.log(response, error)
+    if error is not None:
+        if response is not None and response.status == GONE:
+            shared.endpoints.forget(key)
+        raise error
+    assert response is not None
+    return {"status": response.status, "ms": took}
+
+
+def _url(job: WebhookJob, endpoint: Endpoint | None) -> str:
+    """Where to deliver: a registered endpoint may have moved since the job was enqueued."""
+    if endpoint is None:
+        if job.endpoint is not None:
+            raise PermanentFailure(f"the endpoint {job.endpoint!r} is not registered (any more)")
+        return job.url
+    if not endpoint.enabled:
+        raise PermanentFailure(
+            f"the endpoint is disabled: {endpoint.reason}. Once it is mended: rqjobs webhooks enable, then replay"
+        )
+    return endpoint.url if job.endpoint is not None else job.url
+
+
+async def _post(at_work: Service, url: str, job: WebhookJob, attempt: Attempt, keys: list[bytes]) -> Response:
+    shared: Context = at_work.context
+    target = shared.target(url)
+    message = build(job, attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
+    return await at_work.client.post(target, message, min(shared.timeout, attempt.remaining))
+
+
+class _Run:
+    """One attempt on its way into the log."""
+
+    def __init__(self, at_work: Service, job: WebhookJob, attempt: Attempt, key: str) -> None:
+        self._at_work, self._job, self._attempt, self._key = at_work, job, attempt, key
+        self._at_ms, self._started = int(time.time() * 1000), time.perf_counter()
+
+    def log(self, response: Response | None, error: RQJobsError | None) -> float:
+        """Hands the attempt to the log; the milliseconds that it took."""
+        job, attempt = self._job, self._attempt
+        took = round((time.perf_counter() - self._started) * 1000, 1)
+        dead = isinstance(error, PermanentFailure) or attempt.last  # RetryLater from a receiver uses up attempts too
+        row = Delivery(
+            job_id=attempt.job_id,
+            endpoint=self._key,
+            event=job.event,
+            attempt=attempt.number,
+            at_ms=self._at_ms,
+            duration_ms=took,
+            status=response.status if response is not None else None,
+            outcome="done" if error is None else "dead" if dead else "retry",
+            error=None if error is None else str(error),
+            response=response.text(RESPONSE_KEPT) if response is not None else None,
+            job=job.model_dump_json(exclude_defaults=True) if attempt.number == 1 else None,
+        )
+        self._at_work.log.add(row, self._health(response, error))
+        return took
+
+    def _health(self, response: Response | None, error: RQJobsError | None) -> Health | None:
+        if response is None and not isinstance(error, DeliveryFailed):
+            return None  # refused by us: it says nothing of the endpoint
+        gone = response is not None and response.status == GONE
+        return Health(self._key, self._job.url, error is None, self._at_ms, self._at_ms, gone)

@@ -1,0 +1,270 @@
+"""Endpoints in the database: who is subscribed to what, with which secret, and whether it still answers."""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rqjobs.database.schema import ensure_schema
+from rqjobs.database.webhook_tables import endpoint_key, endpoints
+from rqjobs.errors import RQJobsError
+from rqjobs.jobs.webhook import check_url
+from rqjobs.signing import parse_secret
+
+KEEP_PREVIOUS = timedelta(hours=24)
+"""How long the previous secret signs as well after a rotation, unless told otherwise."""
+
+
+class UnknownEndpoint(RQJobsError, LookupError):
+    """No endpoint of this name or URL is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no endpoint {name!r} is known; see them with: rqjobs webhooks endpoints")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One receiver."""
+
+    name: str
+    """Its name; its URL where it was never registered and became known by failing."""
+    url: str
+    events: tuple[str, ...] = ()
+    """What it is subscribed to: exact names, ``booking.*``, or ``*``."""
+    enabled: bool = True
+    reason: str | None = None
+    """Why it is disabled."""
+    failing_since: datetime | None = None
+    """When the first delivery failed after its last success."""
+    created_at: datetime
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Its own signing secrets, newest first; without any, WEBHOOK_SIGNING_SECRET signs."""
+
+    def wants(self, event: str) -> bool:
+        """Whether it is subscribed to ``event``."""
+        return any(
+            pattern in ("*", event) or (pattern.endswith(".*") and event.startswith(pattern[:-1]))
+            for pattern in self.events
+        )
+
+
+def make_secret() -> str:
+    """A new signing secret: ``whsec_`` and 32 random bytes."""
+    return "whsec_" + base64.b64encode(os.urandom(32)).decode()
+
+
+def add_endpoint(
+    engine: Engine, name: str, url: str, *, events: Sequence[str] = ("*",), secret: str | None = None
+) -> tuple[Endpoint, str]:
+    """Registers an endpoint, or changes the URL and events of the one of this name.
+
+    Returns:
+        The endpoint, and its secret: hand it to the receiver now, it is never shown again.
+
+    Raises:
+        ValueError: the name, the URL or the secret is none, or the name would be mistaken for a URL.
+    """
+    if not name.isprintable() or not name.strip() or "://" in name or endpoint_key(name) != name:
+        raise ValueError(f"{name!r} is not a name: printable, at most 255 bytes, and not a URL")
+    check_url(url)
+    if secret is not None:
+        parse_secret(secret)
+    ensure_schema(engine)
+    values: dict[str, Any] = {"url": url, "url_key": endpoint_key(url), "events": list(events)}
+    with engine.begin() as connection:
+        known = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
+        secret = secret or (known.secret if known else None) or make_secret()
+        values["secret"] = secret
+        if known is None:
+            fresh = {"name": name, "enabled": True, "created_ms": _now_ms()}
+            connection.execute(endpoints.insert().values(**values, **fresh))
+        else:
+            connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
+        row = connection.execute(select(endpoints).where(endpoints.c.name == name)).one()
+    return _endpoint(row), secret
+
+
+def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_PREVIOUS) -> str:
+    """Gives an endpoint a new secret; deliveries are signed by both for ``keep_previous`` (24 hours).
+
+    Raises:
+        UnknownEndpoint: there is none of this name.
+    """
+    ensure_schema(engine)
+    secret = make_secret()
+    until = _now_ms() + int(keep_previous.total_seconds() * 1000)
+    change = {"previous_secret": endpoints.c.secret, "previous_until_ms": until, "secret": secret}
+    with engine.begin() as connection:
+        if connection.execute(update(endpoints).where(endpoints.c.name == name).values(change)).rowcount == 0:
+            raise UnknownEndpoint(name)
+    return secret
+
+
+def set_enabled(engine: Engine, name_or_url: str, *, reason: str | None) -> list[str]:
+    """Enables an endpoint (``reason`` None) or disables it for ``reason``. Workers notice within seconds.
+
+    Returns:
+        The names of the endpoints meant: a URL may be that of several.
+
+    Raises:
+        UnknownEndpoint: none is known by this name or URL.
+    """
+    ensure_schema(engine)
+    key = endpoint_key(name_or_url)
+    meant = or_(endpoints.c.name == key, endpoints.c.url_key == key)
+    change = {
+        "enabled": reason is None,
+        "reason": reason,
+        "failing_since_ms": None,
+        "disabled_ms": None if reason is None else _now_ms(),
+    }
+    with engine.begin() as connection:
+        names = list(connection.execute(select(endpoints.c.name).where(meant)).scalars())
+        if not names:
+            raise UnknownEndpoint(name_or_url)
+        connection.execute(update(endpoints).where(meant).values(change))
+    return names
+
+
+def remove_endpoint(engine: Engine, name: str) -> None:
+    """Forgets an endpoint; its deliveries stay in the log.
+
+    Raises:
+        UnknownEndpoint: there is none of this name.
+    """
+    ensure_schema(engine)
+    with engine.begin() as connection:
+        if connection.execute(delete(endpoints).where(endpoints.c.name == name)).rowcount == 0:
+            raise UnknownEndpoint(name)
+
+
+def list_endpoints(engine: Engine) -> list[Endpoint]:
+    """All endpoints by name."""
+    ensure_schema(engine)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        return [_endpoint(row) for row in connection.execute(select(endpoints).order_by(endpoints.c.name))]
+
+
+def find_endpoints(engine: Engine, keys: Iterable[str]) -> dict[str, Endpoint]:
+    """The endpoint of each of ``keys`` (names or URLs, by :func:`endpoint_key`) that is known, in one SELECT.
+
+    A name goes before a URL; of several with one URL the oldest is meant.
+    """
+    ensure_schema(engine)
+    wanted = list(keys)
+    query = (
+        select(endpoints)
+        .where(or_(endpoints.c.name.in_(wanted), endpoints.c.url_key.in_(wanted)))
+        .order_by(endpoints.c.created_ms.desc())
+    )
+    by_name, by_url = {}, {}
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        for row in connection.execute(query):
+            by_name[row.name] = by_url[row.url_key] = _endpoint(row)
+    return {key: found for key in wanted if (found := by_name.get(key) or by_url.get(key))}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a batch of deliveries says of one endpoint."""
+
+    key: str
+    url: str
+    succeeded: bool
+    first_ms: int
+    last_ms: int
+    gone: bool
+
+
+def record_health(connection: Connection, seen: Sequence[Health], disable_after: timedelta) -> list[str]:
+    """Notes since when endpoints have been failing, and disables those that are gone or have failed for too long.
+
+    Returns:
+        The names of the endpoints that were disabled by this call.
+    """
+    by_key = {item.key: item for item in seen}
+    columns = (endpoints.c.name, endpoints.c.url_key, endpoints.c.enabled, endpoints.c.failing_since_ms)
+    keys = list(by_key)
+    rows = connection.execute(
+        select(*columns).where(or_(endpoints.c.name.in_(keys), endpoints.c.url_key.in_(keys)))
+    ).all()
+    disabled = []
+    for row in rows:
+        item = by_key.pop(row.name, None) or by_key.get(row.url_key)
+        if item is None or not row.enabled:
+            continue
+        change = _change(item, row.failing_since_ms, disable_after)
+        if change:
+            connection.execute(update(endpoints).where(endpoints.c.name == row.name).values(change))
+        if change.get("enabled") is False:
+            disabled.append(row.name)
+    known = {row.name for row in rows} | {row.url_key for row in rows}
+    for item in by_key.values():
+        if item.key not in known and not item.succeeded:
+            disabled += _make_known(connection, item, disable_after)
+    return disabled
+
+
+def _change(item: Health, failing_since: int | None, disable_after: timedelta) -> dict[str, Any]:
+    if item.gone:
+        return _disabled("it answered 410: gone for good", item.last_ms)
+    if item.succeeded:
+        return {} if failing_since is None else {"failing_since_ms": None}
+    if failing_since is None:
+        return {"failing_since_ms": item.first_ms}
+    if item.last_ms - failing_since >= disable_after.total_seconds() * 1000:
+        since = _moment(failing_since)
+        return _disabled(f"every delivery has failed since {since:%Y-%m-%d %H:%M} UTC", item.last_ms)
+    return {}
+
+
+def _disabled(reason: str, at_ms: int) -> dict[str, Any]:
+    return {"enabled": False, "reason": reason, "disabled_ms": at_ms}
+
+
+def _make_known(connection: Connection, item: Health, disable_after: timedelta) -> list[str]:
+    values = {
+        "name": item.key,
+        "url": item.url,
+        "url_key": item.key,
+        "events": [],
+        "enabled": True,
+        "failing_since_ms": item.first_ms,
+        "created_ms": item.first_ms,
+    } | _change(item, None, disable_after)
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(endpoints).values(values).on_conflict_do_nothing())
+    return [] if values["enabled"] else [item.key]
+
+
+def _endpoint(row: Any) -> Endpoint:
+    secrets = [row.secret] if row.secret else []
+    if row.previous_secret and (row.previous_until_ms or 0) > _now_ms():
+        secrets.append(row.previous_secret)
+    return Endpoint(
+        name=row.name,
+        url=row.url,
+        events=tuple(row.events or ()),
+        enabled=row.enabled,
+        reason=row.reason,
+        failing_since=None if row.failing_since_ms is None else _moment(row.failing_since_ms),
+        created_at=_moment(row.created_ms),
+        secrets=tuple(secrets),
+    )
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

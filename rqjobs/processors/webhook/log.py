@@ -1,0 +1,98 @@
+"""The delivery log's writer: attempts are gathered in memory and written in batches, off the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from rqjobs.database import get_engine
+from rqjobs.database.webhook_deliveries import Delivery, purge, write
+from rqjobs.database.webhook_endpoints import Health, list_endpoints
+from rqjobs.errors import RQJobsError
+from rqjobs.logs import event
+from rqjobs.processors.webhook.endpoints import call_hooks
+from rqjobs.settings import get_settings
+
+_EVERY = 0.25  # seconds between two batches
+_KEPT = 100_000  # rows kept in memory while the database does not answer
+_PURGE_EVERY = 3600.0
+
+
+class DeliveryLog:
+    """The attempts of one event loop on their way to the database."""
+
+    def __init__(self) -> None:
+        self._rows: list[Delivery] = []
+        self._health: dict[str, Health] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rqjobs-delivery-log")
+        self._purged = time.monotonic()
+        atexit.register(self.flush)
+
+    def add(self, row: Delivery, health: Health | None) -> None:
+        """Takes one attempt; ``health`` is what it says of its endpoint, if anything."""
+        self._rows.append(row)
+        if health is not None:
+            known = self._health.get(health.key)
+            self._health[health.key] = health if known is None else _together(known, health)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write_soon())
+
+    def flush(self) -> None:
+        """Writes what is gathered, here and now."""
+        rows, self._rows = self._rows, []
+        health, self._health = self._health, {}
+        if not rows:
+            return
+        settings = get_settings()
+        try:
+            disabled = write(get_engine(), rows, list(health.values()), settings.webhook_disable_after)
+            if disabled:
+                self._tell(disabled)
+            if time.monotonic() - self._purged > _PURGE_EVERY:
+                self._purged = time.monotonic()
+                purge(get_engine(), datetime.now(UTC) - settings.webhook_log_keep)
+        except (SQLAlchemyError, RQJobsError) as error:
+            self._put_back(rows, health, error)
+
+    def close(self) -> None:
+        """Writes the rest; the log is not used again."""
+        self._thread.shutdown(wait=True)
+        self.flush()
+        atexit.unregister(self.flush)
+
+    async def _write_soon(self) -> None:
+        while self._rows:
+            await asyncio.sleep(_EVERY)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.flush)
+
+    def _put_back(self, rows: list[Delivery], health: dict[str, Health], error: Exception) -> None:
+        lost = max(0, len(rows) + len(self._rows) - _KEPT)
+        self._rows[:0] = rows[lost:]
+        for item in health.values():
+            known = self._health.get(item.key)
+            self._health[item.key] = item if known is None else _together(item, known)
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        event(logging.ERROR, "the delivery log cannot be written", error=reason, waiting=len(self._rows), lost=lost)
+
+    def _tell(self, disabled: list[str]) -> None:
+        reasons = {endpoint.name: endpoint.reason or "" for endpoint in list_endpoints(get_engine())}
+        for name in disabled:
+            call_hooks(name, reasons.get(name, ""))
+
+
+def _together(older: Health, newer: Health) -> Health:
+    return Health(
+        newer.key,
+        newer.url,
+        older.succeeded or newer.succeeded,
+        min(older.first_ms, newer.first_ms),
+        max(older.last_ms, newer.last_ms),
+        older.gone or newer.gone,
+    )

@@ -1,0 +1,166 @@
+"""The delivery log and the endpoints' health, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rqjobs.attempt import Attempt
+from rqjobs.database import get_engine
+from rqjobs.database.schema import init_database
+from rqjobs.database.webhook_deliveries import Delivery, Filter, find, purge, replayable, write
+from rqjobs.database.webhook_endpoints import (
+    Health,
+    UnknownEndpoint,
+    add_endpoint,
+    find_endpoints,
+    list_endpoints,
+    rotate_secret,
+    set_enabled,
+)
+from rqjobs.database.webhook_tables import endpoint_key
+from rqjobs.errors import PermanentFailure
+from rqjobs.jobs import WebhookJob
+from rqjobs.processors import webhook
+from rqjobs.processors.webhook import endpoints as worker_endpoints
+from rqjobs.settings import use_settings
+from rqjobs.signing import verify
+from tests.support.receiver import Answer, Receiver, receiving
+
+
+@pytest.fixture
+def receiver(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
+    use_settings(None)
+    init_database(get_engine())
+    with receiving() as running:
+        yield running
+
+
+def job(url: str, endpoint: str | None = None) -> WebhookJob:
+    return WebhookJob(webhook_id="wh_1", event="qr.scanned", url=url, payload={"n": 1}, endpoint=endpoint)
+
+
+def deliver(work: WebhookJob, job_id: str, number: int = 1, of: int = 3) -> object:
+    return asyncio.run(webhook.deliver(work, Attempt(job_id=job_id, queue="webhooks", number=number, of=of)))
+
+
+def test_every_attempt_is_in_the_log(receiver: Receiver) -> None:
+    receiver.answer = lambda request: Answer(503, b"\xff\x00" + "ü".encode() * 3000)
+    for number in (1, 2, 3):
+        with pytest.raises(Exception, match="503"):
+            deliver(job(receiver.url()), "job-1", number)
+    receiver.answer = lambda request: Answer(201, b"made")
+    deliver(job(receiver.url()), "job-2")
+    with pytest.raises(PermanentFailure):
+        deliver(job("http://10.0.0.1/"), "job-3")
+    refused, done, *failed = find(get_engine(), Filter(), 10)
+    assert (done.job_id, done.status, done.outcome, done.error, done.response) == ("job-2", 201, "done", None, "made")
+    assert 0 < done.duration_ms < 5000
+    assert abs(done.at.timestamp() - time.time()) < 30
+    assert [(row.attempt, row.outcome) for row in failed] == [(3, "dead"), (2, "retry"), (1, "retry")]
+    assert all(len(row.response or "") == 1000 for row in failed)
+    assert failed[0].error == "the endpoint answered 503"
+    assert (refused.status, refused.outcome) == (None, "dead")
+    assert "'private'" in (refused.error or "")
+    assert [row.job is not None for row in failed] == [False, False, True]
+
+
+def test_what_can_be_replayed(receiver: Receiver) -> None:
+    receiver.answer = lambda request: Answer(500 if request.webhook_id in ("a", "b") else 200)
+    for job_id in ("a", "b", "c"):
+        with pytest.raises(Exception, match="500") if job_id != "c" else pytest.MonkeyPatch.context():
+            deliver(job(receiver.url()), job_id, of=1)
+    receiver.answer = lambda request: Answer()
+    deliver(job(receiver.url()), "b", 2)
+    engine = get_engine()
+    assert [job_id for job_id, _ in replayable(engine, Filter(outcome="dead"))] == ["a"]
+    assert [job_id for job_id, _ in replayable(engine, Filter(), delivered_too=True)] == ["a", "b", "c"]
+    assert list(replayable(engine, Filter(endpoint="other"))) == []
+    ((_, stored),) = replayable(engine, Filter(job_id="a"))
+    assert WebhookJob.parse(stored) == job(receiver.url())
+
+
+def test_what_is_old_is_deleted(receiver: Receiver) -> None:
+    engine = get_engine()
+    now = int(time.time() * 1000)
+    rows = [Delivery(f"j{n}", "e", "x", 1, now - n * 86_400_000, 1.0, 200, "done", None, None, None) for n in range(10)]
+    write(engine, rows, [], timedelta(days=5))
+    assert purge(engine, datetime.now(UTC) - timedelta(days=6.5)) == 3
+    assert len(find(engine, Filter(), 100)) == 7
+
+
+def test_410_disables_an_endpoint_and_tells_the_app(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(worker_endpoints, "_hooks", [])
+    webhook.on_endpoint_disabled(lambda name, reason: told.append((name, reason)))
+    receiver.answer = lambda request: Answer(410)
+    with pytest.raises(PermanentFailure, match="410"):
+        deliver(job(receiver.url()), "one")
+    assert told == [(receiver.url(), "it answered 410: gone for good")]
+    use_settings(None)  # another process, whose cache is empty
+    with pytest.raises(PermanentFailure, match="disabled"):
+        deliver(job(receiver.url()), "two")
+    assert len(receiver.requests) == 1
+    assert set_enabled(get_engine(), receiver.url(), reason=None) == [receiver.url()]
+    use_settings(None)
+    receiver.answer = lambda request: Answer()
+    deliver(job(receiver.url()), "two")
+
+
+def test_long_failure_disables_and_one_success_starts_anew(receiver: Receiver) -> None:
+    engine, url = get_engine(), "https://example.com/hook"
+    day = 86_400_000
+
+    def seen(at: int, succeeded: bool) -> list[str]:
+        return write(engine, [], [Health(url, url, succeeded, at, at, False)], timedelta(days=5))
+
+    assert seen(1 * day, True) == []
+    assert list_endpoints(engine) == []
+    assert seen(2 * day, False) == []
+    assert seen(6 * day, False) == []
+    assert seen(6 * day + 1, True) == []
+    assert seen(8 * day, False) == []
+    assert seen(12 * day, False) == []
+    assert seen(13 * day, False) == [url]
+    assert seen(14 * day, False) == []
+    (endpoint,) = list_endpoints(engine)
+    assert endpoint.reason == "every delivery has failed since 1970-01-09 00:00 UTC"
+
+
+def test_an_endpoint_has_secrets_of_its_own(receiver: Receiver) -> None:
+    engine = get_engine()
+    _, first = add_endpoint(engine, "shop", receiver.url(), events=["qr.*"])
+    deliver(job("https://moved.example/", "shop"), "one")  # the endpoint's present URL is used
+    second = rotate_secret(engine, "shop")
+    use_settings(None)
+    deliver(job("https://moved.example/", "shop"), "two")
+    deliver(job(receiver.url()), "three")  # known by its URL as well
+    add_endpoint(engine, "shop", receiver.url(), events=["*"])  # a change of events is no rotation
+    rotate_secret(engine, "shop", keep_previous=timedelta(0))
+    use_settings(None)
+    deliver(job(receiver.url(), "shop"), "four")
+    one, two, three, four = receiver.requests
+    for request, secret in [(one, first), (two, first), (two, second), (three, second)]:
+        verify(secret, request.headers, request.body, now=time.time())
+    assert len(four.headers["webhook-signature"].split()) == 1
+    assert first not in repr(find_endpoints(engine, ["shop"]))
+    with pytest.raises(PermanentFailure, match="not registered"):
+        deliver(job(receiver.url(), "nobody"), "five")
+    with pytest.raises(UnknownEndpoint):
+        rotate_secret(engine, "nobody")
+
+
+def test_a_long_url_still_has_a_key(receiver: Receiver) -> None:
+    url = receiver.url("/" + "\u00fc" * 1500)
+    receiver.answer = lambda request: Answer(410)
+    with pytest.raises(PermanentFailure):
+        deliver(job(url), "long")
+    (endpoint,) = list_endpoints(get_engine())
+    assert endpoint.url == url
+    assert len(endpoint_key(url)) <= 255
+    assert set_enabled(get_engine(), url, reason=None)
