@@ -81,6 +81,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             kind="email",
             model=EmailJob,
             processor="rqjobs.processors.email:send",
+            check="rqjobs.mail:check",
         ),
         QueuePolicy(
             name="qr-analytics",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
@@ -19,6 +19,7 @@ from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.durations import Rate, parse_duration, parse_rate
 from rqjobs.errors import InvalidSettings
 from rqjobs.guard import DEFAULT_PORTS
+from rqjobs.jobs.email import check_address
 from rqjobs.signing import parse_secret
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -43,6 +44,15 @@ def _check_http_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http:// or https:// URL")
     return url.rstrip("/")
+
+
+def _check_smtp_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise ValueError("not an SMTP URL; write smtp://user:password@host:587 or smtps://host:465")
+    if unknown := set(parse_qs(parts.query)) - {"ca", "tls"}:
+        raise ValueError(f"unknown option {min(unknown)!r}; there are ca=FILE and tls=off")
+    return url
 
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
@@ -159,9 +169,21 @@ class Settings(BaseSettings):
 
     # Email
     email_backend: Literal["file", "smtp", "sendgrid", "resend"] = "file"
-    email_from: str = "rqjobs <noreply@localhost.localdomain>"
+    """``file`` writes .eml files to RQJOBS_DATA/mail and sends nothing."""
+    email_from: Annotated[str, AfterValidator(check_address)] = "rqjobs <noreply@localhost.localdomain>"
+    """The sender of mails that name none; its name is the brand in our templates."""
     email_templates: Path = Path("templates/email")
-    smtp_url: SecretStr = SecretStr("smtp://localhost:587")
+    """The folder of the app's templates, before the built-in ones."""
+    email_unknown_outcome: Literal["retry", "hold"] = "retry"
+    """What becomes of a mail whose worker died while it was handed over: ``retry`` may send it twice, ``hold`` makes
+    it a dead letter that a person looks at."""
+    email_attachments: Words = ()
+    """Where attachments may come from: folders and URL prefixes; empty for anywhere that the worker can read."""
+    email_max_attachments: int = Field(20 * 1024 * 1024, ge=0)
+    """The most bytes of all attachments of one mail."""
+    smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] = SecretStr("smtp://localhost:587")
+    """``smtp://user:password@host:587`` (STARTTLS, required but on loopback) or ``smtps://host:465``; ``?ca=FILE``
+    trusts a certificate authority of your own, ``?tls=off`` sends unencrypted and never logs in."""
     sendgrid_api_key: SecretStr | None = None
     sendgrid_api_url: HttpUrl = "https://api.sendgrid.com"
     resend_api_key: SecretStr | None = None

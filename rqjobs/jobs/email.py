@@ -2,36 +2,158 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import re
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from rqjobs.jobs.base import JobModel, Name, json_object
 
+_ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"  # RFC 5322 atext, and beyond ASCII RFC 6531
+_LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SET_BY_US = frozenset({
+    "from", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "sender", "return-path", "received",
+    "mime-version", "dkim-signature", "x-tags", "x-sg-id", "x-sg-eid",
+})  # fmt: skip
+_MEND = "write ada@example.com or Ada <ada@example.com>"
+MAX_RECIPIENTS = 50
+"""The most addresses in To, in Cc and in Bcc: Resend's limit. More people get a mail each."""
+
+
+class Mailbox(NamedTuple):
+    """An address in its parts."""
+
+    name: str
+    """The display name, as people read it; empty if there is none."""
+    local: str
+    """The part before the @."""
+    domain: str
+    """The part after the @, in ASCII (IDNA 2008), lower case."""
+
+    @property
+    def address(self) -> str:
+        """The address alone, as a server takes it."""
+        return f"{self.local}@{self.domain}"
+
+
+def parse_address(text: str) -> Mailbox:
+    """``ada@example.com`` or ``Ada <ada@example.com>`` in its parts; the name needs no quotes.
+
+    Raises:
+        ValueError: a mail cannot be sent to it.
+    """
+    if not text.isprintable():
+        raise ValueError("an address has no line breaks or control characters")
+    name, spec = "", text.strip()
+    if spec.endswith(">"):
+        name, _, spec = spec[:-1].rpartition("<")
+        name = name.strip()
+        if len(name) > 1 and name[0] == name[-1] == '"':
+            name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    local, _, domain = spec.strip().rpartition("@")
+    if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
+        raise ValueError(f"not an address; {_MEND}")
+    return Mailbox(name, local, _ascii_domain(domain))
+
+
+def _ascii_domain(domain: str) -> str:
+    if not domain.isascii():
+        import idna
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode()
+        except idna.IDNAError:
+            raise ValueError(f"not a domain that exists; {_MEND}") from None
+    labels = domain.split(".")
+    if len(labels) < 2 or len(domain) > 253 or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004  # RFC 1035
+        raise ValueError(f"not an address; {_MEND}")
+    return domain.lower()
+
 
 def check_address(address: str) -> str:
-    """``address`` if a mail can be sent to it: ``ada@example.com`` or ``Ada <ada@example.com>``.
+    """``address`` if a mail can be sent to it.
 
     Raises:
         ValueError: it cannot.
     """
-    from email.headerregistry import Address
-    from email.utils import parseaddr
-
-    if not address.isprintable():
-        raise ValueError("an address has no line breaks or control characters")
-    _name, spec = parseaddr(address)
-    try:
-        parsed = Address(addr_spec=spec)
-    except Exception:  # noqa: BLE001  # the header registry raises many kinds for malformed input
-        raise ValueError("not an address; write ada@example.com or Ada <ada@example.com>") from None
-    if not parsed.username or "." not in parsed.domain.strip("."):
-        raise ValueError("not an address; write ada@example.com or Ada <ada@example.com>")
+    parse_address(address)
     return address
+
+
+def _check_line(text: str) -> str:
+    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or char in "\u2028\u2029" for char in text):  # noqa: PLR2004
+        raise ValueError("one line, without line breaks or control characters")
+    return text
+
+
+def _check_headers(headers: dict[str, str]) -> dict[str, str]:
+    faults = []
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or len(name) > 76:  # noqa: PLR2004  # a line of RFC 5322
+            faults.append(f"{name!r} is not a header's name")
+        elif name.lower() in _SET_BY_US or name.lower().startswith("content-"):
+            faults.append(f"{name!r} is set by rqjobs; use the job's fields")
+        if not value.isascii() or not value.isprintable() or len(value) > 900:  # noqa: PLR2004  # a line of RFC 5322
+            faults.append(f"the value of {name!r} is not one line of ASCII")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return headers
 
 
 EmailAddress = Annotated[str, AfterValidator(check_address)]
 """One address, with or without a display name."""
+
+
+def _check_addresses(value: object) -> object:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(address, str) for address in found):
+        raise ValueError("one address, or a list of addresses")  # pydantic collects ValueErrors
+    if not 1 <= len(found) <= MAX_RECIPIENTS:
+        raise ValueError(f"{len(found)} addresses; a mail has 1 to {MAX_RECIPIENTS}, more people get a mail each")
+    for number, address in enumerate(found, 1):
+        try:
+            parse_address(address)
+        except ValueError as error:
+            raise ValueError(f"address {number}: {error}" if len(found) > 1 else str(error)) from None
+    return value
+
+
+EmailAddresses = Annotated[str | list[str], BeforeValidator(_check_addresses)]
+"""One address, or up to fifty."""
+
+
+class Attachment(BaseModel):
+    """A file that goes with a mail. A plain string in ``EmailJob.attachments`` is its ``source``."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    source: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_check_line)]
+    """Where the worker finds it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""
+    name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_line)] | None = None
+    """The file's name in the mail; the source's last part by default."""
+    content_type: Annotated[str, Field(pattern=r"^[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+$")] | None = None
+    """Such as ``application/pdf``; by the name's ending by default."""
+
+
+def _attachment(value: object) -> object:
+    if isinstance(value, str):
+        return {"source": value}
+    if not isinstance(value, dict | Attachment):
+        raise ValueError("a path, a URL, or an object with source, name, content_type")  # noqa: TRY004
+    return value
+
+
+Tag = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,256}$")]
 
 
 class EmailJob(JobModel):
@@ -39,15 +161,36 @@ class EmailJob(JobModel):
 
     queue: ClassVar[str] = "email"
 
-    to: EmailAddress | Annotated[list[EmailAddress], Field(min_length=1, max_length=50)]
-    """Whom to: one address or up to fifty."""
-    subject: Annotated[str, Field(strict=True, min_length=1, max_length=998)]
-    """The subject; it may use the template's variables."""
+    to: EmailAddresses
+    """Whom to: one address or up to fifty, each with or without a name."""
+    subject: Annotated[str, Field(strict=True, min_length=1, max_length=998), AfterValidator(_check_line)] | None
+    """The subject, as it is; None for the one that the template brings in its block ``subject``."""
     template: Name
     """The template's name: ``welcome`` means ``welcome.html.j2`` and/or ``welcome.txt.j2``."""
     data: Annotated[dict[str, Any], json_object("data")]
     """The template's variables."""
+    cc: EmailAddresses | None = None
+    """Who gets a copy, for all to see."""
+    bcc: EmailAddresses | None = None
+    """Who gets a copy that nobody else sees."""
+    sender: EmailAddress | None = Field(None, validation_alias=AliasChoices("from", "sender"))
+    """From whom, instead of EMAIL_FROM. JSON producers may write ``from``."""
+    reply_to: EmailAddress | None = None
+    """Where answers go, if not to the sender."""
+    headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict)
+    """More headers, such as ``List-Unsubscribe``; they cannot overwrite ours."""
+    attachments: list[Annotated[Attachment, BeforeValidator(_attachment)]] = Field(
+        default_factory=list, max_length=20
+    )  # fmt: skip
+    """Files that go with it, read when it is sent; EMAIL_MAX_ATTACHMENTS bytes together."""
+    tags: list[Tag] = Field(default_factory=list, max_length=10)
+    """Words that the provider's statistics group mails by: letters, digits, ``_`` and ``-``."""
 
     def label(self) -> str:
         """``email booking-confirmation``: the addresses stay out of logs."""
         return f"email {self.template}"
+
+
+def addresses(value: str | list[str] | None) -> list[str]:
+    """The addresses of a field as a list."""
+    return [] if value is None else [value] if isinstance(value, str) else value

@@ -1,0 +1,213 @@
+"""Templates: the app's folder first, then ours; sandboxed, escaped, strict about what is missing."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rqjobs.errors import RQJobsError
+from rqjobs.jobs.email import EmailJob, parse_address
+from rqjobs.mail.filters import FILTERS
+from rqjobs.mail.text import text_of
+from rqjobs.settings import Settings, get_settings
+
+if TYPE_CHECKING:  # Jinja costs a web process 30 ms: it is imported at the first mail
+    from css_inline import CSSInliner
+    from jinja2 import Environment, Template
+
+BUILTIN = Path(__file__).with_name("builtin")
+"""The folder of our own templates."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:/[A-Za-z0-9][A-Za-z0-9_-]*)*")
+_DEFAULT_FOLDER: Path = Settings.model_fields["email_templates"].default
+_HTML, _TEXT = ".html.j2", ".txt.j2"
+
+
+class TemplateFault(RQJobsError, ValueError):
+    """A template that is missing, broken, or lacks a variable; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a mail says."""
+
+    subject: str
+    html: str | None
+    """None where the template is text only."""
+    text: str
+
+
+def check(job: EmailJob) -> list[str]:
+    """Every fault of the mail that is known before it is sent: no such template, a variable missing, no subject.
+
+    Where EMAIL_TEMPLATES names a folder that is not on this machine, only the workers can know, and nothing
+    is a fault here.
+    """
+    settings = get_settings()
+    elsewhere = settings.email_templates != _DEFAULT_FOLDER and not settings.email_templates.is_dir()
+    if elsewhere and _NAME.fullmatch(job.template) and not _files(BUILTIN, job.template):
+        return []
+    try:
+        _render(job.template, job.data, job.subject)
+    except TemplateFault as fault:
+        return [str(fault)]
+    return []
+
+
+def render(template: str, data: dict[str, Any], *, subject: str | None, inline: bool = True) -> Content:
+    """What the template of this name makes of ``data``.
+
+    Args:
+        template: its name, without an ending.
+        data: its variables. ``brand`` (name, url, address, color) and ``subject`` are there without being given.
+        subject: the subject; None for that of the template's block ``subject``.
+        inline: move the CSS of style elements into the elements, where css-inline is installed.
+
+    Raises:
+        TemplateFault: the template is missing or broken, or lacks a variable or a subject.
+    """
+    subject, body, text = _render(template, data, subject)
+    if text is None:
+        text = text_of(body or "")
+    return Content(subject, inline_css(body) if body and inline else body, text)
+
+
+def _render(template: str, data: dict[str, Any], subject: str | None) -> tuple[str, str | None, str | None]:
+    """The subject, the HTML and the text, as far as the template has them."""
+    files = _find(template)
+    environment = _environment(get_settings().email_templates.absolute())
+    context = {"subject": subject or "", **data, "brand": _brand(data)}
+    sources = [_load(environment, template + ending) for ending in files]
+    if subject is None:
+        subject = context["subject"] = _own_subject(template, sources, context)
+    rendered = {ending: _run(source, context) for ending, source in zip(files, sources, strict=True)}
+    return subject, rendered.get(_HTML), rendered.get(_TEXT)
+
+
+def template_names() -> dict[str, str]:
+    """Every template's name, and where it is: ``built-in`` or the app's folder."""
+    folder = get_settings().email_templates
+    found = {}
+    for root, where in ((BUILTIN, "built-in"), (folder, str(folder))):
+        for path in sorted(root.rglob("*.j2")):
+            name = path.relative_to(root).as_posix().removesuffix(_HTML).removesuffix(_TEXT)
+            if _NAME.fullmatch(name):
+                found[name] = where
+    return found
+
+
+def inline_css(body: str) -> str:
+    """``body`` with the CSS of its style elements in its elements, which is what mail programs obey.
+
+    Without the package css-inline it is answered as it is. Stylesheets elsewhere are never loaded.
+    """
+    inliner = _inliner()
+    return inliner.inline(body) if inliner is not None and "<style" in body else body
+
+
+@cache
+def _inliner() -> CSSInliner | None:
+    try:
+        import css_inline
+    except ImportError:
+        return None
+    # At-rules stay: media queries for phones and dark mode can only live in a style element.
+    return css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
+
+
+def _files(folder: Path, name: str) -> list[str]:
+    return [ending for ending in (_HTML, _TEXT) if (folder / (name + ending)).is_file()]
+
+
+def _find(name: str) -> list[str]:
+    """The endings of the template's files; the app's HTML is never paired with our text."""
+    folder = get_settings().email_templates
+    if not _NAME.fullmatch(name):
+        raise TemplateFault(f"'template': {name!r} is not a name of letters, digits, '_' and '-'")
+    files = _files(folder, name) or _files(BUILTIN, name)
+    if not files:
+        known = ", ".join(template_names())
+        raise TemplateFault(f"'template': there is no {name}{_HTML} or {name}{_TEXT} in {folder}; there are {known}")
+    return files
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    from jinja2 import FunctionLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=FunctionLoader(partial(_source, folder)),
+        autoescape=lambda name: name is None or not name.endswith(_TEXT),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+def _source(folder: Path, name: str) -> tuple[str, str, Callable[[], bool]] | None:
+    """What Jinja asks a loader for. A file that appears in the app's folder takes the place of ours at once."""
+    from jinja2.loaders import split_template_path
+
+    parts = split_template_path(name)  # refuses ".."
+
+    def version() -> tuple[Path, int] | None:
+        for path in (folder.joinpath(*parts), BUILTIN.joinpath(*parts)):
+            if path.is_file():
+                return path, path.stat().st_mtime_ns
+        return None
+
+    found = version()
+    return found and (found[0].read_text(encoding="utf-8"), str(found[0]), lambda: version() == found)
+
+
+def _load(environment: Environment, name: str) -> Template:
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        return environment.get_template(name)
+    except TemplateSyntaxError as error:
+        raise TemplateFault(f"'template': {error.name}, line {error.lineno}: {error.message}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateFault(f"'template': {name} cannot be read: {error}") from error
+
+
+def _run(template: Template, context: dict[str, Any], *, block: str | None = None) -> str:
+    from jinja2 import TemplateNotFound, TemplateSyntaxError, UndefinedError
+
+    try:
+        if block is not None:
+            return "".join(template.blocks[block](template.new_context(context)))
+        return template.render(context)
+    except UndefinedError as error:
+        raise TemplateFault(f"'data': the template {template.name} needs more: {error.message}") from error
+    except TemplateNotFound as error:
+        raise TemplateFault(f"'template': {template.name} needs {error.name}, which is missing") from error
+    except TemplateSyntaxError as error:
+        raise TemplateFault(f"'template': {error.name}, line {error.lineno}: {error.message}") from error
+    except Exception as error:  # a template may raise anything: a filter's ValueError, a TypeError ...
+        raise TemplateFault(f"'data': the template {template.name} fails: {type(error).__name__}: {error}") from error
+
+
+def _own_subject(name: str, sources: list[Template], context: dict[str, Any]) -> str:
+    for source in sources:
+        if "subject" in source.blocks:
+            text = _run(source, context, block="subject")
+            line = " ".join((text if (source.name or "").endswith(_TEXT) else html.unescape(text)).split())
+            if line and line.isprintable():
+                return line
+    raise TemplateFault(f"'subject' is missing, and the template {name} has no block 'subject'")
+
+
+def _brand(data: dict[str, Any]) -> dict[str, Any]:
+    """What the layout shows of the sender; ``brand`` in the data wins."""
+    own = data.get("brand")
+    sender = parse_address(get_settings().email_from)
+    return {"name": sender.name or sender.domain, **(own if isinstance(own, dict) else {})}

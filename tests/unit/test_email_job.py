@@ -1,0 +1,94 @@
+"""EmailJob: what is refused at the call."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqjobs.errors import InvalidJob
+from rqjobs.jobs import EmailJob
+from rqjobs.jobs.email import parse_address
+
+GOOD = {"to": "ada@example.com", "subject": "s", "template": "t", "data": {}}
+
+
+def test_both_spellings_and_the_way_back() -> None:
+    job = EmailJob(**GOOD | {
+        "to": ["Ada, Countess <ada@ex\u00e4mple.de>"], "from": "Shop <shop@example.com>", "replyTo": "help@example.com",
+        "attachments": ["/a/b.pdf", {"source": "s3://b/c", "contentType": "text/csv"}], "tags": ["booking"],
+    })  # fmt: skip
+    assert job.sender == "Shop <shop@example.com>"
+    assert job.attachments[1].content_type == "text/csv"
+    assert EmailJob.parse(job.dump()) == job
+    assert EmailJob(**GOOD, sender="a@b.example").sender == "a@b.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "address"),
+    [
+        ("ada@example.com", "", "ada@example.com"),
+        ("Ada <ada@Example.COM>", "Ada", "ada@example.com"),
+        ('"Lovelace, \\"Ada\\"" <ada@example.com>', 'Lovelace, "Ada"', "ada@example.com"),
+        ("Lovelace, Ada <ada@example.com>", "Lovelace, Ada", "ada@example.com"),
+        ("\u00c5sa \U0001f600 <\u00e5sa@b\u00fccher.example>", "\u00c5sa \U0001f600", "\u00e5sa@xn--bcher-kva.example"),
+        ("ada+tag@\u4f8b\u5b50.example", "", "ada+tag@xn--fsqu00a.example"),
+    ],
+)
+def test_addresses(text: str, name: str, address: str) -> None:
+    box = parse_address(text)
+    assert (box.name, box.address) == (name, address)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ada", "ada@", "@example.com", "ada@localhost", "a b@example.com", "a@b.example, c@d.example", "a@b.example;",
+     "a@b.example\r\nBcc: c@d.example", "A\nB <a@b.example>", "a@[127.0.0.1]", "a..b@example.com", "a@-x.example",
+     "a@ex_ample.com", f"{'a' * 65}@example.com", f"a@{'a.' * 130}example",
+     "<a@b.example> c@d.example", "a@b.example\x00",
+     "a@\u2028.example", "a@b@c.example", "a@xn--\u00fc.example"],
+)  # fmt: skip
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidJob, match="'to'"):
+        EmailJob(**GOOD | {"to": text})
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser_and_no_address_holds_a_line_break(text: str) -> None:
+    try:
+        box = parse_address(text)
+    except ValueError:
+        return
+    assert box.domain.isascii()
+    assert not any(char in "\r\n\x00 <>," for char in box.address)
+    assert "\n" not in box.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"to": []}, "'to': 0 addresses"),
+        ({"cc": ["a@b.example"] * 51}, "'cc': 51 addresses"),
+        ({"to": ["a@b.example", "x"]}, "'to': address 2"),
+        ({"to": {"a": 1}}, "'to': one address, or a list"),
+        ({"subject": "a\r\nBcc: x@y.example"}, "'subject': one line"),
+        ({"subject": "a\u2028b"}, "'subject': one line"),
+        ({"subject": ""}, "'subject'"),
+        ({"from": "x"}, "from"),
+        ({"replyTo": "a@b.example\nX: y"}, "replyTo"),
+        ({"headers": {"X-A": "b\r\nBcc: x@y.example"}}, "'X-A' is not one line"),
+        ({"headers": {"X-A\r\nBcc": "b"}}, "not a header's name"),
+        (
+            {"headers": {"bcc": "b@c.example", "Content-Type": "x", "message-id": "<x>"}},
+            "'message-id' is set by rqjobs",
+        ),
+        ({"attachments": [{"source": "a", "name": "a\r\nb"}]}, "one line"),
+        ({"attachments": [{"source": "a", "content_type": "text/plain\r\nX: y"}]}, "attachments.0"),
+        ({"attachments": [7]}, "a path, a URL"),
+        ({"tags": ["a b"]}, "tags.0"),
+    ],
+)
+def test_faults_are_named_at_the_call(fields: dict, fault: str) -> None:
+    with pytest.raises(InvalidJob) as error:
+        EmailJob(**GOOD | fields)
+    assert fault in str(error.value)

@@ -1,0 +1,186 @@
+"""Templates: found, strict, sandboxed, escaped; the text part made from HTML; the check at enqueue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rqjobs.jobs import EmailJob
+from rqjobs.mail import TemplateFault, check, render, template_names
+from rqjobs.mail.filters import format_date, format_money, format_time, safe_color, safe_link
+from rqjobs.mail.templates import BUILTIN, inline_css
+from rqjobs.mail.text import text_of
+from rqjobs.settings import use_settings
+
+BUILTINS = {"booking-confirmation", "export-ready", "follow-up", "password-reset", "welcome"}
+NEEDED = {
+    "export-ready": {"file_name": "a.csv", "url": "https://x.example/a"},
+    "password-reset": {"url": "https://x.example/r"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The app's templates, where the default setting looks."""
+    path = tmp_path / "templates" / "email"
+    path.mkdir(parents=True)
+    return path
+
+
+def job(template: str, data: dict | None = None, subject: str | None = "s") -> EmailJob:
+    return EmailJob(to="ada@example.com", subject=subject, template=template, data=data or {})
+
+
+def test_the_built_in_templates_ask_for_nothing_that_they_can_do_without() -> None:
+    assert set(template_names()) == BUILTINS
+    for name in BUILTINS:
+        content = render(name, NEEDED.get(name, {}), subject=None)
+        assert content.subject
+        assert content.html is not None
+        assert "<h1" in content.html
+        assert content.text.strip()
+        assert "{" not in content.text
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_a_built_in_template_needs_is_named(name: str) -> None:
+    (fault,) = check(job(name))
+    assert "is undefined" in fault
+    assert check(job(name, NEEDED[name])) == []
+
+
+def test_the_apps_template_comes_first_and_is_never_mixed_with_ours(folder: Path) -> None:
+    (folder / "welcome.txt.j2").write_text("Hello {{ name }} <3\n")
+    content = render("welcome", {"name": "A&B"}, subject="s")
+    assert (content.html, content.text) == (None, "Hello A&B <3")
+    assert template_names()["welcome"] == str(Path("templates/email"))
+
+
+def test_html_is_escaped_and_text_is_not(folder: Path) -> None:
+    (folder / "a.html.j2").write_text("<p>{{ x }}</p>")
+    (folder / "a.txt.j2").write_text("{{ x }}")
+    content = render("a", {"x": "<b>&"}, subject="s")
+    assert content.html == "<p>&lt;b&gt;&amp;</p>"
+    assert content.text == "<b>&"
+
+
+def test_an_app_may_use_our_layout_and_parts(folder: Path) -> None:
+    (folder / "invoice.html.j2").write_text(
+        '{% extends "_layout.html.j2" %}{% from "_parts.html.j2" import button, facts %}'
+        "{% block subject %}Invoice {{ number }} of {{ brand.name }}{% endblock %}"
+        '{% block content %}{{ facts([("Sum", sum|money("USD"))]) }}{{ button(url, "Pay") }}{% endblock %}'
+    )
+    data = {
+        "number": 7,
+        "sum": "12.5",
+        "url": "https://pay.example/7",
+        "brand": {"name": "Tom & Jerry", "color": "#f00"},
+    }
+    content = render("invoice", data, subject=None)
+    assert content.subject == "Invoice 7 of Tom & Jerry"
+    assert "Sum: $12.50" in content.text
+    assert "Pay: https://pay.example/7" in content.text
+
+
+def test_an_app_may_have_a_layout_of_its_own(folder: Path) -> None:
+    (folder / "_layout.html.j2").write_text("<main>{% block content %}{% endblock %}</main>")
+    (folder / "welcome.txt.j2").write_text("first")
+    assert render("welcome", {}, subject="s").text == "first"
+    (folder / "welcome.txt.j2").unlink()
+    assert "<main>" in (render("welcome", {}, subject="s").html or ""), "files may come and go while a worker runs"
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("{{ user.name }}", "'user' is undefined"),
+        ("{{ known.name }}", "no attribute 'name'"),
+        ("{% for x in %}", "line 1"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ('{% extends "_nothing.html.j2" %}', "_nothing.html.j2, which is missing"),
+        ('{{ "".__class__.__mro__ }}', "unsafe"),
+        ("{{ known.__init__.__globals__ }}", "unsafe"),
+        ("{{ '{0.__class__}'.format(1) }}", "unsafe"),
+        ("{% set _ = known.update({'a': 1}) %}", "unsafe"),
+        ('{{ "javascript:alert(1)"|link }}', "not a link"),
+        ('{{ "yesterday"|date }}', "ISO 8601"),
+        ('{% include "a.html.j2" %}', "RecursionError"),
+    ],
+)
+def test_a_broken_template_is_known_at_enqueue(folder: Path, source: str, fault: str) -> None:
+    (folder / "a.html.j2").write_text(source)
+    (found,) = check(job("a", {"known": {}}))
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "../secrets", "/etc/passwd", "a/../../b", "_layout", "welcome.html.j2", ""]
+)
+def test_a_name_that_is_no_template(folder: Path, name: str) -> None:
+    with pytest.raises(TemplateFault, match="'template'"):
+        render(name, {}, subject="s")
+
+
+def test_a_missing_subject_is_known_at_enqueue(folder: Path) -> None:
+    (folder / "a.txt.j2").write_text("hello")
+    (folder / "b.txt.j2").write_text("{% block subject %}Hi\n{{ name }}{% endblock %}")
+    assert "no block 'subject'" in check(job("a", subject=None))[0]
+    assert render("b", {"name": "\r\nBcc: x@y.example"}, subject=None).subject == "Hi Bcc: x@y.example"
+
+
+def test_templates_on_another_machine_are_not_judged_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(job("newsletter"))
+    monkeypatch.setenv("EMAIL_TEMPLATES", "/nowhere/at/all")
+    use_settings(None)
+    assert check(job("newsletter")) == []
+    assert check(job("password-reset")), "ours are on every machine"
+
+
+def test_the_text_part() -> None:
+    html = (
+        "<html><head><title>t</title><style>p{}</style></head><body><div style='display: none'>hidden<br>too</div>"
+        "<h1>Hello\n  <b>you</b></h1><p>First&nbsp;line<br>second &lt;line&gt;</p><ul><li>one<li>two</li></ul>"
+        "<table><tr><th>Sum</th><td>12</td></tr><tr><td>a</td><td>b</td></tr></table>"
+        "<a href='https://x.example/a'>Open</a> <a href='https://x.example/b'>https://x.example/b</a>"
+        "<a href='mailto:a@b.example'>mail</a><img src=x alt='A map'><script>x()</script></body></html>"
+    )
+    assert text_of(html) == (
+        "Hello you\n\nFirst line\nsecond <line>\n\n- one\n- two\n\nSum: 12\na   b\n\n"
+        "Open: https://x.example/a https://x.example/bmailA map\n"
+    )
+
+
+def test_filters() -> None:
+    assert format_date("2026-03-03") == "Tuesday, 3 March 2026"
+    assert format_date("2026-03-03T23:30:00Z", "%d.%m.%Y", tz="Europe/Berlin") == "04.03.2026"
+    assert format_date(0) == "Thursday, 1 January 1970"
+    assert format_time("2026-03-03T14:30:00+00:00", tz="America/New_York") == "09:30"
+    assert format_time("14:30:00") == "14:30"
+    assert format_money("1234.5") == "\u20ac1,234.50"
+    assert format_money(-3, "JPY") == "-\u00a53"
+    assert format_money(0.1, "CHF") == "0.10 CHF"
+    for broken in (lambda: format_date("3/3"), lambda: format_date(None), lambda: format_date("2026-03-03", tz="Mars"),
+                   lambda: format_money("x"), lambda: format_money("NaN"), lambda: format_money(1, "euro"),
+                   lambda: safe_link("data:text/html,x"), lambda: safe_color("red;background:url(x)"),
+                   lambda: format_time("25:99")):  # fmt: skip
+        with pytest.raises(ValueError):
+            broken()
+
+
+def test_css_is_inlined_and_nothing_is_loaded(tmp_path: Path) -> None:
+    pytest.importorskip("css_inline")
+    (tmp_path / "x.css").write_text("p { color: red }")
+    html = (
+        f'<html><head><link rel="stylesheet" href="file://{tmp_path}/x.css">'
+        "<style>p { margin: 0 } @media (width) { p { margin: 1px } }</style></head><body><p>a</p></body></html>"
+    )
+    inlined = inline_css(html)
+    assert '<p style="margin: 0;">' in inlined
+    assert "@media" in inlined
+    assert "red" not in inlined
+
+
+def test_every_built_in_file_is_a_template_or_a_part() -> None:
+    names = {path.name for path in BUILTIN.iterdir()}
+    assert names == {f"{name}.html.j2" for name in BUILTINS} | {"_layout.html.j2", "_parts.html.j2"}
