@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -80,7 +80,8 @@ def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     query = dict(parse_qsl(parts.query))
     login = {"username": unquote(username) or None, "password": unquote(password) or None}
     tls = {"ssl": True} if query.get("ssl") == "true" else {}
-    sentinel = Sentinel(sentinels, sentinel_kwargs=tls, **login, **tls, db=int(db or 0), **options)  # type: ignore[no-untyped-call]
+    asked = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": options["socket_connect_timeout"]}
+    sentinel = Sentinel(sentinels, sentinel_kwargs=tls | asked, **login, **tls, db=int(db or 0), **options)  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
     return client
 
