@@ -125,11 +125,13 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
         DuplicateJob: naming the ids that were there already; the other jobs are enqueued.
         RedisUnavailable: Redis does not answer.
     """
-    now = time.time()
+    now = round(time.time(), 6)
     entries = []
-    for item in jobs:
+    for index, item in enumerate(jobs):
         job, own = item if isinstance(item, tuple) else (item, cast("JobOptions", {}))
-        entries.append(_entry(job, cast("JobOptions", {**options, **own}), now))
+        entries.append(
+            _entry(job, cast("JobOptions", {**options, **own}), now + index * 1e-6)
+        )  # their order is in created_at
     if not entries:
         return []
     connection = options.get("connection") or get_connection()

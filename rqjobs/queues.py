@@ -75,6 +75,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             kind="manychat-sync",
             model=ManyChatSyncJob,
             processor="rqjobs.processors.manychat:sync",
+            admit="rqjobs.processors.manychat:admit",
         ),
         QueuePolicy(
             name="email",

@@ -59,7 +59,12 @@ HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 """An http or https URL, without a slash at its end."""
 
 
-def _check_token(token: SecretStr) -> SecretStr:
+def check_token(token: SecretStr) -> SecretStr:
+    """``token`` if it can be sent as a header.
+
+    Raises:
+        ValueError: it cannot. The message does not show it.
+    """
     value = token.get_secret_value()
     if not value.isascii() or not value.isprintable() or " " in value or not value:
         raise ValueError("a token is one word of ASCII characters, as ManyChat shows it under Settings > API")
@@ -77,7 +82,7 @@ def _tokens(value: object) -> object:
     return value
 
 
-ManyChatToken = Annotated[SecretStr, AfterValidator(_check_token)]
+ManyChatToken = Annotated[SecretStr, AfterValidator(check_token)]
 """A token that can be sent as a header."""
 
 

@@ -1,0 +1,18 @@
+-- The chosen job takes all changes that wait for the contact. They stay where they are until they have outcomes,
+-- so a worker that dies loses none of them.
+-- KEYS: the changes, the lock, the outcome of this unit. ARGV: unit, change, how long the lock holds (milliseconds).
+-- Answers {'done', outcome}, {'busy'} or {'mine', unit, change, unit, change, ...}.
+local outcome = redis.call('GET', KEYS[3])
+if outcome then return {'done', outcome} end
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], 7 * 86400000)
+local owner = redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[1] then return {'busy'} end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+local answer, all = {'mine'}, redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if string.sub(all[i], 1, 1) ~= '_' then
+    answer[#answer + 1], answer[#answer + 2] = all[i], all[i + 1]
+  end
+end
+return answer

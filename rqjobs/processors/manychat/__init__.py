@@ -1,0 +1,7 @@
+"""ManyChat sync: one job, one change of a contact, a tag or a field, at the pace of ManyChat's API."""
+
+from rqjobs.processors.manychat.accounts import TokenSource, register_token_source
+from rqjobs.processors.manychat.admission import admit
+from rqjobs.processors.manychat.sync import sync
+
+__all__ = ["TokenSource", "admit", "register_token_source", "sync"]

@@ -1,0 +1,64 @@
+"""Which ManyChat account a tool means: its token, and the name under which Redis knows the account."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from rqjobs.errors import PermanentFailure
+from rqjobs.settings import check_token, get_settings
+
+TokenSource = Callable[[str], str | None]
+"""``source(tool_id)``: the tool's token, or None when it knows none."""
+
+_source: TokenSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One ManyChat account."""
+
+    tool_id: str
+    token: str = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """What stands for the token in Redis: an HMAC with the token as its key, so it gives nothing away and is the
+        same for all workers and all tools that share the token.
+        """  # noqa: D205
+        return hmac.digest(self.token.encode(), b"rqjobs manychat account", hashlib.sha256).hex()[:24]
+
+
+def register_token_source(source: TokenSource | None) -> None:
+    """Makes ``source`` the first place where a tool's token is looked for: your database, your vault.
+
+    Call it in a module that RQJOBS_IMPORT names. It is called for every job, in the worker's threads.
+    """
+    global _source  # noqa: PLW0603
+    _source = source
+
+
+def account_of(tool_id: str) -> Account:
+    """The account of the tool: from the registered source, else MANYCHAT_API_TOKENS, else MANYCHAT_API_TOKEN.
+
+    Raises:
+        PermanentFailure: there is no token, or the source's cannot be sent.
+    """
+    token = _source(tool_id) if _source is not None else None
+    if token is not None:
+        try:
+            check_token(SecretStr(token))
+        except ValueError as error:
+            raise PermanentFailure(f"the registered token source, for tool {tool_id!r}: {error}") from None
+        return Account(tool_id, token)
+    settings = get_settings()
+    secret = settings.manychat_api_tokens.get(tool_id, settings.manychat_api_token)
+    if secret is None:
+        raise PermanentFailure(
+            f"no ManyChat token for tool {tool_id!r}: set MANYCHAT_API_TOKEN, or add the tool to MANYCHAT_API_TOKENS"
+        )
+    return Account(tool_id, secret.get_secret_value())

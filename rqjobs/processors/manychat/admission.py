@@ -1,0 +1,69 @@
+"""Before jobs start: those whose token has no call left wait outside the worker's slots, merged ones for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.connection import get_connection
+from rqjobs.errors import PermanentFailure
+from rqjobs.jobs import ManyChatSyncJob
+from rqjobs.processors.manychat.accounts import Account, account_of
+from rqjobs.processors.manychat.change import change_of
+from rqjobs.processors.manychat.client import limit_of
+from rqjobs.processors.manychat.merging import Group, unit_of
+from rqjobs.settings import get_settings
+
+_MERGING = "waits for more changes of the same contact"
+_PACE = "waits for its turn: ManyChat's limit for the token"
+
+
+def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | None]:
+    """Which of the jobs must wait, and until when (see rqjobs.queues.QueuePolicy.admit)."""
+    connection = get_connection()
+    holds: list[Hold | None] = [None] * len(jobs)
+    accounts: dict[int, Account] = {}
+    for index, (job, _attempt) in enumerate(jobs):
+        try:
+            accounts[index] = account_of(job.tool_id)
+        except PermanentFailure:
+            continue  # the run says so
+    groups = {index: Group(of, *jobs[index]) for index, of in accounts.items() if jobs[index][0].merge}
+    for index, answer in zip(groups, _joined(groups.values()), strict=True):
+        if answer > 0:
+            holds[index] = _hold(answer / 1000, _MERGING)
+        if answer:  # later, or done already
+            del accounts[index]
+    for account in dict.fromkeys(accounts.values()):
+        asked = [index for index, of in accounts.items() if of == account]
+        units = [_unit(*jobs[index], groups.get(index)) for index in asked]
+        for index, wait in zip(asked, limit_of(account).line(connection, units), strict=True):
+            if wait > 0:
+                holds[index] = _hold(wait, _PACE)
+                if index in groups:
+                    groups[index].put_off(connection, wait)
+    return holds
+
+
+def _joined(groups: Iterable[Group]) -> list[int]:
+    with get_connection().pipeline(transaction=False) as pipeline:
+        for group in groups:
+            group.join(pipeline, get_settings().manychat_merge_window)
+        answers: list[int] = pipeline.execute()
+        return answers
+
+
+def _unit(
+    job: ManyChatSyncJob, attempt: Attempt, group: Group | None
+) -> tuple[str, int, Literal["high", "normal", "low"]]:
+    change = change_of(job.details())
+    cost = 1 if change is None else change.cost
+    lane = attempt.queue.rpartition(":")[2]
+    priority: Literal["high", "normal", "low"] = "high" if lane == "high" else "low" if lane == "low" else "normal"
+    return (group.name if group else unit_of(attempt)), cost, priority
+
+
+def _hold(seconds: float, reason: str) -> Hold:
+    return Hold(datetime.now(UTC) + timedelta(seconds=seconds), reason)

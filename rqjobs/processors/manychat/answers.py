@@ -1,0 +1,78 @@
+"""What ManyChat's answers mean: pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from rqjobs.errors import PermanentFailure
+from rqjobs.processors.manychat.accounts import Account
+from rqjobs.processors.manychat.records import ManyChatRefused, ManyChatUnavailable
+
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of an answer that are read: a page's whole list of tags is an answer too."""
+_MAX_MESSAGE = 300
+_MAX_RETRY_AFTER = 3600
+
+
+def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
+    """``data`` of a successful answer.
+
+    Raises:
+        ManyChatRefused: the API refuses the request: 400, or 200 with a status that is not ``success``.
+        PermanentFailure: the token, its rights or the URL are wrong.
+        ManyChatUnavailable: 200, and not ManyChat's JSON.
+    """
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    fields = answer if isinstance(answer, dict) else {}
+    if status == 200 and fields.get("status") == "success":  # noqa: PLR2004
+        return fields.get("data")
+    messages = [_shown(text, account) for text in _messages(fields)]
+    said = "; ".join(messages) or f"HTTP {status}"
+    if status in (401, 403):
+        raise PermanentFailure(
+            f"ManyChat refuses the token of tool {account.tool_id!r}: {said}. "
+            "Check MANYCHAT_API_TOKEN / MANYCHAT_API_TOKENS, or what your token source answers"
+        )
+    if fields.get("status"):
+        raise ManyChatRefused(path, messages or [f"HTTP {status} without a message"])
+    if status == 200:  # noqa: PLR2004
+        raise ManyChatUnavailable(f"ManyChat's answer to {path} is not its JSON")
+    raise PermanentFailure(f"ManyChat answers HTTP {status} to {path}: is MANYCHAT_API_URL right?")
+
+
+def _messages(answer: Mapping[str, Any]) -> Iterator[str]:
+    """The details if there are any, in each of the shapes that the API uses; else the message."""
+    details = answer.get("details")
+    found = list(_texts(details.get("messages") if isinstance(details, dict) else details))
+    yield from found or _texts(answer.get("message"))
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, list):
+        for item in node:
+            yield from _texts(item)
+    elif isinstance(node, dict):
+        for item in node.values():
+            yield from _texts(item)
+
+
+def _shown(text: str, account: Account) -> str:
+    """One line, without the token should an answer repeat it."""
+    secret = account.token.rpartition(":")[2]
+    for hidden in (account.token, secret):
+        text = text.replace(hidden, "***") if hidden else text
+    return " ".join(text.split())[:_MAX_MESSAGE]
+
+
+def retry_after(headers: Mapping[str, str]) -> timedelta:
+    """Retry-After in seconds; zero without one. ManyChat documents none: a proxy before it may send it."""
+    value = headers.get("Retry-After", "")
+    return timedelta(seconds=min(int(value), _MAX_RETRY_AFTER)) if value.isascii() and value.isdigit() else timedelta()

@@ -1,0 +1,230 @@
+"""A typed client of ManyChat's public API (https://api.manychat.com/swagger), at the API's own pace."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Literal
+
+import redis
+import requests
+import urllib3
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.jobs.manychat_data import Value
+from rqjobs.processors.manychat.accounts import Account
+from rqjobs.processors.manychat.answers import MAX_BODY, data_of, retry_after
+from rqjobs.processors.manychat.records import CustomField, ManyChatUnavailable, Subscriber, Tag
+from rqjobs.ratelimit import Brake, RateLimit
+
+Kind = Literal["page", "find", "other"]
+
+LIMITS: dict[Kind, int] = {"page": 100, "find": 50, "other": 10}
+"""Calls a second and token that ManyChat allows: reads of the page, findBySystemField, all others."""
+MAX_FIELDS = 20
+"""How many fields one setCustomFields takes."""
+
+_WINDOW = timedelta(milliseconds=1100)  # a second, and a margin for calls that are not equally long under way
+_FIRST_PATIENCE = 1.0  # seconds that a job sleeps for its first call
+_PATIENCE = 10.0  # and for later ones: starting anew would repeat the first
+_CONNECT, _READ = 5.0, 10.0
+_THROTTLED_FOR_FREE = timedelta(days=1)
+
+_local = threading.local()
+
+
+def limit_of(account: Account, kind: Kind = "other") -> RateLimit:
+    """The limit that all workers share for calls of this kind with the account's token."""
+    name = f"manychat:{account.key}"
+    return RateLimit(f"{name}:{kind}", LIMITS[kind], _WINDOW, Brake(name))
+
+
+class ManyChat:
+    """The API with one account's token, for one run of a job.
+
+    Every method raises ManyChatRefused for what the API refuses, ManyChatUnavailable when it does not answer
+    (retried by the queue's policy), RetryLater when the pace asks for a pause, and PermanentFailure for a token or
+    URL that is wrong. After a 429, a 5xx or a timeout all workers pause for this token.
+    """
+
+    def __init__(self, account: Account, url: str, connection: redis.Redis, attempt: Attempt) -> None:
+        self.account = account
+        self.calls = 0
+        """How many calls this run has made."""
+        self._url = url
+        self._redis = connection
+        self._attempt = attempt
+
+    def tags(self) -> list[Tag]:
+        """Every tag of the page."""
+        return [Tag.model_validate(item) for item in self._get("page/getTags", "page") or ()]
+
+    def create_tag(self, name: str) -> Tag:
+        """Creates a tag."""
+        return Tag.model_validate(self._post("page/createTag", name=name)["tag"])
+
+    def delete_tag(self, tag_id: int) -> None:
+        """Deletes a tag, and takes it off everyone. Cannot be undone."""
+        self._post("page/removeTag", tag_id=tag_id)
+
+    def fields(self) -> list[CustomField]:
+        """The definition of every custom field."""
+        return [CustomField.model_validate(item) for item in self._get("page/getCustomFields", "page") or ()]
+
+    def create_field(self, name: str, kind: str, description: str | None) -> CustomField:
+        """Creates a custom field."""
+        more = {"description": description} if description else {}
+        return CustomField.model_validate(
+            self._post("page/createCustomField", caption=name, type=kind, **more)["field"]
+        )
+
+    def subscriber(self, subscriber_id: int) -> Subscriber:
+        """A contact by its id."""
+        return _subscribers(self._get("subscriber/getInfo", "other", subscriber_id=subscriber_id))[0]
+
+    def find_by_name(self, name: str) -> list[Subscriber]:
+        """At most 100 contacts of this full name."""
+        return _subscribers(self._get("subscriber/findByName", "other", name=name))
+
+    def find_by_field(self, field_id: int, value: str | int) -> list[Subscriber]:
+        """The contacts with this value in a custom field of type text or number."""
+        return _subscribers(self._get("subscriber/findByCustomField", "other", field_id=field_id, field_value=value))
+
+    def find_by_email(self, email: str) -> list[Subscriber]:
+        """The contact with this address, as a list of at most one."""
+        return _subscribers(self._get("subscriber/findBySystemField", "find", email=email))
+
+    def find_by_phone(self, phone: str) -> list[Subscriber]:
+        """The contact with this phone, as a list of at most one. A whatsapp_phone is not looked at."""
+        return _subscribers(self._get("subscriber/findBySystemField", "find", phone=phone))
+
+    def create_subscriber(self, **profile: Any) -> Subscriber:
+        """Creates a contact from a phone, whatsapp_phone or email."""
+        return _subscribers(self._post("subscriber/createSubscriber", **profile))[0]
+
+    def update_subscriber(self, subscriber_id: int, **profile: Any) -> Subscriber | None:
+        """Changes system fields; answers the contact as it is then, if the API shows it."""
+        found = _subscribers(self._post("subscriber/updateSubscriber", subscriber_id=subscriber_id, **profile))
+        return found[0] if found else None
+
+    def add_tag(self, subscriber_id: int, tag_id: int) -> None:
+        """Puts a tag on a contact."""
+        self._post("subscriber/addTag", subscriber_id=subscriber_id, tag_id=tag_id)
+
+    def remove_tag(self, subscriber_id: int, tag_id: int) -> None:
+        """Takes a tag off a contact."""
+        self._post("subscriber/removeTag", subscriber_id=subscriber_id, tag_id=tag_id)
+
+    def set_fields(self, subscriber_id: int, values: Sequence[tuple[int, Value]]) -> None:
+        """Sets the values of custom fields, by id, MAX_FIELDS a call."""
+        for start in range(0, len(values), MAX_FIELDS):
+            chunk = values[start : start + MAX_FIELDS]
+            fields = [{"field_id": field_id, "field_value": value} for field_id, value in chunk]
+            self._post("subscriber/setCustomFields", subscriber_id=subscriber_id, fields=fields)
+
+    def _get(self, path: str, kind: Kind, **query: Any) -> Any:
+        return self._call("GET", path, kind, {"params": query})
+
+    def _post(self, path: str, **body: Any) -> Any:
+        return self._call("POST", path, "other", {"json": body})
+
+    def _call(self, method: str, path: str, kind: Kind, arguments: dict[str, Any]) -> Any:
+        brake = self._wait_for(kind)
+        try:
+            response, body = self._send(method, path, arguments)
+        except requests.RequestException as error:
+            if isinstance(error, requests.Timeout) or not isinstance(error, requests.ConnectionError):
+                raise self._unavailable(path, type(error).__name__) from None
+            # Mostly a kept connection that the other side has closed: once more, on a new one.
+            _local.session = None
+            self._wait_for(kind)
+            response, body = self._send_or_brake(method, path, arguments)
+        status = response.status_code
+        if status == 429:  # noqa: PLR2004
+            wait = limit_of(self.account).brake.press(self._redis, retry_after(response.headers))
+            raise RetryLater(timedelta(seconds=wait), f"ManyChat says 429 to {path}", counts=self._is_old)
+        if status >= 500 or status in (408, 425):  # noqa: PLR2004
+            raise self._unavailable(path, f"HTTP {status}")
+        data = data_of(path, status, body, self.account)
+        if brake:
+            limit_of(self.account).brake.release(self._redis)
+        return data
+
+    def _wait_for(self, kind: Kind) -> int:
+        """Sleeps until the call may be made. Answers how often the brake was pressed."""
+        self._attempt.check()
+        patience = min(_PATIENCE if self.calls else _FIRST_PATIENCE, self._attempt.remaining / 2)
+        booking = limit_of(self.account, kind).take(self._redis, patience=patience)
+        if not booking.granted:
+            raise RetryLater(
+                timedelta(seconds=booking.wait), "ManyChat's pace: the token's limit is used up", counts=False
+            )
+        time.sleep(booking.wait)
+        self.calls += 1
+        return booking.pressed
+
+    def _send_or_brake(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[requests.Response, bytes]:
+        try:
+            return self._send(method, path, arguments)
+        except requests.RequestException as error:
+            raise self._unavailable(path, type(error).__name__) from None
+
+    def _send(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[requests.Response, bytes]:
+        """One request and its whole body, by a total deadline: a requests timeout is only for each read."""
+        deadline = time.monotonic() + min(_READ, self._attempt.remaining)
+        response = _session().request(
+            method,
+            f"{self._url}/fb/{path}",
+            headers={"Authorization": f"Bearer {self.account.token}", "Accept": "application/json"},
+            timeout=(min(_CONNECT, max(0.1, self._attempt.remaining)), max(0.1, deadline - time.monotonic())),
+            allow_redirects=False,
+            stream=True,
+            **arguments,
+        )
+        with response:
+            return response, b"".join(_chunks(response, deadline))
+
+    def _unavailable(self, path: str, reason: str) -> ManyChatUnavailable:
+        limit_of(self.account).brake.press(self._redis)
+        return ManyChatUnavailable(f"ManyChat does not answer {path}: {reason}")
+
+    @property
+    def _is_old(self) -> bool:
+        """429 says "too fast", of all jobs of the token: it uses up an attempt only after a day of it."""
+        return datetime.now(UTC) - self._attempt.enqueued_at > _THROTTLED_FOR_FREE
+
+
+def _session() -> requests.Session:
+    """One session a thread: requests' sessions are not thread-safe. No proxies, no .netrc, no cookies."""
+    session: requests.Session | None = getattr(_local, "session", None)
+    if session is None or _local.pid != os.getpid():
+        session = requests.Session()
+        session.trust_env = False
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        _local.session, _local.pid = session, os.getpid()
+    return session
+
+
+def _chunks(response: requests.Response, deadline: float) -> Iterable[bytes]:
+    size = 0
+    try:
+        while chunk := response.raw.read1(65536, decode_content=True):
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise PermanentFailure(f"ManyChat's answer is longer than {MAX_BODY} bytes; is MANYCHAT_API_URL right?")
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout("the answer took too long")
+            yield chunk
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ReadTimeout(f"the answer broke off: {type(error).__name__}") from None
+
+
+def _subscribers(data: Any) -> list[Subscriber]:
+    """The API answers a contact as an object or a list of one, and none as [] or null."""
+    items = data if isinstance(data, list) else [data] if data else []
+    return [Subscriber.model_validate(item) for item in items]

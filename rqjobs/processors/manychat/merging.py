@@ -1,0 +1,114 @@
+"""Changes of one contact that wait at the same time become one.
+
+Every job with ``merge`` puts its change beside the others of its contact, in Redis, and waits a moment. Then one job
+is chosen: it applies all of them, in the order of enqueueing, and writes an outcome for each. The other jobs find
+theirs when they run. A change leaves Redis with its outcome and not before, so a worker may die at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import redis
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import RetryLater
+from rqjobs.jobs import ManyChatSyncJob
+from rqjobs.jobs.manychat_data import Reference
+from rqjobs.keys import PREFIX
+from rqjobs.processors.manychat.accounts import Account
+from rqjobs.scripts import load_script
+
+_BUSY = timedelta(milliseconds=250)
+
+
+class Outcome(NamedTuple):
+    """What became of one change."""
+
+    merged_into: str
+    """The id of the job that applied it."""
+    result: dict[str, Any] | None = None
+    failure: str | None = None
+    """Why it is refused for good."""
+
+
+class Waiting(NamedTuple):
+    """One change that waits."""
+
+    unit: str
+    job: ManyChatSyncJob
+
+
+class Group:
+    """The waiting changes of one contact of one account."""
+
+    def __init__(self, account: Account, job: ManyChatSyncJob, attempt: Attempt) -> None:
+        details = job.details()
+        identity = details.identity if isinstance(details, Reference) else ""
+        digest = hashlib.blake2b(identity.encode(), key=account.key.encode(), digest_size=12).hexdigest()
+        self.name = f"{account.key}:{digest}"
+        """The same for all changes of the contact; names neither the contact nor the token."""
+        self.unit = unit_of(attempt)
+        self._base = f"{PREFIX}:merge:{self.name}"
+        self._change = json.dumps(job.dump())
+        self._hold = int(attempt.remaining * 1000) + 5000  # a job that outlives its limit holds nobody up
+
+    def join(self, pipeline: Any, window: timedelta) -> None:
+        """Puts the change beside the others. The answer: seconds * 1000 to wait, 0 = chosen, -1 = done already."""
+        args: list[str | int] = [self.unit, self._change, int(window.total_seconds() * 1000), self._hold]
+        load_script("merge_join")(self._keys(self.unit), args, client=pipeline)
+
+    def put_off(self, connection: redis.Redis, wait: float) -> None:
+        """Gives the choice back: none of the group starts before ``wait`` seconds are over."""
+        self._settle(connection, wait, [])
+
+    def take(self, connection: redis.Redis) -> Outcome | list[Waiting]:
+        """All changes that wait, oldest first; or the outcome that this job's change has already.
+
+        Raises:
+            RetryLater: another job is applying them right now.
+        """
+        script = load_script("merge_take")
+        word, *rest = script(self._keys(self.unit), [self.unit, self._change, self._hold], client=connection)
+        if word == b"done":
+            outcome = Outcome(**json.loads(rest[0]))
+            if outcome.failure is not None:  # told once: who requeues the dead job wants another try
+                connection.delete(self._keys(self.unit)[-1])
+            return outcome
+        if word == b"busy":
+            raise RetryLater(_BUSY, "changes of the same contact are being applied", counts=False)
+        pairs = sorted(zip(rest[::2], rest[1::2], strict=True), key=lambda pair: _age(pair[0].decode()))
+        return [Waiting(unit.decode(), ManyChatSyncJob.parse(json.loads(change))) for unit, change in pairs]
+
+    def settle(self, connection: redis.Redis, outcomes: dict[str, Outcome]) -> None:
+        """Writes outcomes by unit and lets the next job go on."""
+        words = [
+            (unit, "" if unit == self.unit and outcome.failure else json.dumps(outcome._asdict()))
+            for unit, outcome in outcomes.items()
+        ]
+        self._settle(connection, 0, words)
+
+    def give_up(self, connection: redis.Redis, *, leave: bool) -> None:
+        """The changes could not be applied now. ``leave`` takes this job's own out, since the job will be dead."""
+        self._settle(connection, 0, [(self.unit, "")] if leave else [])
+
+    def _settle(self, connection: redis.Redis, wait: float, words: Sequence[tuple[str, str]]) -> None:
+        keys = self._keys(*(unit for unit, _outcome in words))
+        args: list[str | int] = [self.unit, int(wait * 1000), *(word for pair in words for word in pair)]
+        load_script("merge_settle")(keys, args, client=connection)
+
+    def _keys(self, *units: str) -> list[str]:
+        return [f"{self._base}:changes", f"{self._base}:lock", *(f"{self._base}:done:{unit}" for unit in units)]
+
+
+def unit_of(attempt: Attempt) -> str:
+    """One enqueued job: its id alone may be used again later."""
+    return f"{attempt.job_id}@{attempt.enqueued_at.timestamp():.6f}"
+
+
+def _age(unit: str) -> tuple[float, str]:
+    return float(unit.rpartition("@")[2]), unit

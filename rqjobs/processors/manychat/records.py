@@ -1,0 +1,82 @@
+"""What ManyChat's API answers, as types. Many values may be null, and ids come as strings or integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rqjobs.errors import RQJobsError
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Tag(_Record):
+    """A tag of the page."""
+
+    id: int
+    name: str
+
+
+class CustomField(_Record):
+    """The definition of a custom field."""
+
+    id: int
+    name: str
+    type: str | None = None
+    """``text``, ``number``, ``date``, ``datetime`` or ``boolean``."""
+
+
+class FieldValue(_Record):
+    """A custom field of a contact."""
+
+    id: int
+    value: Any = None
+
+
+class Subscriber(_Record):
+    """A contact."""
+
+    id: int
+    first_name: str | None = None
+    last_name: str | None = None
+    gender: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    whatsapp_phone: str | None = None
+    tags: list[Tag] | None = None
+    custom_fields: list[FieldValue] | None = Field(None)
+
+    def value_of(self, field_id: int) -> Any:
+        """The value of a custom field, None when it has none."""
+        return next((one.value for one in self.custom_fields or () if one.id == field_id), None)
+
+
+class ManyChatRefused(RQJobsError):
+    """ManyChat has understood the request and refuses it; the same request will be refused again.
+
+    Attributes:
+        path: the endpoint.
+        messages: everything that the answer says.
+    """
+
+    def __init__(self, path: str, messages: list[str]) -> None:
+        self.path = path
+        self.messages = tuple(messages)
+        super().__init__(f"ManyChat refuses {path}: {'; '.join(messages)}")
+
+    @property
+    def already_exists(self) -> bool:
+        """Whether somebody else made it first."""
+        return any("already exist" in message.lower() for message in self.messages)
+
+    @property
+    def missing(self) -> bool:
+        """Whether what is named is not there (any more)."""
+        return any(words in message.lower() for message in self.messages for words in ("not exist", "not found"))
+
+
+class ManyChatUnavailable(RQJobsError):
+    """ManyChat does not answer, or not sensibly: try again later."""
