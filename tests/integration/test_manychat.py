@@ -1,4 +1,4 @@
-"""Every cell of (contact | tag | field) x (create | update | delete) against the sandbox: the state before and after."""
+"""Every cell of (contact | tag | field) x (create | update | delete) against the sandbox: before and after."""
 
 import pytest
 
@@ -84,7 +84,9 @@ def test_a_contact_with_only_a_whatsapp_number_is_found_when_it_already_exists(p
 
 def test_a_contact_that_exists_and_cannot_be_found_says_what_to_give(played):
     played.account.call("POST", "subscriber/createSubscriber", {"whatsapp_phone": "+4915112345678", "first_name": "X"})
-    with pytest.raises(PermanentFailure, match="WhatsApp ID already exists.*give its subscriber_id, or a lookup field"):
+    with pytest.raises(
+        PermanentFailure, match=r"WhatsApp ID already exists.*give its subscriber_id, or a lookup field"
+    ):
         run("contact", "create", {"whatsapp_phone": "+4915112345678", "first_name": "Y"})
 
 
@@ -213,10 +215,15 @@ def test_field_create(played):
 
 
 def test_field_update_sets_values_by_name_or_id(played):
-    twice(played, "field", "update", {"subscriber_id": ada_id(played), "fields": {
-        "Plan": "pro", "2": 3.5, "since": "2026-07-18", "Seen": "2026-07-18T14:00:00+02:00", "Active": False}})  # fmt: skip
+    values = {"Plan": "pro", "2": 3.5, "since": "2026-07-18", "Seen": "2026-07-18T14:00:00+02:00", "Active": False}
+    twice(played, "field", "update", {"subscriber_id": ada_id(played), "fields": values})
     assert state(played)["ada@example.com"]["fields"] == {
-        "Plan": "pro", "Visits": 3.5, "Since": "2026-07-18", "Seen": "2026-07-18T12:00:00+00:00", "Active": False}  # fmt: skip
+        "Plan": "pro",
+        "Visits": 3.5,
+        "Since": "2026-07-18",
+        "Seen": "2026-07-18T12:00:00+00:00",
+        "Active": False,
+    }
     run("field", "update", {"email": "ada@example.com", "field_id": 1, "value": "max"})
     assert state(played)["ada@example.com"]["fields"]["Plan"] == "max"
 
