@@ -67,6 +67,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             kind="webhook",
             model=WebhookJob,
             processor="rqjobs.processors.webhook:deliver",
+            admit="rqjobs.processors.webhook:admit",
             timeout=timedelta(seconds=30),
             concurrency=200,
         ),

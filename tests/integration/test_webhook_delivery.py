@@ -26,7 +26,7 @@ SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "QUJD" * 8)
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+def receiver(redis: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     configure(monkeypatch, WEBHOOK_ALLOW="127.0.0.1", WEBHOOK_SIGNING_SECRET=" ".join(SECRETS))
     with receiving() as running:
         yield running

@@ -33,7 +33,7 @@ from tests.support.receiver import Answer, Receiver, receiving
 
 
 @pytest.fixture
-def receiver(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+def receiver(redis: object, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
     use_settings(None)
     init_database(get_engine())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rqjobs.guard import Guard, Target
+from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.processors.webhook.endpoints import KnownEndpoints
+from rqjobs.queues import get_policy
 from rqjobs.settings import Settings, get_settings
 from rqjobs.signing import parse_secret
 
@@ -22,6 +24,7 @@ class Context:
         self.timeout = settings.webhook_timeout.total_seconds()
         self.ca_file = str(settings.webhook_ca_file) if settings.webhook_ca_file else None
         self.endpoints = KnownEndpoints()
+        self.destinations = Destinations(get_policy("webhooks").concurrency)
         self._targets: dict[str, Target] = {}
 
     def target(self, url: str) -> Target:

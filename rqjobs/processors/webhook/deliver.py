@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from datetime import UTC, datetime
+
+import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
@@ -12,12 +15,17 @@ from rqjobs.database.webhook_endpoints import Endpoint, Health
 from rqjobs.errors import PermanentFailure, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
+from rqjobs.logs import event
+from rqjobs.processors.webhook import breaker
 from rqjobs.processors.webhook.context import Context, context
 from rqjobs.processors.webhook.endpoints import key_of
 from rqjobs.processors.webhook.message import build
 from rqjobs.processors.webhook.outcome import GONE, failure
 from rqjobs.processors.webhook.service import Service, service
 from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
+
+_AWAY = {502, 503, 504}
+"""Answers that say that nobody is there to answer."""
 
 
 async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
@@ -74,7 +82,34 @@ async def _post(at_work: Service, url: str, job: WebhookJob, attempt: Attempt, k
     shared: Context = at_work.context
     target = shared.target(url)
     message = build(job, attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
-    return await at_work.client.post(target, message, min(shared.timeout, attempt.remaining))
+    destination = shared.destinations.get(target.origin)
+    destination.start(attempt.job_id)
+    began, answered = time.time(), None
+    try:
+        response = await at_work.client.post(target, message, min(shared.timeout, attempt.remaining))
+        answered = response.status not in _AWAY
+    except DeliveryFailed:
+        answered = False
+        raise
+    finally:
+        destination.end(time.time() - began, answered=answered is True)
+        if answered is not None and not (answered and not destination.failing):
+            await asyncio.to_thread(_tell_breaker, shared, target.origin, attempt.job_id, began, answered=answered)
+    return response
+
+
+def _tell_breaker(shared: Context, origin: str, job_id: str, began: float, *, answered: bool) -> None:
+    destination = shared.destinations.get(origin)
+    probe = job_id in destination.probes
+    destination.probes.discard(job_id)
+    destination.failing, destination.clear_until = not answered, 0.0
+    try:
+        if answered:
+            breaker.report_answer(origin)
+        elif breaker.report_failure(origin, began, probe=probe, settings=shared.settings) and probe:
+            event(logging.WARNING, "circuit breaker stays open", destination=origin)
+    except redis.exceptions.RedisError as error:
+        event(logging.WARNING, "the circuit breaker cannot be told", destination=origin, error=str(error))
 
 
 class _Run:

@@ -1,0 +1,98 @@
+"""Before deliveries start: those to a destination that does not answer are parked, and nobody else waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import redis
+from sqlalchemy.exc import SQLAlchemyError
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.errors import RQJobsError
+from rqjobs.guard import TargetRefused
+from rqjobs.jobs import WebhookJob
+from rqjobs.processors.webhook import breaker
+from rqjobs.processors.webhook.context import Context, context
+from rqjobs.processors.webhook.destinations import Destination
+from rqjobs.processors.webhook.endpoints import key_of
+
+_CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
+_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers
+_DATABASE_WAIT = 5.0
+
+
+def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
+    """Which of ``jobs`` may start now, and when the others may ask again. One round trip at most, mostly none."""
+    shared = context()
+    try:
+        shared.endpoints.load({key_of(job) for job, _ in jobs})
+    except (SQLAlchemyError, RQJobsError):
+        return [_hold(time.time() + _DATABASE_WAIT, "the database with the endpoints does not answer")] * len(jobs)
+    holds: list[Hold | None] = [None] * len(jobs)
+    groups: dict[str, list[int]] = {}
+    for index, (job, _) in enumerate(jobs):
+        if origin := _origin(shared, job):
+            groups.setdefault(origin, []).append(index)
+    for index, hold in _judge(shared, groups, [attempt.job_id for _, attempt in jobs]):
+        holds[index] = hold
+    return holds
+
+
+def _judge(shared: Context, groups: dict[str, list[int]], ids: Sequence[str]) -> Iterator[tuple[int, Hold]]:
+    """The jobs that must wait, by their index."""
+    now = time.monotonic()
+    unanswered = shared.destinations.unanswered(now)
+    questions: list[breaker.Question] = []
+    for origin, indices in groups.items():
+        destination = shared.destinations.get(origin)
+        room = shared.destinations.room(destination, unanswered, now)
+        unanswered += 0 if destination.prompt(now) else min(room, len(indices))
+        if destination.clear_until > now and room >= len(indices):
+            for index in indices:
+                destination.admit(ids[index], now)
+        else:
+            silent = destination.silent(now)
+            questions.append(breaker.Question(origin, room, silent, [ids[index] for index in indices]))
+    if not questions:
+        return
+    try:
+        answers = breaker.ask(questions, shared.settings)
+    except redis.exceptions.RedisError:
+        return  # a breaker that cannot be asked stops nothing
+    for question, answer in zip(questions, answers, strict=True):
+        destination = shared.destinations.get(question.destination)
+        destination.failing = answer.failing
+        destination.clear_until = now + _CLEAR_FOR if answer.clear else 0.0
+        yield from _obey(question, answer, destination, groups[question.destination])
+
+
+def _obey(
+    question: breaker.Question, answer: breaker.Answer, destination: Destination, indices: Sequence[int]
+) -> Iterator[tuple[int, Hold]]:
+    now = time.monotonic()
+    for place, (index, job_id, verdict) in enumerate(zip(indices, question.job_ids, answer.verdicts, strict=True)):
+        if verdict == "probe":
+            destination.probes.add(job_id)
+        if verdict in ("go", "probe"):
+            destination.admit(job_id, now)
+        elif verdict == "soon":  # in their order, a millisecond apart
+            yield index, _hold(time.time() + _MOMENT + place / 1000, f"{question.destination} has not answered yet")
+        else:
+            yield index, _hold(float(verdict), f"{question.destination} does not answer: parked")
+
+
+def _origin(shared: Context, job: WebhookJob) -> str | None:
+    """The job's destination; None for one that will be refused."""
+    endpoint, _ = shared.endpoints.get(key_of(job))
+    if endpoint is not None and not endpoint.enabled:
+        return None
+    try:
+        return shared.target(endpoint.url if endpoint and job.endpoint else job.url).origin
+    except TargetRefused:
+        return None
+
+
+def _hold(moment: float, reason: str) -> Hold:
+    return Hold(datetime.fromtimestamp(moment, UTC), reason)

@@ -1,0 +1,88 @@
+"""The circuit breaker's seam to Redis, where all workers share its state (rqjobs/lua/breaker.lua)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from redis.commands.core import Script
+
+from rqjobs import keys
+from rqjobs.connection import get_connection
+from rqjobs.settings import Settings
+
+LONGEST_PAUSE = timedelta(minutes=5)
+"""How long an open breaker parks deliveries at most before the next probe."""
+_PROBE_MARGIN = 5.0  # seconds after a probe's deadline in which its worker tells how it ended
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May these jobs start?"""
+
+    destination: str
+    room: int
+    """How many of them this worker has room for."""
+    silent: bool
+    """Whether it leaves this worker's deliveries unanswered: then what there is no room for is parked."""
+    job_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the breaker says of one destination."""
+
+    clear: bool
+    """It is closed and nothing is parked: no need to ask for a while."""
+    failing: bool
+    """It has failed lately: a success is news."""
+    verdicts: Sequence[str]
+    """For each job ``go``, ``probe``, ``soon`` (no room yet), or the Unix time at which to ask again."""
+
+
+@cache
+def _script() -> Script:
+    source = resources.files("rqjobs.lua").joinpath("breaker.lua").read_bytes()
+    return Script(None, source)  # type: ignore[arg-type]  # the client is given at each call
+
+
+def _run(*words: Any) -> Any:
+    return _script()(args=[keys.PREFIX, *words], client=get_connection())
+
+
+def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
+    """Every destination's answer, in one round trip."""
+    patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
+    words: list[Any] = ["ask", repr(time.time()), settings.webhook_pace, patience]
+    for question in questions:
+        words += [question.destination, question.room, int(question.silent), len(question.job_ids), *question.job_ids]
+    return [
+        Answer(clear == 1, failing == 1, [verdict.decode() for verdict in verdicts])
+        for clear, failing, verdicts in _run(*words)
+    ]
+
+
+def report_answer(destination: str) -> None:
+    """It answered: the breaker closes, and what is parked starts again, paced."""
+    _run("ok", repr(time.time()), destination)
+
+
+def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
+    """It did not answer an attempt that began at ``began``; whether the breaker is open now."""
+    opened = _run(
+        "fail",
+        repr(time.time()),
+        destination,
+        repr(began),
+        int(probe),
+        settings.webhook_breaker_failures,
+        settings.webhook_breaker_after.total_seconds(),
+        settings.webhook_breaker_pause.total_seconds(),
+        LONGEST_PAUSE.total_seconds(),
+    )
+    return float(opened) > 0

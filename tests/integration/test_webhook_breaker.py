@@ -1,0 +1,193 @@
+"""The circuit breaker and the slots of destinations: parked jobs keep their order, the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+import redis as redis_py
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.jobs import WebhookJob
+from rqjobs.processors.webhook import admit, breaker
+from rqjobs.processors.webhook.breaker import Question
+from rqjobs.processors.webhook.context import context
+from rqjobs.settings import Settings, get_settings, use_settings
+
+DEAD, ALIVE = "http://127.0.0.1:1/", "http://127.0.0.1:2/"
+
+
+class Clock:
+    """The time that breaker.py tells Redis."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
+    use_settings(None)
+    running = Clock()
+    monkeypatch.setattr(breaker, "time", running)
+    return running
+
+
+def fail(clock: Clock, times: int, *, probe: bool = False) -> bool:
+    return [breaker.report_failure("d", clock.now - 15, probe=probe, settings=get_settings()) for _ in range(times)][-1]
+
+
+def ask(jobs: Sequence[str], room: int = 100, *, silent: bool = False) -> list[str]:
+    (answer,) = breaker.ask([Question("d", room, silent, jobs)], get_settings())
+    return list(answer.verdicts)
+
+
+def moments(verdicts: Sequence[str]) -> list[float]:
+    return [float(verdict) for verdict in verdicts]
+
+
+def test_it_opens_after_failures_in_a_row(clock: Clock) -> None:
+    assert ask(["a"]) == ["go"]
+    assert not fail(clock, 9)
+    breaker.report_answer("d")
+    assert not fail(clock, 9)
+    assert ask(["a"]) == ["go"]
+    assert fail(clock, 1)
+    assert moments(ask(["a", "b", "c"])) == [clock.now + 10, clock.now + 10.02, clock.now + 10.04]
+
+
+def test_a_short_outage_opens_nothing(clock: Clock) -> None:
+    for _ in range(100):
+        assert not breaker.report_failure("d", clock.now - 0.01, probe=False, settings=get_settings())
+    clock.now += 10.1
+    assert breaker.report_failure("d", clock.now - 0.01, probe=False, settings=get_settings())
+
+
+def test_one_probe_goes_and_the_others_keep_their_order(clock: Clock) -> None:
+    fail(clock, 10)
+    jobs = [f"j{n}" for n in range(5)]
+    ask(jobs)
+    clock.now += 10
+    assert ask(jobs[:1]) == ["probe"]
+    waiting = moments(ask(jobs[1:]))
+    assert waiting == sorted(waiting)
+    assert waiting[0] > clock.now
+    clock.now += 2
+    fail(clock, 1, probe=True)
+    again = moments(ask(jobs[1:]))
+    assert again == sorted(again)
+    assert again[0] >= clock.now + 20  # the pause doubles
+    clock.now = again[0] + 0.001
+    assert ask(["j1"]) == ["probe"]
+    breaker.report_answer("d")
+    moments(ask(["j3"]))  # asks too early: it waits for its turn
+    for job in ("j2", "j3", "j4"):
+        clock.now = max(clock.now, again[-1] + 2)
+        assert ask([job]) == ["go"]
+    assert ask(["new"]) == ["go"]
+
+
+def simulate(clock: Clock, jobs: int, down_for: float) -> tuple[list[str], set[str], int, float]:
+    """A small engine: ``jobs`` jobs to a destination that does not answer for ``down_for`` seconds after opening."""
+    fail(clock, 10)
+    start, up_at = clock.now, clock.now + down_for
+    due = [(clock.now, n, f"j{n}") for n in range(jobs)]
+    order: list[str] = []
+    probed: set[str] = set()
+    asked = 0
+    failed_probes: list[tuple[float, str]] = []
+    while due or failed_probes:
+        due.sort()
+        moment = min([due[0][0]] if due else [], default=float("inf"))
+        if failed_probes and failed_probes[0][0] <= moment:
+            clock.now = max(clock.now, failed_probes[0][0])
+            _, job = failed_probes.pop(0)
+            fail(clock, 1, probe=True)
+            due.append((clock.now, -1, job))
+            continue
+        clock.now = max(clock.now, moment)
+        batch = [item for item in due if item[0] <= clock.now + 0.01]
+        due = due[len(batch) :]
+        asked += len(batch)
+        for (_, place, job), verdict in zip(batch, ask([item[2] for item in batch]), strict=True):
+            if verdict == "probe" and clock.now < up_at:
+                failed_probes.append((clock.now + 15, job))
+                probed.add(job)  # it is tried again by its backoff, behind the others
+            elif verdict == "probe":
+                breaker.report_answer("d")
+                order.append(job)
+            elif verdict == "go":
+                order.append(job)
+            else:
+                due.append((float(verdict), place, job))
+    return order, probed, asked, clock.now - start
+
+
+@pytest.mark.parametrize("down_for", [5, 12, 40, 200])
+def test_all_start_in_order_paced(clock: Clock, redis: redis_py.Redis, down_for: float) -> None:
+    order, probed, asked, seconds = simulate(clock, 400, down_for)
+    assert sorted(order) == sorted(f"j{n}" for n in range(400))
+    steady = [int(job[1:]) for job in order if job not in probed]
+    assert steady == sorted(steady)
+    assert len(probed) < 10
+    assert asked < 400 * (3 + seconds / 5)
+    assert redis.keys("*:ranks") == []
+
+
+def jobs_to(url: str, count: int, prefix: str) -> list[tuple[WebhookJob, Attempt]]:
+    job = WebhookJob(webhook_id="w", event="e", url=url, payload={})
+    return [
+        (job, Attempt(job_id=f"{prefix}{n}", queue="webhooks", timeout=timedelta(seconds=30))) for n in range(count)
+    ]
+
+
+def started(jobs: Sequence[tuple[WebhookJob, Attempt]], holds: Sequence[Hold | None]) -> int:
+    """Starts what may start; how many that are."""
+    free = [attempt for (_, attempt), hold in zip(jobs, holds, strict=True) if hold is None]
+    destination = context().destinations.get(context().target(jobs[0][0].url).origin)
+    for attempt in free:
+        destination.start(attempt.job_id)
+    return len(free)
+
+
+def test_who_does_not_answer_gets_a_quarter_of_the_slots(clock: Clock, settings: Settings) -> None:
+    slots = context().destinations.slots
+    dead = jobs_to(DEAD, slots, "d")
+    holds = admit(dead)
+    assert started(dead, holds) == slots // 4
+    first = [hold for hold in holds if hold is not None]
+    assert [hold.until for hold in first] == sorted(hold.until for hold in first)
+    assert max(hold.until.timestamp() for hold in first) < time.time() + 1
+    destination = context().destinations.get("http://127.0.0.1:1")
+    destination.busy_since -= 5  # silent for five seconds
+    again = jobs_to(DEAD, 10, "e")
+    assert all(hold is not None and hold.until.timestamp() > clock.now + 0.5 for hold in admit(again))
+    alive = jobs_to(ALIVE, 40, "a")
+    assert started(alive, admit(alive)) == 40
+    good = context().destinations.get("http://127.0.0.1:2")
+    for _ in range(40):
+        good.end(0.02, answered=True)
+    many = jobs_to(ALIVE, slots, "b")
+    assert started(many, admit(many)) == slots
+
+
+def test_many_silent_destinations_together_get_half_of_the_slots(clock: Clock) -> None:
+    slots = context().destinations.slots
+    total = 0
+    for port in range(10, 20):
+        jobs = jobs_to(f"http://127.0.0.1:{port}/", slots // 4, f"p{port}-")
+        total += started(jobs, admit(jobs))
+    assert total <= slots // 2 + 10
+
+
+def test_jobs_that_never_start_are_forgotten(clock: Clock) -> None:
+    admit(jobs_to(DEAD, 50, "d"))
+    destination = context().destinations.get("http://127.0.0.1:1")
+    assert destination.used == 50
+    destination.tidy(time.monotonic() + 11)
+    assert destination.used == 0
