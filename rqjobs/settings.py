@@ -194,6 +194,10 @@ class Settings(BaseSettings):
     resend_api_key: SecretStr | None = None
     resend_api_url: HttpUrl = "https://api.resend.com"
 
+    # Analytics
+    analytics_retention: Duration = timedelta(days=400)
+    """How long raw QR events are kept after they were recorded; the counts that reports read are kept for ever."""
+
     # Export
     export_url: str = ".rqjobs/exports"
     """Where finished exports go: a folder, or any fsspec URL such as s3://bucket/exports."""

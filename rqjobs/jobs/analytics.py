@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator
@@ -22,6 +23,8 @@ QR_EVENTS = {
 CANONICAL_EVENT = {spelling: event for event, spellings in QR_EVENTS.items() for spelling in spellings}
 """Every spelling to its event."""
 
+_MILLISECONDS = 100_000_000_000  # in seconds, this is the year 5138: a larger number is JavaScript's Date.now()
+
 
 def check_event(event: str) -> str:
     """``event`` if it is one that is counted, with or without a leading ``qr.``.
@@ -34,6 +37,35 @@ def check_event(event: str) -> str:
     return event
 
 
+def parse_timestamp(value: object) -> datetime:
+    """The moment in UTC that a producer's ``timestamp`` says.
+
+    ISO 8601 (without an offset it is UTC), or Unix time as a number, in seconds or in milliseconds.
+
+    Raises:
+        ValueError: it is neither, or not between the years 1970 and 2200.
+    """
+    moment = None
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(value / 1000 if abs(value) >= _MILLISECONDS else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        moment = None
+    if moment is None or not 1970 <= moment.year < 2200:  # noqa: PLR2004  # as the docstring says
+        raise ValueError(f"{value!r:.50} is not a time; write ISO 8601 or Unix time")
+    return moment
+
+
+def _check_timestamp(data: dict[str, Any]) -> dict[str, Any]:
+    timestamp = data.get("timestamp")
+    if timestamp is not None:
+        parse_timestamp(timestamp)
+    return data
+
+
 class QRAnalyticsJob(JobModel):
     """Count one event of a QR code, once."""
 
@@ -43,7 +75,7 @@ class QRAnalyticsJob(JobModel):
     """The code that it happened to."""
     event: Annotated[EventName, AfterValidator(check_event)]
     """What happened: a spelling of one of QR_EVENTS."""
-    data: Annotated[dict[str, Any], json_object("data")]
+    data: Annotated[dict[str, Any], json_object("data"), AfterValidator(_check_timestamp)]
     """event_id, timestamp, user_id, user_agent, ip, location, result; other keys are kept as they are."""
 
     def label(self) -> str:

@@ -1,0 +1,80 @@
+"""The tables of QR analytics: raw events, who was seen on a day, and the counts that reports read."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, DateTime, Index, Integer, SmallInteger, String, Table
+
+from rqjobs.database import metadata
+
+QUARTERS = 96
+"""Quarter hours of a day: every time zone in use begins its days at one of them."""
+
+QUARTER_COLUMNS = tuple(f"q{quarter:02}" for quarter in range(QUARTERS))
+"""The columns of :data:`counts` that hold them: ``q00`` is 00:00 to 00:15 UTC, ``q95`` is 23:45 to 24:00."""
+
+events = Table(
+    "rqjobs_qr_events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("event_id", String(255), nullable=False, unique=True),
+    Column("qr_code_id", String(255), nullable=False),
+    Column("user_id", String(255)),
+    Column("event", String(16), nullable=False),
+    Column("result", String(64)),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("bot", Boolean, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("os", String(64)),
+    Column("browser", String(64)),
+    Column("country", String(100)),
+    Column("city", String(100)),
+    Column("ip", String(45)),
+    Column("visitor", String(16)),
+    Column("extra", JSON),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    Index("ix_rqjobs_qr_events_user_id_occurred_at", "user_id", "occurred_at"),
+)
+"""Every event once, its times in UTC, its network address truncated; kept for ANALYTICS_RETENTION.
+
+``extra`` holds the keys of the job's data that have no column of their own.
+"""
+
+visitors = Table(
+    "rqjobs_qr_visitors",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("scope", String(260), primary_key=True),
+    Column("visitor", String(16), primary_key=True),
+    Column("first", SmallInteger, nullable=False),
+    Column("again", Boolean, nullable=False),
+    Column("seen_on", Date, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Who scanned on a UTC day: the quarter hour of the first scan, and whether there was another.
+
+The day comes first in the key, so that all writing of a day stays in one place of the tree, however large it is.
+"""
+
+counts = Table(
+    "rqjobs_qr_counts",
+    metadata,
+    Column("scope", String(260), primary_key=True),
+    Column("metric", String(16), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("value", String(255), primary_key=True),
+    Column("total", BigInteger, nullable=False),
+    *(Column(name, Integer) for name in QUARTER_COLUMNS),
+    sqlite_with_rowid=False,
+    postgresql_with={"fillfactor": "80"},
+)
+"""How often something happened on a UTC day, in all and by quarter hour (NULL: never).
+
+``scope`` is ``all``, ``user:<owner>`` or ``code:<QR code>``. ``metric`` is an event (``value``: its result) or
+
+- ``bot``: scans by bots, which count nowhere else
+- ``visitor``: visitors by their first scan of the day; ``returning``: those of them that scanned again
+- ``client``: scans by device, system and browser, tabs between them; ``place``: scans by country and city
+- ``code``: scans by code, in the scopes ``all`` and ``user``
+
+One row a day instead of one a quarter hour: a year is 365 rows, and any time zone's days can be cut from it.
+"""

@@ -1,0 +1,11 @@
+"""QR analytics: every scan counted once, answers in milliseconds.
+
+``record`` and ``record_batch`` do the jobs, ``report`` answers, ``on_event`` tells the app.
+"""
+
+from rqjobs.processors.analytics.events import QREvent
+from rqjobs.processors.analytics.hooks import on_event
+from rqjobs.processors.analytics.record import record, record_batch
+from rqjobs.processors.analytics.retention import purge
+
+__all__ = ["QREvent", "on_event", "purge", "record", "record_batch"]

@@ -1,0 +1,95 @@
+"""The processor: one job or many, each event counted once, each job with an outcome of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from rqjobs.attempt import Attempt
+from rqjobs.database import get_engine
+from rqjobs.database.schema import ensure_schema
+from rqjobs.errors import PermanentFailure
+from rqjobs.jobs import QRAnalyticsJob
+from rqjobs.processors.analytics.enrich import visitor_secret
+from rqjobs.processors.analytics.events import QREvent, make_event
+from rqjobs.processors.analytics.hooks import call_hooks
+from rqjobs.processors.analytics.retention import purge_now_and_then
+from rqjobs.processors.analytics.store import store
+
+Item = tuple[QRAnalyticsJob, Attempt]
+Outcome = dict[str, Any] | Exception
+
+
+def record(job: QRAnalyticsJob, attempt: Attempt) -> dict[str, Any]:
+    """Counts one event.
+
+    Returns:
+        ``event_id``, and whether it was ``counted`` now; False means that it had been counted before.
+
+    Raises:
+        PermanentFailure: a value of the job's data cannot be used.
+    """
+    outcome = record_batch([(job, attempt)])[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def record_batch(items: Sequence[Item]) -> list[Outcome]:
+    """Counts many events in one transaction.
+
+    Returns:
+        For each item, in order, what :func:`record` returns, or the exception that it would raise.
+    """
+    outcomes: list[Outcome] = [RuntimeError("not stored")] * len(items)
+    secret = visitor_secret()
+    parsed: list[tuple[int, QREvent]] = []
+    for index, (job, attempt) in enumerate(items):
+        try:
+            parsed.append((index, make_event(job, attempt, secret)))
+        except Exception as error:  # noqa: BLE001  # one bad event must not sink its batch
+            outcomes[index] = error
+    try:
+        engine = get_engine()
+        ensure_schema(engine)
+    except Exception as error:  # noqa: BLE001  # nobody's fault: every job is retried
+        for index, _ in parsed:
+            outcomes[index] = error
+        return outcomes
+    _store(engine, parsed, items, outcomes)
+    purge_now_and_then(engine)
+    return outcomes
+
+
+def _store(engine: Engine, parsed: list[tuple[int, QREvent]], items: Sequence[Item], outcomes: list[Outcome]) -> None:
+    if not parsed:
+        return
+    try:
+        fresh = store(engine, [event for _, event in parsed])
+    except OperationalError as error:  # the database is away or busy: nobody's fault
+        for index, _ in parsed:
+            outcomes[index] = error
+    except DBAPIError as error:
+        if len(parsed) > 1:  # one of them cannot be stored: halving finds it, and the others are stored
+            half = len(parsed) // 2
+            _store(engine, parsed[:half], items, outcomes)
+            _store(engine, parsed[half:], items, outcomes)
+        else:
+            outcomes[parsed[0][0]] = PermanentFailure(f"the database refuses the event: {error.orig}")
+    else:
+        for index, event in parsed:
+            outcomes[index] = _finish(event, event.event_id in fresh, items[index][1])
+            fresh.discard(event.event_id)
+
+
+def _finish(event: QREvent, counted: bool, attempt: Attempt) -> Outcome:
+    # A later attempt whose event is already stored may have died, or failed, in its hooks.
+    if counted or attempt.number > 1:
+        try:
+            call_hooks(event)
+        except Exception as error:  # noqa: BLE001  # the app's own code: its error is this job's outcome
+            return error
+    return {"event_id": event.event_id, "counted": counted}

@@ -1,0 +1,68 @@
+"""Raw events and visitors are kept for ANALYTICS_RETENTION; the counts, which name nobody, for ever."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.exc import DBAPIError
+
+from rqjobs import logs
+from rqjobs.database.analytics import events, visitors
+from rqjobs.settings import get_settings
+
+_CHUNK = 5_000  # rows a transaction: other writers wait for some ten milliseconds at most
+_PAUSE = 3600.0  # seconds from one look to the next
+
+_next_look = 0.0
+
+
+def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) -> int:
+    """Deletes what was recorded longer ago than ``older_than``, in short transactions.
+
+    The time of recording counts, not the event's own: an event's id is then known for the whole time, and a
+    duplicate is recognised however old the events of an import are.
+
+    Args:
+        engine: the database.
+        older_than: the age.
+        limit: stop after about so many rows; None for all.
+
+    Returns:
+        How many rows of raw events and visitors were deleted.
+    """
+    cutoff = datetime.now(UTC) - older_than
+    deleted = 0
+    while limit is None or deleted < limit:
+        with engine.begin() as connection:
+            # Rows are recorded in the order of their ids, so the oldest are the first of the primary key.
+            oldest = connection.execute(select(events.c.id, events.c.recorded_at).order_by(events.c.id).limit(_CHUNK))
+            old = [row.id for row in oldest if row.recorded_at.replace(tzinfo=UTC) < cutoff]
+            if old:
+                connection.execute(delete(events).where(events.c.id <= old[-1]))
+        deleted += len(old)
+        if len(old) < _CHUNK:
+            break
+    with engine.begin() as connection:
+        gone = connection.execute(
+            delete(visitors).where(visitors.c.day < cutoff.date(), visitors.c.seen_on < cutoff.date())
+        )
+    return deleted + gone.rowcount
+
+
+def purge_now_and_then(engine: Engine) -> None:
+    """A part of :func:`purge` once an hour in each worker process, until nothing old is left."""
+    global _next_look  # noqa: PLW0603
+    if time.monotonic() < _next_look:
+        return
+    try:
+        deleted = purge(engine, get_settings().analytics_retention, limit=_CHUNK)
+    except DBAPIError as error:  # the events are stored: tidying up can wait, and must not fail their jobs
+        logs.event(logging.WARNING, "old analytics events not deleted", error=str(error.orig))
+        deleted = 0
+    if deleted < _CHUNK:
+        _next_look = time.monotonic() + _PAUSE
+    if deleted:
+        logs.event(logging.INFO, "old analytics events deleted", rows=deleted)
