@@ -90,6 +90,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             kind="qr-analytics",
             model=QRAnalyticsJob,
             processor="rqjobs.processors.analytics:record",
+            batch="rqjobs.processors.analytics:record_batch",
             timeout=timedelta(seconds=30),
         ),
         QueuePolicy(

@@ -44,7 +44,9 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
         if fresh:
             now = datetime.now(UTC)
             _insert(connection, events_table, _EVENT_COLUMNS, [_event_row(connection, event, now) for event in fresh])
-            _count(connection, tally(fresh) + _meet(connection, visits(fresh), now.date().isoformat()))
+            cells = tally(fresh)
+            cells.update(_meet(connection, visits(fresh), now.date().isoformat()))
+            _count(connection, cells)
     return {event.event_id for event in fresh}
 
 
