@@ -21,6 +21,7 @@ _COMMANDS = {
     "jobs": "rqjobs.cli.jobs:jobs",
     "failed": "rqjobs.cli.failed:failed",
     "demo": "rqjobs.cli.demo:demo",
+    "db": "rqjobs.cli.db:db",
 }
 """Every command, in the order of ``--help``, as ``module:attribute``."""
 

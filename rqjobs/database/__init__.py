@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from rqjobs.errors import InvalidSettings
 from rqjobs.settings import get_settings
 
 metadata = MetaData(
@@ -21,6 +23,8 @@ metadata = MetaData(
 )
 """All tables of rqjobs, each named ``rqjobs_...`` so that it never meets one of the app's."""
 
+_FORMS = "write sqlite:///FILE or postgresql://user:password@host/name"
+
 _lock = threading.Lock()
 _shared: tuple[int, str, Engine] | None = None
 
@@ -29,12 +33,20 @@ def open_engine(url: str) -> Engine:
     """A new engine for ``url``; ``postgresql://`` means the psycopg 3 driver.
 
     SQLite runs in WAL mode with short, immediate write transactions and waits up to 30 s for a lock.
+
+    Raises:
+        InvalidSettings: ``url`` is no database's, or its driver is not installed.
     """
-    parsed = make_url(url)
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() != "sqlite":
+            return create_engine(parsed, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError):
+        raise InvalidSettings([f"DATABASE_URL: {_FORMS}"]) from None
+    except ImportError as error:
+        raise InvalidSettings([f"DATABASE_URL: {error}; install it with: pip install 'rqjobs[postgres]'"]) from None
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": 30})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
@@ -40,20 +42,21 @@ def ensure_schema(engine: Engine) -> None:
     """
     if engine in _checked:
         return
-    try:
-        version = schema_version(engine)
-        if version != HEAD:
-            if engine.dialect.name != "sqlite" or (version is not None and version > HEAD):
-                raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
-            init_database(engine)
-    except OperationalError as error:
-        raise _unavailable(engine, error) from error
+    version = schema_version(engine)
+    if version != HEAD:
+        if engine.dialect.name != "sqlite":
+            raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
+        init_database(engine)
     _checked.add(engine)
 
 
 def schema_version(engine: Engine) -> str | None:
-    """The migration that the database is at; None where our tables have never been made."""
-    with engine.connect().execution_options(sqlite_read=True) as connection:
+    """The migration that the database is at; None where our tables have never been made.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with _plain_errors(engine), engine.connect().execution_options(sqlite_read=True) as connection:
         try:
             version = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608  # a constant
         except (OperationalError, ProgrammingError) as error:
@@ -76,16 +79,22 @@ def init_database(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", "rqjobs.database:migrations")
     config.set_main_option("path_separator", "os")
+    version = schema_version(engine)
+    if version is not None and version > HEAD:
+        raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
+    with _plain_errors(engine), engine.begin() as connection:
+        _take_turns(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _plain_errors(engine: Engine) -> Iterator[None]:
     try:
-        version = schema_version(engine)
-        if version is not None and version > HEAD:
-            raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
-        with engine.begin() as connection:
-            _take_turns(connection)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        yield
     except OperationalError as error:
-        raise _unavailable(engine, error) from error
+        reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+        raise DatabaseUnavailable(engine.url.render_as_string(), reason) from error
 
 
 def _take_turns(connection: Connection) -> None:
@@ -96,8 +105,3 @@ def _take_turns(connection: Connection) -> None:
 
 def _is_missing_table(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == "42P01" or "no such table" in str(error.orig)
-
-
-def _unavailable(engine: Engine, error: DBAPIError) -> DatabaseUnavailable:
-    reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
-    return DatabaseUnavailable(engine.url.render_as_string(), reason)

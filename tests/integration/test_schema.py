@@ -10,9 +10,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, inspect, text
 
+from rqjobs import cli
 from rqjobs.database import get_engine, metadata, open_engine
 from rqjobs.database.schema import HEAD, VERSION_TABLE, ensure_schema, init_database, load_tables, schema_version
-from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
+from rqjobs.errors import DatabaseUnavailable, InvalidSettings, SchemaMismatch
+from rqjobs.settings import use_settings
 
 
 def test_head_is_the_newest_script():
@@ -102,3 +104,27 @@ def test_processes_that_start_together_make_the_tables_once(database_url):
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(4)]
     assert [process.communicate()[1].decode() for process in processes] == [""] * 4
     assert schema_version(get_engine()) == HEAD
+
+
+def test_db_init_makes_the_tables_and_says_so(database_url, capsys):
+    for said in ("tables made (version ", "is up to date (version "):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["db", "init"])
+        assert ended.value.code == 0
+        assert said in capsys.readouterr().out
+    ensure_schema(get_engine())
+
+
+def test_db_init_without_a_database_is_one_plain_line(monkeypatch, capsys):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:hunter2@127.0.0.1:1/db")
+    use_settings(None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["db", "init"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the database at postgresql+psycopg://user:***@127.0.0.1:1/db")
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "nodb://x/y", "postgresql+nodriver://x/y"])
+def test_a_url_that_is_no_databases_names_the_setting(url):
+    with pytest.raises(InvalidSettings, match="DATABASE_URL: write sqlite:///FILE or postgresql://"):
+        open_engine(url)
