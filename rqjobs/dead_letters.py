@@ -12,10 +12,21 @@ from rq.job import Job
 from rq.utils import as_text
 
 from rqjobs.connection import get_connection
-from rqjobs.errors import JobNotFound
+from rqjobs.errors import InvalidJob, JobNotFound
 from rqjobs.history import latest_errors
-from rqjobs.layout import SERIALIZER, RegisteredJob, attempts_of, fetch_job, key, payload_of, run_script
+from rqjobs.layout import (
+    SERIALIZER,
+    RegisteredJob,
+    attempts_of,
+    encode_data,
+    fetch_job,
+    job_key,
+    key,
+    payload_of,
+    run_script,
+)
 from rqjobs.queues import base_queue, get_policy, lanes, policies
+from rqjobs.settings import get_settings
 
 _PAGE = 200
 
@@ -93,13 +104,37 @@ def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) ->
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
     """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
     client = connection or get_connection()
-    done = []
-    for jobs in _fetch(job_ids, client):
-        for job in jobs:
-            if client.zrem(key("failed", job.origin), job.id):
-                job.delete(remove_from_queue=False)
-                done.append(job.id)
+    ids = list(dict.fromkeys(job_ids))
+    done: list[str] = []
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        with client.pipeline(transaction=False) as pipeline:
+            for job_id in page:
+                pipeline.hget(job_key(job_id), "origin")
+            origins = pipeline.execute()
+        words = [word for pair in zip(page, origins, strict=True) if pair[1] is not None for word in pair]
+        done += [as_text(job_id) for job_id in run_script("purge", client, words)]
     return done
+
+
+def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
+    """Gives a dead job other fields, checked as at its enqueueing; it stays dead until it is requeued.
+
+    Raises:
+        InvalidJob: with every fault named; nothing was changed.
+        JobNotFound: no dead job of ours has this id.
+    """
+    client = connection or get_connection()
+    letter = dead_letter(job_id, connection=client)
+    if letter.payload is None:
+        raise JobNotFound(job_id)
+    policy = get_policy(letter.queue)
+    job = policy.model.parse(payload)
+    data = encode_data(policy.name, job.dump())
+    limit = get_settings().rqjobs_max_payload
+    if len(data) > limit:
+        raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
+    client.hset(job_key(job_id), mapping={"data": data, "description": job.label()})
 
 
 def _lanes(queue: str | None) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from base64 import b64encode
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -78,6 +78,17 @@ def latest_errors(jobs: Sequence[Job], connection: redis.Redis) -> list[str]:
         latest = Result.restore(job.id, answer[0][0].decode(), answer[0][1], connection) if answer else None
         errors.append(reason_of(latest.exc_string if latest else None))
     return errors
+
+
+def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:
+    """The one line that says what went wrong, of a raw entry in a results stream."""
+    packed = fields.get(b"exc_string")
+    if not packed:
+        return "unknown"
+    try:
+        return reason_of(zlib.decompress(b64decode(packed)).decode(errors="replace"))
+    except (ValueError, zlib.error):
+        return "unknown"
 
 
 def _record(result: Result) -> AttemptRecord:

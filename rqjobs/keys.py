@@ -18,3 +18,21 @@ def totals(queue: str) -> str:
 
 WAITERS = f"{PREFIX}:waiters"
 """A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""
+
+
+METRICS = f"{PREFIX}:metrics"
+"""A hash: counters and histogram buckets of all queues since they exist (rqjobs.metrics)."""
+
+
+def minute(number: int) -> str:
+    """A hash like METRICS, of one minute (Unix time // 60) only; kept for a little over an hour."""
+    return f"{PREFIX}:minute:{number}"
+
+
+REPAIRS = f"{PREFIX}:repairs"
+"""A sorted set: the ids of the last repairs of dead letters, by their start."""
+
+
+def repair(repair_id: str) -> str:
+    """A hash: one repair of a group of dead letters, as far as it is."""
+    return f"{PREFIX}:repair:{repair_id}"

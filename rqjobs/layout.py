@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -140,3 +141,14 @@ def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
 def encode_data(queue: str, payload: dict[str, Any]) -> bytes:
     """The ``data`` of a job's hash. RQ deflates it, and reads it plain as well: plain costs less."""
     return json.dumps([ENTRY, None, [queue, payload], {}], separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode_data(data: bytes) -> dict[str, Any] | None:
+    """The payload in the ``data`` of a job's hash; None for a plain RQ job and for what is not JSON."""
+    try:
+        if data[:1] == b"x":  # deflated, as RQ writes it
+            data = zlib.decompress(data)
+        function, _, args, _ = json.loads(data)
+        return args[1] if function == ENTRY and isinstance(args[1], dict) else None
+    except (ValueError, TypeError, LookupError, zlib.error):
+        return None

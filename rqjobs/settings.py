@@ -217,6 +217,9 @@ class Settings(BaseSettings):
     # Dashboard
     dashboard_username: str = "admin"
     dashboard_password: SecretStr | None = None
+    """Made and printed at each start when unset."""
+    dashboard_read_only: bool = False
+    """The dashboard shows everything and changes nothing."""
 
     queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
     """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""

@@ -20,6 +20,7 @@ _COMMANDS = {
     "resume": "rqjobs.cli.health:resume",
     "jobs": "rqjobs.cli.jobs:jobs",
     "failed": "rqjobs.cli.failed:failed",
+    "dashboard": "rqjobs.cli.dashboard:dashboard",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
 }

@@ -18,11 +18,15 @@ from rqjobs.connection import connect
 from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, run_script
 from rqjobs.logs import event
+from rqjobs.metrics import Outcome, Sample, record
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
 
 RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
+
+
+_OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
 
 class StockWorker(Worker):
@@ -95,6 +99,12 @@ class StockWorker(Worker):
             pipeline.hincrby(keys.totals(base_queue(job.origin)), what, 1)
             run_script("trim", pipeline, [registry, job.origin, keep, keys.WAITERS, time.time()])
             pipeline.execute()
+        sample = Sample(job.origin, _OUTCOMES[what], _took(job) or 0.0, _waited(job))
+        record([sample], self.connection)
+
+
+def _waited(job: Job) -> float | None:
+    return (job.started_at - job.enqueued_at).total_seconds() if job.started_at and job.enqueued_at else None
 
 
 def _took(job: Job) -> float | None:

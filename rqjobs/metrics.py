@@ -1,0 +1,153 @@
+"""Counters and histograms of what ran, in Redis: written a batch at a time, they outlive workers and add up over all.
+
+Each sample goes into two hashes of the same fields, the totals and the minute's. A field is ``queue/what``, where
+what is an outcome, ``t3`` (the fourth bucket of durations), ``w3`` (of waits), ``t+`` or ``w+`` (their sums in
+microseconds). Buckets are kept apart here and added up when they are read.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+from rqjobs import keys
+from rqjobs.layout import run_script
+from rqjobs.queues import base_queue
+
+Outcome = Literal["done", "retried", "dead"]
+OUTCOMES: tuple[Outcome, ...] = ("done", "retried", "dead")
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
+"""Upper bounds of the histograms' buckets in seconds; one more is for what took longer."""
+
+MINUTES = 60
+"""How many minutes the overview looks back."""
+
+_KEPT = (MINUTES + 5) * 60
+
+
+class Sample(NamedTuple):
+    """One run that ended."""
+
+    queue: str
+    """The queue, or a lane of it."""
+    outcome: Outcome
+    seconds: float
+    """How long it ran."""
+    waited: float | None
+    """Seconds from the moment at which it could have run to its start; None where that is not known."""
+
+
+@dataclass
+class Histogram:
+    """How often something took how long."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    """One count a bucket, not added up."""
+    sum: float = 0.0
+    """Seconds in all."""
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float | None:
+        """The seconds that ``share`` (0 to 1) of them stayed below, as near as buckets tell; None without any."""
+        wanted, seen = share * self.count, 0
+        for index, count in enumerate(self.counts):
+            if count and seen + count >= wanted:
+                low = BUCKETS[index - 1] if index else 0.0
+                high = BUCKETS[index] if index < len(BUCKETS) else low
+                return low + (high - low) * (wanted - seen) / count
+            seen += count
+        return None
+
+    def add(self, other: Histogram) -> None:
+        """Counts what ``other`` holds as well."""
+        self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+
+@dataclass
+class Figures:
+    """What ran on one queue, in a minute or since it exists."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=Histogram)
+    waits: Histogram = field(default_factory=Histogram)
+
+    def add(self, other: Figures) -> None:
+        """Counts what ``other`` holds as well."""
+        self.outcomes.update(other.outcomes)
+        self.durations.add(other.durations)
+        self.waits.add(other.waits)
+
+
+def record(samples: Sequence[Sample], connection: redis.Redis, *, now: float | None = None) -> None:
+    """Counts ``samples``, in one round trip however many they are. Engines call it once a batch."""
+    if not samples:
+        return
+    numbers: Counter[str] = Counter()
+    for sample in samples:
+        queue = base_queue(sample.queue)
+        numbers[f"{queue}/{sample.outcome}"] += 1
+        _observe(numbers, f"{queue}/t", sample.seconds)
+        if sample.waited is not None:
+            _observe(numbers, f"{queue}/w", sample.waited)
+    minute = int((time.time() if now is None else now) // 60)
+    words: list[Any] = [keys.METRICS, keys.minute(minute), _KEPT]
+    for name, number in numbers.items():
+        words += (name, number)
+    run_script("record", connection, words)
+
+
+def _observe(numbers: Counter[str], name: str, seconds: float) -> None:
+    seconds = max(0.0, seconds)  # clocks differ
+    numbers[f"{name}{bisect_left(BUCKETS, seconds)}"] += 1
+    numbers[f"{name}+"] += round(seconds * 1_000_000)
+
+
+def totals(connection: redis.Redis) -> dict[str, Figures]:
+    """What ran since the queues exist, by queue."""
+    answer: Any = connection.hgetall(keys.METRICS)
+    return _figures(answer.items())
+
+
+def last_hour(connection: redis.Redis, *, now: float | None = None) -> list[dict[str, Figures]]:
+    """What ran in each of the last 60 minutes, oldest first, the running minute last; by queue."""
+    newest = int((time.time() if now is None else now) // 60)
+    with connection.pipeline(transaction=False) as pipeline:
+        for minute in range(newest - MINUTES + 1, newest + 1):
+            pipeline.hgetall(keys.minute(minute))
+        return [_figures(answer.items()) for answer in pipeline.execute()]
+
+
+def together(figures: Iterable[Figures]) -> Figures:
+    """All of ``figures`` added up."""
+    whole = Figures()
+    for one in figures:
+        whole.add(one)
+    return whole
+
+
+def _figures(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, Figures]:
+    by_queue: dict[str, Figures] = {}
+    for name, value in fields:
+        queue, _, what = name.decode().rpartition("/")
+        figures = by_queue.setdefault(queue, Figures())
+        if what in OUTCOMES:
+            figures.outcomes[what] = int(value)
+            continue
+        histogram = figures.durations if what[0] == "t" else figures.waits
+        if what[1:] == "+":
+            histogram.sum = int(value) / 1_000_000
+        else:
+            histogram.counts[int(what[1:])] = int(value)
+    return by_queue

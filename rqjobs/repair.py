@@ -1,0 +1,206 @@
+"""Repairs of a whole group of dead letters: counted first, one canary ahead, then at a pace, seen while they go on."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast
+
+import redis
+from rq.utils import as_text
+
+from rqjobs import keys
+from rqjobs.connection import get_connection
+from rqjobs.dead_groups import members
+from rqjobs.dead_letters import purge, requeue
+from rqjobs.layout import job_key
+
+Mode = Literal["dry-run", "requeue", "purge"]
+State = Literal["counting", "canary", "running", "done", "stopped"]
+
+CANARY_SECONDS = 120.0
+"""How long a canary may take until the others are left alone."""
+
+_KEPT = 7 * 24 * 3600
+_STEP = 0.25  # seconds between two steps of a paced repair
+_SILENT = 30.0  # a repair that said nothing for so long has lost its process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What was asked for, and how far it is."""
+
+    id: str
+    cause: str
+    """The group's id."""
+    title: str
+    mode: Mode
+    canary: bool
+    """Whether one job goes first, and the others only if it is done."""
+    rate: float
+    """Jobs requeued a second."""
+    state: State = "counting"
+    total: int = 0
+    """Jobs of the group."""
+    done: int = 0
+    """Jobs requeued or purged so far."""
+    canary_id: str = ""
+    message: str = ""
+    started: float = 0.0
+    beat: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self.state in ("done", "stopped") or time.time() - self.beat > _SILENT
+
+
+def start(
+    cause: str, title: str, mode: Mode, *, canary: bool = True, rate: float = 20, connection: redis.Redis | None = None
+) -> Repair:
+    """Writes down a repair; :func:`run` makes it happen.
+
+    Args:
+        cause: the group's id.
+        title: what people see.
+        mode: ``dry-run`` only counts.
+        canary: requeue one job first, and the others only when it is done.
+        rate: jobs requeued a second, so that what was down is not knocked down again.
+        connection: another Redis than that of REDIS_URL.
+    """
+    client = connection or get_connection()
+    now = time.time()
+    repair = Repair(
+        id=secrets.token_hex(6), cause=cause, title=title[:300], mode=mode, canary=canary, rate=max(rate, 0.1),
+        started=now, beat=now,
+    )  # fmt: skip
+    _save(repair, client)
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.zadd(keys.REPAIRS, {repair.id: now})
+        pipeline.zremrangebyrank(keys.REPAIRS, 0, -21)
+        pipeline.expire(keys.REPAIRS, _KEPT)
+        pipeline.execute()
+    return repair
+
+
+def find(repair_id: str, connection: redis.Redis | None = None) -> Repair | None:
+    """The repair of this id, as far as it is."""
+    raw = cast("dict[bytes, bytes]", (connection or get_connection()).hgetall(keys.repair(repair_id)))
+    return _restore(raw) if raw else None
+
+
+def recent(connection: redis.Redis | None = None) -> list[Repair]:
+    """The last repairs, newest first."""
+    client = connection or get_connection()
+    ids = [as_text(repair_id) for repair_id in cast("list[bytes]", client.zrevrange(keys.REPAIRS, 0, 9))]
+    with client.pipeline(transaction=False) as pipeline:
+        for repair_id in ids:
+            pipeline.hgetall(keys.repair(repair_id))
+        return [_restore(raw) for raw in pipeline.execute() if raw]
+
+
+def stop(repair_id: str, connection: redis.Redis | None = None) -> None:
+    """Ends a repair after its present step; what it requeued stays requeued."""
+    client = connection or get_connection()
+    if client.exists(keys.repair(repair_id)):
+        client.hset(keys.repair(repair_id), "stop", "1")
+
+
+def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] = lambda _repair: None) -> Repair:
+    """Makes ``repair`` happen, from here to its end; ``seen`` is called at every step."""
+
+    def say(**changes: Any) -> None:
+        nonlocal repair
+        repair = replace(repair, beat=time.time(), **changes)
+        _save(repair, connection)
+        seen(repair)
+
+    def stopped() -> bool:
+        return bool(connection.hexists(keys.repair(repair.id), "stop"))
+
+    ids: list[str] = []
+    for page in members(repair.cause, connection):
+        ids += page
+        say(total=len(ids))
+        if stopped():
+            say(state="stopped", message="stopped by hand while counting; nothing was changed")
+            return repair
+    if repair.mode == "dry-run":
+        say(state="done", message=f"{len(ids):,} jobs would be requeued; nothing was changed")
+        return repair
+    if repair.mode == "purge":
+        for begin in range(0, len(ids), 200):
+            say(state="running", done=repair.done + len(purge(ids[begin : begin + 200], connection=connection)))
+        say(state="done", message=f"{repair.done:,} jobs were deleted")
+        return repair
+    if repair.canary and ids:
+        first = ids.pop(0)
+        say(state="canary", canary_id=first, done=len(requeue([first], connection=connection)))
+        fault = _watch(first, connection, say, stopped)
+        if fault:
+            say(state="stopped", message=f"{fault}; the others were left alone")
+            return repair
+    _pace(ids, connection, repair.rate, say, stopped, repair.done)
+    return repair
+
+
+def _watch(
+    job_id: str, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]
+) -> str | None:
+    """Waits for the canary; why the others must not follow, or None."""
+    deadline = time.monotonic() + CANARY_SECONDS
+    while time.monotonic() < deadline:
+        status = connection.hget(job_key(job_id), "status")
+        if status in (None, b"finished"):  # None: done, and no longer kept
+            return None
+        if status in (b"failed", b"stopped", b"canceled"):
+            return f"the canary {job_id} died again"
+        if stopped():
+            return "stopped by hand"
+        say(message="the canary runs; the others wait for it")
+        time.sleep(_STEP)
+    return f"the canary {job_id} was not done within {CANARY_SECONDS:.0f} s"
+
+
+def _pace(
+    ids: list[str],
+    connection: redis.Redis,
+    rate: float,
+    say: Callable[..., None],
+    stopped: Callable[[], bool],
+    done: int,
+) -> None:
+    began, sent = time.monotonic(), 0
+    say(state="running", message="")
+    while sent < len(ids):
+        if stopped():
+            say(state="stopped", message=f"stopped by hand; {done:,} jobs were requeued")
+            return
+        due = min(len(ids), int((time.monotonic() - began) * rate) + 1, sent + 1000)
+        if due > sent:
+            done += len(requeue(ids[sent:due], connection=connection))
+            sent = due
+            say(done=done)
+        if sent < len(ids):
+            time.sleep(min(_STEP, 1 / rate))
+    say(state="done", message=f"{done:,} jobs were requeued")
+
+
+def _save(repair: Repair, client: redis.Redis) -> None:
+    name = keys.repair(repair.id)
+    values = {field: int(value) if isinstance(value, bool) else value for field, value in asdict(repair).items()}
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.hset(name, mapping=values)
+        pipeline.expire(name, _KEPT)
+        pipeline.execute()
+
+
+def _restore(raw: dict[bytes, bytes]) -> Repair:
+    texts = {as_text(name): as_text(value) for name, value in raw.items()}
+    readers: dict[str, Callable[[str], Any]] = {
+        "canary": lambda text: text == "1", "rate": float, "total": int, "done": int, "started": float, "beat": float,
+    }  # fmt: skip
+    known = {field.name for field in fields(Repair)}
+    return Repair(**{name: readers.get(name, str)(text) for name, text in texts.items() if name in known})

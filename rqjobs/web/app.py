@@ -1,0 +1,112 @@
+"""The dashboard's Flask app: every page behind the login, every answer with the same strict headers."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+
+import redis
+from flask import Flask, Response, render_template, request
+from pydantic import SecretStr
+from werkzeug.exceptions import HTTPException
+
+from rqjobs.connection import redact
+from rqjobs.errors import RQJobsError
+from rqjobs.queues import import_registrations
+from rqjobs.secret import secret_key
+from rqjobs.settings import get_settings
+from rqjobs.web import auth, dead, jobs, overview, probes, rq, show
+
+_HEADERS = {
+    # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_NAV = (
+    ("overview.index", "Overview"),
+    ("dead.index", "Dead letters"),
+    ("webhooks.deliveries", "Webhooks"),
+    ("analytics.index", "Analytics"),
+    ("exports.index", "Exports"),
+    ("rq_dashboard.queues_overview", "RQ"),
+)
+
+
+def create_app(password: str | None = None) -> Flask:
+    """The dashboard as a WSGI app, to be served by anything; ``rqjobs dashboard`` serves it on loopback.
+
+    Args:
+        password: instead of DASHBOARD_PASSWORD. One of the two is needed.
+
+    Raises:
+        RQJobsError: there is no password.
+        InvalidSettings: with every fault of the settings.
+    """
+    settings = get_settings()
+    given = SecretStr(password) if password else settings.dashboard_password
+    if given is None or not given.get_secret_value():
+        raise RQJobsError("the dashboard needs a password: set DASHBOARD_PASSWORD")
+    import_registrations()
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=hmac.digest(secret_key().encode(), b"dashboard sessions", "sha256"),
+        SESSION_COOKIE_NAME="rqjobs_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",  # Strict would log out whoever follows a link from a chat or an alert
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
+        MAX_CONTENT_LENGTH=4 * 1024 * 1024,
+        MAX_FORM_MEMORY_SIZE=4 * 1024 * 1024,
+    )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    auth.protect(app, settings.dashboard_username, given)
+    for page in (overview, dead, jobs, probes):
+        app.register_blueprint(page.blueprint)
+    _mount_features(app)
+    rq.mount(app, redact(settings.redis_url.get_secret_value()))
+    show.register(app)
+    nav = [(endpoint, name) for endpoint, name in _NAV if endpoint in app.view_functions]
+    app.context_processor(lambda: {"read_only": settings.dashboard_read_only, "nav": nav})
+    app.after_request(_harden)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(RQJobsError, _own_error)
+    app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
+    app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
+    return app
+
+
+def _mount_features(app: Flask) -> None:
+    """The pages of single kinds of job."""
+
+
+def _harden(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    if request.endpoint not in ("static", "rq_dashboard.static"):
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _page(code: int, title: str, message: str) -> tuple[str, int]:
+    return render_template("error.html", title=title, message=message), code
+
+
+def _http_error(error: HTTPException) -> tuple[str, int] | HTTPException:
+    if error.code is None or error.code < 400:  # noqa: PLR2004  # a redirect
+        return error
+    return _page(error.code, error.name, error.description or "")
+
+
+def _own_error(error: RQJobsError) -> tuple[str, int]:
+    return _page(404 if isinstance(error, LookupError) else 422, "That did not work", str(error))
+
+
+def _redis_gone(_error: Exception) -> tuple[str, int]:
+    return _page(503, "Redis does not answer", "The numbers are back as soon as Redis is; nothing here was changed.")

@@ -1,0 +1,152 @@
+"""Who may see and change: one login, checked before every request; a token in every change."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections import deque
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Flask, abort, current_app, g, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+from pydantic import SecretStr
+
+from rqjobs.settings import get_settings
+
+blueprint = Blueprint("auth", __name__)
+
+_PUBLIC = ("auth.login", "static")
+_PROBES = ("probes.metrics", "probes.health", "probes.ready")
+"""What machines ask: they may say user name and password with each request instead (HTTP Basic)."""
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_TRIES, _WINDOW = 10, 60.0
+"""So many wrong passwords in so many seconds, then nobody is let in for a while."""
+
+
+def protect(app: Flask, username: str, password: SecretStr) -> None:
+    """Puts the login before every route of ``app``, known and unknown, whatever is mounted later."""
+    app.extensions["rqjobs_login"] = _Login(username, password)
+    app.register_blueprint(blueprint)
+    app.before_request(_guard)
+    app.context_processor(lambda: {"csrf": _hidden_token, "csrf_token": _token, "signed_in": getattr(g, "signed_in", False)})
+
+
+class _Login:
+    def __init__(self, username: str, password: SecretStr) -> None:
+        self._wanted = (username.encode(), password.get_secret_value().encode())
+        self.mark = sha256(b"\0".join(self._wanted)).hexdigest()[:32]
+        """In each session: another password ends them all."""
+        self._wrong: deque[float] = deque(maxlen=_TRIES)
+
+    @property
+    def closed(self) -> bool:
+        """Whether too many wrong passwords came lately."""
+        return len(self._wrong) == _TRIES and time.monotonic() - self._wrong[0] < _WINDOW
+
+    def check(self, username: str | None, password: str | None) -> bool:
+        """Whether both are right; takes as long whichever is wrong."""
+        if self.closed:
+            return False
+        given = ((username or "").encode(), (password or "").encode())
+        right = all([hmac.compare_digest(ours, theirs) for ours, theirs in zip(self._wanted, given, strict=True)])
+        if not right:
+            self._wrong.append(time.monotonic())
+        return right
+
+
+def _login_of(app: Flask) -> _Login:
+    login: _Login = app.extensions["rqjobs_login"]
+    return login
+
+
+def _guard() -> ResponseReturnValue | None:
+    login = _login_of(current_app)
+    session.permanent = True
+    g.signed_in = hmac.compare_digest(str(session.get("login", "")), login.mark)
+    if not g.signed_in and request.endpoint not in _PUBLIC and not _by_machine(login):
+        return _refuse()
+    if request.method not in _SAFE:
+        _check_change()
+    return None
+
+
+def _by_machine(login: _Login) -> bool:
+    if request.endpoint not in _PROBES or request.method not in _SAFE:
+        return False
+    given = request.authorization
+    return given is not None and given.type == "basic" and login.check(given.username, given.password)
+
+
+def _refuse() -> ResponseReturnValue:
+    if request.endpoint in _PROBES:
+        return "sign in\n", 401, {"WWW-Authenticate": 'Basic realm="rqjobs"', "Content-Type": "text/plain"}
+    wants_page = request.method in _SAFE and request.accept_mimetypes.accept_html and "X-Live" not in request.headers
+    if not wants_page:
+        abort(401, "Sign in first.")
+    target = request.full_path.rstrip("?") if request.path != "/" else None
+    return redirect(url_for("auth.login", next=target))
+
+
+def _check_change() -> None:
+    """A change needs the session's token, and comes from a page of ours."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        abort(403, "This request came from a page of another site.")
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        abort(403, "This request came from a page of another site.")
+    given = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token", "")
+    if not hmac.compare_digest(given.encode(), str(session.get("token", "-")).encode()):
+        abort(403, "This page was open for too long. Go back, reload it, and try again.")
+    if get_settings().dashboard_read_only and request.endpoint not in ("auth.login", "auth.logout"):
+        abort(403, "This dashboard is read-only (DASHBOARD_READ_ONLY).")
+
+
+def _token() -> str:
+    if "token" not in session:
+        session["token"] = secrets.token_urlsafe(24)
+    return str(session["token"])
+
+
+def _hidden_token() -> Markup:
+    return Markup('<input type="hidden" name="csrf_token" value="{}">').format(_token())
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def login() -> ResponseReturnValue:
+    """The one page that is open to all."""
+    target = _local(request.values.get("next"))
+    if g.signed_in:
+        return redirect(target)
+    context: dict[str, Any] = {"next": request.values.get("next") or "", "error": None}
+    if request.method == "GET":
+        return render_template("login.html", **context)
+    guard = _login_of(current_app)
+    if guard.closed:
+        context["error"] = "Too many wrong passwords. Wait a minute."
+        return render_template("login.html", **context), 429
+    if not guard.check(request.form.get("username"), request.form.get("password")):
+        context["error"] = "User name or password is wrong."
+        return render_template("login.html", **context), 401
+    session.clear()
+    session["login"] = guard.mark
+    _token()
+    return redirect(target)
+
+
+@blueprint.post("/logout")
+def logout() -> ResponseReturnValue:
+    """Ends this session."""
+    session.clear()
+    return redirect(url_for("auth.login"))
+
+
+def _local(target: str | None) -> str:
+    """``target`` if it is a path of this app, else the overview."""
+    home = url_for("overview.index")
+    if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or not target.isprintable():
+        return home
+    return request.script_root + target

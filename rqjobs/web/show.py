@@ -1,0 +1,84 @@
+"""How pages show values: filters for the templates."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from markupsafe import Markup
+
+
+def register(app: Flask) -> None:
+    """Makes the filters known to the templates of ``app``."""
+    app.jinja_env.filters.update(number=number, ago=ago, span=span, pretty=pretty, seconds=seconds, clock=clock)
+
+
+def number(value: float | None) -> str:
+    """``1,234,567``; a dash for nothing."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def _two_units(value: float) -> str:
+    """``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
+    left, words = round(value), []
+    for unit, size in _UNITS:
+        if left >= size or (unit == "s" and not words):
+            words.append(f"{left // size}{unit}")
+            left %= size
+        elif words:
+            break
+    return " ".join(words[:2])
+
+
+def seconds(value: float | timedelta | None) -> str:
+    """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``."""
+    if value is None:
+        return "–"
+    value = value.total_seconds() if isinstance(value, timedelta) else value
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 60 else _two_units(value)  # noqa: PLR2004
+
+
+def span(value: timedelta | None) -> str:
+    """A long time: ``3m``; a dash for nothing."""
+    if value is None:
+        return "–"
+    return "<1s" if value < timedelta(seconds=1) else _two_units(value.total_seconds())
+
+
+def ago(value: datetime | float | None) -> Markup | str:
+    """``3m 5s ago`` or ``in 2h``, with the exact moment as a tooltip."""
+    moment = _moment(value)
+    if moment is None:
+        return "–"
+    distance = (datetime.now(UTC) - moment).total_seconds()
+    if abs(distance) < 1:
+        text = "now"
+    else:
+        text = f"{_two_units(distance)} ago" if distance > 0 else f"in {_two_units(-distance)}"
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(moment.isoformat(timespec="seconds"), text)
+
+
+def clock(value: datetime | float | None) -> str:
+    """The moment in UTC, to the millisecond."""
+    moment = _moment(value)
+    return "–" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def pretty(value: Any) -> str:
+    """JSON with indents, as people read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _moment(value: datetime | float | None) -> datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(value, UTC)
