@@ -142,13 +142,11 @@ def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] 
         if fault:
             say(state="stopped", message=f"{fault}; the others were left alone")
             return repair
-    _pace(ids, connection, repair.rate, say, stopped, repair.done)
+    _pace(ids, repair, connection, say, stopped)
     return repair
 
 
-def _watch(
-    job_id: str, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]
-) -> str | None:
+def _watch(job_id: str, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]) -> str | None:
     """Waits for the canary; why the others must not follow, or None."""
     deadline = time.monotonic() + CANARY_SECONDS
     while time.monotonic() < deadline:
@@ -165,32 +163,29 @@ def _watch(
 
 
 def _pace(
-    ids: list[str],
-    connection: redis.Redis,
-    rate: float,
-    say: Callable[..., None],
-    stopped: Callable[[], bool],
-    done: int,
+    ids: list[str], repair: Repair, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]
 ) -> None:
-    began, sent = time.monotonic(), 0
+    began, sent, done = time.monotonic(), 0, repair.done
     say(state="running", message="")
     while sent < len(ids):
         if stopped():
             say(state="stopped", message=f"stopped by hand; {done:,} jobs were requeued")
             return
-        due = min(len(ids), int((time.monotonic() - began) * rate) + 1, sent + 1000)
+        due = min(len(ids), int((time.monotonic() - began) * repair.rate) + 1, sent + 1000)
         if due > sent:
             done += len(requeue(ids[sent:due], connection=connection))
             sent = due
             say(done=done)
         if sent < len(ids):
-            time.sleep(min(_STEP, 1 / rate))
+            time.sleep(min(_STEP, 1 / repair.rate))
     say(state="done", message=f"{done:,} jobs were requeued")
 
 
 def _save(repair: Repair, client: redis.Redis) -> None:
     name = keys.repair(repair.id)
-    values = {field: int(value) if isinstance(value, bool) else value for field, value in asdict(repair).items()}
+    values: dict[Any, Any] = {
+        field: int(value) if isinstance(value, bool) else value for field, value in asdict(repair).items()
+    }
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hset(name, mapping=values)
         pipeline.expire(name, _KEPT)

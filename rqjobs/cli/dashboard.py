@@ -31,7 +31,9 @@ def dashboard(*, host: str, port: int) -> None:
     server, password = open_dashboard(host, port)
     click.echo(f"dashboard: http://{_shown(host)}:{server.server_port}/")
     if password:
-        click.echo(f"user name {get_settings().dashboard_username}, password {password} (set DASHBOARD_PASSWORD to keep one)")
+        click.echo(
+            f"user name {get_settings().dashboard_username}, password {password} (set DASHBOARD_PASSWORD to keep one)"
+        )
     if host not in _LOOPBACK:
         click.echo("reachable from other machines: put a proxy with https before it", err=True)
     try:

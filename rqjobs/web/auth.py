@@ -32,7 +32,9 @@ def protect(app: Flask, username: str, password: SecretStr) -> None:
     app.extensions["rqjobs_login"] = _Login(username, password)
     app.register_blueprint(blueprint)
     app.before_request(_guard)
-    app.context_processor(lambda: {"csrf": _hidden_token, "csrf_token": _token, "signed_in": getattr(g, "signed_in", False)})
+    app.context_processor(
+        lambda: {"csrf": _hidden_token, "csrf_token": _token, "signed_in": getattr(g, "signed_in", False)}
+    )
 
 
 class _Login:
@@ -52,7 +54,8 @@ class _Login:
         if self.closed:
             return False
         given = ((username or "").encode(), (password or "").encode())
-        right = all([hmac.compare_digest(ours, theirs) for ours, theirs in zip(self._wanted, given, strict=True)])
+        name, word = (hmac.compare_digest(*pair) for pair in zip(self._wanted, given, strict=True))
+        right = name and word  # both were compared
         if not right:
             self._wrong.append(time.monotonic())
         return right

@@ -58,7 +58,9 @@ def _bars(values: Sequence[float], floor: Sequence[float], top: float) -> str:
             # Even a single one among thousands is to be seen.
             height = max(value / top * HEIGHT, 1.0)
             bottom = HEIGHT - below / top * HEIGHT
-            words.append(f"M{index * step + step * 0.12:.1f} {bottom:.1f}v{-height:.1f}h{step * 0.76:.1f}v{height:.1f}z")
+            words.append(
+                f"M{index * step + step * 0.12:.1f} {bottom:.1f}v{-height:.1f}h{step * 0.76:.1f}v{height:.1f}z"
+            )
     return "".join(words)
 
 

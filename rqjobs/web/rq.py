@@ -120,7 +120,7 @@ def _iso(moment: Any) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _list_jobs(
+def _list_jobs(  # noqa: PLR0917  # Flask passes them by name
     instance_number: int, queue_name: str, registry_name: str, per_page: str, order: str, page: str
 ) -> Response:
     size = min(max(_number(per_page), 1), _MOST_A_PAGE)
@@ -191,13 +191,13 @@ def _ids(queue: str, registry: str, start: int, size: int, *, newest: bool) -> t
     name = key(REGISTRIES[registry], queue)
     found: list[bytes]
     if registry == "queued":
-        total = cast("int", client.llen(name))
+        total = client.llen(name)
         end = total - start if newest else min(total, start + size)
         begin = max(0, end - size) if newest else start
         found = cast("list[bytes]", client.lrange(name, begin, end - 1)) if end > begin else []
         found = found[::-1] if newest else found
     else:
-        total = cast("int", client.zcard(name))
+        total = client.zcard(name)
         found = cast("list[bytes]", client.zrange(name, start, start + size - 1, desc=newest))
     # An entry of the started registry is "job:execution".
     return total, [as_text(entry).partition(":")[0] for entry in found]
@@ -279,7 +279,7 @@ def _empty_queue(queue_name: str, registry_name: str) -> Response:
 
 
 def _compact_queue(queue_name: str) -> Response:
-    """Takes ids out whose jobs are gone. RQ's own empties the whole queue first, and would lose it if it were killed."""
+    """Takes ids out whose jobs are gone. RQ's own empties the queue first, and would lose it if it were killed."""
     client = get_connection()
     name = key("queue", queue_name)
 
@@ -295,7 +295,7 @@ def _compact_queue(queue_name: str) -> Response:
                 pipeline.execute()
             start += len(ids) - len(gone)
 
-    _do(cast("int", client.llen(name)), compact)
+    _do(client.llen(name), compact)
     return jsonify(status="OK")
 
 

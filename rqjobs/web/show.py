@@ -9,6 +9,9 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup
 
+NOTHING = "\u2013"
+"""What stands where there is no value: a dash."""
+
 
 def register(app: Flask) -> None:
     """Makes the filters known to the templates of ``app``."""
@@ -17,7 +20,7 @@ def register(app: Flask) -> None:
 
 def number(value: float | None) -> str:
     """``1,234,567``; a dash for nothing."""
-    return "–" if value is None else f"{value:,.0f}"
+    return NOTHING if value is None else f"{value:,.0f}"
 
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -25,7 +28,8 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 def _two_units(value: float) -> str:
     """``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
-    left, words = round(value), []
+    words: list[str] = []
+    left = round(value)
     for unit, size in _UNITS:
         if left >= size or (unit == "s" and not words):
             words.append(f"{left // size}{unit}")
@@ -38,7 +42,7 @@ def _two_units(value: float) -> str:
 def seconds(value: float | timedelta | None) -> str:
     """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``."""
     if value is None:
-        return "–"
+        return NOTHING
     value = value.total_seconds() if isinstance(value, timedelta) else value
     if value < 1:
         return f"{value * 1000:.0f} ms"
@@ -48,7 +52,7 @@ def seconds(value: float | timedelta | None) -> str:
 def span(value: timedelta | None) -> str:
     """A long time: ``3m``; a dash for nothing."""
     if value is None:
-        return "–"
+        return NOTHING
     return "<1s" if value < timedelta(seconds=1) else _two_units(value.total_seconds())
 
 
@@ -56,7 +60,7 @@ def ago(value: datetime | float | None) -> Markup | str:
     """``3m 5s ago`` or ``in 2h``, with the exact moment as a tooltip."""
     moment = _moment(value)
     if moment is None:
-        return "–"
+        return NOTHING
     distance = (datetime.now(UTC) - moment).total_seconds()
     if abs(distance) < 1:
         text = "now"
@@ -68,7 +72,7 @@ def ago(value: datetime | float | None) -> Markup | str:
 def clock(value: datetime | float | None) -> str:
     """The moment in UTC, to the millisecond."""
     moment = _moment(value)
-    return "–" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return NOTHING if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def pretty(value: Any) -> str:
