@@ -37,7 +37,7 @@ chaos: $(STAMP)  ## workers killed at random, Redis restarted: the long form
 
 lock:  ## writes requirements.lock anew (needs uv: pip install uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --group dev --extra embedded --extra postgres \
-		--extra django --extra fastapi --extra css --extra excel --extra fast --extra otel \
+		--extra django --extra fastapi --extra css --extra fast --extra otel \
 		--no-emit-package rqjobs --no-header --output-file requirements.lock
 
 clean:  ## removes what make made

@@ -25,4 +25,10 @@ def open_writer(export_type: str, partial: PartialFile, heading: Heading) -> Wri
     partial.start_over()
     if export_type == "json":
         return JsonWriter(partial.file, heading)
-    raise NotImplementedError(export_type)
+    if export_type == "excel":
+        from rqjobs.processors.export.excel import ExcelWriter
+
+        return ExcelWriter(partial.file, heading, workspace=partial.path.parent)
+    from rqjobs.processors.export.pdf import PdfWriter
+
+    return PdfWriter(partial.file, heading, fonts=settings.export_fonts)

@@ -39,8 +39,8 @@ def columns_of(batch: Batch, table: Table) -> list[Sequence[Any]]:
 
 
 def _converter(kind: type, table: Table) -> Callable[[Any], Any] | None:
-    if issubclass(kind, Enum):  # its value may be a text or a number as well
-        return _enum
+    if issubclass(kind, Enum):  # it may be a text or a number as well
+        return table.get(Enum, _enum)
     for base in kind.__mro__:
         if base in table:
             return table[base]

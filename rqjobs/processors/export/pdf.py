@@ -1,0 +1,241 @@
+"""PDF: a table over as many pages as it takes, drawn row by row with wrapped cells and a repeated header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rqjobs.processors.export.pdf_document import StreamedDocument
+from rqjobs.processors.export.pdf_fonts import Fonts
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, columns_of, iso_datetime
+from rqjobs.processors.export.writing import Heading, Writer
+
+_WIDTH, _HEIGHT = 842.0, 595.0  # A4, landscape, in points
+_MARGIN = 28.0
+_FOOT = 22.0
+_PAD = 3.0
+_SAMPLE = 200
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_TYPES = {
+    **SCALARS,
+    **NESTED,
+    bool: lambda value: "true" if value else "false",
+    int: str,
+    float: repr,
+    **{kind: convert for kind, convert in SCALARS.items() if convert is not None and kind is not bool},
+}
+
+
+def _cell_text(text: str) -> str:
+    if text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
+    return _CONTROL.sub("\ufffd", text)
+
+
+class PdfWriter(Writer):
+    """Landscape A4. A row that does not fit on the page moves to the next; one taller than a page is continued.
+
+    Args:
+        file: where to, empty.
+        heading: columns, title, filters.
+        fonts: TrueType files to use before the installed ones.
+    """
+
+    def __init__(self, file: BinaryIO, heading: Heading, *, fonts: Sequence[Path] = ()) -> None:
+        self._heading = heading
+        self._document = StreamedDocument(file, _WIDTH, _HEIGHT)
+        self._fonts = Fonts(self._document, fonts)
+        self._size = 7.0 if len(heading.columns) <= 12 else 6.0  # noqa: PLR2004  # beyond it cells get narrow
+        self._leading = self._size * 1.25
+        self._widths: list[float] = []
+        self._right: list[bool] = []
+        self._operators: list[str] = []
+        self._y = 0.0
+        self._rows = 0
+
+    def write(self, batch: Batch) -> None:
+        """Appends the rows of ``batch``."""
+        columns = columns_of(batch, _TYPES)
+        texts = [[_cell_text(value) if value is not None else "" for value in column] for column in columns]
+        if not self._widths:
+            self._lay_out(texts, batch)
+        for row in zip(*texts, strict=True):
+            self._row([self._wrap(text, width) for text, width in zip(row, self._widths, strict=True)])
+
+    def close(self) -> None:
+        """Ends the last page and writes what is known only now: how many pages and rows there are."""
+        if not self._widths:
+            self._lay_out([[] for _ in self._heading.columns], [])
+        self._note_missing()
+        self._end_page()
+        pages, rows = str(self._document.page_count), f"{self._rows:,} row{'s' if self._rows != 1 else ''}"
+        total = [
+            "0.35 g",
+            self._text(_WIDTH - _MARGIN - 26, _MARGIN - 4, pages, 7),
+            self._text(_MARGIN, _MARGIN - 4, f"{self._heading.title}, {rows}, {self._stamp()}", 7),
+        ]
+        self._document.setTitle(self._heading.title)
+        self._document.setSubject(self._heading.filters or "all rows")
+        self._document.setAuthor("rqjobs")
+        self._document.setCreator("rqjobs")
+        self._document.finish("\n".join(total))
+
+    # --- layout ------------------------------------------------------------------------------------------------------
+
+    def _lay_out(self, texts: Sequence[Sequence[str]], batch: Batch) -> None:
+        """The columns' widths, from the header and the first rows: what they need, or a fair share of the page."""
+        available = _WIDTH - 2 * _MARGIN
+        needed = []
+        for name, column in zip(self._heading.columns, texts, strict=True):
+            lines = [name, *(line for text in column[:_SAMPLE] for line in text[:300].split("\n"))]
+            needed.append(max(self._measure(line) for line in lines) * 1.02 + 2 * _PAD)
+        widths = list(needed)
+        rest, open_columns = available, sorted(range(len(needed)), key=needed.__getitem__)
+        while open_columns:
+            share = rest / len(open_columns)
+            column_index = open_columns.pop(0)
+            widths[column_index] = min(needed[column_index], share)
+            rest -= widths[column_index]
+        if rest > 0:
+            widths = [width * available / sum(widths) for width in widths]
+        self._widths = widths
+        columns = list(zip(*batch[:_SAMPLE], strict=True)) or [()] * len(widths)
+        self._right = [_is_numeric(column) for column in columns]
+        self._begin_page()
+
+    def _measure(self, text: str) -> float:
+        return self._fonts.width(text) * self._size / 1000
+
+    def _wrap(self, text: str, width: float) -> list[str]:
+        """``text`` in lines that fit: at blanks where there are some, else anywhere."""
+        room = (width - 2 * _PAD) * 1000 / self._size
+        if "\n" not in text and self._fonts.width(text) <= room:
+            return [text] if text else []
+        lines: list[str] = []
+        for paragraph in text.split("\n"):
+            lines += self._wrap_paragraph(paragraph, room)
+        return lines
+
+    def _wrap_paragraph(self, text: str, room: float) -> list[str]:
+        widths = self._fonts.widths
+        lines = []
+        start, used, blank = 0, 0.0, -1
+        for index, char in enumerate(text):
+            used += widths[char]
+            if char == " ":
+                blank = index
+            elif used > room and index > start:
+                cut = blank + 1 if blank >= start else index
+                lines.append(text[start:cut].rstrip(" "))
+                start, blank = cut, -1
+                used = self._fonts.width(text[start : index + 1])
+        lines.append(text[start:])
+        return lines
+
+    # --- drawing -----------------------------------------------------------------------------------------------------
+
+    def _row(self, cells: list[list[str]]) -> None:
+        count = max(map(len, cells), default=1) or 1
+        lowest = _MARGIN + _FOOT
+        height = count * self._leading + 2 * _PAD
+        if self._y - height < lowest and height <= self._top() - lowest:
+            self._next_page()
+        done = 0
+        while done < count:
+            space = int((self._y - lowest - 2 * _PAD) // self._leading)
+            if space < 1:
+                self._next_page()
+                continue
+            self._lines([lines[done : done + space] for lines in cells], min(space, count - done))
+            done += space
+        self._rows += 1
+
+    def _lines(self, cells: Sequence[Sequence[str]], count: int) -> None:
+        """One row, or the part of one that fits on this page."""
+        height = count * self._leading + 2 * _PAD
+        operators = self._operators
+        total = sum(self._widths)
+        if self._rows % 2:
+            operators.append(f"0.955 g {_MARGIN:g} {self._y - height:.2f} {total:.2f} {height:.2f} re f 0 g")
+        operators.append("BT")
+        x = _MARGIN
+        show, size = self._fonts.show, self._size
+        for lines, width, right in zip(cells, self._widths, self._right, strict=True):
+            y = self._y - _PAD - size
+            for line in lines:
+                if line:
+                    left = x + width - _PAD - self._measure(line) if right else x + _PAD
+                    operators.append(f"1 0 0 1 {left:.2f} {y:.2f} Tm {show(line, size)}")
+                y -= self._leading
+            x += width
+        operators.append("ET")
+        self._y -= height
+
+    def _top(self) -> float:
+        """Where rows begin on a page that is not the first."""
+        return _HEIGHT - _MARGIN - (self._header_lines() * self._leading + 2 * _PAD)
+
+    def _header_lines(self) -> int:
+        return max(
+            len(self._wrap(_cell_text(name), width))
+            for name, width in zip(self._heading.columns, self._widths, strict=True)
+        )
+
+    def _begin_page(self) -> None:
+        self._operators = ["0 g"]
+        self._y = _HEIGHT - _MARGIN
+        if self._document.page_count == 0:
+            self._operators.append(self._text(_MARGIN, self._y - 14, self._heading.title, 16))
+            self._y -= 20
+            filters = _cell_text(self._heading.filters or "all rows")
+            for line in self._wrap(filters, (_WIDTH - 2 * _MARGIN) * self._size / 8)[:3]:
+                self._operators.append("0.35 g " + self._text(_MARGIN, self._y - 9, line, 8) + " 0 g")
+                self._y -= 11
+            self._y -= 6
+        height = self._header_lines() * self._leading + 2 * _PAD
+        total = sum(self._widths)
+        self._operators.append(f"0.122 0.227 0.373 rg {_MARGIN:g} {self._y - height:.2f} {total:.2f} {height:.2f} re f")
+        self._operators.append("1 g 1 G 2 Tr 0.2 w")  # filled and outlined: bold without a second font
+        rows, self._rows = self._rows, 0
+        names = [
+            self._wrap(_cell_text(name), width) for name, width in zip(self._heading.columns, self._widths, strict=True)
+        ]
+        self._lines(names, self._header_lines())
+        self._rows = rows
+        self._operators.append("0 Tr 0 g 0 G")
+
+    def _end_page(self) -> None:
+        number = f"Page {self._document.page_count + 1} of "
+        x = _WIDTH - _MARGIN - 26 - self._fonts.width(number) * 7 / 1000
+        self._operators.append("0.35 g " + self._text(x, _MARGIN - 4, number, 7) + " /Total Do")
+        self._document.add_streamed_page("\n".join(self._operators))
+
+    def _next_page(self) -> None:
+        self._end_page()
+        self._begin_page()
+
+    def _text(self, x: float, y: float, text: str, size: float) -> str:
+        return f"BT 1 0 0 1 {x:.2f} {y:.2f} Tm {self._fonts.show(_cell_text(text), size)} ET"
+
+    def _stamp(self) -> str:
+        return f"{iso_datetime(self._heading.created_at)[:16].replace('T', ' ')} UTC"
+
+    def _note_missing(self) -> None:
+        """A missing glyph is no error to a PDF reader: so it is said."""
+        if not self._fonts.missing:
+            return
+        if self._y < _MARGIN + _FOOT + 20:
+            self._next_page()
+        codes = ", ".join(f"U+{ord(char):04X}" for char in sorted(self._fonts.missing)[:12])
+        note = f"Some characters are shown as \ufffd because no installed font has them: {codes}"
+        self._operators.append("0.35 g " + self._text(_MARGIN, self._y - 14, note, 7) + " 0 g")
+
+
+def _is_numeric(column: Sequence[Any]) -> bool:
+    kinds = {type(value) for value in column if value is not None}
+    return bool(kinds) and kinds <= {int, float, Decimal}

@@ -1,0 +1,73 @@
+"""Right-to-left text in the order in which it is drawn. A short form of Unicode's bidirectional algorithm (UAX 9)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+try:
+    import arabic_reshaper
+except ImportError:  # the extra `fonts`
+    arabic_reshaper = None
+
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_MIRRORED = str.maketrans("()[]{}<>\u00ab\u00bb", ")(][}{><\u00bb\u00ab")
+
+
+def visual(line: str) -> str:
+    """``line`` as it is drawn from left to right: letters joined, right-to-left runs turned round.
+
+    The line's first strong letter gives its direction. Without levels of embedding, which names and notes do not use.
+    """
+    if not _RIGHT_TO_LEFT.search(line):
+        return line
+    if arabic_reshaper is not None:
+        line = arabic_reshaper.reshape(line)
+    base = next((_strong(char) for char in line if _strong(char)), "L")
+    runs = _runs(line, base)
+    drawn = [_turn(run) if direction == "R" else run for direction, run in runs]
+    return "".join(reversed(drawn) if base == "R" else drawn)
+
+
+def _strong(char: str) -> str:
+    kind = unicodedata.bidirectional(char)
+    return {"L": "L", "R": "R", "AL": "R"}.get(kind, "")
+
+
+def _runs(line: str, base: str) -> list[tuple[str, str]]:
+    """Runs of one direction. Neutral characters join their neighbours where both sides agree, else the base."""
+    kinds = [_strong(char) or ("N" if unicodedata.bidirectional(char) in ("EN", "AN") else "") for char in line]
+    directions: list[str] = []
+    for index, kind in enumerate(kinds):
+        before = directions[-1] if directions else base
+        if kind in ("L", "R"):
+            directions.append(kind)
+        elif kind == "N":
+            directions.append("L" if before == "L" else "R")
+        else:
+            after = next((k if k != "N" else before for k in kinds[index:] if k), base)
+            directions.append(before if before == after else base)
+    runs: list[tuple[str, str]] = []
+    for char, direction in zip(line, directions, strict=True):
+        if runs and runs[-1][0] == direction:
+            runs[-1] = (direction, runs[-1][1] + char)
+        else:
+            runs.append((direction, char))
+    return runs
+
+
+_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+
+
+def _turn(run: str) -> str:
+    """Reversed, but numbers are read from left to right in every script; combining marks stay on their letter."""
+    clusters: list[str] = []
+    position = 0
+    while position < len(run):
+        number = _NUMBER.match(run, position)
+        end = number.end() if number else position + 1
+        while not number and end < len(run) and unicodedata.combining(run[end]):
+            end += 1
+        clusters.append(run[position:end] if number else run[position:end].translate(_MIRRORED))
+        position = end
+    return "".join(reversed(clusters))

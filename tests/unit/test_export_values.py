@@ -1,0 +1,139 @@
+"""Values as text, and what a spreadsheet would run."""
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqjobs.processors.export import text as text_formats
+from rqjobs.processors.export.right_to_left import visual
+from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
+from rqjobs.processors.export.values import guard, guard_inner, iso_datetime, iso_duration
+from rqjobs.processors.export.writing import Heading
+
+HEADING = Heading(columns=("a", "b"), title="t", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["=1+1", "+1+1", "-1+1|cmd", "@SUM(A1)", "\t=1", "\r=1", "\n1", "  =1", "\u00a0=1", "\u3000@x", "\ufeff=1",
+     "\uff1d1", "\uff0bA1", "\uff0d\uff0d", "\uff20x", "\x00=1", "\u200b=1", "+49 151 2345", "=", "-"],
+)  # fmt: skip
+def test_what_a_spreadsheet_would_run_is_defused(hostile):
+    assert guard(hostile) == f"'{hostile}"
+    rows = written(CsvWriter, [(hostile, "x")])
+    assert rows.startswith(b"\xef\xbb\xbfa,b\r\n")
+    assert next(csv.reader(io.StringIO(rows.decode("utf-8-sig"), newline=""))) == ["a", "b"]
+    assert list(csv.reader(io.StringIO(rows.decode("utf-8-sig"), newline="")))[1][0] == guard_inner(f"'{hostile}")
+
+
+@pytest.mark.parametrize("harmless", ["", "a=b", "-5", "+49151234567", "-3.25", "1e5", "-1e-5", "50%", "a@b.de", "'=1"])
+def test_what_is_harmless_stays(harmless):
+    assert guard(harmless) == harmless
+
+
+def test_a_cell_is_defused_behind_other_separators_too():
+    assert guard_inner("x;=1+1;y") == "x;'=1+1;y"
+    assert guard_inner("a; b, c") == "a; b, c"
+    assert b"x;'=1" in written(CsvWriter, [("x;=1+1", None)])
+
+
+def test_the_guard_has_a_switch_and_json_is_never_altered():
+    assert b"=1+1" in written(CsvWriter, [("=1+1", None)], guarded=False, bom=False)
+    assert b"'" not in written(CsvWriter, [("=1+1", None)], guarded=False)
+    assert json.loads(written(NdjsonWriter, [("=1+1", "x;=2")])) == {"a": "=1+1", "b": "x;=2"}
+
+
+CELL = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(st.characters(exclude_categories=())),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@pytest.fixture(params=["orjson", "json"])
+def encoder(request, monkeypatch):
+    if request.param == "json":
+        monkeypatch.setattr(text_formats, "orjson", None)
+
+
+@pytest.mark.parametrize("writer", [JsonWriter, NdjsonWriter])
+def test_json_reads_back_as_it_was(writer, encoder):
+    @given(st.lists(st.tuples(CELL, CELL), max_size=5))
+    def check(rows):
+        content = written(writer, rows)
+        read = json.loads(content) if writer is JsonWriter else [json.loads(line) for line in content.splitlines()]
+        assert [(row["a"], row["b"]) for row in read] == rows
+
+    check()
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=("Cs",))), st.integers()), min_size=1, max_size=5))
+def test_csv_reads_back_as_it_was(rows):
+    content = written(CsvWriter, rows, guarded=False).decode("utf-8-sig")
+    assert list(csv.reader(io.StringIO(content, newline="")))[1:] == [[text, str(number)] for text, number in rows]
+
+
+@given(st.text())
+def test_no_text_survives_the_guard_as_a_formula(text):
+    guarded = guard(text)
+    assert guarded in (text, f"'{text}")
+    if guarded == text and text[:1] in ("=", "+", "-", "@"):
+        float(text.rstrip("%").replace(",", "."))  # a plain number
+
+
+def test_every_type_has_one_spelling(encoder):
+    zoned = datetime(2026, 1, 31, 23, 30, tzinfo=timezone(timedelta(hours=1)))
+    values = [
+        (zoned, "2026-01-31T22:30:00Z"),
+        (datetime(2026, 1, 31, 9, 30, 0, 500), "2026-01-31T09:30:00.000500"),  # noqa: DTZ001
+        (date(2026, 1, 31), "2026-01-31"),
+        (time(9, 30), "09:30:00"),
+        (timedelta(minutes=1, milliseconds=500), "PT60.5S"),
+        (Decimal("10.50"), "10.50"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (b"\x00\xff", "AP8="),
+        (Colour.RED, "red"),
+        ({"when": zoned, "n": [Decimal("1.0")]}, {"when": "2026-01-31T22:30:00Z", "n": ["1.0"]}),
+        (2**70, 2**70),
+        (float("nan"), None),
+        (None, None),
+    ]
+    for value, expected in values:
+        assert json.loads(written(NdjsonWriter, [(value, None)]))["a"] == expected
+    assert json.loads(written(NdjsonWriter, [(2**70, float("inf")), (0.5, None)]).splitlines()[0])["b"] is None
+    flat = written(CsvWriter, [(True, None), ({"a": 1}, [1, 2])], bom=False).decode().split("\r\n")
+    assert flat[1:3] == ["true,", '"{""a"":1}","[1,2]"']
+    assert iso_datetime(zoned) == "2026-01-31T22:30:00Z"
+    assert iso_duration(timedelta(0)) == "PT0S"
+
+
+def test_right_to_left_is_drawn_in_its_order():
+    assert visual("abc") == "abc"
+    assert visual("שלום") == "םולש"
+    assert visual("שלום 12 abc") == "abc 12 םולש"
+    assert visual("abc שלום def") == "abc םולש def"
+    assert visual("(שלום)") == "(םולש)"
+
+
+def written(writer, rows, **options) -> bytes:
+    file = io.BytesIO()
+    out = writer(file, HEADING, **options)
+    if rows:
+        out.write(rows)
+    out.close()
+    return file.getvalue()
