@@ -23,6 +23,7 @@ _COMMANDS = {
     "dashboard": "rqjobs.cli.dashboard:dashboard",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
+    "sandbox": "rqjobs.cli.sandbox:sandbox",
 }
 """Every command, in the order of ``--help``, as ``module:attribute``."""
 

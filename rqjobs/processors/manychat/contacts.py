@@ -59,7 +59,7 @@ class Contacts:
                 "ManyChat has no such contact; a job of type contact, action create makes one, and a contact that has"
                 " only a WhatsApp number is found by its subscriber_id or a lookup field"
             )
-        return self._update(found.id, found, change)
+        return self._update(found.id, self._mirrored(found, change.contact), change)
 
     def _find(self, contact: Reference, by_name: Iterable[str]) -> Subscriber | None:
         """By custom field, email, phone, WhatsApp number in this order: the first that finds anybody."""
@@ -100,20 +100,20 @@ class Contacts:
                 raise PermanentFailure(
                     f"{refusal}. The API does not find that contact: give its subscriber_id, or a lookup field"
                 ) from None
-            return self._update(found.id, found, change)
-        if contact.whatsapp_phone is not None and contact.phone is None:
-            made = self._mirror(made, contact.whatsapp_phone)
-        done = self._update(made.id, made, change, profile_is_set=True)
+            return self._update(found.id, self._mirrored(found, contact), change)
+        done = self._update(made.id, self._mirrored(made, contact), change, profile_is_set=True)
         done.outcome = "created"
         return done
 
-    def _mirror(self, made: Subscriber, number: str) -> Subscriber:
-        """Writes the WhatsApp number into ``phone``, by which the API finds contacts."""
+    def _mirrored(self, one: Subscriber, contact: Reference) -> Subscriber:
+        """Writes the WhatsApp number into an empty ``phone``, by which the API finds contacts."""
+        if contact.whatsapp_phone is None or contact.phone is not None or one.phone:
+            return one
         try:
-            return self._api.update_subscriber(made.id, phone=number, has_opt_in_sms=False) or made
+            return self._api.update_subscriber(one.id, phone=contact.whatsapp_phone, has_opt_in_sms=False) or one
         except ManyChatRefused as refusal:
             if refusal.already_exists:  # another contact has it as its phone: this one stays as it is
-                return made
+                return one
             raise
 
     def _update(

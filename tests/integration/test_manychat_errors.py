@@ -1,0 +1,225 @@
+"""Every error of the API ends in the right outcome; the pace after one is shared; tokens appear nowhere."""
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import JobTimeout, PermanentFailure, RetryLater
+from rqjobs.processors.manychat import admit, register_token_source, sync
+from rqjobs.processors.manychat.accounts import account_of
+from rqjobs.processors.manychat.records import ManyChatUnavailable
+from rqjobs.sandbox.manychat import Fault
+from rqjobs.settings import use_settings
+from tests.support.manychat import TOKEN, job, run, sandbox, state
+
+PATH = "subscriber/updateSubscriber"
+UPDATE = ("contact", "update", {"subscriber_id": 1001, "first_name": "Ada"})
+
+
+def refusal(messages):
+    return Fault(400, json.dumps({"status": "error", "message": "Validation error", "details": {"messages": messages}}))
+
+
+@pytest.fixture
+def played(redis, monkeypatch):
+    with sandbox(monkeypatch) as api:
+        api.account.call("POST", "subscriber/createSubscriber", {"email": "ada@example.com", "has_opt_in_email": True})
+        yield api
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (Fault(401, '{"status":"error","message":"Wrong token"}'), PermanentFailure,
+         r"refuses the token of tool 'tool_1': Wrong token\. Check MANYCHAT_API_TOKEN"),
+        (Fault(403, '{"status":"error","message":"Not for this plan"}'), PermanentFailure, "Not for this plan"),
+        (refusal([{"message": "Too long"}, {"message": "Too odd"}]), PermanentFailure, "Too long; Too odd"),
+        (refusal({"email": {"message": ["The email is invalid"]}}), PermanentFailure, "The email is invalid"),
+        (refusal({"a": ["x"], "b": "y"}), PermanentFailure, "x; y"),
+        (Fault(400, '{"status":"error","message":"Validation error","details":null}'), PermanentFailure, "Validation"),
+        (Fault(400, '{"status":"error"}'), PermanentFailure, "HTTP 400 without a message"),
+        (Fault(400, "not json"), PermanentFailure, "HTTP 400.*MANYCHAT_API_URL"),
+        (Fault(404, "<html>" + "x" * 38_000), PermanentFailure, "HTTP 404.*is MANYCHAT_API_URL right"),
+        (Fault(200, '{"status":"error","message":"Odd"}'), PermanentFailure, "Odd"),
+        (Fault(302, "", {"Location": "http://127.0.0.1:1/"}), PermanentFailure, "HTTP 302.*is MANYCHAT_API_URL right"),
+        (Fault(200, "<html>"), ManyChatUnavailable, "is not its JSON"),
+        (Fault(200, "[]"), ManyChatUnavailable, "is not its JSON"),
+        (Fault(500), ManyChatUnavailable, "HTTP 500"),
+        (Fault(503, "<html>"), ManyChatUnavailable, "HTTP 503"),
+        (Fault(408), ManyChatUnavailable, "HTTP 408"),
+    ],
+)  # fmt: skip
+def test_every_error_body_ends_in_the_right_outcome(played, fault, error, words):
+    played.fail_next(PATH, fault)
+    with pytest.raises(error, match=words) as caught:
+        run(*UPDATE)
+    assert "\n" not in str(caught.value)
+    assert TOKEN.partition(":")[2] not in "".join(traceback.format_exception(caught.value))
+
+
+def test_data_comes_in_every_shape(played):
+    for data in ("null", "[]", '{"id":"1001"}', '[{"id":"1001","tags":null,"custom_fields":null}]'):
+        played.fail_next(PATH, Fault(200, f'{{"status":"success","data":{data}}}'))
+        assert run(*UPDATE)["outcome"] == "updated"
+
+
+def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played):
+    played.fail_next(PATH, Fault(429, "Slow down", {"Retry-After": "7"}))
+    with pytest.raises(RetryLater) as caught:
+        run(*UPDATE)
+    assert 6.5 < caught.value.after.total_seconds() <= 7
+    assert not caught.value.counts
+    with pytest.raises(RetryLater) as caught:  # another job of the same token makes no call at all
+        run(*UPDATE, job_id="job-2")
+    assert len(played.calls) == 1
+    assert 6 < caught.value.after.total_seconds() <= 7
+    attempt = Attempt(job_id="job-3", queue="manychat-sync:high")
+    (hold,) = admit([(job(*UPDATE), attempt)])
+    assert timedelta(seconds=6) < hold.until - datetime.now(UTC) < timedelta(seconds=7.1)
+
+
+def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):
+    played.fail_next(PATH, Fault(429, "Slow down"))
+    old = Attempt(job_id="j", queue="manychat-sync", enqueued_at=datetime.now(UTC) - timedelta(days=2))
+    with pytest.raises(RetryLater) as caught:
+        sync(job(*UPDATE), old)
+    assert caught.value.counts
+
+
+def test_after_an_outage_the_wait_doubles_and_a_success_ends_it(played):
+    waits = []
+    for number in range(2):
+        played.fail_next(PATH, Fault(502))
+        with pytest.raises(ManyChatUnavailable):
+            run(*UPDATE)
+        with pytest.raises(RetryLater) as caught:
+            run(*UPDATE, timeout=0.5)
+        waits.append(caught.value.after.total_seconds())
+        time.sleep(waits[number])
+    assert 0.8 < waits[0] <= 1
+    assert 1.6 < waits[1] <= 2
+    run(*UPDATE)
+    played.fail_next(PATH, Fault(502))
+    with pytest.raises(ManyChatUnavailable):
+        run(*UPDATE)
+    with pytest.raises(RetryLater) as caught:
+        run(*UPDATE, timeout=0.5)
+    assert caught.value.after.total_seconds() <= 1
+
+
+def test_a_lost_answer_to_a_creation_makes_no_second_contact(played):
+    played.fail_next("subscriber/createSubscriber", Fault(504, "", applied=True))
+    create = ("contact", "create", {"whatsapp_phone": "+4915112345678", "first_name": "W"})
+    with pytest.raises(ManyChatUnavailable):
+        run(*create)
+    time.sleep(1.05)
+    again = run(*create, number=2)
+    assert played.account.subscribers[int(again["subscriber_id"])].profile["phone"] == "+4915112345678"
+    assert len(played.account.subscribers) == 2
+
+
+def test_a_kept_connection_that_was_closed_costs_nothing(played):
+    run(*UPDATE)
+    played.fail_next(PATH, Fault(dropped=True))
+    assert run(*UPDATE)["outcome"] == "updated"
+    played.fail_next(PATH, Fault(dropped=True), Fault(dropped=True))
+    with pytest.raises(ManyChatUnavailable, match="ConnectionError"):
+        run(*UPDATE)
+
+
+def test_a_server_that_dawdles_is_left_at_the_time_limit(played):
+    played.fail_next(PATH, Fault(200, '{"status":"success"}', delay=3))
+    started = time.monotonic()
+    with pytest.raises(ManyChatUnavailable, match="ReadTimeout"):
+        run(*UPDATE, timeout=0.5)
+    assert time.monotonic() - started < 1.5
+    with pytest.raises(JobTimeout):
+        run(*UPDATE, timeout=0)
+
+
+def test_an_answer_that_drips_is_left_at_the_time_limit(played, monkeypatch):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(40):
+                time.sleep(0.1)
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    return
+
+    threading.Thread(target=drip, daemon=True).start()
+    monkeypatch.setenv("MANYCHAT_API_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    use_settings(None)
+    started = time.monotonic()
+    with pytest.raises(ManyChatUnavailable):
+        run(*UPDATE, timeout=0.6)
+    assert time.monotonic() - started < 2
+    listener.close()
+
+
+def test_nobody_listening_is_said_without_the_contacts_address(played, monkeypatch):
+    monkeypatch.setenv("MANYCHAT_API_URL", "http://127.0.0.1:1")
+    use_settings(None)
+    address = "ada@example.com"
+    with pytest.raises(ManyChatUnavailable) as caught:
+        run("contact", "update", {"email": address, "first_name": "A"})
+    assert address not in "".join(traceback.format_exception(caught.value))
+
+
+def test_several_accounts_have_each_their_token_state_and_pace(redis, monkeypatch):
+    tokens = ("1:hush-one", "2:hush-two", "3:hush-three")
+    with sandbox(monkeypatch, tokens=tokens) as api:
+        monkeypatch.setenv("MANYCHAT_API_TOKENS", '{"tool_2": "2:hush-two"}')
+        monkeypatch.setenv("MANYCHAT_API_TOKEN", "1:hush-one")
+        use_settings(None)
+        register_token_source({"tool_3": "3:hush-three"}.get)
+        try:
+            for tool in ("tool_1", "tool_2", "tool_3"):
+                run("tag", "create", {"name": f"of {tool}"}, tool_id=tool)
+            assert [list(one.tags.values()) for one in api.accounts.values()] == [
+                ["of tool_1"], ["of tool_2"], ["of tool_3"]]  # fmt: skip
+            register_token_source(lambda _tool: "3:hush\nfour")
+            with pytest.raises(PermanentFailure, match="a token is one word") as caught:
+                run("tag", "create", {"name": "x"})
+            assert "hush" not in str(caught.value)
+        finally:
+            register_token_source(None)
+        assert len({account_of("tool_1").key, account_of("tool_2").key}) == 2
+        monkeypatch.delenv("MANYCHAT_API_TOKEN")
+        use_settings(None)
+        with pytest.raises(PermanentFailure, match="no ManyChat token for tool 'tool_9': set MANYCHAT_API_TOKEN"):
+            run("tag", "create", {"name": "x"}, tool_id="tool_9")
+
+
+def test_the_token_is_in_no_redis_value_log_or_error(played, redis, caplog):
+    caplog.set_level(logging.DEBUG)
+    errors = []
+    secret = TOKEN.partition(":")[2]
+    echo = refusal([{"message": f"Bearer {TOKEN} may not; nor may {secret}"}])
+    for fault in (echo, Fault(401, json.dumps({"status": "error", "message": f"Wrong token {TOKEN}"})), Fault(500)):
+        played.fail_next(PATH, fault)
+        with pytest.raises((PermanentFailure, ManyChatUnavailable)) as caught:
+            run(*UPDATE, merge=True)
+        errors.append("".join(traceback.format_exception(caught.value)))
+    redis.delete(*redis.keys("*brake"))
+    run("contact", "update", {"email": "ada@example.com", "add_tags": ["vip"]}, merge=True)
+    admit([(job(*UPDATE, merge=True), Attempt(job_id="a", queue="manychat-sync"))])
+    kept = [re.sub(rb"\W", b"", value) for key in redis.keys("*") for value in (key, redis.dump(key))]
+    for text in [*errors, caplog.text, repr(account_of("tool_1")), *(value.decode("latin-1") for value in kept)]:
+        assert secret not in text
+        assert re.sub(r"\W", "", secret) not in text
+    assert len(kept) > 6
+    assert state(played)["ada@example.com"]["tags"] == {"vip"}
