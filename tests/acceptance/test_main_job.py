@@ -1,0 +1,77 @@
+"""The main job as users see it: a webhook through Redis, a worker process and HTTP to a receiver that verifies it."""
+
+import json
+
+import pytest
+from standardwebhooks import Webhook
+
+from rqjobs import JobFailed, enqueue_many, enqueue_webhook, wait_for_result
+from rqjobs.sandbox.receiver import Receiver, signing_secret
+from rqjobs.settings import use_settings
+from tests.support.processors import ProbeJob
+
+ENGINES = ["rq"]
+
+
+@pytest.fixture
+def receiver(monkeypatch):
+    with Receiver(signing_secret()) as started:
+        monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", started.secret)
+        monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
+        use_settings(None)
+        yield started
+
+
+def hook(receiver, path, **more):
+    url = receiver.url + path
+    return {"webhookId": "wh_1", "event": "qr.scanned", "url": url, "payload": {"code": "Ä1"}, **more}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_receiver_that_fails_twice_gets_it_after_2_and_4_seconds(workers, receiver, engine):
+    workers.start("webhooks", "--engine", engine)
+    job = enqueue_webhook(hook(receiver, "/flaky/2", headers={"X-API-Key": "key"}))
+    assert wait_for_result(job, "40s")["status"] == 204
+    first, second, third = receiver.received
+    slack = 2.5  # RQ looks at its schedule once a second; the rest is for a busy machine
+    assert 2 - 1 <= second.at - first.at <= 2 + slack
+    assert 4 - 1 <= third.at - second.at <= 4 + slack
+    assert {r.headers["webhook-id"] for r in receiver.received} == {job.id}
+    assert len({r.body for r in receiver.received}) == 1
+    for request in receiver.received:
+        Webhook(receiver.secret).verify(request.body, request.headers)
+        assert request.headers["x-api-key"] == "key"
+    body = json.loads(third.body)
+    assert (body["event"], body["payload"], body["webhookId"]) == ("qr.scanned", {"code": "Ä1"}, "wh_1")
+    assert body["timestamp"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_outcome_is_by_status(workers, receiver, engine):
+    jobs = {status: enqueue_webhook(hook(receiver, f"/status/{status}"), attempts=2, backoff="fixed:1s")
+            for status in (200, 301, 404, 410, 500)}  # fmt: skip
+    workers.start("webhooks", "--engine", engine)
+    assert wait_for_result(jobs[200], "30s")["status"] == 200
+    for status, runs in {301: 1, 404: 1, 410: 1, 500: 2}.items():
+        with pytest.raises(JobFailed, match=str(status)):
+            wait_for_result(jobs[status], "30s")
+        assert sum(r.path == f"/status/{status}" for r in receiver.received) == runs
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_loopback_is_refused_without_an_exemption(workers, receiver, engine):
+    job = enqueue_webhook(hook(receiver, "/ok"))
+    workers.start("webhooks", "--engine", engine, WEBHOOK_ALLOW="")
+    with pytest.raises(JobFailed, match=r"127\.0\.0\.1"):
+        wait_for_result(job, "30s")
+    assert receiver.received == []
+
+
+@pytest.mark.slow  # RQ forks 750 times
+def test_600_failures_leave_500_and_150_successes_100(workers, tmp_path):
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="permanent")] * 600)
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"))] * 150)
+    assert workers.run("worker", "probe", "--burst", "--engine", "rq", timeout=170).returncode == 0
+    (health,) = (queue for queue in workers.json("health")["queues"] if queue["name"] == "probe")
+    assert (health["failed"], health["failed_total"], health["completed"]) == (500, 600, 150)
+    assert len(workers.json("failed", "list", "--limit", "1000")) == 500
