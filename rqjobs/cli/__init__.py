@@ -21,6 +21,7 @@ _COMMANDS = {
     "jobs": "rqjobs.cli.jobs:jobs",
     "failed": "rqjobs.cli.failed:failed",
     "dashboard": "rqjobs.cli.dashboard:dashboard",
+    "webhooks": "rqjobs.cli.webhooks:webhooks",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",

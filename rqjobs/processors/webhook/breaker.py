@@ -6,14 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
-from importlib import resources
 from typing import Any
-
-from redis.commands.core import Script
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
+from rqjobs.scripts import load_script
 from rqjobs.settings import Settings
 
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -45,14 +42,8 @@ class Answer:
     """For each job ``go``, ``probe``, ``soon`` (no room yet), or the Unix time at which to ask again."""
 
 
-@cache
-def _script() -> Script:
-    source = resources.files("rqjobs.lua").joinpath("breaker.lua").read_bytes()
-    return Script(None, source)  # type: ignore[arg-type]  # the client is given at each call
-
-
 def _run(*words: Any) -> Any:
-    return _script()(args=[keys.PREFIX, *words], client=get_connection())
+    return load_script("breaker")(args=[keys.PREFIX, *words], client=get_connection())
 
 
 def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:

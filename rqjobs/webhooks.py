@@ -1,0 +1,129 @@
+"""Webhooks for the app: register endpoints, emit one event to all who subscribed, send again what did not arrive.
+
+    from rqjobs.webhooks import add_endpoint, emit
+
+    endpoint, secret = add_endpoint("shop", "https://shop.example/hook", events=["booking.*"])
+    emit("booking.created", {"id": 7})
+
+Not part of ``import rqjobs``: it needs the database, and enqueueing alone does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Unpack
+
+from rq.job import Job
+
+from rqjobs.database import get_engine
+from rqjobs.database import webhook_deliveries as deliveries
+from rqjobs.database import webhook_endpoints as endpoints
+from rqjobs.database.webhook_deliveries import Filter
+from rqjobs.database.webhook_endpoints import Endpoint, UnknownEndpoint
+from rqjobs.enqueue import JobOptions, enqueue_many
+from rqjobs.errors import DuplicateJob, InvalidJob
+from rqjobs.jobs import WebhookJob
+
+__all__ = ["Endpoint", "Filter", "Replay", "UnknownEndpoint", "add_endpoint", "emit", "replay"]
+
+_REPLAYED_AT_ONCE = 500
+
+
+def add_endpoint(
+    name: str, url: str, *, events: Sequence[str] = ("*",), secret: str | None = None
+) -> tuple[Endpoint, str]:
+    """Registers an endpoint, or changes the URL and events of the one of this name.
+
+    Args:
+        name: what you call it, such as the customer's id.
+        url: where to deliver.
+        events: what it subscribes to: exact names, ``booking.*``, or ``*`` for all (the default).
+        secret: a ``whsec_...`` that the receiver has already; by default one is made.
+
+    Returns:
+        The endpoint, and its secret: hand it to the receiver now, it is never shown again.
+
+    Raises:
+        ValueError: the name, the URL or the secret is none.
+        DatabaseUnavailable: the database does not answer.
+    """
+    return endpoints.add_endpoint(get_engine(), name, url, events=events, secret=secret)
+
+
+def emit(event: str, payload: Mapping[str, Any], /, **options: Unpack[JobOptions]) -> list[Job]:
+    """Enqueues ``event`` for every enabled endpoint that subscribed to it, in one round trip.
+
+    Args:
+        event: such as ``booking.created``.
+        payload: what happened, an object that JSON can carry.
+        options: as for ``enqueue_webhook``, but ``job_id``: each delivery needs an id of its own.
+
+    Returns:
+        The jobs, one an endpoint; none if nobody subscribed.
+
+    Raises:
+        InvalidJob: the event, the payload or an option has faults; nothing is enqueued.
+        RedisUnavailable: Redis does not answer.
+        DatabaseUnavailable: the database does not answer.
+    """
+    if options.get("job_id") is not None:
+        raise InvalidJob("emit", ["job_id: each endpoint's delivery needs an id of its own"])
+    WebhookJob(
+        webhook_id="emit", event=event, url="https://example.com", payload=dict(payload)
+    )  # faults, even if unheard
+    wanted = [endpoint for endpoint in endpoints.list_endpoints(get_engine()) if endpoint.enabled]
+    return enqueue_many(
+        [
+            WebhookJob(webhook_id=each.name, event=event, url=each.url, payload=dict(payload), endpoint=each.name)
+            for each in wanted
+            if each.wants(event)
+        ],
+        **options,
+    )
+
+
+@dataclass
+class Replay:
+    """What became of a replay."""
+
+    enqueued: list[str] = field(default_factory=list)
+    """Ids of the deliveries that are sent again; each keeps its webhook-id."""
+    under_way: list[str] = field(default_factory=list)
+    """Ids of those that are still waiting, delayed or running anyway."""
+    lost: list[str] = field(default_factory=list)
+    """Ids of those whose content is no longer in the log."""
+
+
+def replay(wanted: Filter, *, pace: float = 10, delivered_too: bool = False, dry_run: bool = False) -> Replay:
+    """Sends again what ``wanted`` finds in the delivery log, oldest first.
+
+    Args:
+        wanted: which deliveries.
+        pace: so many a second.
+        delivered_too: also those that did arrive in the end.
+        dry_run: only says what would be sent.
+
+    Raises:
+        RedisUnavailable: Redis does not answer.
+        DatabaseUnavailable: the database does not answer.
+    """
+    found = list(deliveries.replayable(get_engine(), wanted, delivered_too=delivered_too))
+    outcome = Replay(lost=[job_id for job_id, job in found if job is None])
+    jobs: list[tuple[WebhookJob, JobOptions]] = []
+    for job_id, job in found:
+        if job is not None:
+            delay = timedelta(seconds=len(jobs) / pace)
+            jobs.append((WebhookJob.parse(job), {"job_id": job_id, "delay": delay}))
+    for start in range(0, len(jobs), _REPLAYED_AT_ONCE):
+        chunk = jobs[start : start + _REPLAYED_AT_ONCE]
+        refused: Sequence[str] = ()
+        if not dry_run:
+            try:
+                enqueue_many(chunk)
+            except DuplicateJob as error:
+                refused = error.job_ids
+        outcome.under_way += refused
+        outcome.enqueued += [str(options["job_id"]) for _, options in chunk if options["job_id"] not in refused]
+    return outcome

@@ -1,0 +1,152 @@
+"""``emit``, replays and ``rqjobs webhooks``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+import redis as redis_py
+
+from rqjobs import InvalidJob
+from rqjobs.cli import main
+from rqjobs.database import get_engine
+from rqjobs.database.webhook_deliveries import Delivery, Filter, find, write
+from rqjobs.database.webhook_endpoints import set_enabled
+from rqjobs.jobs import WebhookJob
+from rqjobs.layout import key
+from rqjobs.webhooks import add_endpoint, emit, replay
+
+pytestmark = pytest.mark.usefixtures("redis")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["webhooks", *words])
+    output = capsys.readouterr()
+    assert ended.value.code == code, output.err
+    return output.err if code else output.out
+
+
+def logged(rows: Sequence[tuple[str, int, str]]) -> None:
+    """Writes (job id, attempt, outcome), a minute apart, the newest now."""
+    now = int(time.time() * 1000)
+    work = WebhookJob(
+        webhook_id="w", event="e.x", url="https://example.com/hook", payload={"n": 1}, headers={"X-API-Key": "hidden"}
+    ).model_dump_json(exclude_defaults=True)
+    write(
+        get_engine(),
+        [
+            Delivery(job_id, "https://example.com/hook", "e.x", attempt, now - 60_000 * (len(rows) - place), 12.5,
+                     200 if outcome == "done" else 503, outcome, None if outcome == "done" else "503", "answer",
+                     work if attempt == 1 else None)
+            for place, (job_id, attempt, outcome) in enumerate(rows, 1)
+        ],
+        [],
+        timedelta(days=5),
+    )  # fmt: skip
+
+
+def test_emit_reaches_who_subscribed(redis: redis_py.Redis) -> None:
+    add_endpoint("all", "https://a.example/")
+    add_endpoint("bookings", "https://b.example/", events=["booking.*"])
+    add_endpoint("one", "https://c.example/", events=["qr.scanned", "booking.created"])
+    add_endpoint("off", "https://d.example/")
+    set_enabled(get_engine(), "off", reason="by hand")
+
+    def heard(event: str) -> set[str]:
+        jobs = emit(event, {"n": 1}, priority="high")
+        assert all(job.origin == "webhooks:high" for job in jobs)
+        return {job.args[1]["endpoint"] for job in jobs}
+
+    assert heard("booking.created") == {"all", "bookings", "one"}
+    assert heard("booking.deleted") == {"all", "bookings"}
+    assert heard("bookings") == {"all"}
+    assert heard("qr.scanned") == {"all", "one"}
+    with pytest.raises(InvalidJob, match="job_id"):
+        emit("qr.scanned", {}, job_id="x")
+    with pytest.raises(InvalidJob, match="event"):
+        emit("not an event", {})
+    assert redis.llen(key("queue", "webhooks:high")) == 8
+
+
+def test_emit_is_one_round_trip(redis: redis_py.Redis) -> None:
+    for number in range(50):
+        add_endpoint(f"e{number}", f"https://e{number}.example/")
+    emit("warm.up", {})
+    redis.config_resetstat()
+    assert len(emit("x.y", {})) == 50
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+
+
+def test_replay_sends_what_did_not_arrive(redis: redis_py.Redis) -> None:
+    logged([("a", 1, "dead"), ("b", 1, "retry"), ("b", 2, "done"), ("c", 2, "dead"), ("d", 1, "dead")])
+    dry = replay(Filter(), dry_run=True)
+    assert (dry.enqueued, dry.lost) == (["a", "d"], ["c"])
+    assert redis.zcard(key("scheduled", "webhooks")) == 0
+    done = replay(Filter(), pace=0.5)
+    assert done.enqueued == ["a", "d"]
+    assert redis.lrange(key("queue", "webhooks"), 0, -1) == [b"a"]
+    ((job_id, due),) = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
+    assert job_id == b"d"
+    assert due == pytest.approx(time.time() + 2, abs=1.5)
+    again = replay(Filter(), delivered_too=True)
+    assert (again.enqueued, again.under_way) == (["b"], ["a", "d"])
+
+
+def test_deliveries_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "deliveries") == "no deliveries\n"
+    logged([("a", 1, "retry"), ("a", 2, "done"), ("b", 1, "dead")])
+    rows = json.loads(run(capsys, "deliveries", "--json"))
+    assert [(row["job_id"], row["attempt"], row["outcome"]) for row in rows] == [
+        ("b", 1, "dead"), ("a", 2, "done"), ("a", 1, "retry")]  # fmt: skip
+    assert "job" not in rows[0]
+    assert "12.5ms" in run(capsys, "deliveries")
+    assert len(json.loads(run(capsys, "deliveries", "--json", "--outcome", "dead"))) == 1
+    assert len(json.loads(run(capsys, "deliveries", "--json", "--since", "30s"))) == 1
+    assert json.loads(run(capsys, "deliveries", "--json", "--until", "2020-01-01")) == []
+    shown = run(capsys, "show", "a")
+    assert "hidden" not in shown
+    assert "***" in shown
+    document = json.loads(run(capsys, "show", "a", "--json"))
+    assert document["job"]["payload"] == {"n": 1}
+    assert [attempt["status"] for attempt in document["attempts"]] == [503, 200]
+    assert "no job 'zzz'" in run(capsys, "show", "zzz", code=2)
+    assert "is no time" in run(capsys, "deliveries", "--since", "soon", code=2)
+
+
+def test_endpoints_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "webhooks add" in run(capsys, "endpoints")
+    added = run(capsys, "add", "shop", "https://shop.example/hook", "--event", "booking.*")
+    secret = added.split()[-1]
+    assert secret.startswith("whsec_")
+    assert secret not in run(capsys, "endpoints") + run(capsys, "endpoints", "--json")
+    second = json.loads(run(capsys, "rotate", "shop", "--json"))["secret"]
+    assert second != secret
+    assert run(capsys, "disable", "https://shop.example/hook") == "disabled shop\n"
+    (shown,) = json.loads(run(capsys, "endpoints", "--json"))
+    assert (shown["enabled"], shown["reason"], shown["events"]) == (False, "by hand", ["booking.*"])
+    assert run(capsys, "enable", "shop").startswith("enabled shop;")
+    assert json.loads(run(capsys, "endpoints", "--json"))[0]["enabled"] is True
+    assert run(capsys, "remove", "shop") == "removed shop\n"
+    for words in (["enable", "shop"], ["rotate", "shop"], ["remove", "shop"]):
+        assert (
+            run(capsys, *words, code=2)
+            == "error: no endpoint 'shop' is known; see them with: rqjobs webhooks endpoints\n"
+        )
+    assert "not an http" in run(capsys, "add", "shop", "ftp://shop.example", code=2)
+    assert "is not a name" in run(capsys, "add", "http://x", "https://shop.example", code=2)
+    assert "whsec_" in run(capsys, "add", "shop", "https://shop.example", "--secret", "guess", code=2)
+
+
+def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    logged([("a", 1, "dead"), ("b", 1, "done")])
+    assert "would send 1 again" in run(capsys, "replay", "--all", "--dry-run")
+    assert json.loads(run(capsys, "replay", "b", "--json", "--dry-run"))["enqueued"] == ["b"]
+    assert "sending 1 again" in run(capsys, "replay", "--endpoint", "https://example.com/hook")
+    assert "still under way: a" in run(capsys, "replay", "a")
+    assert "say which" in run(capsys, "replay", code=2)
+    assert "no job 'zzz'" in run(capsys, "replay", "zzz", code=2)
+    assert len(find(get_engine(), Filter(), 10)) == 2
