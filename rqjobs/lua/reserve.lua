@@ -1,0 +1,98 @@
+-- Takes jobs out of their queues and marks them started, as RQ 3 does, in one step: a worker killed at
+-- any instant leaves each job either waiting or in the started registry with a lease.
+-- ARGV: RQ's prefix, our prefix, worker, lease (s), now (RQ's format), 24 hex digits that start every execution's id,
+--   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
+--   then the lanes in the order of taking: name, which of the queues (from 1)
+-- Answers {seconds until a rate limit frees (-1 = none holds anything back), job, job, ...}; a job is
+--   {id, execution, lane (from 1), special ('1' = RQ's own path), data, timeout, retries_left, retry_intervals,
+--    enqueued_at, result_ttl, failure_ttl}
+local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local answer = {'-1'}
+if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
+local paused = {}
+for _, name in ipairs(redis.call('SMEMBERS', ours .. ':paused')) do paused[name] = true end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local stamp, leased, ttl = string.format('%.6f', now), tonumber(time[1]) + lease, lease + 60
+local executions, taken = prefix .. ':worker:' .. worker .. ':executions', 0
+
+local queues, at = {}, 8
+for i = 1, tonumber(ARGV[7]) do
+  local queue = {name = ARGV[at], budget = tonumber(ARGV[at + 1]), taken = 0}
+  if ARGV[at + 2] ~= '' then  -- a token bucket, refilled since it was last used
+    queue.rate, queue.burst, queue.bucket = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ours .. ':rate:' .. queue.name
+    local was = redis.call('HMGET', queue.bucket, 'tokens', 'at')
+    queue.tokens = queue.burst
+    if was[1] then
+      queue.tokens = math.min(queue.burst, tonumber(was[1]) + math.max(0, now - tonumber(was[2])) * queue.rate)
+    end
+    queue.wanted, queue.budget = queue.budget, math.min(queue.budget, math.floor(queue.tokens + 1e-6))
+  end
+  if paused[queue.name] then queue.budget, queue.wanted = 0, 0 end
+  queues[i] = queue
+  at = at + 4
+end
+
+local lane = 0
+while ARGV[at] do
+  local name, queue = ARGV[at], queues[tonumber(ARGV[at + 1])]
+  lane, at = lane + 1, at + 2
+  local list, leases, members = prefix .. ':queue:' .. name, {}, {}
+  while queue.budget > 0 do
+    local wanted = queue.budget
+    local ids = redis.call('LPOP', list, wanted)
+    if not ids then break end
+    for _, id in ipairs(ids) do
+      local key = prefix .. ':job:' .. id
+      local job = redis.call('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'enqueued_at',
+        'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
+        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'ttl', 'ended_at')
+      if job[1] then  -- a job whose hash has expired or was deleted is gone
+        local special = ''
+        for i = 8, 15 do
+          if job[i] and job[i] ~= '' then special = '1' end
+        end
+        taken = taken + 1
+        local execution = seed .. string.format('%08x', taken)
+        local member = id .. ':' .. execution
+        redis.call('HSET', key, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
+        if job[16] or job[7] or (job[17] and job[17] ~= '') then redis.call('PERSIST', key) end
+        local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
+        redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
+          'worker_name', worker)
+        redis.call('EXPIRE', record, ttl)
+        redis.call('ZADD', index, leased + 60, execution)
+        redis.call('EXPIRE', index, ttl)
+        leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
+        answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
+          job[5] or '', job[6] or '', job[7] or ''}
+        queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
+      end
+    end
+    if #ids < wanted then break end
+  end
+  if #members > 0 then
+    redis.call('ZADD', prefix .. ':wip:' .. name, unpack(leases))
+    redis.call('SADD', executions, unpack(members))
+  end
+  if queue.rate and queue.budget == 0 and queue.wanted > queue.taken and redis.call('LLEN', list) > 0 then
+    queue.held = true
+  end
+end
+if taken > 0 then redis.call('EXPIRE', executions, ttl + 60) end
+
+local wait = -1
+for _, queue in ipairs(queues) do
+  if queue.rate and queue.taken > 0 then
+    queue.tokens = queue.tokens - queue.taken
+    redis.call('HSET', queue.bucket, 'tokens', string.format('%.6f', queue.tokens), 'at', stamp)
+    redis.call('EXPIRE', queue.bucket, math.ceil(queue.burst / queue.rate) + 60)
+  end
+  if queue.held then
+    local free = math.max(0, 1 - queue.tokens) / queue.rate
+    wait = wait < 0 and free or math.min(wait, free)
+  end
+end
+answer[1] = string.format('%.6f', wait)
+return answer

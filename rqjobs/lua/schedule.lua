@@ -1,0 +1,40 @@
+-- Moves jobs whose time has come from the scheduled registries to their queues, each in its order, atomically.
+-- ARGV: RQ's prefix, now (RQ's format), how many at most a lane, lane, lane, ...
+-- Answers {seconds until the next job is due (-1 = none waits), moved, lane, id, ... of jobs with RQ's own rate limit}
+local prefix, iso, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local moved, soonest, others = 0, -1, {}
+for i = 4, #ARGV do
+  local registry, list = prefix .. ':scheduled:' .. ARGV[i], prefix .. ':queue:' .. ARGV[i]
+  local due = redis.call('ZRANGEBYSCORE', registry, '-inf', string.format('%.6f', now), 'LIMIT', 0, most)
+  local back, front, gone = {}, {}, {}
+  for _, id in ipairs(due) do
+    local key = prefix .. ':job:' .. id
+    local job = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
+      'ended_at', 'ttl')
+    if job[2] and job[2] ~= '' then
+      others[#others + 1], others[#others + 2] = ARGV[i], id
+    else
+      gone[#gone + 1] = id
+      if job[1] then
+        redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
+        if job[6] then redis.call('EXPIRE', key, job[6]) end
+        local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
+        local side = first and front or back
+        side[#side + 1] = id
+      end
+    end
+  end
+  if #gone > 0 then redis.call('ZREM', registry, unpack(gone)) end
+  if #back > 0 then redis.call('RPUSH', list, unpack(back)) end
+  if #front > 0 then redis.call('LPUSH', list, unpack(front)) end
+  if #back + #front > 0 then redis.call('SADD', prefix .. ':queues', list) end
+  moved = moved + #back + #front
+  local next = redis.call('ZRANGE', registry, 0, 0, 'WITHSCORES')
+  if next[2] then
+    local wait = math.max(0, tonumber(next[2]) - now)
+    soonest = soonest < 0 and wait or math.min(soonest, wait)
+  end
+end
+return {string.format('%.6f', soonest), moved, others}
