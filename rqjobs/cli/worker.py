@@ -10,15 +10,28 @@ from rqjobs.queues import get_policy
 
 @click.command()
 @click.argument("queues", nargs=-1)
+@click.option("--threads", type=click.IntRange(1), help="Jobs at once in all; by default each queue's concurrency.")
 @click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
 @click.option("--max-jobs", type=click.IntRange(1), help="End after so many jobs; a supervisor starts anew.")
+@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End when the memory is over so many MiB.")
+@click.option(
+    "--engine",
+    type=click.Choice(["threads", "rq"]),
+    default="threads",
+    show_default=True,
+    help="rq: RQ's own forking worker, slow and known to the letter.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--engine", type=click.Choice(["rq"]), default="rq", show_default=True)
 def worker(
     queues: tuple[str, ...],
     *,
+    threads: int | None,
     burst: bool,
+    grace: float,
     max_jobs: int | None,
+    max_rss: int | None,
+    engine: str,
     log_format: str,
     engine: str,  # noqa: ARG001  # one engine for now
 ) -> int:
@@ -31,6 +44,17 @@ def worker(
     """  # noqa: D301  # click's \b keeps the lines
     set_up_logs("json" if log_format == "json" else "text")
     names = [get_policy(name).name for name in queues] or None
-    from rqjobs.worker.stock import run_stock_worker
+    if engine == "rq":
+        from rqjobs.worker.stock import run_stock_worker
 
-    return run_stock_worker(names, burst=burst, max_jobs=max_jobs)
+        return run_stock_worker(names, burst=burst, max_jobs=max_jobs)
+    from rqjobs.worker.engine import run_worker
+
+    return run_worker(
+        names,
+        burst=burst,
+        threads=threads,
+        grace=grace,
+        max_jobs=max_jobs,
+        max_rss=max_rss << 20 if max_rss is not None else None,
+    )

@@ -47,7 +47,7 @@ local waiters, waited = ours .. ':waiters', false
 if redis.call('EXISTS', waiters) == 1 then waited = true end
 
 local function result(kind, id, i, ...)
-  redis.call('XADD', prefix .. ':results:' .. id, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker,
+  redis.call('XADD', prefix .. ':results:' .. id, 'MAXLEN', '~', 100, '*', 'type', kind, 'worker_name', worker,
     'execution_id', ARGV[i + 2], 'execution_started_at', ARGV[i + 4], 'execution_ended_at', ARGV[i + 5], ...)
 end
 
@@ -57,7 +57,11 @@ end
 
 local function trash(id)
   garbage[#garbage + 1] = prefix .. ':job:' .. id
-  garbage[#garbage + 1] = prefix .. ':results:' .. id
+  if waited and redis.call('ZSCORE', waiters, id) then
+    redis.call('EXPIRE', prefix .. ':results:' .. id, 60)
+  else
+    garbage[#garbage + 1] = prefix .. ':results:' .. id
+  end
 end
 
 local function write(lane, i, surplus)
@@ -74,8 +78,7 @@ local function write(lane, i, surplus)
     end
     if ARGV[i + 8] == '' then result(1, id, i) else result(1, id, i, 'return_value', ARGV[i + 8]) end
     if surplus or ttl == 0 then
-      garbage[#garbage + 1] = key
-      redis.call('EXPIRE', prefix .. ':results:' .. id, 60)
+      trash(id)
       return
     end
     redis.call('HSET', key, 'status', 'finished', 'started_at', ARGV[i + 6], 'ended_at', ARGV[i + 7],
@@ -111,13 +114,13 @@ local function write(lane, i, surplus)
       local wait, ttl = tonumber(ARGV[i + 9]), tonumber(redis.call('HGET', key, 'ttl') or '')
       if wait > 0 then
         redis.call('HSET', key, 'status', 'scheduled')
-        lane.scheduled[#lane.scheduled + 1] = string.format('%.3f', now + wait)
+        lane.scheduled[#lane.scheduled + 1] = string.format('%.6f', now + wait)
         lane.scheduled[#lane.scheduled + 1] = id
       else
         redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
         lane.queued[#lane.queued + 1] = id
       end
-      if ttl then redis.call('EXPIRE', key, ttl) end
+      if ttl then redis.call('EXPIRE', key, math.floor(ttl)) end
     end
   end
 end
@@ -148,7 +151,8 @@ for _, lane in ipairs(lanes) do
       end
     end
     if #mine > 0 then
-      redis.call('ZREM', registry, unpack(mine))
+      -- The first write is one that a full Redis allows; it allows the others of the script then. The last one ends
+      -- the lease: were there an error in between, the jobs would not be lost.
       redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
       for n, i in ipairs(jobs) do
         garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
@@ -180,6 +184,7 @@ for _, lane in ipairs(lanes) do
       redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
       trim(prefix .. ':failed:' .. lane.name, keep_failed)
     end
+    if #mine > 0 then redis.call('ZREM', registry, unpack(mine)) end
     local totals = ours .. ':totals:' .. lane.queue
     if lane.done > 0 then redis.call('HINCRBY', totals, 'completed', lane.done) end
     if #lane.dead > 0 then redis.call('HINCRBY', totals, 'failed', #lane.dead / 2) end

@@ -22,9 +22,10 @@ for n = 1, tonumber(ARGV[10]) do
   for _, member in ipairs(members) do
     local id, execution = string.match(member, '^(.*):([^:]*)$')
     local key = prefix .. ':job:' .. (id or '')
-    local job = redis.call('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
+    local job = redis.pcall('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
       'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
       'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry')
+    if job.err then job = {} end
     local left_alone = redis.call('EXISTS', key .. ':dependents') == 1
     for i = 7, 14 do
       if job[i] and job[i] ~= '' then left_alone = true end
@@ -38,11 +39,12 @@ for n = 1, tonumber(ARGV[10]) do
       if job[1] == 'started' then
         local worker, left = job[5] or '', tonumber(job[2] or '') or 0
         redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member)
-        local attempt = (job[3] and #cjson.decode(job[3]) or 0) + 1 - left
+        local intervals = job[3] and select(2, pcall(cjson.decode, job[3]))
+        local attempt = math.max(1, (type(intervals) == 'table' and #intervals or 0) + 1 - left)
         local died = tonumber(job[4] or '0') + 1
         local again = left > 0 and died < most
         local why = again and ARGV[6] or (left > 0 and ARGV[8] or ARGV[7])
-        redis.call('XADD', prefix .. ':results:' .. id, 'MAXLEN', '~', 10, '*', 'type', again and 4 or 2, 'worker_name',
+        redis.call('XADD', prefix .. ':results:' .. id, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name',
           worker, 'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
         redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
         if again then

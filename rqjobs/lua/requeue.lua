@@ -8,6 +8,7 @@ for i = 3, #ARGV, 3 do
   if redis.call('ZREM', prefix .. ':failed:' .. queue, id) == 1 and redis.call('EXISTS', key) == 1 then
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
     if retries ~= '' then redis.call('HSET', key, 'retries_left', retries) end
+    redis.call('HDEL', key, 'worker_died')
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)
     redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)

@@ -45,10 +45,10 @@ while ARGV[at] do
     if not ids then break end
     for _, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
-      local job = redis.call('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'enqueued_at',
+      local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'enqueued_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'ttl', 'ended_at')
-      if job[1] then  -- a job whose hash has expired or was deleted is gone
+      if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
         for i = 8, 15 do
           if job[i] and job[i] ~= '' then special = '1' end

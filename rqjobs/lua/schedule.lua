@@ -11,15 +11,17 @@ for i = 4, #ARGV do
   local back, front, gone = {}, {}, {}
   for _, id in ipairs(due) do
     local key = prefix .. ':job:' .. id
-    local job = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
+    local job = redis.pcall('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
       'ended_at', 'ttl')
-    if job[2] and job[2] ~= '' then
+    if job.err then
+      gone[#gone + 1] = id
+    elseif job[2] and job[2] ~= '' then
       others[#others + 1], others[#others + 2] = ARGV[i], id
     else
       gone[#gone + 1] = id
       if job[1] then
         redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
-        if job[6] then redis.call('EXPIRE', key, job[6]) end
+        if tonumber(job[6] or '') then redis.call('EXPIRE', key, math.floor(tonumber(job[6]))) end
         local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
         local side = first and front or back
         side[#side + 1] = id

@@ -21,9 +21,7 @@ from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
-
-RESULT_TTL = 24 * 3600
-"""Seconds that a done job is kept, within the last 100 of its queue."""
+from rqjobs.worker.taken import RESULT_TTL
 
 
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}

@@ -1,0 +1,70 @@
+"""A look at jobs before they start: a queue's ``admit`` may hold some back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.jobs import JobModel
+from rqjobs.logs import event
+from rqjobs.queues import QueuePolicy, load
+from rqjobs.worker.taken import NotOurs, Outcome, Taken
+from rqjobs.worker.threads import Engine, Runner
+
+
+class Admission:
+    """One thread a queue, so that neither the loop nor a slot waits for what ``admit`` has to look up."""
+
+    def __init__(self, policy: QueuePolicy, runner: Runner, engine: Engine) -> None:
+        self._policy = policy
+        self._runner = runner
+        self._engine = engine
+        self._jobs: SimpleQueue[list[Taken] | None] = SimpleQueue()
+        self._admit: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Hold | None]] = load(policy.admit or "")
+        threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
+
+    def submit(self, jobs: list[Taken]) -> None:
+        """Takes jobs over; they go on to the runner, or are held."""
+        self._jobs.put(jobs)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while True:
+            jobs = self._jobs.get()
+            if jobs is None:
+                return
+            ready: list[Taken] = []
+            asked: list[tuple[Taken, JobModel, Attempt]] = []
+            for job in jobs:
+                try:
+                    if job.special:
+                        raise NotOurs  # noqa: TRY301
+                    asked.append((job, *job.prepare()))
+                except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
+                    ready.append(job)
+            for job, hold in self._holds(asked):
+                if hold is None:
+                    ready.append(job)
+                elif job.settle(Outcome("hold", (repr(hold.until.timestamp()), "", "", ""), ended=time.time())):
+                    event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=hold.reason)
+                    self._engine.settled(job)
+            if ready:
+                self._runner.submit(ready)
+
+    def _holds(self, asked: Sequence[tuple[Taken, JobModel, Attempt]]) -> list[tuple[Taken, Hold | None]]:
+        if not asked:
+            return []
+        jobs = [job for job, _model, _attempt in asked]
+        try:
+            holds = self._admit([(model, attempt) for _job, model, attempt in asked])
+            return list(zip(jobs, holds, strict=True))
+        except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because a look at them failed
+            event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
+            return [(job, None) for job in jobs]

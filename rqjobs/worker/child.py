@@ -1,0 +1,94 @@
+"""The process that runs one queue's jobs apart from the worker: ``python -m rqjobs.worker.child FD QUEUE``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from queue import SimpleQueue
+from typing import Any
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.logs import set_up_logs
+from rqjobs.queues import QueuePolicy, get_policy, import_registrations, load
+
+GROWTH = 64 * 1024
+"""KiB by which the process may grow before it is replaced, so that memory goes back to the system."""
+
+
+def main(descriptor: int, queue: str) -> None:
+    """Runs jobs that come through the socket, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_up_logs()
+    connection = socket.socket(fileno=descriptor)
+    lines: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, lines), daemon=True).start()
+    import_registrations()
+    policy = get_policy(queue)
+    processor = load(policy.processor)
+    base = _peak()
+    _send(connection, {"ready": True})
+    while True:
+        message = json.loads(lines.get())
+        answer = _run(policy, processor, message, connection)
+        answer["keep"] = _peak() < base + GROWTH
+        _send(connection, answer)
+
+
+def _listen(connection: socket.socket, lines: SimpleQueue[bytes]) -> None:
+    """Ends the process as soon as the worker is gone: its job will be run by another."""
+    with connection.makefile("rb") as stream:
+        for line in stream:
+            lines.put(line)
+    os._exit(0)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+    def report(progress: Mapping[str, object]) -> None:
+        _send(connection, {"report": dict(progress)})
+
+    attempt = Attempt(
+        job_id=message["job_id"],
+        queue=message["lane"],
+        number=message["number"],
+        of=message["of"],
+        enqueued_at=datetime.fromisoformat(message["enqueued_at"]),
+        timeout=timedelta(seconds=message["timeout"]),
+        report=report,
+    )
+    try:
+        result = processor(policy.model.parse(message["payload"]), attempt)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+        json.dumps(result)
+    except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
+        later = error if isinstance(error, RetryLater) else None
+        return {
+            "error": traceback.format_exc(),
+            "permanent": isinstance(error, PermanentFailure),
+            "after": later.after.total_seconds() if later else None,
+            "counts": later.counts if later else True,
+        }
+    return {"result": result}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,128 @@
+"""Jobs as coroutines: one event loop in one thread, hundreds of jobs in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from rqjobs.attempt import Attempt
+from rqjobs.jobs import JobModel
+from rqjobs.queues import QueuePolicy, load
+from rqjobs.worker.taken import NotOurs, Taken
+from rqjobs.worker.threads import Engine, run_special, timed_out
+from rqjobs.worker.watchdog import Slot
+
+
+class LoopThread:
+    """The event loop, started with the first queue that needs it; uvloop's if that is installed."""
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name="rqjobs-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+    def close(self) -> None:
+        """Ends the loop and its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class LoopRunner:
+    """Runs a queue whose processor is a coroutine function, at most ``slots`` jobs at once."""
+
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: LoopThread) -> None:
+        self.capacity = slots
+        self._engine = engine
+        self._loop = thread.loop
+        self._jobs: deque[Taken] = deque()
+        self._free = slots
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = load(policy.processor)
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        self._jobs.extend(jobs)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._start)
+
+    def waiting(self) -> list[Taken]:
+        """Gives back what has not begun."""
+        found = []
+        while True:
+            try:
+                found.append(self._jobs.popleft())
+            except IndexError:
+                return found
+
+    def stop(self) -> None:
+        """Cancels what runs."""
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks])
+
+    def close(self) -> None:
+        """The loop is closed by whoever started it."""
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._free > 0:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            self._free -= 1
+            task = self._loop.create_task(self._run(job))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free += 1
+        if self._jobs:
+            self._start()
+
+    async def _run(self, job: Taken) -> None:
+        started = time.time()
+        try:
+            if job.special:
+                raise NotOurs  # noqa: TRY301
+            model, attempt = job.prepare()
+            async with asyncio.timeout(job.timeout if job.timeout > 0 else None) as limit:
+                result = await self._processor(model, attempt)
+            outcome = job.done(result, started)
+        except NotOurs:
+            outcome = await asyncio.to_thread(self._special, job, started)
+        except TimeoutError as error:
+            outcome = timed_out(job, started) if limit.expired() else job.failed(error, started)
+        except asyncio.CancelledError:
+            outcome = timed_out(job, started, stopped=True)
+        except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
+            outcome = job.failed(error, started)
+        if job.settle(outcome):
+            self._engine.settled(job)
+
+    def _special(self, job: Taken, started: float) -> Any:
+        slot = Slot()
+        self._engine.watchdog.watch(slot)
+        try:
+            return run_special(slot, job, self._engine, started)
+        finally:
+            self._engine.watchdog.forget(slot)

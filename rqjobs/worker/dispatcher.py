@@ -1,0 +1,414 @@
+"""The engine's loop: one thread that reserves, hands out, and writes back, everything in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from rq.defaults import RQ_KEY_PREFIX
+
+from rqjobs import keys
+from rqjobs.layout import key
+from rqjobs.logs import event
+from rqjobs.queues import QueuePolicy, lanes_in_order
+from rqjobs.settings import Settings
+from rqjobs.worker.admission import Admission
+from rqjobs.worker.taken import Outcome, Taken
+from rqjobs.worker.threads import Runner
+from rqjobs.worker.wire import Bell, Refused, Wire, Word
+
+BATCH = 256
+"""The most jobs that one call to Redis reserves for a queue, or writes back: about 15 ms of Redis."""
+
+AHEAD = 0.01
+"""Seconds of work that a busy queue has reserved beyond its slots, so that no slot waits for Redis."""
+
+POLL = 1.0
+"""Seconds after which the queues are looked at although nobody said that there is something."""
+
+OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
+
+
+@dataclass
+class Line:
+    """One queue as the loop sees it."""
+
+    policy: QueuePolicy
+    runner: Runner
+    admission: Admission | None = None
+    """Looks at jobs before they start, in a thread of its own, and hands them to the runner."""
+    held: int = 0
+    """Jobs reserved and not yet settled."""
+    hungry: bool = True
+    """There may be jobs in its lanes."""
+    rate: float = 0.0
+    """Jobs settled a second, lately."""
+    settled: int = 0
+
+    def close(self) -> None:
+        """Ends its threads."""
+        if self.admission is not None:
+            self.admission.close()
+        self.runner.close()
+
+    @property
+    def budget(self) -> int:
+        """How many jobs it can take now."""
+        ahead = int(self.rate * AHEAD) if self.policy.runs_in == "thread" else 0
+        return min(self.runner.capacity + min(ahead, BATCH) - self.held, 2 * BATCH)
+
+
+@dataclass
+class Limits:
+    """When the loop ends by itself."""
+
+    burst: bool = False
+    max_jobs: int | None = None
+
+
+@dataclass
+class Dispatcher:
+    """Owns the engine's connection to Redis. Only :meth:`settled` and :meth:`stop` are for other threads."""
+
+    connect: Callable[[], redis.Redis]
+    worker: str
+    lines: dict[str, Line]
+    settings: Settings
+    limits: Limits
+    finish_by_rq: Callable[[Taken], None]
+    """Finishes, by RQ's own methods and elsewhere, a job that has dependents."""
+    on_command: Callable[[dict[str, Any]], None]
+    log_settled: Callable[[Taken], None]
+    report: Callable[..., None]
+    """Stores the progress of a job, for ``Attempt.report``."""
+    leading: frozenset[str] = frozenset()
+    """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
+    taken: dict[str, Taken] = field(default_factory=dict)
+    """Everything reserved and not yet written back, by execution."""
+    beat: float = 0.0
+    """When the loop last spoke with Redis, ``time.monotonic()``."""
+    outage: bool = False
+
+    def __post_init__(self) -> None:
+        self.bell = Bell()
+        self._lanes = lanes_in_order(list(self.lines))
+        self._indices = {name: str(number) for number, name in enumerate(self._lanes, 1)}
+        order = list(self.lines)
+        self._lane_words: list[Word] = []
+        for lane in self._lanes:
+            queue = lane.removesuffix(":high").removesuffix(":low")
+            self._lane_words += (lane, order.index(queue) + 1)
+        self._outbox: deque[Taken] = deque()
+        self._unwritten: list[Taken] = []
+        self._sleeping = False
+        self._stop_at: float | None = None
+        self._reserved = 0
+        self._due = 0.0
+        self._poll_at = 0.0
+        self._rate_at = float("inf")
+        self._measured = time.monotonic()
+        self._led: frozenset[str] = frozenset()
+
+    # What other threads call
+
+    def settled(self, job: Taken) -> None:
+        """``job`` has its outcome: write it."""
+        self._outbox.append(job)
+        if self._sleeping:
+            self._sleeping = False
+            self.bell.ring()
+
+    def stop(self, grace: float) -> None:
+        """Take no more; finish within ``grace`` seconds, hand the rest back. A second call shortens the grace."""
+        at = time.monotonic() + grace
+        self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
+        self.bell.ring()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no more."""
+        return self._stop_at is not None
+
+    # The loop
+
+    def run(self) -> None:
+        """Works until it is stopped or its limits are reached. Outlives every outage of Redis."""
+        failures = 0
+        while True:
+            wire = None
+            try:
+                wire = self._open()
+                if self.outage:
+                    event(logging.WARNING, "redis is back", unwritten=len(self._unwritten) + len(self._outbox))
+                self.outage, failures = False, 0
+                self._serve(wire)
+            except OUTAGE as error:
+                if not self.outage:
+                    event(logging.ERROR, "redis is away", error=str(error) or type(error).__name__)
+                self.outage = True
+                if self._stop_at is not None and time.monotonic() > self._stop_at:
+                    event(logging.ERROR, "stopped without redis", left_to_their_leases=len(self.taken))
+                    return
+                failures += 1
+                self.bell.wait(min(0.05 * 2**failures, 1.0))
+            else:
+                return
+            finally:
+                if wire is not None:
+                    with contextlib.suppress(Exception):
+                        wire.close()
+
+    def _open(self) -> Wire:
+        prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED)
+        wire = Wire(self.connect(), prefixes, key("pubsub", self.worker), self.bell)
+        for line in self.lines.values():
+            line.hungry = True
+        self._due = 0.0
+        self._give_back_unknown(wire)
+        return wire
+
+    def _give_back_unknown(self, wire: Wire) -> None:
+        """Jobs that were reserved for us in an answer that never reached us: nobody has run them."""
+        (members,) = wire.call([("SMEMBERS", key("worker", self.worker, "executions"))])
+        unknown = [member.decode().rpartition(":") for member in members]
+        lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in self.taken]
+        if not lost:
+            return
+        origins = wire.call([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
+        words: list[Word] = []
+        for (job_id, execution), origin in zip(lost, origins, strict=True):
+            if origin is not None and origin.decode() in self._indices:
+                words += ("back", job_id, execution, self._indices[origin.decode()], 0, 0, "", "", "", "", "", "")
+        if words:
+            wire.call([self._finish_command(wire, words)])
+            event(logging.WARNING, "jobs given back that redis reserved while it went away", count=len(lost))
+
+    def _serve(self, wire: Wire) -> None:  # noqa: C901  # the loop, read from top to bottom
+        while True:
+            self._drain()
+            self._measure()
+            now = time.monotonic()
+            if self._stop_at is not None:
+                self._wind_down(now)
+            commands: list[Sequence[Word]] = []
+            batch = self._unwritten[:BATCH]
+            if batch:
+                commands.append(self._finish(wire, batch))
+            asked = self._asked(now)
+            if asked:
+                commands.append(self._reserve(wire, asked))
+            scheduling = bool(self.leading) and (now >= self._due or self._led != self.leading)
+            if scheduling:
+                self._led = self.leading
+                commands.append(wire.script("schedule", [RQ_KEY_PREFIX, _iso(), 1000, *sorted(self._led)]))
+            if not commands:
+                if self._finished():
+                    return
+                self._sleep(wire, now)
+                continue
+            answers = iter(wire.call(commands))
+            self.beat = time.monotonic()
+            if batch:
+                self._written(batch, next(answers))
+            if asked:
+                self._hand_out(asked, next(answers))
+            if scheduling:
+                self._scheduled(next(answers))
+            self._listen(wire.pushed())
+
+    def _sleep(self, wire: Wire, now: float) -> None:
+        until = min(self._poll_at, self._rate_at, self._due if self.leading else self._poll_at)
+        if self._stop_at is not None:
+            until = min(until, max(self._stop_at, now + 0.001))
+        self._sleeping = True
+        if self._outbox:  # it came before anybody knew that we sleep
+            self._sleeping = False
+            return
+        wire.sleep(until - now)
+        self._sleeping = False
+        self._listen(wire.pushed())
+        if time.monotonic() >= self._poll_at:
+            self._poll_at = time.monotonic() + POLL
+            for line in self.lines.values():
+                line.hungry = True
+
+    def _listen(self, messages: Iterable[list[Any]]) -> None:
+        """Redis says which of the watched keys have changed, and passes on commands to this worker."""
+        for message in messages:
+            if message[0] == b"message":
+                with contextlib.suppress(ValueError):
+                    self.on_command(json.loads(message[2]))
+            elif message[0] == b"invalidate":
+                changed = message[1] or [b""]
+                if any(name.startswith(b"%b:scheduled:" % RQ_KEY_PREFIX.encode()) for name in changed):
+                    self._due = 0.0
+                if any(b":scheduled:" not in name for name in changed):
+                    for line in self.lines.values():
+                        line.hungry = True
+
+    # Taking jobs
+
+    def _asked(self, now: float) -> list[tuple[Line, int]]:
+        if self._stop_at is not None:
+            return []
+        if now >= self._rate_at:
+            self._rate_at = float("inf")
+            for line in self.lines.values():
+                line.hungry = True
+        left = None if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
+        if left == 0:
+            return []
+        asked = []
+        for line in self.lines.values():
+            budget = line.budget if line.hungry else 0
+            if left is not None:
+                budget = min(budget, left)
+                left -= max(budget, 0)
+            if budget > 0:
+                asked.append((line, budget))
+        return asked
+
+    def _reserve(self, wire: Wire, asked: list[tuple[Line, int]]) -> Sequence[Word]:
+        budgets = {line.policy.name: budget for line, budget in asked}
+        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self._lease, _iso(), os.urandom(12).hex()]
+        words.append(len(self.lines))
+        for name, line in self.lines.items():
+            rate = line.policy.rate
+            limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+            words += (name, budgets.get(name, 0), *limit)
+        return wire.script("reserve", words + self._lane_words)
+
+    @property
+    def _lease(self) -> int:
+        return max(1, round(self.settings.rqjobs_lease.total_seconds()))
+
+    def _hand_out(self, asked: list[tuple[Line, int]], answer: list[Any]) -> None:
+        wait = float(answer[0])
+        if wait >= 0:
+            self._rate_at = time.monotonic() + max(wait, 0.001)
+        found: dict[str, list[Taken]] = {}
+        for words in answer[1:]:
+            lane = self._lanes[words[2] - 1]
+            name = lane.removesuffix(":high").removesuffix(":low")
+            job = Taken(words, lane, self.lines[name].policy, self.report)
+            self.taken[job.execution] = job
+            found.setdefault(name, []).append(job)
+        for line, budget in asked:
+            jobs = found.get(line.policy.name, [])
+            if len(jobs) < budget:
+                line.hungry = False
+            if jobs:
+                line.held += len(jobs)
+                self._reserved += len(jobs)
+                (line.admission or line.runner).submit(jobs)
+
+    # Writing back
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                job = self._outbox.popleft()
+            except IndexError:
+                return
+            line = self.lines[job.policy.name]
+            line.held -= 1
+            line.settled += 1
+            self.log_settled(job)
+            if job.outcome is not None and job.outcome.how == "written":
+                self.taken.pop(job.execution, None)
+            else:
+                self._unwritten.append(job)
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        took = now - self._measured
+        if took >= 0.02:  # noqa: PLR2004
+            for line in self.lines.values():
+                line.rate = line.settled / took
+                line.settled = 0
+            self._measured = now
+
+    def _finish(self, wire: Wire, batch: list[Taken]) -> Sequence[Word]:
+        words: list[Word] = []
+        for job in batch:
+            outcome = job.outcome
+            assert outcome is not None
+            started, ended = outcome.started, outcome.ended
+            words += (outcome.how, job.job_id, job.execution, self._indices[job.lane], repr(started), repr(ended))
+            words += (_iso(started), _iso(ended), *outcome.words)
+        return self._finish_command(wire, words)
+
+    def _finish_command(self, wire: Wire, words: list[Word]) -> Sequence[Word]:
+        settings = self.settings
+        head: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, _iso()]
+        head += (settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self._lanes))
+        for lane in self._lanes:
+            head += (lane, lane.removesuffix(":high").removesuffix(":low"))
+        return wire.script("finish", head + words)
+
+    def _written(self, batch: list[Taken], answer: list[Any]) -> None:
+        del self._unwritten[: len(batch)]
+        lost, dependents = answer
+        parents = {job_id.decode() for job_id in dependents}
+        if lost:
+            event(logging.WARNING, "leases were lost: others run these jobs", ids=" ".join(i.decode() for i in lost))
+        retried = False
+        for job in batch:
+            assert job.outcome is not None
+            if job.job_id in parents:
+                self.finish_by_rq(job)
+            else:
+                self.taken.pop(job.execution, None)
+            retried = retried or job.outcome.how in ("retry", "hold", "back")
+        if retried:  # our own changes are not pushed to us
+            self._due = 0.0
+            for line in self.lines.values():
+                line.hungry = True
+
+    def _scheduled(self, answer: list[Any]) -> None:
+        wait, moved, others = float(answer[0]), answer[1], answer[2]
+        self._due = time.monotonic() + wait if wait >= 0 else float("inf")
+        if moved:
+            for line in self.lines.values():
+                line.hungry = True
+        for position in range(0, len(others), 2):
+            self.on_command({"command": "rate-limited", "lane": others[position], "job_id": others[position + 1]})
+
+    # Ending
+
+    def _finished(self) -> bool:
+        if self.taken or self._outbox:
+            return False
+        if self._stop_at is not None:
+            return True
+        if self.limits.max_jobs is not None and self._reserved >= self.limits.max_jobs:
+            return True
+        return self.limits.burst and self._rate_at == float("inf") and not any(li.hungry for li in self.lines.values())
+
+    def _wind_down(self, now: float) -> None:
+        """Hands back what has not begun; at the end of the grace period everything."""
+        back = [job for line in self.lines.values() for job in line.runner.waiting()]
+        if self._stop_at is not None and now >= self._stop_at:
+            for line in self.lines.values():
+                line.runner.stop()
+            back += list(self.taken.values())
+        for job in back:
+            if job.settle(Outcome("back")):
+                self._outbox.append(job)
+        if back:
+            self._drain()
+
+
+def _iso(moment: float | None = None) -> str:
+    """A time as RQ writes it."""
+    stamp = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
+    return stamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

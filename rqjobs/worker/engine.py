@@ -1,0 +1,290 @@
+"""``rqjobs worker``: RQ's worker with an engine of its own - atomic, batched, many jobs at once in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.executions import Execution
+from rq.job import JobStatus
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import BaseWorker
+
+from rqjobs.connection import connect
+from rqjobs.layout import SERIALIZER, RegisteredJob, job_key
+from rqjobs.logs import event
+from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.settings import get_settings
+from rqjobs.worker.admission import Admission
+from rqjobs.worker.batches import BatchRunner
+from rqjobs.worker.coroutines import LoopRunner, LoopThread
+from rqjobs.worker.dispatcher import Dispatcher, Limits, Line
+from rqjobs.worker.joblog import JobLog
+from rqjobs.worker.keeper import Keeper
+from rqjobs.worker.processes import ProcessRunner
+from rqjobs.worker.stock import StockWorker
+from rqjobs.worker.taken import RESULT_TTL, Taken
+from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
+from rqjobs.worker.watchdog import Slot, Watchdog
+
+SWITCH = 0.001
+"""Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
+
+
+class _Watched(BaseDeathPenalty):
+    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead."""
+
+    def setup_death_penalty(self) -> None:
+        """The watchdog has it."""
+
+    def cancel_death_penalty(self) -> None:
+        """The watchdog has it."""
+
+
+class EngineWorker(StockWorker):
+    """A worker as RQ and its tools see it, and RQ's own methods for the jobs that need them."""
+
+    death_penalty_class = _Watched
+    watchdog: Watchdog
+    dispatcher: Dispatcher
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's, without what the forking worker does besides."""
+        BaseWorker.heartbeat(self, timeout, pipeline)
+
+    def procline(self, message: str) -> None:
+        """The process does many things at once: its title stays."""
+
+    def settled(self, job: Taken) -> None:
+        """A job has its outcome."""
+        self.dispatcher.settled(job)
+
+    def run_special(self, taken: Taken) -> None:
+        """Runs a job with callbacks, repeats, RQ's own rate limit and the like: RQ's methods from start to end."""
+        job, queue, execution = self._load(taken)
+        self.executions[execution.id] = execution
+        self.perform_job(job, queue, execution)
+
+    def _load(self, taken: Taken) -> tuple[RegisteredJob, Queue, Execution]:
+        job = RegisteredJob.fetch(taken.job_id, connection=self.connection, serializer=SERIALIZER)
+        assert isinstance(job, RegisteredJob)
+        queue = Queue(taken.lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
+        execution = Execution(taken.execution, taken.job_id, self.connection, worker_name=self.name)
+        execution._job = job  # noqa: SLF001  # it would be fetched again
+        return job, queue, execution
+
+    def finish(self, taken: Taken) -> None:
+        """Writes the outcome of a job that has dependents; tried until Redis takes it."""
+        outcome = taken.outcome
+        assert outcome is not None
+        while True:
+            try:
+                job, queue, execution = self._load(taken)
+                execution.created_at = datetime.fromtimestamp(outcome.started, UTC)
+                job.started_at, job.ended_at = execution.created_at, datetime.fromtimestamp(outcome.ended, UTC)
+                if outcome.how == "done":
+                    job._result = json.loads(b64decode(outcome.words[0])) if outcome.words[0] else None  # type: ignore[arg-type]  # noqa: SLF001
+                    job._status = JobStatus.FINISHED  # noqa: SLF001
+                    self.handle_job_success(job, queue, queue.started_job_registry, execution)
+                else:
+                    job.retries_left = 0
+                    text = zlib.decompress(b64decode(outcome.words[0])).decode()  # type: ignore[arg-type]
+                    self.handle_job_failure(job, queue, None, text, execution)
+            except redis.exceptions.ConnectionError:
+                time.sleep(1)
+            except Exception:
+                logging.getLogger("rqjobs").exception("a job with dependents was left to its lease")
+                break
+            else:
+                break
+        self.dispatcher.taken.pop(taken.execution, None)
+
+    def report(self, job_id: str, progress: Mapping[str, object]) -> None:
+        """Stores the progress of a running job in its meta, as RQ's ``job.meta``."""
+        meta = self.connection.hget(job_key(job_id), "meta")
+        merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
+        self.connection.hset(job_key(job_id), "meta", json.dumps(merged))
+
+    def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
+        """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""
+        for job in jobs:
+            event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
+            if job.settle(timed_out(job, time.time() - job.timeout, stopped=slot.stopped)):
+                self.settled(job)
+        runner: Any = self.dispatcher.lines[jobs[0].policy.name].runner
+        runner.replace()
+
+    def lost(self, job: Taken) -> None:
+        """Another worker has the job now. A process can be killed; a thread's outcome will be refused by Redis."""
+        event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
+        runner = self.dispatcher.lines[job.policy.name].runner
+        if isinstance(runner, ProcessRunner):
+            runner.kill(job.job_id)
+
+    def command(self, command: Mapping[str, Any]) -> None:
+        """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``; and what the schedule script leaves to us."""
+        what, job_id = command.get("command"), str(command.get("job_id", ""))
+        if what == "shutdown":
+            self.dispatcher.stop(self.grace)
+        elif what in ("stop-job", "stop-execution"):
+            runners = [line.runner for line in self.dispatcher.lines.values()]
+            killed = any(runner.kill(job_id) for runner in runners if isinstance(runner, ProcessRunner))
+            if not killed and not self.watchdog.interrupt(job_id):
+                event(logging.WARNING, "stop-job: it does not run here", id=job_id)
+
+    grace: float = 25.0
+
+
+def slots(chosen: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
+    """How many jobs of each queue run at once: its policy's concurrency, or its share of ``threads``, one at least."""
+    total = sum(policy.concurrency for policy in chosen if policy.runs_in == "thread")
+    return {
+        policy.name: policy.concurrency
+        if threads is None or policy.runs_in != "thread"
+        else max(1, round(threads * policy.concurrency / total))
+        for policy in chosen
+    }
+
+
+def run_worker(
+    queues: Sequence[str] | None = None,
+    *,
+    burst: bool = False,
+    threads: int | None = None,
+    grace: float = 25.0,
+    max_jobs: int | None = None,
+    max_rss: int | None = None,
+) -> int:
+    """Runs jobs of ``queues`` (all by default) until it is told to stop.
+
+    Args:
+        queues: names of queues; all their lanes are taken in priority order.
+        burst: end when nothing waits and nothing is due.
+        threads: how many jobs at once in all, shared out by the queues' concurrency; None takes each queue's own.
+        grace: seconds that running jobs get at SIGTERM before they are handed back.
+        max_jobs: end after so many jobs.
+        max_rss: end when the process has more than so many bytes.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        RedisUnavailable: Redis does not answer at the start. Later outages are waited out.
+    """
+    sys.setswitchinterval(SWITCH)
+    settings = get_settings()
+    import_registrations()
+    chosen = [get_policy(name) for name in queues] if queues else list(policies())
+    names = [policy.name for policy in chosen]
+    worker = EngineWorker(
+        lanes_in_order(names), connection=connect(), serializer=SERIALIZER, default_result_ttl=RESULT_TTL
+    )
+    worker.grace = grace
+    worker.watchdog = Watchdog(worker.give_up)
+    loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
+    finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
+
+    def finish(job: Taken) -> None:
+        finishers.submit(worker.finish, job)
+
+    def stop(why: str) -> None:
+        event(logging.INFO, "worker stopping", why=why)
+        dispatcher.stop(grace)
+
+    dispatcher = worker.dispatcher = Dispatcher(
+        connect=lambda: connect(socket_timeout=15),
+        worker=worker.name,
+        lines=_lines(chosen, slots(chosen, threads), worker, loop),
+        settings=settings,
+        limits=Limits(burst, max_jobs),
+        finish_by_rq=finish,
+        on_command=worker.command,
+        log_settled=JobLog().settled,
+        report=worker.report,
+    )
+    keeper = Keeper(
+        worker,
+        dispatcher,
+        settings,
+        max_rss=max_rss,
+        on_limit=stop,
+    )
+    worker.register_birth()
+    with _signals(dispatcher, grace):
+        worker.watchdog.start()
+        keeper.start()
+        event(logging.INFO, "worker started", name=worker.name, queues=",".join(names), pid=os.getpid())
+        dispatcher.run()
+    finishers.shutdown()
+    worker.watchdog.stop()
+    for line in dispatcher.lines.values():
+        line.close()
+    if loop is not None:
+        loop.close()
+    with contextlib.suppress(redis.exceptions.RedisError, OSError):
+        keeper.stop()
+        worker.register_death()
+    dispatcher.bell.close()
+    worker.connection.close()
+    event(logging.INFO, "worker stopped", name=worker.name)
+    return 0
+
+
+def _is_coroutine(policy: QueuePolicy) -> bool:
+    return policy.runs_in == "thread" and policy.batch is None and inspect.iscoroutinefunction(load(policy.processor))
+
+
+def _lines(
+    chosen: Sequence[QueuePolicy], slots_of: Mapping[str, int], worker: EngineWorker, loop: LoopThread | None
+) -> dict[str, Line]:
+    lines = {}
+    for policy in chosen:
+        runner: Runner
+        if policy.runs_in == "process":
+            runner = ProcessRunner(policy, slots_of[policy.name], worker)
+        elif policy.batch is not None:
+            runner = BatchRunner(policy, worker)
+        elif _is_coroutine(policy):
+            assert loop is not None
+            runner = LoopRunner(policy, slots_of[policy.name], worker, loop)
+        else:
+            runner = ThreadRunner(policy, slots_of[policy.name], worker)
+        admission = Admission(policy, runner, worker) if policy.admit is not None else None
+        lines[policy.name] = Line(policy, runner, admission)
+    return lines
+
+
+@contextlib.contextmanager
+def _signals(dispatcher: Dispatcher, grace: float) -> Iterator[None]:
+    """SIGTERM and SIGINT: stop within the grace period; a second one hands everything back at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        again = dispatcher.stopping
+        name = signal.Signals(number).name
+        event(logging.INFO, "worker stopping", why=name + (" again: handing jobs back" if again else ""))
+        dispatcher.stop(0.0 if again else grace)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,203 @@
+"""The engine's second thread: heartbeats, leases, recovery of dead workers' jobs, scheduler locks, housekeeping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import redis
+from rq import Queue
+from rq.registry import StartedJobRegistry, clean_registries
+from rq.scheduler import RQScheduler
+from rq.scripts import ACQUIRE_OR_REFRESH_LOCK_SCRIPT, release_lock
+from rq.utils import as_text
+from rq.worker import WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from rqjobs import keys
+from rqjobs.layout import SERIALIZER, RegisteredJob, run_script
+from rqjobs.logs import event
+from rqjobs.queues import base_queue
+from rqjobs.settings import Settings
+from rqjobs.worker.dispatcher import Dispatcher, _iso
+
+if TYPE_CHECKING:
+    from rqjobs.worker.engine import EngineWorker
+
+MOST_DEATHS = 3
+"""After so many workers died under a job, the job is taken for the cause."""
+
+MAINTENANCE = 600.0
+"""Seconds between two runs of RQ's own housekeeping: expired registry entries, workers that are gone."""
+
+
+def _error(text: str) -> bytes:
+    return b64encode(zlib.compress(text.encode()))
+
+
+_TRIED_AGAIN = _error("WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease")
+_USED_UP = _error("WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease")
+_POISON = _error(f"WorkerDied: {MOST_DEATHS} workers died while they ran this job; it may be the cause")
+
+
+class Keeper:
+    """Ticks once a second; on a connection of its own, so that a busy loop never delays a heartbeat."""
+
+    def __init__(
+        self,
+        worker: EngineWorker,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        max_rss: int | None,
+        on_limit: Callable[[str], None],
+    ) -> None:
+        self._worker = worker
+        self._client: redis.Redis = worker.connection
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._lanes = worker.queue_names()
+        self._lease = max(1, round(settings.rqjobs_lease.total_seconds()))
+        self._period = min(5.0, self._lease / 3)
+        self._max_rss = max_rss
+        self._on_limit = on_limit
+        self._parent = os.getppid()
+        self._scheduler = RQScheduler(
+            self._lanes, connection=self._client, logging_level=logging.WARNING, serializer=SERIALIZER, name=worker.name
+        )
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rqjobs-keeper", daemon=True)
+        self._next = 0.0
+        self._maintained = time.monotonic()
+        self._renewed = time.monotonic()
+
+    def start(self) -> None:
+        """Ticks once here, so that everything is in place, then in its thread."""
+        self.tick()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops ticking and releases the scheduler's locks."""
+        self._stopping.set()
+        self._thread.join(2)
+        for lane in self._dispatcher.leading:
+            release_lock(self._client, RQScheduler.get_locking_key(lane), self._worker.name)
+        self._scheduler.register_death()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(min(1.0, self._period)):
+            try:
+                self.tick()
+            except redis.exceptions.RedisError:
+                logging.getLogger("rqjobs").debug("the keeper's tick failed", exc_info=True)
+            except Exception:  # the thread must outlive whatever a tick runs into
+                logging.getLogger("rqjobs").exception("the keeper's tick failed")
+
+    def tick(self) -> None:
+        """One round of everything that is due."""
+        self._check_limits()
+        self._say_state()
+        if time.monotonic() < self._next:
+            return
+        self._renew()
+        self._lead()
+        self._recover()
+        self._next = time.monotonic() + self._period
+        if time.monotonic() - self._maintained > MAINTENANCE:
+            self._maintained = time.monotonic()
+            self._maintain()
+
+    def _check_limits(self) -> None:
+        if os.getppid() != self._parent and os.environ.get("RQJOBS_SUPERVISED"):
+            self._on_limit("the supervisor is gone")
+        if self._max_rss is not None and (size := _rss()) > self._max_rss:
+            self._max_rss = None
+            self._on_limit(f"its memory of {size >> 20} MiB is over --max-rss")
+
+    def _say_state(self) -> None:
+        state = WorkerStatus.BUSY if self._dispatcher.taken else WorkerStatus.IDLE
+        if self._worker.get_state() != state:
+            self._worker.set_state(state)
+
+    def _renew(self) -> None:
+        """The worker's heartbeat, and the leases of what it runs."""
+        if not self._client.exists(self._worker.key):  # it expired while Redis was out of reach
+            self._worker.register_birth()
+        self._worker.heartbeat()
+        jobs = list(self._dispatcher.taken.values())
+        lost: set[str] = set()
+        for start in range(0, len(jobs), 500):
+            words: list[Any] = [self._lease, _iso()]
+            for job in jobs[start : start + 500]:
+                words += (job.lane, job.job_id, job.execution)
+            lost.update(as_text(execution) for execution in run_script("renew", self._client, words))
+        now = time.monotonic()
+        if now - self._renewed > self._lease:
+            event(logging.WARNING, "leases were not renewed in time", seconds=now - self._renewed)
+        self._renewed = now
+        for job in jobs:
+            if job.execution in lost and job.execution in self._dispatcher.taken and not job.settled:
+                self._worker.lost(job)
+
+    def _lead(self) -> None:
+        """Takes or keeps RQ's scheduler locks: one worker moves the scheduled jobs of a lane."""
+        script = self._client.register_script(ACQUIRE_OR_REFRESH_LOCK_SCRIPT)
+        ttl = max(2, round(3 * self._period))
+        with self._client.pipeline(transaction=False) as pipeline:
+            for lane in self._lanes:
+                script(keys=[RQScheduler.get_locking_key(lane)], args=[self._worker.name, ttl], client=pipeline)
+            answers = pipeline.execute()
+        leading = frozenset(lane for lane, answer in zip(self._lanes, answers, strict=True) if answer)
+        if leading != self._dispatcher.leading:
+            self._dispatcher.leading = leading
+            self._dispatcher.bell.ring()
+        if leading:
+            self._scheduler.register_birth()
+
+    def _recover(self) -> None:
+        """Takes back the jobs whose lease has run out."""
+        recover(self._client, self._lanes, self._settings)
+
+    def _maintain(self) -> None:
+        for lane in self._lanes:
+            queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
+            if queue.acquire_maintenance_lock():
+                clean_registries(queue)
+                clean_worker_registry(queue)
+                queue.intermediate_queue.cleanup(self._worker, queue)
+                queue.release_maintenance_lock()
+        self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
+
+
+def recover(client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = "") -> int:
+    """Puts jobs of dead workers back into their queues, or among the dead letters; how many is answered.
+
+    Args:
+        client: a connection.
+        lanes: the queues' lanes to look at.
+        settings: for how many dead letters are kept.
+        dead: the name of a worker that is known to be dead; without it leases decide.
+    """
+    words: list[Any] = [keys.PREFIX, _iso(), settings.rqjobs_keep_failed, MOST_DEATHS, _TRIED_AGAIN, _USED_UP, _POISON]
+    words += (dead, len(lanes))
+    for lane in lanes:
+        words += (lane, base_queue(lane))
+    special, *jobs = run_script("recover", client, words)
+    for job_id, worker, status in jobs:
+        level = logging.WARNING if status == b"queued" else logging.ERROR
+        event(level, "job of a dead worker", id=as_text(job_id), worker=as_text(worker), now=as_text(status))
+    for lane in special:
+        StartedJobRegistry(as_text(lane), connection=client, serializer=SERIALIZER, job_class=RegisteredJob).cleanup()
+    return len(jobs)
+
+
+def _rss() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,248 @@
+"""Jobs in processes of their own: killed at their time limit, and their memory goes back to the system."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from rqjobs.errors import JobTimeout
+from rqjobs.logs import event
+from rqjobs.queues import QueuePolicy
+from rqjobs.worker.taken import NotOurs, Outcome, Taken
+from rqjobs.worker.threads import Engine, run_special
+from rqjobs.worker.watchdog import Slot
+
+IDLE = 60.0
+"""Seconds that a process without work is kept: starting one takes about half a second."""
+
+
+START = 60.0
+"""Seconds within which a process must be ready for its first job."""
+
+
+class ChildDied(Exception):
+    """The process ended in the middle of its job."""
+
+
+class Child:
+    """One process that runs jobs one after the other, and a socket to it: one JSON object a line."""
+
+    def __init__(self, queue: str) -> None:
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        self._buffer = b""
+        self._ready = False
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "rqjobs.worker.child", str(theirs.fileno()), queue],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the worker, which then decides
+            )
+
+    def run(self, job: Taken) -> dict[str, Any]:
+        """Has ``job`` run, and answers what the process says of it. The start of the process takes none of its time.
+
+        Raises:
+            JobTimeout: it was not done in time. The process is killed.
+            ChildDied: the process ended.
+        """
+        model, attempt = job.prepare()
+        message = {
+            "payload": model.dump(),
+            "job_id": job.job_id,
+            "lane": job.lane,
+            "number": attempt.number,
+            "of": attempt.of,
+            "enqueued_at": attempt.enqueued_at.isoformat(),
+            "timeout": attempt.timeout.total_seconds(),
+        }
+        try:
+            if not self._ready:
+                self._read(job, time.monotonic() + START)
+                self._ready = True
+            deadline = time.monotonic() + job.timeout if job.timeout > 0 else float("inf")
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            while True:
+                answer = self._read(job, deadline)
+                if "report" not in answer:
+                    return answer
+                attempt.report(answer["report"])
+        except JobTimeout:
+            raise
+        except OSError as error:
+            raise ChildDied(str(error)) from None
+
+    def _read(self, job: Taken, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            left = min(deadline - time.monotonic(), 3600.0)
+            if left <= 0:
+                self.kill()
+                raise JobTimeout(timedelta(seconds=job.timeout))
+            if not select.select([self._socket], [], [], left)[0]:
+                continue
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ChildDied
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def kill(self) -> None:
+        """Ends the process at once, with everything that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> int:
+        """Lets an idle process end, and waits for it; its exit code."""
+        self._socket.close()
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.returncode
+
+
+class ProcessRunner:
+    """One thread a slot, each with a process that is started for its first job and ended after a minute of idleness."""
+
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
+        self.capacity = slots
+        self._policy = policy
+        self._engine = engine
+        self._slots = slots
+        self._jobs: SimpleQueue[Taken | None] = SimpleQueue()
+        self._threads = 0
+        self._busy = 0
+        self._running: dict[str, Child] = {}
+        self._stopping = False
+        self._started: list[threading.Thread] = []
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        for job in jobs:
+            self._jobs.put(job)
+        while self._threads < min(self._slots, self._busy + self._jobs.qsize()):
+            self._threads += 1
+            name = f"rqjobs-{self._policy.name}-{self._threads}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._started.append(thread)
+
+    def waiting(self) -> list[Taken]:
+        """Gives back what has not begun."""
+        found: list[Taken] = []
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return found
+            if job is not None:
+                found.append(job)
+
+    def stop(self) -> None:
+        """Kills what runs."""
+        self._stopping = True
+        for child in list(self._running.values()):
+            child.kill()
+
+    def close(self) -> None:
+        """Ends the threads and their processes."""
+        for _thread in range(self._threads):
+            self._jobs.put(None)
+        for thread in self._started:
+            thread.join(5)
+
+    def kill(self, job_id: str) -> bool:
+        """Kills the process that runs this job; False if none does."""
+        child = self._running.get(job_id)
+        if child is not None:
+            child.kill()
+        return child is not None
+
+    def _work(self) -> None:
+        child: Child | None = None
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE if child is not None else None)
+            except Empty:
+                if child is not None:
+                    child.close()
+                    child = None
+                continue
+            if job is None:
+                if child is not None:
+                    child.close()
+                return
+            self._busy += 1
+            if child is not None and child.process.poll() is not None:
+                child.close()
+                child = None
+            child = self._run(job, child)
+            self._busy -= 1
+
+    def _run(self, job: Taken, child: Child | None) -> Child | None:
+        started = time.time()
+        outcome, keep = None, False
+        try:
+            if job.special:
+                raise NotOurs  # noqa: TRY301
+            job.prepare()
+            child = child or Child(self._policy.name)
+            self._running[job.job_id] = child
+            answer = child.run(job)
+            outcome, keep = _outcome(job, answer, started), answer["keep"]
+        except NotOurs:
+            outcome, keep = self._special(job, started), True
+        except ChildDied:
+            outcome = job.failure(_death(child), started)
+        except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
+            outcome = job.failed(error, started)
+        finally:
+            self._running.pop(job.job_id, None)
+        if not self._stopping and job.settle(outcome):
+            self._engine.settled(job)
+        if child is not None and not keep:
+            child.close()
+            return None
+        return child
+
+    def _special(self, job: Taken, started: float) -> Outcome:
+        """A job that needs RQ's own path runs here in a thread."""
+        slot = Slot()
+        self._engine.watchdog.watch(slot)
+        try:
+            return run_special(slot, job, self._engine, started)
+        finally:
+            self._engine.watchdog.forget(slot)
+
+
+def _outcome(job: Taken, answer: dict[str, Any], started: float) -> Outcome:
+    if "result" in answer:
+        return job.done(answer["result"], started)
+    return job.failure(
+        answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
+    )
+
+
+def _death(child: Child | None) -> str:
+    code = child.process.wait() if child is not None else 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
+    event(logging.ERROR, "job's process died", how=how)
+    return f"rqjobs.worker.processes.ChildDied: the job's process {how}{hint}"

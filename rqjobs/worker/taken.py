@@ -1,0 +1,186 @@
+"""A job that this worker has taken, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
+from rqjobs.jobs import JobModel
+from rqjobs.layout import ENTRY
+from rqjobs.queues import QueuePolicy, base_queue
+
+RESULT_TTL = 24 * 3600
+"""Seconds that a done job is kept, within the last 100 of its queue."""
+
+ERROR_LIMIT = 16_000
+"""Characters of a traceback that are kept: its end, where the reason is."""
+
+
+class Outcome(NamedTuple):
+    """What became of a job, as finish.lua wants it."""
+
+    how: str
+    """``done``, ``retry``, ``dead``, ``back``, ``hold``; ``written`` if RQ's own path has written it."""
+    words: tuple[str | bytes | int | float, str | int | float, str | int, str | int] = ("", "", "", "")
+    started: float = 0.0
+    ended: float = 0.0
+
+
+class NotOurs(Exception):
+    """The job is no plain job of ours: RQ's own path, with its registered functions only, is to judge it."""
+
+
+class Taken:
+    """One job from its reservation until its outcome is written."""
+
+    __slots__ = (
+        "_unsettled", "attempt", "attempts", "data", "enqueued_at", "execution", "failure_ttl", "fault", "intervals",
+        "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl", "retries_left", "special",
+        "timeout",
+    )  # fmt: skip
+
+    def __init__(self, words: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> None:
+        """Reads the words of reserve.lua."""
+        job_id, execution, _lane, special, data, timeout, left, intervals, enqueued_at, result_ttl, failure_ttl = words
+        self.job_id: str = job_id.decode()
+        self.execution: str = execution.decode()
+        self.lane = lane
+        self.policy = policy
+        self.special = special == b"1"
+        self.data: bytes = data
+        self.enqueued_at: bytes = enqueued_at
+        self.fault: str | None = None
+        """Why the job's hash cannot be read; anybody with access to Redis may have written it."""
+        self.timeout = policy.timeout.total_seconds()
+        self.retries_left = 0
+        self.intervals: list[float] = []
+        self.result_ttl = RESULT_TTL
+        self.failure_ttl: int | str = ""
+        try:
+            self.timeout = float(timeout) if timeout else self.timeout
+            self.retries_left = int(left) if left else 0
+            self.intervals = [float(wait) for wait in json.loads(intervals)] if intervals else []
+            self.result_ttl = int(result_ttl) if result_ttl else RESULT_TTL
+            self.failure_ttl = int(failure_ttl) if failure_ttl else ""
+        except (ValueError, TypeError) as error:
+            self.fault, self.special = f"refused: a field of the job's hash cannot be read: {error}", False
+        self.attempts = len(self.intervals) + 1
+        self.number = max(1, self.attempts - self.retries_left)
+        self.report = report
+        self.model: JobModel | None = None
+        self.attempt: Attempt | None = None
+        self.outcome: Outcome | None = None
+        self._unsettled = [True]
+
+    def settle(self, outcome: Outcome) -> bool:
+        """Sets the outcome; False if there was one already. Whoever comes first decides: the thread that ran the
+        job, the watchdog that gave it up, the shutdown that handed it back.
+        """  # noqa: D205
+        try:
+            self._unsettled.pop()  # atomic
+        except IndexError:
+            return False
+        self.outcome = outcome
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an outcome."""
+        return not self._unsettled
+
+    def prepare(self) -> tuple[JobModel, Attempt]:
+        """The job model and the attempt that the processor gets.
+
+        Raises:
+            NotOurs: another function, or another shape.
+            PermanentFailure: the payload is not a job of this queue.
+        """
+        if self.model is None:
+            self.model = self._parse()
+        self.attempt = Attempt(
+            job_id=self.job_id,
+            queue=self.lane,
+            number=self.number,
+            of=max(self.attempts, self.number),
+            enqueued_at=_when(self.enqueued_at),
+            timeout=timedelta(seconds=self.timeout) if self.timeout > 0 else timedelta(days=3650),
+            report=self._report,
+        )
+        return self.model, self.attempt
+
+    def _parse(self) -> JobModel:
+        if self.fault is not None:
+            raise PermanentFailure(self.fault)
+        try:
+            data = zlib.decompress(self.data) if self.data[:1] == b"\x78" else self.data
+            function, instance, (queue, payload), options = json.loads(data)
+        except (ValueError, TypeError, zlib.error, RecursionError):
+            raise NotOurs from None
+        if function != ENTRY or instance is not None or options or not isinstance(payload, dict):
+            raise NotOurs
+        if queue != self.policy.name:
+            raise PermanentFailure(f"refused: a job of {str(queue)[:100]!r} in the queue {base_queue(self.lane)!r}")
+        try:
+            return self.policy.model.parse(payload)
+        except (InvalidJob, UnknownQueue) as error:
+            raise PermanentFailure(f"refused: {error}") from error
+
+    def _report(self, progress: Mapping[str, object]) -> None:
+        self.report(self.job_id, progress)
+
+    def done(self, result: object, started: float) -> Outcome:
+        """The outcome of a processor that returned."""
+        try:
+            value = "" if result is None else b64encode(json.dumps(result).encode())
+        except (TypeError, ValueError, RecursionError):
+            value = b64encode(b'"Unserializable return value"')  # as RQ has it
+        return Outcome("done", (value, self.result_ttl, "", ""), started, time.time())
+
+    def failed(self, error: BaseException, started: float, text: str | None = None) -> Outcome:
+        """The outcome of a processor that raised: tried again, or dead."""
+        if text is None:
+            text = "".join(traceback.format_exception(error))
+        return self.failure(
+            text,
+            started,
+            permanent=isinstance(error, PermanentFailure),
+            after=error.after.total_seconds() if isinstance(error, RetryLater) else None,
+            counts=not isinstance(error, RetryLater) or error.counts,
+        )
+
+    def failure(
+        self, text: str, started: float, *, permanent: bool = False, after: float | None = None, counts: bool = True
+    ) -> Outcome:
+        """The outcome of a failed run.
+
+        Args:
+            text: the traceback, for the job's history.
+            started: when the run began, ``time.time()``.
+            permanent: no other attempt, whatever is left.
+            after: seconds to wait, instead of the job's own waits.
+            counts: whether the run uses up an attempt.
+        """
+        ended, left = time.time(), self.retries_left
+        words = b64encode(zlib.compress(text[-ERROR_LIMIT:].encode(errors="replace")))
+        if permanent or (counts and left <= 0):
+            left_after = 0 if permanent and left else ""
+            return Outcome("dead", (words, self.failure_ttl, left_after, self.number), started, ended)
+        wait = after
+        if wait is None:  # RQ aligns the list at its end
+            wait = self.intervals[max(len(self.intervals) - left, 0)] if self.intervals else 0
+        return Outcome("retry", (words, wait, left - 1 if counts else "", self.number), started, ended)
+
+
+def _when(stamp: bytes) -> datetime:
+    try:
+        return datetime.fromisoformat(stamp.decode())
+    except ValueError:
+        return datetime.now(UTC)

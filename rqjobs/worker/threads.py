@@ -1,0 +1,179 @@
+"""Jobs in threads: as many threads a queue as it has slots, started when they are first needed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import JobTimeout
+from rqjobs.jobs import JobModel
+from rqjobs.logs import event
+from rqjobs.queues import QueuePolicy, load
+from rqjobs.worker.taken import NotOurs, Outcome, Taken
+from rqjobs.worker.watchdog import Slot, TimeLimit, Watchdog
+
+
+class Engine(Protocol):
+    """What the runners need of the engine."""
+
+    watchdog: Watchdog
+
+    def settled(self, job: Taken) -> None:
+        """The job has its outcome."""
+
+    def run_special(self, job: Taken) -> None:
+        """Runs the job by RQ's own methods."""
+
+
+class Runner(Protocol):
+    """Runs the jobs of one queue."""
+
+    capacity: int
+    """How many jobs it may hold at once."""
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over. Never blocks."""
+
+    def waiting(self) -> list[Taken]:
+        """Gives back the jobs that it has not started, in order."""
+
+    def stop(self) -> None:
+        """Ends what runs in it, if it can."""
+
+    def close(self) -> None:
+        """Ends its idle threads; the engine has ended."""
+
+
+class ThreadRunner:
+    """A pool of threads that grows up to the queue's slots.
+
+    A thread that finds more work wakes the next one, so quick jobs run in few threads and do not pay for
+    switching between many, while each job that blocks sets another thread free at once.
+    """
+
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
+        self.capacity = slots
+        self._policy = policy
+        self._engine = engine
+        self._slots = slots
+        self._jobs: deque[Taken] = deque()
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._waking = self._closed = False
+        self._threads = self._idle = 0
+        self._lock = threading.Lock()
+        self._processor: Callable[[JobModel, Attempt], Any] = load(policy.processor)
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        self._jobs.extend(jobs)
+        if not self._waking:
+            self._wake()
+
+    def waiting(self) -> list[Taken]:
+        """Gives back what no thread has begun."""
+        found = []
+        while True:
+            try:
+                found.append(self._jobs.popleft())
+            except IndexError:
+                return found
+
+    def stop(self) -> None:
+        """Threads cannot be ended from outside: they end with the process."""
+
+    def close(self) -> None:
+        """Ends the idle threads."""
+        self._closed = True
+        for _thread in range(self._slots):
+            self._tokens.put(None)
+
+    def replace(self) -> None:
+        """A thread was given up: another may take its place."""
+        with self._lock:
+            self._threads -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        self._waking = True
+        if self._idle == 0 and self._threads < self._slots:
+            with self._lock:
+                if self._threads >= self._slots:
+                    return
+                self._threads += 1
+                number = self._threads
+            name = f"rqjobs-{self._policy.name}-{number}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        else:
+            self._tokens.put(None)
+
+    def _work(self) -> None:
+        slot = Slot()
+        self._engine.watchdog.watch(slot)
+        self._waking = False
+        while not slot.abandoned and not self._closed:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                self._idle += 1
+                self._tokens.get()
+                self._idle -= 1
+                self._waking = False
+                continue
+            if self._jobs and not self._waking:
+                self._wake()
+            self._run(slot, job)
+        self._engine.watchdog.forget(slot)
+
+    def _run(self, slot: Slot, job: Taken) -> None:
+        outcome = run_in_slot(slot, job, self._processor, self._engine)
+        if not slot.abandoned and job.settle(outcome):
+            self._engine.settled(job)
+
+
+def run_in_slot(slot: Slot, job: Taken, processor: Callable[[JobModel, Attempt], Any], engine: Engine) -> Outcome:
+    """Runs one job in this thread, with its time limit, and says what became of it."""
+    started = time.time()
+    try:
+        try:
+            slot.enter([job], job.timeout)
+            if job.special:
+                raise NotOurs
+            model, attempt = job.prepare()
+            result = processor(model, attempt)
+        finally:
+            slot.leave()
+        return job.done(result, started)
+    except NotOurs:
+        return run_special(slot, job, engine, started)
+    except TimeLimit:
+        return timed_out(job, started, stopped=slot.stopped)
+    except BaseException as error:  # noqa: BLE001  # whatever a processor raises, SystemExit too, is its failure
+        return job.failed(error, started)
+
+
+def run_special(slot: Slot, job: Taken, engine: Engine, started: float) -> Outcome:
+    """Runs one job by RQ's own methods, which write its outcome themselves."""
+    try:
+        try:
+            slot.enter([job], job.timeout)
+            engine.run_special(job)
+        finally:
+            slot.leave()
+    except BaseException:  # Redis was away: the lease runs out, another worker takes the job
+        event(logging.ERROR, "job left to its lease", id=job.job_id, queue=job.lane)
+        logging.getLogger("rqjobs").debug("its error", exc_info=True)
+    return Outcome("written", started=started, ended=time.time())
+
+
+def timed_out(job: Taken, started: float, *, stopped: bool = False) -> Outcome:
+    """The outcome of a run past its time limit, or of one that was told to stop."""
+    if stopped:
+        return job.failure("rqjobs.errors.PermanentFailure: stopped by command", started, permanent=True)
+    return job.failed(JobTimeout(timedelta(seconds=job.timeout)), started)

@@ -1,0 +1,166 @@
+"""The engine in one process: outcomes, lanes, limits, what Redis holds afterwards."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from rqjobs.enqueue import enqueue, enqueue_many
+from rqjobs.health import pause, resume
+from rqjobs.history import read_history
+from rqjobs.layout import fetch_job
+from rqjobs.worker.engine import run_worker
+from tests.support import tasks
+from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
+
+
+@pytest.fixture(autouse=True)
+def log(redis, tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKS_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+    monkeypatch.setenv("PYTHONPATH", str(tasks.Path(__file__).parent.parent.parent))
+    return tmp_path / "log"
+
+
+def burst(*queues: str, **options) -> None:
+    run_worker(list(queues) or ["tasks"], burst=True, **options)
+
+
+@pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
+def test_a_job_is_done(redis, model):
+    job = enqueue(model(mark="a"))
+    burst(model.queue)
+    job.refresh()
+    assert job.get_status() == "finished"
+    assert job.return_value() in ({"attempt": 1, "of": 3}, {"attempt": 1}, {"batch": 1})
+    assert redis.hgetall(f"rqjobs:totals:{model.queue}") == {b"completed": b"1"}
+    assert redis.zcard(f"rq:wip:{model.queue}") == 0
+    assert not redis.keys("rq:execution*")
+
+
+@pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
+def test_a_failure_is_retried_after_its_wait(redis, model):
+    job = enqueue(model(do="fail", mark="a", args={"times": 1}), attempts=2, backoff="fixed:0.3s")
+    burst(model.queue)
+    job.refresh()
+    assert job.get_status() == "scheduled"
+    assert redis.zscore(f"rq:scheduled:{model.queue}", job.id) == pytest.approx(time.time() + 0.3, abs=0.25)
+    time.sleep(0.35)
+    burst(model.queue)
+    job.refresh()
+    assert job.get_status() == "finished"
+    first, second = read_history(job)
+    assert (first.outcome, second.outcome) == ("retried", "done")
+    assert first.error == "ValueError: attempt 1 failed"
+
+
+@pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
+def test_a_permanent_failure_is_dead_at_once(redis, model):
+    job = enqueue(model(do="dead"))
+    burst(model.queue)
+    job.refresh()
+    assert job.get_status() == "failed"
+    assert job.retries_left == 0
+    assert redis.zcard(f"rq:failed:{model.queue}") == 1
+    assert read_history(job)[0].error == "it cannot be done"
+    assert redis.hgetall(f"rqjobs:totals:{model.queue}") == {b"failed": b"1"}
+
+
+def test_used_up_attempts_are_dead(redis):
+    job = enqueue(Task(do="fail"), attempts=3, backoff="fixed:0s")
+    burst()
+    job.refresh()
+    assert job.get_status() == "failed"
+    assert [record.error for record in read_history(job)] == [f"ValueError: attempt {n} failed" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_retry_later_says_when(redis, counts):
+    job = enqueue(Task(do="later", args={"after": 100, "counts": counts, "times": 9}), attempts=3)
+    burst()
+    job.refresh()
+    assert job.retries_left == (1 if counts else 2)
+    assert redis.zscore("rq:scheduled:tasks", job.id) == pytest.approx(time.time() + 100, abs=5)
+
+
+def test_admit_holds_a_job_without_an_attempt(redis):
+    job = enqueue(HeldTask(mark="a"))
+    burst("held")
+    job.refresh()
+    assert (job.get_status(), job.retries_left) == ("scheduled", 2)
+    time.sleep(0.6)
+    burst("held")
+    assert fetch_job(job.id, redis).return_value() == {"attempt": 1, "of": 3}
+
+
+def test_lanes_are_taken_in_order(redis, log):
+    for priority in ("low", "normal", "high"):
+        enqueue(Task(mark=priority), priority=priority)
+    burst(threads=1)
+    assert [words[0] for words in notes(log) if words[2] == "begins"] == ["high", "normal", "low"]
+
+
+def test_a_paused_queue_is_left_alone(redis):
+    job = enqueue(Task())
+    pause("email")
+    redis.sadd("rqjobs:paused", "tasks")
+    burst()
+    assert job.get_status() == "queued"
+    redis.srem("rqjobs:paused", "tasks")
+    resume("email")
+    burst()
+    assert job.get_status() == "finished"
+
+
+def test_only_the_last_hundred_are_kept(redis):
+    enqueue_many([Task(mark=str(n)) for n in range(250)])
+    burst()
+    assert redis.zcard("rq:finished:tasks") == 100
+    assert len(redis.keys("rq:job:*")) == 100
+    assert redis.hget("rqjobs:totals:tasks", "completed") == b"250"
+
+
+def test_a_time_limit_ends_a_busy_thread(redis):
+    job = enqueue(Task(do="spin", args={"seconds": 20}), attempts=1, timeout=timedelta(seconds=1))
+    started = time.monotonic()
+    burst()
+    assert time.monotonic() - started < 5
+    assert "time limit of 1 s" in str(read_history(fetch_job(job.id, redis))[0].error)
+
+
+def test_a_time_limit_kills_a_process(redis):
+    job = enqueue(ProcessTask(do="sleep", args={"seconds": 20}), attempts=1, timeout=timedelta(seconds=1))
+    started = time.monotonic()
+    burst("processes")
+    assert time.monotonic() - started < 8
+    assert "time limit of 1 s" in str(read_history(fetch_job(job.id, redis))[0].error)
+
+
+def test_a_process_that_dies_is_a_failed_attempt(redis):
+    job = enqueue(ProcessTask(do="exit"), attempts=1)
+    burst("processes")
+    assert "exit code 3" in str(read_history(fetch_job(job.id, redis))[0].error)
+
+
+def test_what_is_not_ours_never_runs(redis):
+    queue = Queue("tasks", connection=redis, serializer=JSONSerializer)
+    named = queue.enqueue("os.system", "touch /tmp/rqjobs-pwned")
+    other = enqueue(Task())
+    redis.hset(f"rq:job:{other.id}", "data", b"\x80\x04N.")
+    odd = enqueue(Task())
+    redis.hset(f"rq:job:{odd.id}", "retry_intervals", b"{")
+    burst()
+    for job_id in (named.id, other.id, odd.id):
+        assert redis.hget(f"rq:job:{job_id}", "status") == b"failed", job_id
+    assert "not a registered function" in str(Job.fetch(named.id, redis, JSONSerializer).latest_result().exc_string)
+
+
+def test_max_jobs_is_exact(redis):
+    enqueue_many([Task(mark=str(n)) for n in range(30)])
+    run_worker(["tasks"], max_jobs=12)
+    assert redis.llen("rq:queue:tasks") == 18
