@@ -33,7 +33,7 @@ def worker(
     max_rss: int | None,
     engine: str,
     log_format: str,
-    engine: str,  # noqa: ARG001  # one engine for now
+    engine: str,  # one engine for now
 ) -> int:
     """Run jobs of QUEUES (all five by default) in priority order, until stopped.
 

@@ -23,7 +23,6 @@ from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in
 from rqjobs.settings import get_settings
 from rqjobs.worker.taken import RESULT_TTL
 
-
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
 
