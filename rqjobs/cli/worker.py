@@ -12,6 +12,9 @@ from rqjobs.queues import get_policy
 @click.argument("queues", nargs=-1)
 @click.option("--threads", type=click.IntRange(1), help="Jobs at once in all; by default each queue's concurrency.")
 @click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
+@click.option(
+    "--grace", type=click.FloatRange(0), default=25.0, show_default=True, help="Seconds to finish at SIGTERM."
+)
 @click.option("--max-jobs", type=click.IntRange(1), help="End after so many jobs; a supervisor starts anew.")
 @click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End when the memory is over so many MiB.")
 @click.option(
@@ -22,7 +25,6 @@ from rqjobs.queues import get_policy
     help="rq: RQ's own forking worker, slow and known to the letter.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--engine", type=click.Choice(["rq"]), default="rq", show_default=True)
 def worker(
     queues: tuple[str, ...],
     *,
@@ -33,7 +35,6 @@ def worker(
     max_rss: int | None,
     engine: str,
     log_format: str,
-    engine: str,  # one engine for now
 ) -> int:
     """Run jobs of QUEUES (all five by default) in priority order, until stopped.
 
