@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import ManyChatSyncJob
-from rqjobs.processors.manychat import sync
+from rqjobs.processors.manychat import admit, sync
 from rqjobs.sandbox.manychat import ManyChatSandbox
 from rqjobs.settings import use_settings
 
@@ -45,3 +51,39 @@ def state(played):
         }
         for one in account.subscribers.values()
     }
+
+
+def drive(jobs, *, threads=4, of=3, limit=60):
+    """A worker in small: admits and runs ``{job_id: job}`` on threads, in order, until each has an outcome."""
+    started = datetime.now(UTC)
+    due = [(0.0, number, name) for number, name in enumerate(jobs)]
+    attempts = {
+        name: Attempt(job_id=name, queue="manychat-sync", of=of, enqueued_at=started + timedelta(microseconds=number))
+        for _due, number, name in due
+    }
+    outcomes, lock, deadline = {}, threading.Lock(), time.monotonic() + limit
+
+    def back(seconds, number, name):
+        with lock:
+            heapq.heappush(due, (time.monotonic() + seconds, number, name))
+
+    def work():
+        while len(outcomes) < len(jobs) and time.monotonic() < deadline:
+            with lock:
+                batch = [heapq.heappop(due) for _ in range(min(10, len(due))) if due[0][0] <= time.monotonic()]
+            asked = [(jobs[name], replace(attempts[name], started=time.monotonic())) for _due, _n, name in batch]
+            for (_due, number, name), (one, attempt), hold in zip(batch, asked, admit(asked), strict=True):
+                if hold is not None:
+                    back((hold.until - datetime.now(UTC)).total_seconds(), number, name)
+                    continue
+                try:
+                    outcomes[name] = sync(one, attempt)
+                except RetryLater as later:
+                    back(later.after.total_seconds(), number, name)
+                except PermanentFailure as failure:
+                    outcomes[name] = failure
+            time.sleep(0.005)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda _: work(), range(threads)))
+    return outcomes
