@@ -30,7 +30,7 @@ def retry_after(value: str | None, now: datetime, limit: timedelta) -> timedelta
     return min(timedelta(seconds=min(seconds, 1e9)), limit) if seconds > 0 else None
 
 
-def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:
+def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:  # noqa: PLR0911  # an outcome each
     """The error that ``response`` ends the attempt with, None for 2xx.
 
     3xx is permanent (a redirect is never followed, the URL has to be mended), as is every 4xx but 408, 425 and
@@ -43,6 +43,8 @@ def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError 
         return PermanentFailure(f"the endpoint answered {status}: redirects are not followed, mend its URL")
     if status == GONE:
         return PermanentFailure("the endpoint answered 410: it is gone for good")
+    if status >= 600:  # noqa: PLR2004
+        return DeliveryFailed("protocol", f"the endpoint answered {status}, which is no status of HTTP")
     if status in _RETRIED or status >= 500:  # noqa: PLR2004
         if wait := retry_after(response.retry_after, now, limit):
             return RetryLater(
