@@ -7,6 +7,17 @@
 and, in a terminal: ``rqjobs worker``.
 """
 
+from rqjobs.aio import (
+    aenqueue,
+    aenqueue_data_export,
+    aenqueue_email,
+    aenqueue_many,
+    aenqueue_manychat_sync,
+    aenqueue_qr_analytics,
+    aenqueue_webhook,
+    aqueue_health,
+    await_result,
+)
 from rqjobs.backoff import exponential, fixed
 from rqjobs.enqueue import (
     JobOptions,
@@ -35,6 +46,7 @@ from rqjobs.jobs import (
     QRAnalyticsJob,
     WebhookJob,
 )
+from rqjobs.ownjobs import job
 from rqjobs.results import wait_for_result
 
 __all__ = [
@@ -51,6 +63,15 @@ __all__ = [
     "ResultTimeout",
     "RetryLater",
     "WebhookJob",
+    "aenqueue",
+    "aenqueue_data_export",
+    "aenqueue_email",
+    "aenqueue_many",
+    "aenqueue_manychat_sync",
+    "aenqueue_qr_analytics",
+    "aenqueue_webhook",
+    "aqueue_health",
+    "await_result",
     "enqueue",
     "enqueue_data_export",
     "enqueue_email",
@@ -60,6 +81,7 @@ __all__ = [
     "enqueue_webhook",
     "exponential",
     "fixed",
+    "job",
     "queue_health",
     "wait_for_result",
 ]

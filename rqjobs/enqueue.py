@@ -11,16 +11,14 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, cast
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import redis
 from rq.job import Job, JobStatus
-from rq.utils import as_text
 
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
-from rqjobs.connection import get_connection
 from rqjobs.durations import parse_duration
-from rqjobs.errors import DuplicateJob, InvalidJob
+from rqjobs.errors import InvalidJob
 from rqjobs.jobs import (
     DataExportJob,
     EmailJob,
@@ -29,12 +27,12 @@ from rqjobs.jobs import (
     QRAnalyticsJob,
     WebhookJob,
 )
-from rqjobs.layout import SERIALIZER, encode_data, run_script
+from rqjobs.layout import SERIALIZER, encode_data
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
+from rqjobs.writing import Entry, later, write
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # RQ's own rule, and a length
-_CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
 _MAX_DELAY = timedelta(days=3660)
 
 _id_lock = threading.Lock()
@@ -62,16 +60,14 @@ class JobOptions(TypedDict, total=False):
     """The time limit of one run."""
     connection: redis.Redis | None
     """Another Redis than that of REDIS_URL."""
-
-
-class _Entry(NamedTuple):
-    """One job as the script wants it, and what the caller gets back is made of."""
-
-    job_id: str
-    lane: str
-    due: float | None
-    unique: bool
-    fields: dict[str, Any]
+    on_commit: bool
+    """Inside a transaction that an integration knows of (Django's ``atomic``): enqueue after its commit, and not at
+    all if it is rolled back. True by default; without such a transaction it makes no difference.
+    """
+    outbox: Any
+    """A SQLAlchemy session or connection, or a Django or DB-API one: the job is written to the table ``rqjobs_outbox``
+    in its transaction, and a worker moves it to Redis after the commit, once.
+    """
 
 
 def enqueue_webhook(job: WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
@@ -134,10 +130,14 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
         )  # their order is in created_at
     if not entries:
         return []
-    connection = options.get("connection") or get_connection()
-    refused = _write(entries, connection)
-    if refused:
-        raise DuplicateJob(refused)
+    connection = options.get("connection")
+    if (outbox := options.get("outbox")) is not None:
+        from rqjobs.database.outbox import store  # SQLAlchemy is heavy, and a web process may not need it
+
+        store(outbox, [_row(entry, now) for entry in entries])
+        connection = connection or later()
+    else:
+        connection = write(entries, connection, on_commit=options.get("on_commit", True))
     return [_rq_job(entry, connection) for entry in entries]
 
 
@@ -145,7 +145,7 @@ def _parse(model: type[ModelT], job: object) -> ModelT:
     return job if isinstance(job, model) else model.parse(job)
 
 
-def _entry(job: JobModel, options: JobOptions, now: float) -> _Entry:
+def _entry(job: JobModel, options: JobOptions, now: float) -> Entry:
     """The job's hash as RQ reads it. Left out is what RQ restores as None anyway: memory counts for a backlog."""
     kind = type(job).__name__
     policy = get_policy(job.queue)
@@ -181,7 +181,7 @@ def _entry(job: JobModel, options: JobOptions, now: float) -> _Entry:
         fields["retries_left"] = attempts - 1
         fields["retry_intervals"] = json.dumps(waits)
     due = now + delay.total_seconds() if delay else None
-    return _Entry(job_id, name, due, options.get("unique", False), fields)
+    return Entry(job_id, name, due, options.get("unique", False), fields)
 
 
 def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, list[float]]:
@@ -240,28 +240,21 @@ def _stamp(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _write(entries: list[_Entry], connection: redis.Redis) -> list[str]:
-    """Writes the jobs; the ids that were there already are answered."""
-    calls = []
-    for start in range(0, len(entries), _CHUNK):
-        words: list[Any] = []
-        for entry in entries[start : start + _CHUNK]:
-            due = "" if entry.due is None else repr(entry.due)
-            words += (entry.job_id, entry.lane, due, "1" if entry.unique else "", 2 * len(entry.fields))
-            for field in entry.fields.items():
-                words += field
-        calls.append(words)
-    if len(calls) == 1:
-        answers = [run_script("enqueue", connection, calls[0])]
-    else:
-        with connection.pipeline(transaction=False) as pipeline:
-            for words in calls:
-                run_script("enqueue", pipeline, words)
-            answers = pipeline.execute()
-    return [as_text(job_id) for answer in answers for job_id in answer]
+def _row(entry: Entry, now: float) -> dict[str, Any]:
+    """The entry as the outbox keeps it."""
+    fields = {**entry.fields, "data": entry.fields["data"].decode()}
+    return {
+        "token": _new_id(now),
+        "job_id": entry.job_id,
+        "lane": entry.lane,
+        "due": entry.due,
+        "only_once": entry.unique,
+        "fields": json.dumps(fields),
+        "created_at": now,
+    }
 
 
-def _rq_job(entry: _Entry, connection: redis.Redis) -> Job:
+def _rq_job(entry: Entry, connection: redis.Redis) -> Job:
     """The RQ job that was written, without reading it back."""
     fields = entry.fields
     job = Job(entry.job_id, connection=connection, serializer=SERIALIZER)

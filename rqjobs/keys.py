@@ -36,3 +36,7 @@ REPAIRS = f"{PREFIX}:repairs"
 def repair(repair_id: str) -> str:
     """A hash: one repair of a group of dead letters, as far as it is."""
     return f"{PREFIX}:repair:{repair_id}"
+
+
+OUTBOX = f"{PREFIX}:outbox"
+"""A sorted set: the tokens of outbox rows that are in Redis and perhaps still in their table, by the time of it."""

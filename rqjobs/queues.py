@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -167,7 +168,7 @@ def lanes_in_order(queues: list[str] | None = None) -> list[str]:
 def load(reference: str) -> Callable[..., Any]:
     """The function that ``module:function`` of a policy names. Never called with anything read from Redis."""
     module, _, name = reference.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = operator.attrgetter(name)(importlib.import_module(module))
     return function
 
 

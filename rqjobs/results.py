@@ -51,6 +51,11 @@ def wait_for_result(
         client.zrem(keys.WAITERS, job_id)
 
 
+def look_for_result(job_id: str, client: redis.Redis, limit: timedelta) -> Any:
+    """One look, for those who wait in their own way; raises ResultTimeout while the job goes on."""
+    return _wait(job_id, client, limit, time.monotonic())
+
+
 def _wait(job_id: str, client: redis.Redis, limit: timedelta, deadline: float) -> Any:
     last = "0-0"
     while True:

@@ -133,6 +133,8 @@ class Settings(BaseSettings):
     rqjobs_keep_completed: int = Field(100, ge=1)
     rqjobs_import: Words = ()
     """Modules of the app that register queues, sources and hooks; imported before any job runs."""
+    rqjobs_outbox_every: Duration = timedelta(seconds=1)
+    """How often workers look into the transactional outbox; 0 for never, where ``rqjobs outbox relay`` runs."""
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()

@@ -22,6 +22,7 @@ _COMMANDS = {
     "failed": "rqjobs.cli.failed:failed",
     "dashboard": "rqjobs.cli.dashboard:dashboard",
     "webhooks": "rqjobs.cli.webhooks:webhooks",
+    "outbox": "rqjobs.cli.outbox:outbox",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",

@@ -1,16 +1,20 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
--- ARGV: RQ's prefix, then for each job:
---   id, queue, due (unix seconds, '' = now), unique ('1' or ''), number of words, field, value, ...
+-- ARGV: RQ's prefix, the time, then for each job:
+--   id, queue, due (unix seconds, '' = now), unique ('1' or ''), outbox token or '', number of words, field, value, ...
+-- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
 -- Answers the ids that were not written because they are already there.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
-local prefix, i, refused, queues = ARGV[1], 2, {}, {}
+local prefix, now, i, refused, queues = ARGV[1], ARGV[2], 3, {}, {}
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
               ready_to_enqueue = true}
 while ARGV[i] do
-  local id, queue, due, unique, words = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
+  local id, queue, due, unique, token = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local words = tonumber(ARGV[i + 5])
   local key = prefix .. ':job:' .. id
   local status = redis.call('HGET', key, 'status')
-  if status and (busy[status] or (unique == '1' and status == 'finished')) then
+  if token ~= '' and redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 0 then
+    -- moved before
+  elseif status and (busy[status] or (unique == '1' and status == 'finished')) then
     refused[#refused + 1] = id
   else
     if status then  -- an ended job of this id makes room for the new one
@@ -24,7 +28,7 @@ while ARGV[i] do
       queues[queue] = {}
       redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
     end
-    redis.call('HSET', key, unpack(ARGV, i + 5, i + 4 + words))
+    redis.call('HSET', key, unpack(ARGV, i + 6, i + 5 + words))
     if due == '' then
       local ids = queues[queue]
       ids[#ids + 1] = id
@@ -32,7 +36,7 @@ while ARGV[i] do
       redis.call('ZADD', prefix .. ':scheduled:' .. queue, due, id)
     end
   end
-  i = i + 5 + words
+  i = i + 6 + words
 end
 for queue, ids in pairs(queues) do
   for from = 1, #ids, 1000 do

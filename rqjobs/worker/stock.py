@@ -19,6 +19,7 @@ from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, run_script
 from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
+from rqjobs.outbox import Relay
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
 from rqjobs.worker.taken import RESULT_TTL
@@ -32,6 +33,7 @@ class StockWorker(Worker):
     job_class = RegisteredJob
     log_result_lifespan = False
     log_job_description = False
+    relay: Relay | None = None
 
     @property
     def dequeue_timeout(self) -> int:
@@ -42,6 +44,8 @@ class StockWorker(Worker):
         """RQ calls this before each wait for jobs: the moment to look which queues are paused."""
         super().heartbeat(timeout, pipeline)
         if pipeline is None and not self.is_horse:
+            if self.relay is not None:
+                self.relay.tick()
             paused = {as_text(name) for name in self.connection.smembers(keys.PAUSED)}
             open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused]
             nothing = Queue(f"{keys.PREFIX}-nothing", connection=self.connection, serializer=SERIALIZER)
@@ -131,6 +135,7 @@ def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_j
         serializer=SERIALIZER,
         default_result_ttl=RESULT_TTL,
     )
+    worker.relay = Relay()  # between jobs, not in a thread: RQ forks
     event(logging.INFO, "worker started", name=worker.name, engine="rq", queues=",".join(names))
     while True:
         worker.work(burst=burst, with_scheduler=True, max_jobs=max_jobs, logging_level="WARNING")

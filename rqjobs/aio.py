@@ -1,0 +1,133 @@
+"""The same calls for coroutines. None of them blocks the event loop: what talks to Redis does so in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar, Unpack
+
+import redis
+from rq.job import Job
+
+from rqjobs import keys
+from rqjobs.connection import get_connection
+from rqjobs.durations import parse_duration
+from rqjobs.enqueue import (
+    JobOptions,
+    enqueue,
+    enqueue_data_export,
+    enqueue_email,
+    enqueue_many,
+    enqueue_manychat_sync,
+    enqueue_qr_analytics,
+    enqueue_webhook,
+)
+from rqjobs.errors import ResultTimeout
+from rqjobs.health import QueueHealth, queue_health
+from rqjobs.jobs import (
+    DataExportJob,
+    EmailJob,
+    JobModel,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+)
+from rqjobs.results import look_for_result
+
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks for a result
+
+T = TypeVar("T")
+
+
+async def aenqueue_webhook(job: WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue_webhook`` for coroutines."""
+    return await _call(enqueue_webhook, job, options)
+
+
+async def aenqueue_manychat_sync(job: ManyChatSyncJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue_manychat_sync`` for coroutines."""
+    return await _call(enqueue_manychat_sync, job, options)
+
+
+async def aenqueue_email(job: EmailJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue_email`` for coroutines."""
+    return await _call(enqueue_email, job, options)
+
+
+async def aenqueue_qr_analytics(job: QRAnalyticsJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue_qr_analytics`` for coroutines."""
+    return await _call(enqueue_qr_analytics, job, options)
+
+
+async def aenqueue_data_export(job: DataExportJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue_data_export`` for coroutines."""
+    return await _call(enqueue_data_export, job, options)
+
+
+async def aenqueue(job: JobModel, /, **options: Unpack[JobOptions]) -> Job:
+    """``enqueue`` for coroutines."""
+    return await _call(enqueue, job, options)
+
+
+async def aenqueue_many(
+    jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **options: Unpack[JobOptions]
+) -> list[Job]:
+    """``enqueue_many`` for coroutines."""
+    return await _call(enqueue_many, jobs, options)
+
+
+async def aqueue_health() -> list[QueueHealth]:
+    """``queue_health`` for coroutines."""
+    return await asyncio.to_thread(queue_health)
+
+
+async def await_result(
+    job: Job | str,
+    timeout: timedelta | str = timedelta(seconds=30),  # noqa: ASYNC109  # as wait_for_result takes it
+    *,
+    connection: redis.Redis | None = None,
+) -> Any:
+    """``wait_for_result`` for coroutines: any number of them wait at once, and none holds a thread.
+
+    Raises:
+        JobFailed: it is dead; the reason is in the error.
+        ResultTimeout: it is not done yet. The job goes on.
+        JobNotFound: there is no such job.
+    """
+    job_id = job.id if isinstance(job, Job) else job
+    client: redis.Redis | None = connection or getattr(job, "connection", None)
+    if client is None:
+        client = await asyncio.to_thread(get_connection)
+    limit = parse_duration(timeout)
+    deadline = time.monotonic() + limit.total_seconds()
+    until = time.time() + limit.total_seconds() + 5
+    await asyncio.to_thread(client.zadd, keys.WAITERS, {job_id: until})
+    pause = _FIRST_LOOK
+    try:
+        while True:
+            try:
+                return await asyncio.to_thread(look_for_result, job_id, client, limit)
+            except ResultTimeout:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LAST_LOOK)
+    finally:
+        await asyncio.to_thread(client.zrem, keys.WAITERS, job_id)
+
+
+async def _call(function: Callable[..., T], job: object, options: JobOptions) -> T:
+    outbox: Any = options.get("outbox")
+    if outbox is None:
+        return await asyncio.to_thread(function, job, **options)
+    if hasattr(outbox, "run_sync"):  # SQLAlchemy's AsyncSession and AsyncConnection: written in their transaction
+
+        def write(inside: Any) -> T:
+            return function(job, **{**options, "outbox": inside})
+
+        written: T = await outbox.run_sync(write)
+        return written
+    return function(job, **options)  # a connection belongs to its thread

@@ -1,0 +1,53 @@
+"""``rqjobs outbox``: the transactional outbox, moved and looked at."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import click
+from sqlalchemy import func, select
+
+from rqjobs.cli.output import json_option, print_json
+from rqjobs.database import get_engine
+from rqjobs.database.outbox import outbox as table
+from rqjobs.database.schema import ensure_schema
+from rqjobs.logs import set_up_logs
+from rqjobs.outbox import Relay, relay
+
+
+@click.group()
+def outbox() -> None:
+    """Jobs written in the app's own transactions, on their way to Redis (workers move them by themselves)."""
+
+
+@outbox.command("relay")
+@click.option("--once", is_flag=True, help="Move what is there and end.")
+@json_option
+def relay_command(*, once: bool, as_json: bool) -> None:
+    """Move committed jobs to Redis until stopped: for apps whose workers do not reach the database."""
+    if once:
+        moved = relay()
+        if as_json:
+            print_json({"moved": moved})
+        else:
+            click.echo(f"moved {moved}")
+        return
+    set_up_logs()
+    relay()  # a fault that a user can mend is told now
+    Relay().run(threading.Event())
+
+
+@outbox.command()
+@json_option
+def status(*, as_json: bool) -> None:
+    """How many jobs are waiting for the relay, and since when."""
+    engine = get_engine()
+    ensure_schema(engine)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        waiting, oldest = connection.execute(select(func.count(), func.min(table.c.created_at))).one()
+    document: dict[str, Any] = {"waiting": waiting, "oldest": oldest}
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(f"{waiting} waiting")

@@ -1,0 +1,70 @@
+"""The transactional outbox's table, and writing to it in somebody else's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Boolean, Column, Float, String, Table, Text, insert
+
+from rqjobs.database import metadata
+from rqjobs.errors import RQJobsError
+
+outbox = Table(
+    "rqjobs_outbox",
+    metadata,
+    Column("token", String(32), primary_key=True),  # sorts by time
+    Column("job_id", String(128), nullable=False),
+    Column("lane", String(255), nullable=False),
+    Column("due", Float(53)),  # Unix time; of a delayed job
+    Column("only_once", Boolean, nullable=False),  # `unique` of the call
+    Column("fields", Text, nullable=False),  # the job's hash, as JSON
+    Column("created_at", Float(53), nullable=False),  # Unix time
+)
+
+
+class OutboxError(RQJobsError):
+    """The job could not be written to the outbox; the transaction should be rolled back."""
+
+
+def store(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts ``rows`` in the transaction of ``target``.
+
+    Args:
+        target: a SQLAlchemy session or connection, or a Django or DB-API one.
+        rows: one mapping of every column for each job.
+
+    Raises:
+        OutboxError: ``target`` is none of these, or the table is not there; the message tells the mend.
+    """
+    if hasattr(target, "execute") and (hasattr(target, "get_bind") or hasattr(target, "dialect")):
+        insertion = _store_by_sqlalchemy
+    elif hasattr(target, "cursor"):
+        insertion = _store_plain
+    else:
+        raise OutboxError(
+            f"outbox: a {type(target).__name__} is neither a SQLAlchemy session or connection nor a Django or DB-API "
+            "one; with an AsyncSession: await aenqueue_...(..., outbox=session)"
+        )
+    try:
+        insertion(target, rows)
+    except Exception as error:
+        if "rqjobs_outbox" in str(error) and ("no such table" in str(error) or "does not exist" in str(error)):
+            raise OutboxError("the database of this transaction has no table rqjobs_outbox: rqjobs db init") from error
+        raise
+
+
+def _store_by_sqlalchemy(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    target.execute(insert(outbox), [dict(row) for row in rows])
+
+
+def _store_plain(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    # Django takes %s on every database; of the DB-API drivers only sqlite3 wants a question mark.
+    mark = "?" if type(target).__module__.startswith("sqlite3") else "%s"
+    names = [column.name for column in outbox.columns]
+    statement = f"INSERT INTO {outbox.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"  # noqa: S608  # our own names
+    cursor = target.cursor()
+    try:
+        cursor.executemany(statement, [[row[name] for name in names] for row in rows])
+    finally:
+        cursor.close()

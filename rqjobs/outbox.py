@@ -1,0 +1,132 @@
+"""The relay: moves what committed transactions left in ``rqjobs_outbox`` to Redis, each row exactly once.
+
+A row is written to Redis together with its token, in one atomic step, and then deleted. Whoever is killed between
+the two leaves row and token, and the next relay skips the writing because of the token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import redis
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from rqjobs import keys
+from rqjobs.connection import get_connection
+from rqjobs.database import get_engine
+from rqjobs.database.outbox import outbox
+from rqjobs.database.schema import ensure_schema
+from rqjobs.errors import RQJobsError
+from rqjobs.logs import event
+from rqjobs.settings import get_settings
+from rqjobs.writing import Entry, write_now
+
+_BATCH = 200
+_KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last two steps leaves one
+_BACKOFF = 30.0  # seconds until a relay that failed looks again
+
+
+def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -> int:
+    """Moves everything that is in the outbox; answers how many rows were.
+
+    Relays at work at the same time take turns (SQLite) or share the rows (PostgreSQL).
+
+    Raises:
+        SchemaMismatch: the database has no outbox; the message tells the mend.
+        DatabaseUnavailable: the database does not answer.
+        RedisUnavailable: Redis does not answer; the rows stay.
+    """
+    client = connection or get_connection()
+    database = engine or get_engine()
+    ensure_schema(database)
+    moved = 0
+    while batch := _relay_batch(client, database):
+        moved += batch
+        if batch < _BATCH:
+            break
+    return moved
+
+
+def _relay_batch(client: redis.Redis, engine: Engine) -> int:
+    with engine.connect().execution_options(sqlite_read=True) as looking:
+        if looking.execute(select(outbox.c.token).limit(1)).first() is None:
+            return 0  # the usual case takes no write lock
+    with engine.begin() as transaction:
+        rows = transaction.execute(
+            select(outbox).order_by(outbox.c.token).limit(_BATCH).with_for_update(skip_locked=True)
+        ).all()
+        tokens = [row.token for row in rows]
+        if rows:
+            refused = write_now([_entry(row) for row in rows], client)
+            if refused:
+                event(logging.WARNING, "already enqueued", ids=",".join(refused))
+            transaction.execute(delete(outbox).where(outbox.c.token.in_(tokens)))
+    if tokens:
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(keys.OUTBOX, *tokens)
+            pipeline.zremrangebyscore(keys.OUTBOX, 0, time.time() - _KEEP_TOKENS)
+            pipeline.execute()
+    return len(rows)
+
+
+def _entry(row: Any) -> Entry:
+    fields = json.loads(row.fields)
+    fields["data"] = fields["data"].encode()
+    return Entry(row.job_id, row.lane, row.due, bool(row.only_once), fields, row.token)
+
+
+class Relay:
+    """The relay inside a worker: call :meth:`tick` whenever there is a moment."""
+
+    def __init__(self, every: timedelta | None = None) -> None:
+        self._every = (every or get_settings().rqjobs_outbox_every).total_seconds()
+        self._next = 0.0
+        self._failing: str | None = None
+
+    def tick(self) -> None:
+        """Moves what is there if it is time; a fault is logged once, and tried again later."""
+        now = time.monotonic()
+        if self._every == 0 or now < self._next:
+            return
+        self._next = now + self._every
+        try:
+            if moved := relay():
+                event(logging.INFO, "outbox moved", jobs=moved)
+            self._failing = None
+        except (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError) as error:
+            self._next = now + max(self._every, _BACKOFF)
+            reason = str(error).splitlines()[0]
+            if reason != self._failing:
+                event(logging.WARNING, "outbox not read", error=reason)
+            self._failing = reason
+
+    def run(self, stop: threading.Event) -> None:
+        """Ticks until ``stop`` is set."""
+        while not stop.wait(min(self._every, 1.0)):
+            self.tick()
+
+
+@contextlib.contextmanager
+def relaying() -> Iterator[None]:
+    """A relay in a thread of its own, for as long as the block runs; it has looked once before the block begins."""
+    relay_ = Relay()
+    relay_.tick()
+    stop = threading.Event()
+    if get_settings().rqjobs_outbox_every == timedelta():
+        yield
+        return
+    thread = threading.Thread(target=relay_.run, args=(stop,), name="rqjobs-outbox", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
