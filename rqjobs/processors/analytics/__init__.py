@@ -5,7 +5,9 @@
 
 from rqjobs.processors.analytics.events import QREvent
 from rqjobs.processors.analytics.hooks import on_event
-from rqjobs.processors.analytics.record import record, record_batch
+from rqjobs.processors.analytics.period import InvalidPeriod
+from rqjobs.processors.analytics.recording import record, record_batch
+from rqjobs.processors.analytics.reporting import Report, report
 from rqjobs.processors.analytics.retention import purge
 
-__all__ = ["QREvent", "on_event", "purge", "record", "record_batch"]
+__all__ = ["InvalidPeriod", "QREvent", "Report", "on_event", "purge", "record", "record_batch", "report"]

@@ -1,0 +1,310 @@
+"""What a shop owner asks: how many, who, when, where, with what, and is it more than before?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, literal, select
+
+from rqjobs.database import get_engine
+from rqjobs.database.analytics import QUARTER_COLUMNS, QUARTERS, counts
+from rqjobs.database.schema import ensure_schema
+from rqjobs.jobs.analytics import QR_EVENTS
+from rqjobs.processors.analytics.period import InvalidPeriod, Period, Step, begin, best_step
+from rqjobs.processors.analytics.tally import ALL, code_scope, user_scope
+
+SUCCESSFUL = ("", "valid", "validated", "success", "successful", "ok", "true", "accepted", "approved", "redeemed")
+"""Results of a validation that count as a conversion; one without a result does."""
+
+_METRICS = (*QR_EVENTS, "bot", "visitor", "returning")
+_MOST_STEPS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The numbers of one period. Bots are counted in ``bots`` and nowhere else."""
+
+    scans: int
+    visitors: int
+    """Visitors by day: whoever scans on two days counts twice, because a visitor's key changes daily (at 0:00 UTC).
+    Each counts at the first scan of the day; those whose address and user agent are unknown are not among them."""
+    returning: int
+    """Those of the visitors that scanned again on the same day."""
+    bots: int
+    validations: int
+    results: Mapping[str, int]
+    """Validations by result; ``""`` for those without one."""
+    events: Mapping[str, int]
+    """The other events, such as ``redemption``."""
+
+    @property
+    def conversion(self) -> float | None:
+        """Successful validations by scan, 0.25 for one in four; None without scans."""
+        good = sum(number for result, number in self.results.items() if result in SUCCESSFUL)
+        return good / self.scans if self.scans else None
+
+    @property
+    def repeat_rate(self) -> float | None:
+        """The share of visitors that scanned again on the same day; None without visitors."""
+        return self.returning / self.visitors if self.visitors else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One hour, day, week or month of a series, local time."""
+
+    start: date | datetime
+    scans: int
+    visitors: int
+    validations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One line of a breakdown of the scans."""
+
+    name: str
+    """Empty where it was not known."""
+    scans: int
+    share: float
+    """Of all scans, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The answer to one question. All days and hours are those of ``zone``."""
+
+    qr_code_id: str | None
+    user_id: str | None
+    zone: str
+    since: date
+    until: date
+    """The last day; it belongs to the period."""
+    step: Step
+    totals: Totals
+    previous: Totals
+    """Of as many days just before."""
+    series: tuple[Point, ...]
+    heatmap: tuple[tuple[int, ...], ...]
+    """Scans by weekday (Monday first) and hour."""
+    devices: tuple[Share, ...]
+    systems: tuple[Share, ...]
+    browsers: tuple[Share, ...]
+    countries: tuple[Share, ...]
+    cities: tuple[Share, ...]
+    codes: tuple[Share, ...]
+    """The codes with the most scans; empty in the report of one code."""
+
+    @property
+    def change(self) -> dict[str, float | None]:
+        """How much more than in the previous period: 0.5 for half as much again; None where that had none."""
+        names = ("scans", "visitors", "validations", "bots", "conversion", "repeat_rate")
+        return {name: _change(getattr(self.totals, name), getattr(self.previous, name)) for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can carry it; days and times as ISO 8601."""
+
+        def totals(numbers: Totals) -> dict[str, Any]:
+            return asdict(numbers) | {"conversion": numbers.conversion, "repeat_rate": numbers.repeat_rate}
+
+        return asdict(self) | {
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "totals": totals(self.totals),
+            "previous": totals(self.previous),
+            "change": self.change,
+            "series": [asdict(point) | {"start": point.start.isoformat()} for point in self.series],
+        }
+
+
+def report(
+    *,
+    qr_code_id: str | None = None,
+    user_id: str | None = None,
+    since: date | str | None = None,
+    until: date | str | None = None,
+    zone: str = "UTC",
+    step: Step | None = None,
+    top: int = 10,
+    engine: Engine | None = None,
+) -> Report:
+    """The report of one code, of all codes of an owner, or of everything.
+
+    It reads the counts only, a row a day: its cost does not depend on the number of events.
+
+    Args:
+        qr_code_id: the code; None for all.
+        user_id: the owner; None for all.
+        since: the first day, a date or ``2026-11-01``; None for 30 days in all.
+        until: the last day, which belongs to the period; None for today.
+        zone: the time zone whose days and hours are meant, such as ``Europe/Berlin``.
+        step: of the series; None for what is readable.
+        top: how many lines a breakdown has at most.
+        engine: another database than that of DATABASE_URL.
+
+    Raises:
+        InvalidPeriod: the period, the zone or the step cannot be used.
+        SchemaMismatch: the tables are missing.
+        DatabaseUnavailable: the database does not answer.
+    """
+    if qr_code_id is not None and user_id is not None:
+        raise InvalidPeriod("ask for one code or for one owner, not for both")
+    period = Period.of(since, until, zone)
+    step = step or best_step(period)
+    starts = period.steps(step)
+    if len(starts) > _MOST_STEPS:
+        raise InvalidPeriod(
+            f"{period.days} days are {len(starts)} {step}s, more than {_MOST_STEPS}: take a longer step"
+        )
+    scope = ALL
+    if qr_code_id is not None:
+        scope = code_scope(qr_code_id)
+    elif user_id is not None:
+        scope = user_scope(user_id)
+    engine = engine or get_engine()
+    ensure_schema(engine)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        quarters = _quarters(connection, scope, period)
+        totals = _totals(_sums(connection, scope, _METRICS, period))
+        previous = _totals(_sums(connection, scope, _METRICS, period.before))
+        clients = _sums(connection, scope, ("client",), period)
+        places = _sums(connection, scope, ("place",), period)
+        codes = {} if qr_code_id is not None else _sums(connection, scope, ("code",), period, top)
+    by_client = {tuple(value.split("\t")): number for (_, value), number in clients.items()}
+    by_place = {tuple(value.split("\t")): number for (_, value), number in places.items()}
+
+    def shares(numbers: Mapping[str, int]) -> tuple[Share, ...]:
+        ranked = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:top]
+        return tuple(Share(name=name, scans=number, share=number / totals.scans) for name, number in ranked)
+
+    return Report(
+        qr_code_id=qr_code_id,
+        user_id=user_id,
+        zone=zone,
+        since=period.since,
+        until=period.until,
+        step=step,
+        totals=totals,
+        previous=previous,
+        series=_series(quarters, starts, step),
+        heatmap=_heatmap(quarters["scan"]),
+        devices=shares(_by(by_client, 0)),
+        systems=shares(_by(by_client, 1)),
+        browsers=shares(_by(by_client, 2)),
+        countries=shares(_by(by_place, 0)),
+        cities=shares(_cities(by_place)),
+        codes=shares({value: number for (_, value), number in codes.items()}),
+    )
+
+
+LocalCounts = dict[datetime, int]
+
+
+def _quarters(connection: Connection, scope: str, period: Period) -> dict[str, LocalCounts]:
+    """Scans, visitors and validations by the local time at which their quarter hour begins."""
+    first, last = period.utc_days
+    rows = connection.execute(
+        select(counts.c.metric, counts.c.day, *(counts.c[name] for name in QUARTER_COLUMNS)).where(
+            counts.c.scope == scope,
+            counts.c.metric.in_(("scan", "visitor", "validation")),
+            counts.c.day.between(first, last),
+        )
+    )
+    local: dict[date, list[tuple[int, datetime]]] = {}
+    found: dict[str, LocalCounts] = {"scan": {}, "visitor": {}, "validation": {}}
+    for metric, day, *numbers in rows:
+        if day not in local:
+            local[day] = list(period.local_quarters(day))
+        by_time = found[metric]
+        for quarter, time in local[day]:
+            if number := numbers[quarter]:
+                by_time[time] = by_time.get(time, 0) + number
+    return found
+
+
+def _sums(
+    connection: Connection, scope: str, metrics: tuple[str, ...], period: Period, top: int | None = None
+) -> dict[tuple[str, str], int]:
+    """The sums of a period by metric and value; the ``top`` largest."""
+    first, last = period.utc_days
+    number = func.sum(_in_period(period))
+    query = (
+        select(counts.c.metric, counts.c.value, number)
+        .where(and_(counts.c.scope == scope, counts.c.metric.in_(metrics), counts.c.day.between(first, last)))
+        .group_by(counts.c.metric, counts.c.value)
+    )
+    if top is not None:
+        query = query.order_by(number.desc(), counts.c.value).limit(top)
+    return {(metric, value): int(total) for metric, value, total in connection.execute(query) if total}
+
+
+def _in_period(period: Period) -> ColumnElement[int]:
+    """What a row adds: its total, on the first and the last UTC day only the quarter hours in the period."""
+    parts = []
+    for day in dict.fromkeys(period.utc_days):
+        quarters = period.clip(day)
+        if len(quarters) < QUARTERS:
+            columns = (func.coalesce(counts.c[QUARTER_COLUMNS[quarter]], 0) for quarter in quarters)
+            parts.append((counts.c.day == day, sum(columns, start=literal(0))))
+    return case(*parts, else_=counts.c.total) if parts else counts.c.total
+
+
+def _totals(sums: Mapping[tuple[str, str], int]) -> Totals:
+    by_metric: defaultdict[str, int] = defaultdict(int)
+    for (metric, _), number in sums.items():
+        by_metric[metric] += number
+    return Totals(
+        scans=by_metric["scan"],
+        visitors=by_metric["visitor"],
+        returning=by_metric["returning"],
+        bots=by_metric["bot"],
+        validations=by_metric["validation"],
+        results={value: number for (metric, value), number in sums.items() if metric == "validation"},
+        events={event: by_metric[event] for event in QR_EVENTS if event not in ("scan", "validation")},
+    )
+
+
+def _series(quarters: Mapping[str, LocalCounts], starts: list[date | datetime], step: Step) -> tuple[Point, ...]:
+    sums: dict[str, Counter[date | datetime]] = {metric: Counter() for metric in quarters}
+    for metric, by_time in quarters.items():
+        for time, number in by_time.items():
+            sums[metric][begin(time, step)] += number
+    return tuple(
+        Point(
+            start=start,
+            scans=sums["scan"][start],
+            visitors=sums["visitor"][start],
+            validations=sums["validation"][start],
+        )
+        for start in starts
+    )
+
+
+def _heatmap(scans: LocalCounts) -> tuple[tuple[int, ...], ...]:
+    cells = [[0] * 24 for _ in range(7)]
+    for time, number in scans.items():
+        cells[time.weekday()][time.hour] += number
+    return tuple(tuple(row) for row in cells)
+
+
+def _by(numbers: Mapping[tuple[str, ...], int], index: int) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for parts, number in numbers.items():
+        found[parts[index]] += number
+    return found
+
+
+def _cities(places: Mapping[tuple[str, ...], int]) -> Counter[str]:
+    """Scans by city, as ``Berlin, DE``: cities of one name are told apart by their country."""
+    found: Counter[str] = Counter()
+    for (country, city), number in places.items():
+        found[f"{city}, {country}" if city and country else city] += number
+    return found
+
+
+def _change(now: float | None, before: float | None) -> float | None:
+    return None if now is None or not before else now / before - 1
