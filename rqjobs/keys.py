@@ -40,3 +40,8 @@ def repair(repair_id: str) -> str:
 
 OUTBOX = f"{PREFIX}:outbox"
 """A sorted set: the tokens of outbox rows that are in Redis and perhaps still in their table, by the time of it."""
+
+
+def email_effect(job_id: str) -> str:
+    """A string, JSON: what is known of the way out of the mail of job ``job_id``."""
+    return f"{PREFIX}:email:{job_id}"

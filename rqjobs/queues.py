@@ -85,6 +85,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             model=EmailJob,
             processor="rqjobs.processors.email:send",
             check="rqjobs.mail:check",
+            admit="rqjobs.processors.email:admit",
         ),
         QueuePolicy(
             name="qr-analytics",

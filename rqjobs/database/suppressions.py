@@ -1,0 +1,83 @@
+"""The suppression list: addresses that do not exist, to which nothing is sent any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Column, DateTime, String, Table, delete, insert, select
+
+from rqjobs.database import get_engine, metadata
+from rqjobs.database.schema import ensure_schema
+
+suppressions = Table(
+    "rqjobs_email_suppressions",
+    metadata,
+    Column("address", String(320), primary_key=True),
+    Column("reason", String(500), nullable=False),
+    Column("job_id", String(128)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """One address to which nothing is sent."""
+
+    address: str
+    reason: str
+    """What the server said."""
+    job_id: str | None
+    """The mail that it said it to; None where a person or the app did it."""
+    created_at: datetime
+
+
+def suppress(reasons: dict[str, str], *, job_id: str | None = None) -> None:
+    """Remembers addresses that must not be sent to, each with its reason; a newer reason replaces an older one."""
+    if not reasons:
+        return
+    ensure_schema(get_engine())
+    rows = [
+        {"address": _key(address), "reason": reason[:500], "job_id": job_id, "created_at": datetime.now(UTC)}
+        for address, reason in reasons.items()
+    ]
+    with get_engine().begin() as connection:
+        connection.execute(delete(suppressions).where(suppressions.c.address.in_([row["address"] for row in rows])))
+        connection.execute(insert(suppressions), rows)
+
+
+def suppressed(addresses: Sequence[str]) -> dict[str, str]:
+    """Those of ``addresses`` that must not be sent to, each with its reason."""
+    ensure_schema(get_engine())
+    query = select(suppressions.c.address, suppressions.c.reason).where(
+        suppressions.c.address.in_([_key(address) for address in addresses])
+    )
+    with get_engine().connect().execution_options(sqlite_read=True) as connection:
+        reasons = {row.address: row.reason for row in connection.execute(query)}
+    return {address: reasons[_key(address)] for address in addresses if _key(address) in reasons}
+
+
+def list_suppressions() -> list[Suppression]:
+    """Every suppressed address, newest first."""
+    ensure_schema(get_engine())
+    with get_engine().connect().execution_options(sqlite_read=True) as connection:
+        rows = connection.execute(select(suppressions).order_by(suppressions.c.created_at.desc())).all()
+    return [Suppression(row.address, row.reason, row.job_id, row.created_at.replace(tzinfo=UTC)
+            if row.created_at.tzinfo is None else row.created_at) for row in rows]  # fmt: skip
+
+
+def lift(addresses: Iterable[str]) -> list[str]:
+    """Takes addresses off the list; answers those that were on it."""
+    ensure_schema(get_engine())
+    with get_engine().begin() as connection:
+        return [
+            address
+            for address in addresses
+            if connection.execute(delete(suppressions).where(suppressions.c.address == _key(address))).rowcount
+        ]
+
+
+def _key(address: str) -> str:
+    # By RFC 5321 case counts before the @; in the world it does not.
+    return address.lower()

@@ -1,0 +1,47 @@
+"""The ways out: a folder, an SMTP server, SendGrid, Resend. EMAIL_BACKEND chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from rqjobs.attempt import Attempt
+from rqjobs.processors.email.effects import Effect
+from rqjobs.processors.email.message import Mail
+from rqjobs.processors.email.outcome import Receipt
+from rqjobs.settings import get_settings
+
+Begin = Callable[[], None]
+"""To be called at the last moment before the other side may take the mail."""
+
+
+class Backend(Protocol):
+    """One way out."""
+
+    name: str
+
+    def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
+        """Hands the mail over within ``remaining`` seconds.
+
+        Raises:
+            PermanentFailure: refused for good.
+            RetryLater: refused, and the other side said until when.
+            NotSent: certainly not sent, worth another try.
+            UnknownOutcome: it may have been sent.
+        """
+        ...
+
+    def covers(self, effect: Effect) -> bool:
+        """Whether handing over a mail of unknown outcome again cannot send it twice."""
+        ...
+
+    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+        """How many seconds each mail has to wait for its turn."""
+        ...
+
+
+def get_backend() -> Backend:
+    """The backend of this installation."""
+    name = get_settings().email_backend
+    return cast("Backend", import_module(f"rqjobs.processors.email.backends.{name}").BACKEND)

@@ -1,0 +1,119 @@
+"""One POST to a provider's API, and whether it may have arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from urllib3.exceptions import NewConnectionError
+
+from rqjobs.processors.email.backends import Begin
+from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+
+_CONNECT = 5.0
+_READ = 30.0
+_MAX_ANSWER = 64 * 1024
+_LONGEST_WAIT = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an API said."""
+
+    status: int
+    headers: requests.structures.CaseInsensitiveDict[str]
+    body: Any
+    """The JSON of its body; None where it is none."""
+
+    def retry_after(self, default: timedelta) -> timedelta:
+        """The wait that Retry-After (seconds or an HTTP date) asks for, a day at most."""
+        text = self.headers.get("retry-after", "").strip()
+        wait = default
+        if text.isdigit():
+            wait = timedelta(seconds=min(int(text), 10**6))
+        elif text:
+            with contextlib.suppress(ValueError, TypeError):
+                wait = parsedate_to_datetime(text) - datetime.now(UTC)
+        return min(max(wait, timedelta(seconds=1)), _LONGEST_WAIT)
+
+
+class _Sessions(threading.local):
+    session: requests.Session | None = None
+    pid = 0
+
+
+_kept = _Sessions()
+
+
+def _session() -> requests.Session:
+    if _kept.session is None or _kept.pid != os.getpid():
+        _kept.session, _kept.pid = requests.Session(), os.getpid()
+        _kept.session.trust_env = False  # no proxy and no .netrc that the settings do not name
+    return _kept.session
+
+
+def post(
+    url: str,
+    key: str,
+    payload: dict[str, Any],
+    begin: Begin,
+    *,
+    remaining: float,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """Posts ``payload`` as JSON with the bearer token ``key``.
+
+    Raises:
+        NotSent: there was no connection.
+        UnknownOutcome: it broke, or the time was over, before the answer.
+    """
+    body = json.dumps(payload, ensure_ascii=False).encode()
+    sent = {
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "application/json",
+        "User-Agent": "rqjobs",
+        **(headers or {}),
+    }
+    deadline = time.monotonic() + remaining
+    timeout = (max(0.1, min(_CONNECT, remaining)), max(0.1, min(_READ, remaining)))
+    begin()
+    try:
+        with _session().post(
+            url, data=body, headers=sent, timeout=timeout, allow_redirects=False, stream=True
+        ) as response:  # fmt: skip
+            return Answer(response.status_code, response.headers, _body(response, deadline))
+    except requests.RequestException as error:
+        if _never_connected(error):
+            raise NotSent(f"{url} cannot be reached: {_words(error)}") from error
+        raise UnknownOutcome(f"{url} did not answer: {_words(error)}") from error
+
+
+def _body(response: requests.Response, deadline: float) -> Any:
+    """The JSON of the answer. The status decides; a body that is late, long or broken changes nothing."""
+    text = b""
+    with contextlib.suppress(requests.RequestException, ValueError):
+        for chunk in response.iter_content(4096):
+            text += chunk
+            if len(text) > _MAX_ANSWER or time.monotonic() > deadline:
+                break
+        return json.loads(text)
+    return None
+
+
+def _never_connected(error: requests.RequestException) -> bool:
+    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+        return True
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", cause), NewConnectionError)
+
+
+def _words(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:200]

@@ -1,0 +1,131 @@
+"""EMAIL_BACKEND=resend: its Idempotency-Key makes a repeat safe for a day."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from email.headerregistry import Address
+from typing import Any, Literal, cast
+
+from rqjobs.attempt import Attempt
+from rqjobs.connection import get_connection
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.jobs.email import Mailbox
+from rqjobs.processors.email.backends import Begin
+from rqjobs.processors.email.backends.http import Answer, post
+from rqjobs.processors.email.effects import Effect
+from rqjobs.processors.email.message import Mail
+from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
+from rqjobs.ratelimit import Brake, RateLimit
+from rqjobs.settings import get_settings
+
+_KEY_KEPT = timedelta(hours=23)  # Resend says 24
+_QUOTA_WAIT = timedelta(hours=1)
+_PATIENCE = 2.0  # seconds that a mail waits for its turn in its slot; a longer wait gives the slot back
+
+
+class ResendBackend:
+    """Posts mails to RESEND_API_URL."""
+
+    name = "resend"
+
+    def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
+        """One POST, at the rate that RESEND_RATE allows all workers together."""
+        settings = get_settings()
+        if settings.resend_api_key is None:
+            raise PermanentFailure("EMAIL_BACKEND is resend: set RESEND_API_KEY")
+        key = settings.resend_api_key.get_secret_value()
+        limit = _rate_limit()
+        booking = limit.take(get_connection(), patience=min(_PATIENCE, remaining / 2))
+        if not booking.granted:
+            raise RetryLater(timedelta(seconds=booking.wait), "Resend's rate limit", counts=False)
+        time.sleep(booking.wait)
+        url = f"{settings.resend_api_url}/emails"
+        once = {"Idempotency-Key": mail.key}
+        answer = post(url, key, payload_of(mail), begin, remaining=remaining - booking.wait, headers=once)
+        if answer.status // 100 == 2:  # noqa: PLR2004
+            if booking.pressed:
+                limit.brake.release(get_connection())
+            made = answer.body.get("id") if isinstance(answer.body, dict) else None
+            return Receipt(accepted=mail.recipients, provider_id=made)
+        raise _failure(answer, limit.brake)
+
+    def covers(self, effect: Effect) -> bool:
+        """For a day Resend answers a repeat with what it answered first, and sends nothing."""
+        return effect.backend == self.name and time.time() - effect.at < _KEY_KEPT.total_seconds()
+
+    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+        """Each mail's turn, so that none waits in a worker's slot."""
+        units = [(attempt.job_id, 1, _priority(attempt.queue)) for attempt in attempts]
+        return _rate_limit().line(get_connection(), units)
+
+
+BACKEND = ResendBackend()
+
+
+def _rate_limit() -> RateLimit:
+    settings = get_settings()
+    secret = settings.resend_api_key.get_secret_value() if settings.resend_api_key else ""
+    name = f"resend-{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
+    rate = settings.resend_rate
+    return RateLimit(name, max(1, int(rate.count)), rate.period, Brake(name))
+
+
+def _priority(queue: str) -> Literal["high", "normal", "low"]:
+    lane = queue.rpartition(":")[2]
+    return cast("Literal['high', 'low']", lane) if lane in ("high", "low") else "normal"
+
+
+def payload_of(mail: Mail) -> dict[str, Any]:
+    """The request's body: the same for every attempt, or Resend would refuse the key."""
+    payload: dict[str, Any] = {
+        "from": _person(mail.sender),
+        "to": [_person(box) for box in mail.to],
+        "subject": mail.subject,
+        "text": mail.text,
+        "headers": {"Message-ID": mail.message_id, **mail.headers},
+    }
+    if mail.html:
+        payload["html"] = mail.html
+    for name, boxes in (("cc", mail.cc), ("bcc", mail.bcc)):
+        if boxes:
+            payload[name] = [_person(box) for box in boxes]
+    if mail.reply_to:
+        payload["reply_to"] = _person(mail.reply_to)
+    if mail.tags:
+        payload["tags"] = [{"name": tag, "value": "true"} for tag in dict.fromkeys(mail.tags)]
+    if mail.files:
+        payload["attachments"] = [
+            {
+                "content": base64.b64encode(file.data).decode(),
+                "filename": file.name,
+                "content_type": file.content_type,
+            }
+            for file in mail.files
+        ]
+    return payload
+
+
+def _person(box: Mailbox) -> str:
+    return str(Address(display_name=box.name, username=box.local, domain=box.domain))
+
+
+def _failure(answer: Answer, brake: Brake) -> Exception:
+    body = answer.body if isinstance(answer.body, dict) else {}
+    name = str(body.get("name", ""))
+    words = f"Resend answered {answer.status} {name}: {body.get('message') or 'no reason given'}"[:500]
+    if answer.status == 409 and name in ("concurrent_idempotent_requests", "resource_locked"):  # noqa: PLR2004
+        return RetryLater(answer.retry_after(timedelta(seconds=5)), words)
+    if answer.status == 429 and name == "daily_quota_exceeded":  # noqa: PLR2004
+        return RetryLater(answer.retry_after(_QUOTA_WAIT), words, counts=False)
+    if answer.status == 429 and name != "monthly_quota_exceeded":  # noqa: PLR2004
+        wait = brake.press(get_connection(), answer.retry_after(timedelta(seconds=1)))
+        return RetryLater(timedelta(seconds=wait), words, counts=False)
+    if answer.status == 408:  # noqa: PLR2004
+        return NotSent(words)
+    if answer.status >= 500:  # noqa: PLR2004
+        return UnknownOutcome(words)
+    return PermanentFailure(words)

@@ -1,0 +1,101 @@
+"""EMAIL_BACKEND=sendgrid: the v3 Mail Send API. It knows no idempotency keys."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.jobs.email import Mailbox
+from rqjobs.processors.email.backends import Begin
+from rqjobs.processors.email.backends.http import Answer, post
+from rqjobs.processors.email.effects import Effect
+from rqjobs.processors.email.message import Mail
+from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
+from rqjobs.settings import get_settings
+
+_SLOW_DOWN = timedelta(seconds=10)
+
+
+class SendGridBackend:
+    """Posts mails to SENDGRID_API_URL."""
+
+    name = "sendgrid"
+
+    def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
+        """One POST; 202 means that SendGrid has the mail."""
+        settings = get_settings()
+        if settings.sendgrid_api_key is None:
+            raise PermanentFailure("EMAIL_BACKEND is sendgrid: set SENDGRID_API_KEY")
+        url = f"{settings.sendgrid_api_url}/v3/mail/send"
+        answer = post(url, settings.sendgrid_api_key.get_secret_value(), payload_of(mail), begin, remaining=remaining)
+        if answer.status // 100 == 2:  # noqa: PLR2004
+            return Receipt(accepted=mail.recipients, provider_id=answer.headers.get("x-message-id"))
+        raise _failure(answer)
+
+    def covers(self, effect: Effect) -> bool:  # noqa: ARG002
+        """Never: SendGrid takes the same mail twice."""
+        return False
+
+    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+        """Mail Send allows more than workers do; RQJOBS_EMAIL_RATE sets a limit."""
+        return [0.0] * len(attempts)
+
+
+BACKEND = SendGridBackend()
+
+
+def payload_of(mail: Mail) -> dict[str, Any]:
+    """The request's body. SendGrid refuses empty values, an address that stands twice, and HTML before text."""
+    seen: set[str] = set()
+    people = {}
+    for name, boxes in (("to", mail.to), ("cc", mail.cc), ("bcc", mail.bcc)):
+        fresh = [box for box in boxes if not (box.address in seen or seen.add(box.address))]  # type: ignore[func-returns-value]
+        if fresh:
+            people[name] = [_person(box) for box in fresh]
+    content = [{"type": "text/plain", "value": mail.text}] if mail.text.strip() else []
+    if mail.html:
+        content.append({"type": "text/html", "value": mail.html})
+    payload: dict[str, Any] = {
+        "personalizations": [people],
+        "from": _person(mail.sender),
+        "subject": mail.subject,
+        "content": content,
+        "headers": {"Message-ID": mail.message_id, **mail.headers},
+        "custom_args": {"rqjobs_id": mail.key},
+    }
+    if mail.reply_to:
+        payload["reply_to"] = _person(mail.reply_to)
+    if mail.tags:
+        payload["categories"] = list(dict.fromkeys(mail.tags))
+    if mail.files:
+        payload["attachments"] = [
+            {
+                "content": base64.b64encode(file.data).decode(),
+                "type": file.content_type,
+                "filename": file.name,
+                "disposition": "attachment",
+            }
+            for file in mail.files
+        ]
+    return payload
+
+
+def _person(box: Mailbox) -> dict[str, str]:
+    return {"email": box.address, **({"name": box.name} if box.name else {})}
+
+
+def _failure(answer: Answer) -> Exception:
+    errors = answer.body.get("errors") if isinstance(answer.body, dict) else None
+    messages = [str(error.get("message")) for error in errors or () if isinstance(error, dict)]
+    words = f"SendGrid answered {answer.status}: {'; '.join(messages) or 'no reason given'}"[:500]
+    if answer.status == 429:  # noqa: PLR2004
+        return RetryLater(answer.retry_after(_SLOW_DOWN), words, counts=False)
+    if answer.status in (408, 500, 503):
+        return NotSent(words)
+    if answer.status >= 500:  # noqa: PLR2004  # a gateway's words, which does not know what became of it
+        return UnknownOutcome(words)
+    return PermanentFailure(words)

@@ -1,0 +1,257 @@
+"""EMAIL_BACKEND=smtp: the protocol step by step (RFC 5321), to know at which of them a mail was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import smtplib
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure
+from rqjobs.processors.email.backends import Begin
+from rqjobs.processors.email.effects import Effect
+from rqjobs.processors.email.message import Mail, build
+from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
+from rqjobs.processors.email.replies import is_transient, later, refusal, reply_line
+from rqjobs.settings import get_settings
+
+_TIMEOUT = 30.0  # seconds a single step may take
+_MAX_MAILS = 100  # over one connection, then a new one: servers count
+_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """SMTP_URL in its parts."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    implicit_tls: bool
+    tls: bool
+    """Whether TLS is wanted at all."""
+    ca_file: str | None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody can listen in on the way: only there the server may lack STARTTLS."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+
+def parse_smtp_url(url: str) -> Server:
+    """``smtp://user:password@host:587`` or ``smtps://...:465``; user and password percent-encoded."""
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    implicit = parts.scheme == "smtps"
+    return Server(
+        host=parts.hostname or "localhost",
+        port=parts.port or (465 if implicit else 587),
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        implicit_tls=implicit,
+        tls=options.get("tls", [""])[0] != "off",
+        ca_file=options.get("ca", [None])[0],
+    )
+
+
+class _Connections(threading.local):
+    """Each thread keeps its connection: mails that follow save the greeting, TLS and the login."""
+
+    def __init__(self) -> None:
+        self.smtp: smtplib.SMTP | None = None
+        self.opened_for: tuple[int, str] | None = None
+        self.mails = 0
+
+    def close(self) -> None:
+        """Drops the connection."""
+        if self.smtp is not None:
+            self.smtp.close()
+        self.smtp = None
+
+
+_kept = _Connections()
+
+
+class SMTPBackend:
+    """Hands mails to the server at SMTP_URL."""
+
+    name = "smtp"
+
+    def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
+        """One transaction: sender, recipients, text, and the dot after which the server has the mail."""
+        deadline = time.monotonic() + remaining
+        smtp = _connected(get_settings().smtp_url.get_secret_value(), deadline)
+        done = False
+        try:
+            receipt = _transact(smtp, mail, begin, deadline)
+            done = True
+        finally:
+            if not done:
+                _kept.close()
+        return receipt
+
+    def covers(self, effect: Effect) -> bool:  # noqa: ARG002  # the protocol knows no idempotency
+        """Never: a server takes the same mail twice."""
+        return False
+
+    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+        """No limit is known; RQJOBS_EMAIL_RATE sets one."""
+        return [0.0] * len(attempts)
+
+
+BACKEND = SMTPBackend()
+
+
+def _connected(url: str, deadline: float) -> smtplib.SMTP:
+    """This thread's connection, seen alive; a new one where there is none."""
+    wanted = (os.getpid(), url)
+    if _kept.smtp is not None and _kept.opened_for == wanted and _kept.mails < _MAX_MAILS:
+        _kept.mails += 1
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            _limit(_kept.smtp, deadline)
+            if _kept.smtp.rset()[0] == 250:  # noqa: PLR2004
+                return _kept.smtp
+    _kept.close()
+    server = parse_smtp_url(url)
+    with _connecting(server):
+        _kept.smtp = _open(server, deadline)
+    _kept.opened_for, _kept.mails = wanted, 1
+    return _kept.smtp
+
+
+def _limit(smtp: smtplib.SMTP, deadline: float) -> None:
+    """No step of the dialogue outlives the job's time limit."""
+    if smtp.sock is not None:
+        smtp.sock.settimeout(max(0.1, min(_TIMEOUT, deadline - time.monotonic())))
+
+
+@contextlib.contextmanager
+def _connecting(server: Server) -> Iterator[None]:
+    """What goes wrong before a mail is on its way: nothing was sent."""
+    where = f"{server.host}:{server.port}"
+    try:
+        yield
+    except smtplib.SMTPResponseException as error:  # the greeting, EHLO, STARTTLS, the login
+        text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        raise refusal(f"SMTP server {where}", error.smtp_code, text) from None
+    except smtplib.SMTPNotSupportedError as error:
+        raise PermanentFailure(f"SMTP server {where}: {error}") from None
+    except ssl.SSLCertVerificationError as error:
+        raise NotSent(
+            f"SMTP server {where}: its certificate cannot be trusted: {error.verify_message}. "
+            "Name its host as the certificate does, or its authority by ?ca=FILE in SMTP_URL"
+        ) from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise NotSent(f"SMTP server {where}: {str(error) or type(error).__name__}") from error
+
+
+def _open(server: Server, deadline: float) -> smtplib.SMTP:
+    timeout = max(0.1, min(_TIMEOUT, deadline - time.monotonic()))
+    try:
+        context = ssl.create_default_context(cafile=server.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise PermanentFailure(f"SMTP_URL: the file {server.ca_file} is no certificate authority: {error}") from None
+    smtp: smtplib.SMTP
+    if server.implicit_tls:
+        smtp = smtplib.SMTP_SSL(server.host, server.port, timeout=timeout, context=context)
+    else:
+        smtp = smtplib.SMTP(server.host, server.port, timeout=timeout)
+    try:
+        smtp.ehlo_or_helo_if_needed()
+        if server.tls and not server.implicit_tls and (smtp.has_extn("starttls") or not server.on_loopback):
+            smtp.starttls(context=context)
+            smtp.ehlo_or_helo_if_needed()
+        if server.user:
+            if not isinstance(smtp.sock, ssl.SSLSocket):
+                raise smtplib.SMTPNotSupportedError("it offers no TLS, and a password is never sent in the clear")  # noqa: TRY301
+            smtp.login(server.user, server.password)
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
+
+
+def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> Receipt:
+    message = build(mail)
+    body = re.sub(rb"(?m)^\.", b"..", message)  # transparency: RFC 5321, 4.5.2
+    try:
+        _limit(smtp, deadline)
+        code, text = _mail_from(smtp, mail, len(message))
+        if code != 250:  # noqa: PLR2004
+            raise refusal("the sender was refused", code, text)
+        receipt = _recipients(smtp, mail)
+        if not receipt.accepted:
+            if len(receipt.later) == len(mail.recipients):  # nobody yet, and nothing to remember
+                raise later("; ".join(f"{address}: {words}" for address, words in receipt.later.items()))
+            smtp.rset()
+            return receipt
+        code, text = _reply(smtp.docmd("DATA"))
+        if code != 354:  # noqa: PLR2004
+            raise refusal("the mail was refused", code, text)
+        smtp.send(body if body.endswith(b"\r\n") else body + b"\r\n")
+    except (smtplib.SMTPException, OSError) as error:
+        raise NotSent(
+            f"the SMTP connection broke before the mail was complete: {str(error) or type(error).__name__}"
+        ) from error
+    begin()
+    try:
+        _limit(smtp, deadline)
+        smtp.send(b".\r\n")  # from here on the server may have it
+        code, text = _reply(smtp.getreply())
+    except (smtplib.SMTPException, OSError) as error:
+        raise UnknownOutcome(
+            f"the SMTP connection broke before the server's answer: {str(error) or type(error).__name__}"
+        ) from error
+    if code != 250:  # noqa: PLR2004
+        raise refusal("the mail was refused", code, text)
+    return Receipt(accepted=receipt.accepted, refused=receipt.refused, later=receipt.later, provider_id=text[:200])
+
+
+def _reply(reply: tuple[int, bytes]) -> tuple[int, str]:
+    return reply[0], reply[1].decode(errors="replace")
+
+
+def _mail_from(smtp: smtplib.SMTP, mail: Mail, size: int) -> tuple[int, str]:
+    options = []
+    if mail.needs_utf8:
+        if not smtp.has_extn("smtputf8"):
+            raise PermanentFailure(
+                "the SMTP server takes no addresses with letters beyond ASCII before the @ (SMTPUTF8)"
+            )
+        options += ["SMTPUTF8", "BODY=8BITMIME"]
+        smtp.command_encoding = "utf-8"
+    else:
+        smtp.command_encoding = "ascii"
+    if smtp.has_extn("size"):
+        limit = smtp.esmtp_features["size"]
+        if limit.isdigit() and 0 < int(limit) < size:
+            raise PermanentFailure(f"the mail has {size} bytes, and the SMTP server takes {limit}; send links instead")
+        options.append(f"SIZE={size}")
+    return _reply(smtp.mail(mail.sender.address, options))
+
+
+def _recipients(smtp: smtplib.SMTP, mail: Mail) -> Receipt:
+    receipt = Receipt(accepted=[])
+    for address in mail.recipients:
+        code, text = _reply(smtp.rcpt(address))
+        words = reply_line(code, text)
+        if code in (250, 251, 252):
+            receipt.accepted.append(address)
+        elif code == _CLOSING:
+            raise later(words)
+        elif is_transient(code, text, recipient=True):
+            receipt.later[address] = words
+        else:
+            receipt.refused[address] = words
+    return receipt

@@ -1,0 +1,90 @@
+"""The effect record: what is known of a mail's way out, so that no attempt sends what another has sent.
+
+It lives in Redis beside the job, not in the database: every worker that can run the job sees it by definition
+(SQLite is a file of one machine), it costs two short round trips a mail, and it is exactly as durable as the job.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+from rqjobs import keys
+from rqjobs.attempt import Attempt
+from rqjobs.connection import get_connection
+from rqjobs.errors import RetryLater
+
+State = Literal["new", "sending", "partial", "held", "sent"]
+
+_KEEP_SENT = timedelta(days=7)
+_KEEP_OPEN = timedelta(days=366)  # as long as RQ keeps a dead letter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What is known of one mail."""
+
+    job_id: str
+    job: str
+    """When the job was enqueued: an id that was used before is another job's."""
+    key: str
+    """The mail's idempotency key: the job's id, unless that was used for an earlier mail."""
+    state: State = "new"
+    """``sending`` while it is handed over: whoever finds it later knows that the outcome is unknown."""
+    at: float = 0.0
+    """When the state was first written, Unix time."""
+    backend: str = ""
+    """Who it is, or was, handed over to."""
+    unknown: int = 0
+    """How often the outcome was unknown, and the mail was sent again."""
+    accepted: list[str] = field(default_factory=list)
+    """Addresses that it has gone to."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Addresses refused for good, each with the server's words."""
+    provider_id: str | None = None
+
+    def begin(self, backend: str) -> Effect:
+        """Writes that the mail is being handed over to ``backend``, at the last moment before it is.
+
+        Raises:
+            RetryLater: another run of this job is doing the same right now.
+        """
+        since = self.at if self.state == "sending" else time.time()
+        begun = replace(self, state="sending", at=since, backend=backend)
+        if not begun._write(_KEEP_OPEN, fresh=self.state == "new" and self.key == self.job_id):  # noqa: SLF001  # our own
+            raise RetryLater(timedelta(seconds=10), "another run of this job is sending the mail", counts=False)
+        return begun
+
+    def settle(self, state: State, **fields: Any) -> Effect:
+        """Writes what became of it."""
+        settled = replace(self, state=state, at=time.time(), **fields)
+        settled._write(_KEEP_SENT if state == "sent" else _KEEP_OPEN)  # noqa: SLF001  # our own
+        return settled
+
+    def forget(self) -> None:
+        """Writes that the mail was certainly not sent."""
+        if self.state == "new" and self.key == self.job_id:
+            get_connection().delete(keys.email_effect(self.job_id))
+        else:
+            self._write(_KEEP_OPEN)
+
+    def _write(self, keep: timedelta, *, fresh: bool = False) -> bool:
+        document = {name: value for name, value in asdict(self).items() if value and name != "job_id"}
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        return bool(get_connection().set(keys.email_effect(self.job_id), text, ex=keep, nx=fresh))
+
+
+def read_effect(attempt: Attempt) -> Effect:
+    """What is known of the mail of this job; ``new`` if nothing is."""
+    job = attempt.enqueued_at.isoformat()
+    text = get_connection().get(keys.email_effect(attempt.job_id))
+    if text is None:
+        return Effect(job_id=attempt.job_id, job=job, key=attempt.job_id)
+    known = Effect(job_id=attempt.job_id, **json.loads(text))
+    if known.job == job:
+        return known
+    # The id was used before, for a mail that has had its end: this one must differ from it in everything.
+    return Effect(job_id=attempt.job_id, job=job, key=f"{attempt.job_id}.{int(attempt.enqueued_at.timestamp() * 1000)}")

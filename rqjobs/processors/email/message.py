@@ -1,0 +1,100 @@
+"""A mail with everything looked up, and its form by RFC 5322."""
+
+from __future__ import annotations
+
+import email.policy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+
+from rqjobs.jobs.email import Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An attachment, read."""
+
+    name: str
+    content_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One mail, ready to be handed over by any backend."""
+
+    key: str
+    """The same for every attempt at this mail, and for no other: the idempotency key."""
+    sender: Mailbox
+    to: list[Mailbox]
+    cc: list[Mailbox] = field(default_factory=list)
+    bcc: list[Mailbox] = field(default_factory=list)
+    reply_to: Mailbox | None = None
+    subject: str
+    text: str
+    html: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    done: frozenset[str] = frozenset()
+    """Addresses that an earlier attempt has settled: in the headers still, but not sent to."""
+
+    @property
+    def message_id(self) -> str:
+        """The same for every attempt, so that mail programs and people see one mail."""
+        return message_id(self.key, self.sender)
+
+    @property
+    def recipients(self) -> list[str]:
+        """Every address that it still goes to, once."""
+        found = dict.fromkeys(box.address for box in (*self.to, *self.cc, *self.bcc))
+        return [address for address in found if address not in self.done]
+
+    @property
+    def needs_utf8(self) -> bool:
+        """Whether an address has letters beyond ASCII before its @: only SMTPUTF8 (RFC 6531) can carry it."""
+        boxes = (self.sender, *self.to, *self.cc, *self.bcc, *([self.reply_to] if self.reply_to else []))
+        return not all(box.local.isascii() for box in boxes)
+
+
+def message_id(key: str, sender: Mailbox) -> str:
+    """The Message-ID of the mail of this key."""
+    return f"<{key}@{sender.domain}>"
+
+
+def build(mail: Mail, *, bcc: bool = False) -> bytes:
+    """The message as RFC 5322 text with CRLF, seven bits wide unless an address needs UTF-8.
+
+    Args:
+        mail: the mail.
+        bcc: show the Bcc field; only for files that nobody receives.
+    """
+    policy = email.policy.SMTP.clone(cte_type="7bit", utf8=mail.needs_utf8)
+    message = EmailMessage(policy=policy)
+    message["Message-ID"] = mail.message_id
+    message["Date"] = datetime.now(UTC)
+    message["From"] = _address(mail.sender)
+    message["To"] = [_address(box) for box in mail.to]
+    if mail.cc:
+        message["Cc"] = [_address(box) for box in mail.cc]
+    if mail.bcc and bcc:
+        message["Bcc"] = [_address(box) for box in mail.bcc]
+    if mail.reply_to:
+        message["Reply-To"] = _address(mail.reply_to)
+    message["Subject"] = mail.subject
+    if mail.tags:
+        message["X-Tags"] = ", ".join(mail.tags)
+    for name, value in mail.headers.items():
+        message[name] = value
+    message.set_content(mail.text)
+    if mail.html is not None:
+        message.add_alternative(mail.html, subtype="html")
+    for file in mail.files:
+        maintype, _, subtype = file.content_type.partition("/")
+        message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=file.name)
+    return message.as_bytes()
+
+
+def _address(box: Mailbox) -> Address:
+    return Address(display_name=box.name, username=box.local, domain=box.domain)

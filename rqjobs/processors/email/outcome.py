@@ -1,0 +1,29 @@
+"""What can become of handing a mail over. The one question that matters: may it have been sent?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rqjobs.errors import RQJobsError
+
+
+class NotSent(RQJobsError):
+    """The mail was certainly not sent, and trying again makes sense: retried by the queue's policy."""
+
+
+class UnknownOutcome(RQJobsError):
+    """The mail may have been sent: the connection broke, or the time was over, after it was handed over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the other side said of a mail that it took, or of each address that it did not."""
+
+    accepted: list[str]
+    """The addresses that it goes to."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Addresses refused for good, each with the server's words."""
+    later: dict[str, str] = field(default_factory=dict)
+    """Addresses to try again, each with the server's words."""
+    provider_id: str | None = None
+    """The provider's own name for the mail."""

@@ -1,0 +1,56 @@
+"""What an SMTP reply means (RFC 5321, 4.2; enhanced codes: RFC 3463), by its three digits and its words."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.processors.email.outcome import NotSent
+
+_ENHANCED = re.compile(r"^(?:\d{3}[ -])?([245])\.(\d{1,3})\.(\d{1,3})\b")
+_GREYLISTED = re.compile(r"gr[ae]y.?list", re.IGNORECASE)
+_GREYLIST_WAIT = timedelta(minutes=5)  # what postgrey and rspamd ask for by default
+_TOO_MANY_RECIPIENTS = 552
+_HARD = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
+"""No such mailbox or host, moved, disabled; null MX (RFC 3463, RFC 7505): never to be tried again."""
+
+
+def is_transient(code: int, text: str, *, recipient: bool = False) -> bool:
+    """Whether a refusal may be an acceptance next time.
+
+    Args:
+        code: the reply's three digits.
+        text: its words.
+        recipient: it is the reply to one RCPT: there 552 means 'too many recipients' (RFC 5321, 4.5.3.1.10).
+    """
+    enhanced = _ENHANCED.match(text)
+    if enhanced and enhanced[1] == "4":  # such as 550 4.7.1, which some servers say for 'later'
+        return True
+    return code // 100 == 4 or (recipient and code == _TOO_MANY_RECIPIENTS)  # noqa: PLR2004
+
+
+def refusal(what: str, code: int, text: str) -> Exception:
+    """The outcome of a mail that the server refused as a whole."""
+    words = f"{what}: {reply_line(code, text)}"
+    if not is_transient(code, text):
+        return PermanentFailure(words)
+    return later(words)
+
+
+def later(words: str) -> Exception:
+    """A retry by the policy, or after five minutes where the words speak of greylisting."""
+    if _GREYLISTED.search(words):
+        return RetryLater(_GREYLIST_WAIT, words)
+    return NotSent(words)
+
+
+def is_hard_bounce(words: str) -> bool:
+    """Whether a refusal says that the address does not exist, so that it goes onto the suppression list."""
+    enhanced = _ENHANCED.match(words)
+    return enhanced is not None and ".".join(enhanced.groups()) in _HARD
+
+
+def reply_line(code: int, text: str) -> str:
+    """A reply on one line, cut to what a dead letter can show."""
+    return " ".join(f"{code} {text}".split())[:300]
