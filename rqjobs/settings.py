@@ -195,7 +195,7 @@ class Settings(BaseSettings):
     sendgrid_api_url: HttpUrl = "https://api.sendgrid.com"
     resend_api_key: SecretStr | None = None
     resend_api_url: HttpUrl = "https://api.resend.com"
-    resend_rate: Annotated[Rate, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
+    resend_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
     """The requests that all workers together send; Resend allows two a second unless it has told you otherwise."""
 
     # Analytics

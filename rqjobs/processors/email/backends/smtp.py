@@ -65,13 +65,12 @@ def parse_smtp_url(url: str) -> Server:
     )
 
 
-class _Connections(threading.local):
-    """Each thread keeps its connection: mails that follow save the greeting, TLS and the login."""
+class _Kept:
+    """A thread's connection: mails that follow save the greeting, TLS and the login."""
 
-    def __init__(self) -> None:
-        self.smtp: smtplib.SMTP | None = None
-        self.opened_for: tuple[int, str] | None = None
-        self.mails = 0
+    smtp: smtplib.SMTP | None = None
+    opened_for: tuple[int, str] | None = None
+    mails = 0
 
     def close(self) -> None:
         """Drops the connection."""
@@ -79,8 +78,19 @@ class _Connections(threading.local):
             self.smtp.close()
         self.smtp = None
 
+    def __del__(self) -> None:
+        """The thread has ended."""
+        self.close()
 
-_kept = _Connections()
+
+_local = threading.local()
+
+
+def _kept() -> _Kept:
+    if not hasattr(_local, "kept"):
+        _local.kept = _Kept()
+    kept: _Kept = _local.kept
+    return kept
 
 
 class SMTPBackend:
@@ -98,7 +108,7 @@ class SMTPBackend:
             done = True
         finally:
             if not done:
-                _kept.close()
+                _kept().close()
         return receipt
 
     def covers(self, effect: Effect) -> bool:  # noqa: ARG002  # the protocol knows no idempotency
@@ -115,19 +125,19 @@ BACKEND = SMTPBackend()
 
 def _connected(url: str, deadline: float) -> smtplib.SMTP:
     """This thread's connection, seen alive; a new one where there is none."""
-    wanted = (os.getpid(), url)
-    if _kept.smtp is not None and _kept.opened_for == wanted and _kept.mails < _MAX_MAILS:
-        _kept.mails += 1
+    kept, wanted = _kept(), (os.getpid(), url)
+    if kept.smtp is not None and kept.opened_for == wanted and kept.mails < _MAX_MAILS:
+        kept.mails += 1
         with contextlib.suppress(smtplib.SMTPException, OSError):
-            _limit(_kept.smtp, deadline)
-            if _kept.smtp.rset()[0] == 250:  # noqa: PLR2004
-                return _kept.smtp
-    _kept.close()
+            _limit(kept.smtp, deadline)
+            if kept.smtp.rset()[0] == 250:  # noqa: PLR2004
+                return kept.smtp
+    kept.close()
     server = parse_smtp_url(url)
     with _connecting(server):
-        _kept.smtp = _open(server, deadline)
-    _kept.opened_for, _kept.mails = wanted, 1
-    return _kept.smtp
+        kept.smtp = _open(server, deadline)
+    kept.opened_for, kept.mails = wanted, 1
+    return kept.smtp
 
 
 def _limit(smtp: smtplib.SMTP, deadline: float) -> None:

@@ -1,0 +1,309 @@
+"""The email processor against SendGrid's and Resend's APIs, as their documentation says them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from rqjobs.attempt import Attempt
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.jobs import EmailJob
+from rqjobs.processors.email import admit, send
+from rqjobs.processors.email.backends import http
+from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+from rqjobs.sandbox.mail import MailAPI, Script
+from rqjobs.settings import use_settings
+
+Configure = Callable[..., None]
+WHEN = datetime(2026, 3, 3, tzinfo=UTC)
+SENDGRID_ERROR = {"errors": [{"message": "does not fit", "field": "x", "help": None}]}
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, redis) -> Iterator[Configure]:
+    def set_(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        use_settings(None)
+
+    set_(
+        EMAIL_FROM="Shop <shop@shop.example>",
+        SENDGRID_API_KEY="test-key",
+        RESEND_API_KEY="test-key",
+        RESEND_RATE="1000/s",
+    )
+    yield set_
+    if http._kept.session is not None:
+        http._kept.session.close()
+
+
+@pytest.fixture
+def api(configure: Configure) -> Iterator[MailAPI]:
+    with MailAPI() as running:
+        configure(SENDGRID_API_URL=running.url, RESEND_API_URL=running.url)
+        yield running
+
+
+@pytest.fixture(params=["sendgrid", "resend"])
+def backend(request: pytest.FixtureRequest, configure: Configure) -> str:
+    configure(EMAIL_BACKEND=request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def sendgrid(api: MailAPI, configure: Configure) -> MailAPI:
+    configure(EMAIL_BACKEND="sendgrid")
+    return api
+
+
+@pytest.fixture
+def resend(api: MailAPI, configure: Configure) -> MailAPI:
+    configure(EMAIL_BACKEND="resend")
+    return api
+
+
+def job(**fields: object) -> EmailJob:
+    return EmailJob(
+        **{"to": "ada@a.example", "subject": "Hello", "template": "welcome", "data": {"name": "Ada"}} | fields
+    )
+
+
+def attempt(job_id: str = "job-1", number: int = 1, enqueued_at: datetime = WHEN, seconds: float = 20) -> Attempt:
+    return Attempt(
+        job_id=job_id, queue="email", number=number, of=3, enqueued_at=enqueued_at, timeout=timedelta(seconds=seconds)
+    )
+
+
+def full(tmp_path: Path) -> EmailJob:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    return job(
+        to=["Ada, Countess <ada@a.example>", "bob@b\u00fccher.example"],
+        cc="cy@c.example", bcc=["di@d.example", "ada@a.example"],
+        reply_to="Help <help@shop.example>", headers={"List-Unsubscribe": "<https://shop.example/u>"}, tags=["new"],
+        attachments=[str(tmp_path / "a.pdf")], sender="\u00c4nne <anne@shop.example>", subject="\U0001f389 Hi",
+    )  # fmt: skip
+
+
+def test_sendgrids_request(sendgrid: MailAPI, tmp_path: Path) -> None:
+    result = send(full(tmp_path), attempt())
+    (sent,) = sendgrid.sent
+    assert sent.headers["authorization"] == "Bearer test-key"
+    people = sent.payload["personalizations"][0]
+    assert people == {
+        "to": [{"email": "ada@a.example", "name": "Ada, Countess"}, {"email": "bob@xn--bcher-kva.example"}],
+        "cc": [{"email": "cy@c.example"}],
+        "bcc": [{"email": "di@d.example"}],
+    }
+    assert sent.payload["from"] == {"email": "anne@shop.example", "name": "\u00c4nne"}
+    assert sent.payload["reply_to"] == {"email": "help@shop.example", "name": "Help"}
+    assert [part["type"] for part in sent.payload["content"]] == ["text/plain", "text/html"]
+    assert sent.payload["headers"] == {
+        "Message-ID": "<job-1@shop.example>",
+        "List-Unsubscribe": "<https://shop.example/u>",
+    }
+    assert sent.payload["categories"] == ["new"]
+    assert sent.payload["attachments"] == [
+        {"content": "JVBERg==", "type": "application/pdf", "filename": "a.pdf", "disposition": "attachment"}
+    ]
+    assert sent.payload["subject"] == "\U0001f389 Hi"
+    assert (result["provider_id"], result["accepted"], result["backend"]) == (sent.id, 4, "sendgrid")
+    assert result["message_id"] == "<job-1@shop.example>"
+
+
+def test_resends_request(resend: MailAPI, tmp_path: Path) -> None:
+    result = send(full(tmp_path), attempt())
+    (sent,) = resend.sent
+    assert sent.headers["authorization"] == "Bearer test-key"
+    assert sent.headers["idempotency-key"] == "job-1"
+    assert sent.payload["to"] == ['"Ada, Countess" <ada@a.example>', "bob@xn--bcher-kva.example"]
+    assert (sent.payload["from"], sent.payload["reply_to"]) == (
+        "\u00c4nne <anne@shop.example>",
+        "Help <help@shop.example>",
+    )
+    assert sent.payload["tags"] == [{"name": "new", "value": "true"}]
+    assert sent.payload["headers"]["Message-ID"] == "<job-1@shop.example>"
+    assert sent.payload["attachments"][0]["content"] == "JVBERg=="
+    assert sent.payload["text"].startswith("Shop\n")
+    assert (result["provider_id"], result["accepted"]) == (sent.id, 4)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 302])
+def test_sendgrids_permanent_answers(sendgrid: MailAPI, status: int) -> None:
+    sendgrid.script.append(Script(status, SENDGRID_ERROR))
+    with pytest.raises(PermanentFailure, match=f"SendGrid answered {status}: does not fit"):
+        send(job(), attempt())
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(408, NotSent), (500, NotSent), (503, NotSent), (502, UnknownOutcome), (504, UnknownOutcome)],
+)
+def test_sendgrids_transient_answers(sendgrid: MailAPI, status: int, expected: type[Exception]) -> None:
+    sendgrid.script.append(Script(status, b"<html>"))
+    with pytest.raises(expected, match=str(status)):
+        send(job(), attempt())
+    send(job(), attempt(number=2))
+    assert len(sendgrid.sent) == 1
+
+
+RESEND_ANSWERS = [
+    (400, "invalid_idempotency_key", PermanentFailure),
+    (401, "missing_api_key", PermanentFailure),
+    (401, "restricted_api_key", PermanentFailure),
+    (403, "invalid_api_key", PermanentFailure),
+    (403, "validation_error", PermanentFailure),
+    (404, "not_found", PermanentFailure),
+    (405, "method_not_allowed", PermanentFailure),
+    (409, "invalid_idempotent_request", PermanentFailure),
+    (422, "missing_required_field", PermanentFailure),
+    (429, "monthly_quota_exceeded", PermanentFailure),
+    (409, "concurrent_idempotent_requests", RetryLater),
+    (409, "resource_locked", RetryLater),
+    (429, "rate_limit_exceeded", RetryLater),
+    (429, "daily_quota_exceeded", RetryLater),
+    (500, "application_error", UnknownOutcome),
+    (502, "", UnknownOutcome),
+    (503, "service_unavailable", UnknownOutcome),
+]
+
+
+@pytest.mark.parametrize(("status", "name", "expected"), RESEND_ANSWERS)
+def test_resends_answers(resend: MailAPI, status: int, name: str, expected: type[Exception]) -> None:
+    resend.script.append(
+        Script(status, {"statusCode": status, "message": "because", "name": name}, {"retry-after": "7"})
+    )
+    with pytest.raises(expected, match=f"Resend answered {status} {name}: because") as error:
+        send(job(), attempt())
+    if isinstance(error.value, RetryLater):
+        assert timedelta(seconds=6) < error.value.after < timedelta(seconds=8)
+        assert error.value.counts is (status == 409), "a limit of the provider burns no attempt of the mail"
+
+
+@pytest.mark.parametrize(("header", "least", "most"), [
+    ("30", 30, 30), ("", 10, 10), ("soon", 10, 10), ("0", 1, 1), ("99999999999", 86400, 86400),
+    (format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True), 60, 100),
+])  # fmt: skip
+def test_retry_after_is_honoured_within_reason(sendgrid: MailAPI, header: str, least: float, most: float) -> None:
+    sendgrid.script.append(Script(429, SENDGRID_ERROR, {"retry-after": header} if header else {}))
+    with pytest.raises(RetryLater) as error:
+        send(job(), attempt())
+    assert least <= error.value.after.total_seconds() <= most
+    assert not error.value.counts
+
+
+def test_a_wrong_key_is_told_without_telling_it(api: MailAPI, backend: str, configure: Configure) -> None:
+    configure(SENDGRID_API_KEY="SG.hunter2", RESEND_API_KEY="re_hunter2")
+    with pytest.raises(PermanentFailure) as error:
+        send(job(), attempt())
+    assert "hunter2" not in str(error.value)
+    configure(SENDGRID_API_KEY="", RESEND_API_KEY="")
+    with pytest.raises(PermanentFailure, match=f"set {backend.upper()}_API_KEY"):
+        send(job(), attempt())
+
+
+def test_nobody_answers(backend: str, configure: Configure) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        configure(SENDGRID_API_URL=url, RESEND_API_URL=url, EMAIL_UNKNOWN_OUTCOME="hold")
+        with pytest.raises(NotSent, match="cannot be reached"):
+            send(job(), attempt())
+        sock.listen()
+        with pytest.raises(UnknownOutcome if backend == "resend" else PermanentFailure, match="did not answer"):
+            send(job(), attempt(seconds=0.6))
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_broken_answer_doubles_nothing_with_resend(resend: MailAPI, accepted: bool, configure: Configure) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")  # not even asked: the key makes the repeat safe
+    resend.script.append(Script(accept=accepted, hang_up=True))
+    with pytest.raises(UnknownOutcome):
+        send(job(), attempt())
+    send(job(), attempt(number=2))
+    assert len(resend.sent) == 1
+
+
+def test_after_a_day_resends_key_covers_nothing(resend: MailAPI, configure: Configure, monkeypatch) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    resend.script.append(Script(accept=True, hang_up=True))
+    with pytest.raises(UnknownOutcome):
+        send(job(), attempt())
+    now = time.time()
+    monkeypatch.setattr("rqjobs.processors.email.backends.resend.time.time", lambda: now + 23 * 3600 + 1)
+    with pytest.raises(PermanentFailure, match="may have been sent"):
+        send(job(), attempt(number=2))
+
+
+@pytest.mark.parametrize("policy", ["retry", "hold"])
+def test_a_broken_answer_with_sendgrid(sendgrid: MailAPI, policy: str, configure: Configure) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME=policy)
+    sendgrid.script.append(Script(accept=True, hang_up=True))
+    with pytest.raises(UnknownOutcome if policy == "retry" else PermanentFailure):
+        send(job(), attempt())
+    assert len(sendgrid.sent) == 1
+    send(job(), attempt(number=2))
+    assert len(sendgrid.sent) == 2
+    assert len({sent.payload["headers"]["Message-ID"] for sent in sendgrid.sent}) == 1
+
+
+def test_an_id_used_again_gets_another_key(resend: MailAPI) -> None:
+    send(job(), attempt())
+    send(job(subject="Another"), attempt(enqueued_at=WHEN + timedelta(minutes=1)))
+    keys = [sent.headers["idempotency-key"] for sent in resend.sent]
+    assert keys[0] == "job-1"
+    assert len(set(keys)) == 2
+
+
+def test_resends_rate_is_kept_before_it_is_broken(resend: MailAPI, configure: Configure) -> None:
+    configure(RESEND_RATE="2/s")
+    holds = admit([(job(), attempt(f"job-{number}")) for number in range(5)])
+    waits = [(hold.until - datetime.now(UTC)).total_seconds() if hold else 0 for hold in holds]
+    assert waits[0] == 0
+    assert waits == sorted(waits)
+    assert 1 < waits[-1] < 3
+    start = time.monotonic()
+    for number in range(4):
+        send(job(), attempt(f"job-{number}"))
+    assert time.monotonic() - start > 0.9
+
+
+def test_after_a_429_everybody_waits(resend: MailAPI) -> None:
+    resend.script.append(Script(429, {"name": "rate_limit_exceeded", "message": "slow"}, {"retry-after": "5"}))
+    with pytest.raises(RetryLater):
+        send(job(), attempt())
+    with pytest.raises(RetryLater, match="rate limit") as error:
+        send(job(), attempt("job-2"))
+    assert error.value.after > timedelta(seconds=3)
+    assert not error.value.counts
+    assert resend.requests == 1
+    assert admit([(job(), attempt("job-3"))])[0] is not None
+
+
+def test_a_session_is_kept_and_redirects_are_not_followed(sendgrid: MailAPI) -> None:
+    for number in range(3):
+        send(job(), attempt(f"job-{number}"))
+    sendgrid.script.append(Script(307, None, {"location": "http://127.0.0.1:1/"}))
+    with pytest.raises(PermanentFailure, match="307"):
+        send(job(), attempt("job-x"))
+    assert len(sendgrid.sent) == 3
+
+
+def test_two_runs_at_once(resend: MailAPI) -> None:
+    entered, go = threading.Event(), threading.Event()
+    resend.script.append(Script(accept=True, body={"id": "1"}, before=lambda: (entered.set(), go.wait(10))))
+    results = []
+    first = threading.Thread(target=lambda: results.append(send(job(), attempt())))
+    first.start()
+    assert entered.wait(10)
+    send(job(), attempt(number=2))  # its lease was lost, another worker took the job: the key makes it one mail
+    go.set()
+    first.join()
+    assert len(resend.sent) == 1
+    assert len(results) == 1

@@ -1,0 +1,432 @@
+"""The email processor against a real SMTP server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from rqjobs import keys
+from rqjobs.attempt import Attempt
+from rqjobs.database.suppressions import lift, list_suppressions
+from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.jobs import EmailJob
+from rqjobs.processors.email import send
+from rqjobs.processors.email.backends import smtp as backend
+from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+from rqjobs.settings import use_settings
+from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
+
+Configure = Callable[..., None]
+WHEN = datetime(2026, 3, 3, tzinfo=UTC)
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, redis) -> Iterator[Configure]:
+    def set_(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        use_settings(None)
+
+    set_(EMAIL_BACKEND="smtp", EMAIL_FROM="Shop <shop@shop.example>")
+    yield set_
+    backend._kept().close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, configure: Configure) -> Iterator[MailServer]:
+    with smtp_server(tmp_path) as running:
+        configure(SMTP_URL=f"smtp://localhost:{running.port}?ca={running.ca_file}")
+        yield running
+
+
+def job(**fields: object) -> EmailJob:
+    return EmailJob(
+        **{"to": "ada@a.example", "subject": "Hello", "template": "welcome", "data": {"name": "Ada"}} | fields
+    )
+
+
+def attempt(job_id: str = "job-1", number: int = 1, enqueued_at: datetime = WHEN, seconds: float = 20) -> Attempt:
+    return Attempt(
+        job_id=job_id, queue="email", number=number, of=3, enqueued_at=enqueued_at, timeout=timedelta(seconds=seconds)
+    )
+
+
+def test_a_mail_over_starttls(server: MailServer) -> None:
+    result = send(job(cc=["Bob <bob@b.example>"], bcc="eve@e.example", reply_to="help@shop.example", tags=["new"],
+                      headers={"List-Unsubscribe": "<https://shop.example/u>"}), attempt())  # fmt: skip
+    (mail,) = server.mails
+    assert mail.tls
+    assert mail.sender == "shop@shop.example"
+    assert mail.to == ["ada@a.example", "bob@b.example", "eve@e.example"]
+    message = mail.message
+    assert result["message_id"] == message["Message-ID"] == "<job-1@shop.example>"
+    assert (message["From"], message["To"], message["Cc"]) == (
+        "Shop <shop@shop.example>",
+        "ada@a.example",
+        "Bob <bob@b.example>",
+    )
+    assert (message["Reply-To"], message["X-Tags"]) == ("help@shop.example", "new")
+    assert message["List-Unsubscribe"] == "<https://shop.example/u>"
+    assert message["Bcc"] is None
+    assert b"eve@" not in mail.raw
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert "Hi Ada," in message.get_body(("plain",)).get_content()
+    assert "<h1" in message.get_body(("html",)).get_content()
+    assert result | {"accepted": 3, "refused": {}, "suppressed": {}, "backend": "smtp"} == result
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")  # aiosmtpd does not see that its socket is encrypted
+@pytest.mark.parametrize("implicit", [False, True])
+def test_login_only_over_tls(tmp_path: Path, configure: Configure, implicit: bool) -> None:
+    with smtp_server(tmp_path, auth=True, implicit=implicit) as server:
+        scheme, login = "smtps" if implicit else "smtp", f"{USER}:{quote(PASSWORD, safe='')}"
+        configure(SMTP_URL=f"{scheme}://{login}@localhost:{server.port}?ca={server.ca_file}")
+        send(job(), attempt())
+        assert (server.mails[0].user, server.mails[0].tls) == (USER, not implicit)
+        configure(SMTP_URL=f"{scheme}://{USER}:hunter2@localhost:{server.port}?ca={server.ca_file}")
+        with pytest.raises(PermanentFailure, match="535") as error:
+            send(job(), attempt("job-2"))
+        assert "hunter2" not in str(error.value)
+        configure(SMTP_URL=f"{scheme}://localhost:{server.port}?ca={server.ca_file}")
+        with pytest.raises(PermanentFailure, match="530"):
+            send(job(), attempt("job-3"))
+
+
+def test_a_password_is_never_sent_in_the_clear(tmp_path: Path, configure: Configure) -> None:
+    with smtp_server(tmp_path, starttls=False) as server:
+        for url in (f"smtp://u:p@localhost:{server.port}", f"smtp://u:p@localhost:{server.port}?tls=off"):
+            configure(SMTP_URL=url)
+            with pytest.raises(PermanentFailure, match="never sent in the clear"):
+                send(job(), attempt())
+        configure(SMTP_URL=f"smtp://localhost:{server.port}")
+        send(job(), attempt())  # on loopback nobody listens in
+        assert not server.mails[0].tls
+
+
+def test_a_server_elsewhere_must_offer_starttls(tmp_path: Path, configure: Configure, monkeypatch) -> None:
+    monkeypatch.setattr(backend.Server, "on_loopback", False)  # the only server that a test has is on loopback
+    with smtp_server(tmp_path, starttls=False) as server:
+        configure(SMTP_URL=f"smtp://localhost:{server.port}")
+        with pytest.raises(PermanentFailure, match="STARTTLS"):
+            send(job(), attempt())
+    assert not server.mails
+
+
+@pytest.mark.parametrize("host", ["localhost", "other.example"])
+def test_certificates_are_verified(tmp_path: Path, configure: Configure, host: str) -> None:
+    with smtp_server(tmp_path, host=host) as server:
+        trust = f"?ca={server.ca_file}" if host != "localhost" else ""
+        configure(SMTP_URL=f"smtp://localhost:{server.port}{trust}")
+        with pytest.raises(NotSent, match="certificate cannot be trusted"):
+            send(job(), attempt())
+    assert not server.mails
+
+
+def test_a_thread_keeps_its_connection(server: MailServer) -> None:
+    for number in range(5):
+        send(job(), attempt(f"job-{number}"))
+    assert (len(server.mails), server.connections) == (5, 1)
+    other = threading.Thread(target=send, args=(job(), attempt("job-x")))
+    other.start()
+    other.join()
+    assert (len(server.mails), server.connections) == (6, 2)
+    assert backend._kept().smtp is not None
+    backend._kept().smtp.sock.shutdown(socket.SHUT_RDWR)  # as if the server had closed the idle connection
+    send(job(), attempt("job-y"))
+    assert (len(server.mails), server.connections) == (7, 3)
+
+
+@pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "450 4.2.0 busy", "451 4.3.0 local error",
+                                   "452 4.2.2 full", "454 4.7.0 later", "550 4.7.1 try again", "450 odd"])  # fmt: skip
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data"])
+def test_transient_replies_are_tried_again(server: MailServer, redis, reply: str, step: str) -> None:
+    if step == "mail":
+        server.mail_from = reply
+    elif step == "rcpt":
+        server.rcpt["ada@a.example"] = reply
+    else:
+        server.data.append(reply)
+    with pytest.raises(NotSent, match=reply[:3]):
+        send(job(), attempt())
+    assert not redis.exists(keys.email_effect("job-1")), "certainly not sent leaves no record"
+    server.mail_from, server.rcpt = None, {}
+    assert send(job(), attempt(number=2))["accepted"] == 1
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 530, 534, 535, 550, 551, 552, 553, 554])
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data"])
+def test_permanent_replies_end_the_mail(server: MailServer, code: int, step: str) -> None:
+    reply = f"{code} 5.7.0 no\r\n"[:-2]
+    expected: type[Exception] = PermanentFailure
+    if step == "mail":
+        server.mail_from = reply
+    elif step == "rcpt":
+        server.rcpt["ada@a.example"] = reply
+        expected = NotSent if code == 552 else PermanentFailure  # RFC 5321, 4.5.3.1.10
+    else:
+        server.data.append(reply)
+    with pytest.raises(expected, match=f"{code} 5.7.0 no"):
+        send(job(), attempt())
+    assert not server.mails
+
+
+def test_greylisting_is_waited_for(server: MailServer) -> None:
+    server.rcpt["ada@a.example"] = "450 4.2.0 Greylisted, see http://postgrey.example"
+    with pytest.raises(RetryLater) as error:
+        send(job(), attempt())
+    assert (error.value.after, error.value.counts) == (timedelta(minutes=5), True)
+
+
+def test_partial_refusals_are_reported_and_not_sent_again(server: MailServer) -> None:
+    server.rcpt = {"gone@a.example": "550 5.1.1 no such user", "full@a.example": "452 4.2.2 mailbox full"}
+    mail = job(to=["ada@a.example", "gone@a.example", "full@a.example"])
+    with pytest.raises(NotSent, match=r"1 accepted, not yet accepted full@a.example: 452"):
+        send(mail, attempt())
+    with pytest.raises(NotSent, match="452"):
+        send(mail, attempt(number=2))
+    del server.rcpt["full@a.example"]
+    result = send(mail, attempt(number=3))
+    assert [mail.to for mail in server.mails] == [["ada@a.example"], ["full@a.example"]]
+    assert len({mail.message["Message-ID"] for mail in server.mails}) == 1
+    assert result["accepted"] == 2
+    assert result["refused"] == {"gone@a.example": "550 5.1.1 no such user"}
+    assert send(mail, attempt(number=3)) == result | {"suppressed": {}}
+    assert len(server.mails) == 2
+
+
+def test_a_second_run_sends_nothing(server: MailServer) -> None:
+    first = send(job(), attempt())
+    assert send(job(), attempt(number=2)) == first
+    assert len(server.mails) == 1
+
+
+def test_an_id_used_again_is_another_mail(server: MailServer) -> None:
+    send(job(), attempt())
+    later = send(job(), attempt(enqueued_at=WHEN + timedelta(hours=1)))
+    again = send(job(), attempt(number=2, enqueued_at=WHEN + timedelta(hours=1)))
+    assert later == again
+    assert len({mail.message["Message-ID"] for mail in server.mails}) == len(server.mails) == 2
+
+
+@pytest.mark.parametrize("accident", ["drop", "lose"])
+def test_an_unknown_outcome_is_retried_by_default(server: MailServer, accident: str) -> None:
+    server.data.append(accident)
+    with pytest.raises(UnknownOutcome):
+        send(job(), attempt())
+    send(job(), attempt(number=2))
+    assert len(server.mails) == (2 if accident == "drop" else 1)
+    assert len({mail.message["Message-ID"] for mail in server.mails}) == 1
+
+
+def test_an_unknown_outcome_is_held_for_a_person(server: MailServer, configure: Configure) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    server.data.append("drop")
+    with pytest.raises(PermanentFailure, match=r"may have been sent.*requeue"):
+        send(job(), attempt())
+    assert len(server.mails) == 1
+    send(job(), attempt())  # the person has looked, and requeued it
+    assert len(server.mails) == 2
+
+
+def test_a_worker_that_died_while_sending(server: MailServer, configure: Configure, monkeypatch) -> None:
+    class Killed(BaseException):
+        """Stands for kill -9: nothing that handles exceptions sees it."""
+
+    def die(*_args: object) -> None:
+        raise Killed
+
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    with monkeypatch.context() as patch:
+        patch.setattr("rqjobs.processors.email.sending._settle", die)
+        with pytest.raises(Killed):
+            send(job(), attempt())
+    with pytest.raises(PermanentFailure, match="rqjobs failed requeue job-1"):
+        send(job(), attempt(number=2))
+    assert len(server.mails) == 1
+
+
+def test_two_runs_at_once_send_one_mail(server: MailServer) -> None:
+    barrier, outcomes = threading.Barrier(2), []
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            outcomes.append(send(job(), attempt())["accepted"])
+        except (RetryLater, NotSent) as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.mails) == 1
+    assert 1 in outcomes
+
+
+def test_hard_bounces_are_suppressed_until_lifted(server: MailServer, database_url: str, configure: Configure) -> None:
+    from rqjobs.database import get_engine
+    from rqjobs.database.schema import init_database
+
+    configure()
+    init_database(get_engine())
+    server.rcpt["gone@a.example"] = "550 5.1.1 no such user here"
+    with pytest.raises(PermanentFailure, match=r"every recipient was refused: gone@a\.example: 550 5\.1\.1"):
+        send(job(to="Gone <gone@A.example>"), attempt())
+    (known,) = list_suppressions()
+    assert (known.address, known.job_id) == ("gone@a.example", "job-1")
+    server.rcpt.clear()
+    with pytest.raises(PermanentFailure, match=r"suppressed.*GONE@a\.example: 550 5\.1\.1"):
+        send(job(to="GONE@A.example"), attempt("job-2"))
+    result = send(job(to=["ada@a.example", "gone@a.example"]), attempt("job-3"))
+    assert result["suppressed"] == {"gone@a.example": "550 5.1.1 no such user here"}
+    assert server.mails[0].to == ["ada@a.example"]
+    assert lift(["gone@a.example", "other@a.example"]) == ["gone@a.example"]
+    send(job(to="gone@a.example"), attempt("job-4"))
+    assert server.mails[1].to == ["gone@a.example"]
+
+
+@pytest.mark.parametrize("reply", ["550 5.7.1 blocked", "550 no", "552 5.2.2 full", "451 5.1.1 odd"])
+def test_what_is_no_hard_bounce(server: MailServer, reply: str) -> None:
+    server.rcpt["ada@a.example"] = reply
+    with pytest.raises((PermanentFailure, NotSent)):
+        send(job(), attempt())
+    assert list_suppressions() == []
+
+
+def test_letters_of_the_world(server: MailServer) -> None:
+    subject = "\U0001f389 Gr\u00fc\u00dfe, \u3053\u3093\u306b\u3061\u306f " * 8
+    send(
+        job(
+            to="\u00c5sa \U0001f600, K\u00f6nigin <\u00e5sa@b\u00fccher.example>",
+            subject=subject.strip(),
+            data={"name": "\u0410\u0434\u0430"},
+        ),
+        attempt(),
+    )
+    (mail,) = server.mails
+    assert mail.to == ["\u00e5sa@xn--bcher-kva.example"]
+    message = mail.message
+    assert message["Subject"] == subject.strip()
+    assert message["To"].addresses[0].display_name == "\u00c5sa \U0001f600, K\u00f6nigin"
+    assert "Hi \u0410\u0434\u0430," in message.get_body(("plain",)).get_content()
+
+
+def test_without_smtputf8_ascii_addresses_still_work(tmp_path: Path, configure: Configure) -> None:
+    with smtp_server(tmp_path, utf8=False) as server:
+        configure(SMTP_URL=f"smtp://localhost:{server.port}?ca={server.ca_file}")
+        with pytest.raises(PermanentFailure, match="SMTPUTF8"):
+            send(job(to="\u00e5sa@a.example"), attempt())
+        send(job(to="\u00c5sa <asa@b\u00fccher.example>", subject="\U0001f389"), attempt("job-2"))
+    assert server.mails[0].raw.isascii()
+    assert server.mails[0].message["Subject"] == "\U0001f389"
+
+
+def test_ten_megabytes_arrive_whole(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+    content = os.urandom(10 * 1024 * 1024)
+    (tmp_path / "big.bin").write_bytes(content)
+    (tmp_path / "dots.txt").write_text(".\n..\n.\r\n.end")
+    dotty = {"source": f"file://{tmp_path}/dots.txt", "name": "\u00fcbung \U0001f600.txt"}
+    send(job(attachments=[str(tmp_path / "big.bin"), dotty]), attempt(seconds=60))
+    big, dots = server.mails[0].message.iter_attachments()
+    assert (big.get_content(), big.get_filename()) == (content, "big.bin")
+    assert (dots.get_filename(), dots.get_content_type()) == ("\u00fcbung \U0001f600.txt", "text/plain")
+    assert dots.get_payload(decode=True).replace(b"\r\n", b"\n") == b".\n..\n.\n.end"
+    configure(EMAIL_MAX_ATTACHMENTS=str(10 * 1024 * 1024 - 1))
+    with pytest.raises(PermanentFailure, match="EMAIL_MAX_ATTACHMENTS allows 10485759 bytes"):
+        send(job(attachments=[str(tmp_path / "big.bin")]), attempt("job-2"))
+
+
+def test_a_server_that_takes_less_is_not_sent_more(tmp_path: Path, configure: Configure) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x" * 50_000)
+    with smtp_server(tmp_path, size_limit=20_000) as server:
+        configure(SMTP_URL=f"smtp://localhost:{server.port}?ca={server.ca_file}")
+        with pytest.raises(PermanentFailure, match="takes 20000"):
+            send(job(attachments=[str(tmp_path / "a.bin")]), attempt())
+
+
+def test_attachments_come_only_from_where_they_may(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+    import fsspec
+
+    allowed = tmp_path / "files"
+    allowed.mkdir()
+    (allowed / "a.txt").write_text("a")
+    (tmp_path / "secret.txt").write_text("s")
+    (allowed / "link.txt").symlink_to(tmp_path / "secret.txt")
+    with fsspec.open("memory://box/m.pdf", "wb") as file:
+        file.write(b"%PDF")
+    configure(EMAIL_ATTACHMENTS=f"{allowed} memory://box")
+    send(job(attachments=[str(allowed / "a.txt"), "memory://box/m.pdf"]), attempt())
+    assert [part.get_content_type() for part in server.mails[0].message.iter_attachments()] == [
+        "text/plain",
+        "application/pdf",
+    ]
+    for source in (str(tmp_path / "secret.txt"), f"{allowed}/../secret.txt", f"{allowed}/link.txt",
+                   f"file://{tmp_path}/secret.txt", "memory://boxes/x", "memory://box/../x",
+                   "http://169.254.169.254/latest", "simplecache::http://127.0.0.1/", str(allowed / "none.txt"),
+                   "nosuch://x/y", str(allowed)):  # fmt: skip
+        with pytest.raises(PermanentFailure, match="attachment"):
+            send(job(attachments=[source]), attempt("job-2"))
+
+
+def test_nobody_answers(configure: Configure) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        configure(SMTP_URL=f"smtp://localhost:{sock.getsockname()[1]}")
+        with pytest.raises(NotSent, match="refused"):
+            send(job(), attempt())
+        sock.listen()  # now it is connected to, and says nothing
+        with pytest.raises(NotSent, match="timed out"):
+            send(job(), attempt(seconds=0.5))
+
+
+@pytest.mark.parametrize("greeting", ["421 4.3.2 busy", "554 5.7.1 blocked"])
+def test_a_greeting_that_is_none(configure: Configure, greeting: str) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+
+        def greet() -> None:
+            connection, _ = sock.accept()
+            with connection:
+                connection.sendall(f"{greeting}\r\n".encode())
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        configure(SMTP_URL=f"smtp://localhost:{sock.getsockname()[1]}")
+        with pytest.raises(NotSent if greeting[0] == "4" else PermanentFailure, match=greeting[:3]):
+            send(job(), attempt())
+        thread.join()
+
+
+def test_injections_stay_text(server: MailServer) -> None:
+    evil = "x\r\nBcc: eve@e.example\r\n\r\n.\r\nMAIL FROM:<evil@e.example>\r\n"
+    send(job(subject=None, data={"name": evil + "<script>alert(1)</script>{{ 7*7 }}", "product": evil}), attempt())
+    (mail,) = server.mails
+    assert mail.to == ["ada@a.example"]
+    assert mail.message["Bcc"] is None
+    assert mail.message["Subject"].startswith("Welcome to x Bcc: eve")
+    html = mail.message.get_body(("html",)).get_content()
+    assert "<script>" not in html
+    assert "{{ 7*7 }}" in html
+
+
+def test_a_long_id_makes_a_valid_message_id(server: MailServer) -> None:
+    send(job(), attempt("x" * 128))
+    assert server.mails[0].message["Message-ID"] == f"<{'x' * 128}@shop.example>"
+    assert f"Message-ID: <{'x' * 128}@shop.example>\r\n".encode() in server.mails[0].raw.replace(b":\r\n <", b": <")
+
+
+def test_a_template_that_broke_after_enqueueing(server: MailServer) -> None:
+    with pytest.raises(PermanentFailure, match=r"there is no nothing\.html\.j2"):
+        send(job(template="nothing"), attempt())
+    with pytest.raises(PermanentFailure, match="'url' is undefined"):
+        send(job(template="password-reset"), attempt())
