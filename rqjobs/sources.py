@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_snake
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import DataExportJob
 from rqjobs.queues import import_registrations
+from rqjobs.settings import get_settings
 
 RowsFunction = Callable[[str, Mapping[str, object]], Iterable[Any]]
 """``rows(user_id, filters)``: the user's rows, each a mapping or a sequence in the columns' order."""
@@ -182,12 +183,19 @@ def get_source(name: str) -> Source:
 
 
 def check(job: DataExportJob) -> list[str]:
-    """Every fault that would keep ``job`` from ever running: an unknown source, an unknown or malformed filter."""
+    """Every fault that ``job`` could only fail with: an unknown source or filter, a mail without a link to send."""
     try:
         source = get_source(job.data_type)
     except UnknownSource as error:
         return [str(error)]
-    return source.parse_filters(job.filters)[1]
+    faults = source.parse_filters(job.filters)[1]
+    settings = get_settings()
+    if job.notify is not None and settings.export_link_url is None and "://" not in settings.export_url:
+        faults.append(
+            "'notify': a mail needs a whole link: set EXPORT_LINK_URL to where the app serves rqjobs.web.downloads, "
+            "such as https://app.example.com/exports"
+        )
+    return faults
 
 
 def since_until(column: str) -> dict[str, Filter]:
@@ -260,7 +268,7 @@ register_source(
         table="rqjobs_qr_events",
         # No `visitor`: it stands for a third person, and the user has no use for it.
         columns=(
-            "event_id", "qr_code_id", "user_id", "event", "result", "occurred_at", "device", "os", "browser",
+            "event_id", "qr_code_id", "user_id", "event", "result", "occurred_at", "bot", "device", "os", "browser",
             "country", "city", "extra",
         ),
         filters={
@@ -268,6 +276,7 @@ register_source(
             "qr_code_id": Filter(column="qr_code_id", kind="id", aliases=("qr_code",)),
             "event": Filter(column="event"),
             "result": Filter(column="result", aliases=("status",)),
+            "bot": Filter(column="bot", kind="boolean"),
             "device": Filter(column="device"),
             "country": Filter(column="country"),
         },

@@ -23,6 +23,7 @@ _COMMANDS = {
     "dashboard": "rqjobs.cli.dashboard:dashboard",
     "webhooks": "rqjobs.cli.webhooks:webhooks",
     "outbox": "rqjobs.cli.outbox:outbox",
+    "exports": "rqjobs.cli.exports:exports",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",

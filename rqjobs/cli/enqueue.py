@@ -11,10 +11,10 @@ from typing import Any, get_args
 import click
 
 from rqjobs.cli.output import json_option, print_json
+from rqjobs.cli.progress import wait_with_progress
 from rqjobs.enqueue import enqueue as enqueue_job
 from rqjobs.errors import RQJobsError
 from rqjobs.queues import Priority, get_policy, policies
-from rqjobs.results import wait_for_result
 
 
 class InvalidInput(RQJobsError):
@@ -86,7 +86,7 @@ def enqueue(
     if not as_json:
         click.echo(queued.id)
     if wait is not None:
-        result = wait_for_result(queued, timedelta(seconds=wait))
+        result = wait_with_progress(queued, timedelta(seconds=wait))
         document |= {"status": "finished", "result": result}
         if not as_json:
             click.echo(json.dumps(result, indent=2, ensure_ascii=False))

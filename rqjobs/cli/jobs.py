@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from rqjobs.cli.output import ago, cell, console, json_option, print_json, print_table
+from rqjobs.cli.progress import describe
 from rqjobs.connection import get_connection
 from rqjobs.history import read_history
 from rqjobs.layout import attempt_number, attempts_of, fetch_job, key, payload_of
@@ -63,7 +64,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     out.print(f"queue {job.origin}, {status}, attempt {document['attempt']} of {document['attempts']}, "
               f"created {ago(job.created_at)}")  # fmt: skip
     if document["progress"]:
-        out.print("progress " + escape(json.dumps(document["progress"])))
+        out.print("progress " + escape(describe(document["progress"])))
     if history:
         print_table(
             ("#", "outcome", "started", "took", "error"),

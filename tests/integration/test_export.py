@@ -108,7 +108,7 @@ def test_contacts_are_filtered_by_tag_and_time(engine):
     assert ids(contacts_job(export_type="json", filters={"until": "2026-01-01T02:01:00+02:00"})) == [1]
 
 
-def test_a_missing_table_is_said_plainly(database_url):
+def test_a_missing_table_is_said_plainly(settings):
     with pytest.raises(PermanentFailure, match="no table 'contacts' at DATABASE_URL"):
         export(contacts_job(), Attempt(job_id="a", queue="data-export"))
 
@@ -195,7 +195,7 @@ def test_a_link_is_for_its_owner_and_for_a_while(engine, monkeypatch):
             open_link(token, user)
         assert caught.value.status == 404
     with pytest.raises(LinkRefused, match="not yours"):
-        open_link(token[:-1] + ("a" if token[-1] != "a" else "b"), "user_1")
+        open_link(token[:-9] + ("a" if token[-9] != "a" else "b") + token[-8:], "user_1")
     monkeypatch.setenv("EXPORT_LINK_LIFETIME", "0")
     use_settings(None)
     import time
@@ -248,7 +248,16 @@ def test_a_function_as_a_source(settings):
     ]
 
 
-def test_a_mail_is_enqueued_once_if_asked(engine, redis):
+def test_a_mail_needs_a_link_that_works_outside(redis):
+    from rqjobs.enqueue import enqueue_data_export
+
+    with pytest.raises(InvalidJob, match="set EXPORT_LINK_URL"):
+        enqueue_data_export(contacts_job(notify="ada@example.com"))
+
+
+def test_a_mail_is_enqueued_once_if_asked(engine, redis, monkeypatch):
+    monkeypatch.setenv("EXPORT_LINK_URL", "https://app.example.com/exports")
+    use_settings(None)
     apptables.add_contacts(engine, 10)
     job = contacts_job(notify="ada@example.com")
     attempt = {"enqueued_at": datetime.now().astimezone() - timedelta(seconds=5)}
@@ -256,3 +265,5 @@ def test_a_mail_is_enqueued_once_if_asked(engine, redis):
     run(job, number=2, **attempt)
     mails = redis.lrange("rq:queue:email", 0, -1)
     assert len(mails) == 1
+    payload = redis.hget(b"rq:job:" + mails[0], "data")
+    assert b"https://app.example.com/exports/" in payload

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rqjobs.attempt import Attempt
+from rqjobs.database import get_engine
+from rqjobs.database.schema import ensure_schema
 from rqjobs.enqueue import enqueue_email
 from rqjobs.errors import DuplicateJob, PermanentFailure
 from rqjobs.jobs import DataExportJob, EmailJob
@@ -51,6 +53,7 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
         raise PermanentFailure("; ".join(faults))
     settings = get_settings()
     storage = get_storage()
+    ensure_schema(get_engine())  # before the work, not after it
     started = datetime.now(UTC)
     with open_rows(source, job.user_id, filters) as rows:
         heading = Heading(

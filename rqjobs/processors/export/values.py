@@ -131,7 +131,8 @@ _STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\u200b\u200c\u200d\u200e\u200f\
 )
 _HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*[{_FORMULA}]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
-_INNER = re.compile(f'([;\t|]"?[{_BLANK}]*)(?=[{_FORMULA}])')
+_INNER = re.compile(f'([;\\t|]"?[{_BLANK}]*)(?=[{_FORMULA}])|([\\r\\n])(?=[=@\uff1d\uff20]|[+-][^ ])')
+_INNER_HINTS = (";", "\t", "|", *(f"{end}{char}" for end in "\r\n" for char in "=@+-\uff1d\uff20"))
 
 
 def guard(text: str) -> str:
@@ -140,13 +141,16 @@ def guard(text: str) -> str:
 
 
 def guard_inner(text: str) -> str:
-    """The same after a separator within ``text``: Excel splits a CSV at ``;`` where the decimal sign is a comma."""
-    return _INNER.sub(r"\1'", text)
+    """The same after a separator or a line break within ``text``.
+
+    Excel splits a CSV at ``;`` where the decimal sign is a comma, and a split text has lost its quotes.
+    """
+    return _INNER.sub(r"\1\2'", text)
 
 
 def has_inner(text: str) -> bool:
     """Whether :func:`guard_inner` may have something to do in ``text``: a quick look at a whole batch."""
-    return (";" in text or "\t" in text or "|" in text) and _INNER.search(text) is not None
+    return any(hint in text for hint in _INNER_HINTS) and _INNER.search(text) is not None
 
 
 def guard_column(column: Sequence[Any]) -> Sequence[Any]:

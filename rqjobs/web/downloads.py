@@ -1,0 +1,68 @@
+"""The page that download links lead to, for the app to mount: it hands a file to its owner and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from flask import Blueprint, Response, abort, redirect, send_file
+from flask.typing import ResponseReturnValue
+
+from rqjobs.processors.export.links import LinkRefused, open_link
+from rqjobs.processors.export.storage import get_storage
+
+_DIRECT = timedelta(minutes=5)
+"""How long the link works that a store's own download is redirected to."""
+
+_TYPES = {
+    "csv": "text/csv",
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "pdf": "application/pdf",
+}
+
+
+def downloads(owner: Callable[[], str | None]) -> Blueprint:
+    """A blueprint with one route, ``GET /<token>``. Mount it where EXPORT_LINK_URL says::
+
+        app.register_blueprint(downloads(lambda: session.get("user_id")), url_prefix="/exports")
+
+    Args:
+        owner: the id of the user who makes the present request, as DataExportJob.user_id has it; None for nobody.
+            What it raises (a redirect to the login, say) is the answer.
+    """  # noqa: D415
+    blueprint = Blueprint("rqjobs_downloads", __name__)
+
+    @blueprint.get("/<token>")
+    def download(token: str) -> ResponseReturnValue:
+        try:
+            export = open_link(token, owner())
+        except LinkRefused as refused:
+            abort(refused.status, str(refused))
+        storage = get_storage(export.location)
+        direct = storage.presign(export.file_name, _DIRECT, export.download_name)
+        if direct is not None:
+            return _private(redirect(direct))  # type: ignore[arg-type]  # werkzeug's response is Flask's
+        try:
+            file = storage.open(export.file_name)
+        except FileNotFoundError:
+            abort(410, "This file is no longer there. Ask for a new export.")
+        response = send_file(
+            file,
+            mimetype=_TYPES[export.file_name.rpartition(".")[2]],
+            as_attachment=True,
+            download_name=export.download_name,
+            last_modified=export.created_at,
+            conditional=True,
+        )
+        return _private(response)
+
+    return blueprint
+
+
+def _private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
