@@ -45,17 +45,16 @@ def downloads(owner: Callable[[], str | None]) -> Blueprint:
         if direct is not None:
             return _private(redirect(direct))  # type: ignore[arg-type]  # werkzeug's response is Flask's
         try:
-            file = storage.open(export.file_name)
+            response = send_file(
+                storage.local_path(export.file_name) or storage.open(export.file_name),
+                mimetype=_TYPES[export.file_name.rpartition(".")[2]],
+                as_attachment=True,
+                download_name=export.download_name,
+                last_modified=export.created_at,
+                conditional=True,  # a broken download goes on where it stopped
+            )
         except FileNotFoundError:
             abort(410, "This file is no longer there. Ask for a new export.")
-        response = send_file(
-            file,
-            mimetype=_TYPES[export.file_name.rpartition(".")[2]],
-            as_attachment=True,
-            download_name=export.download_name,
-            last_modified=export.created_at,
-            conditional=True,
-        )
         return _private(response)
 
     return blueprint

@@ -43,6 +43,10 @@ class Storage(ABC):
     def delete(self, name: str) -> None:
         """Deletes the file; it may be gone already."""
 
+    def local_path(self, name: str) -> Path | None:  # noqa: ARG002
+        """Where the file is on this machine, for servers that send files themselves; None if it is elsewhere."""
+        return None
+
     def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:  # noqa: ARG002
         """A link straight to the store, for whoever has it; None where the store has no such thing."""
         return None
@@ -70,6 +74,10 @@ class Folder(Storage):
     def delete(self, name: str) -> None:
         """Deletes the file; it may be gone already."""
         (self.folder / name).unlink(missing_ok=True)
+
+    def local_path(self, name: str) -> Path | None:
+        """Where the file is."""
+        return self.folder / name
 
 
 class Remote(Storage):
