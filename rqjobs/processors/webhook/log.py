@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +32,16 @@ class DeliveryLog:
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rqjobs-delivery-log")
         self._purged = time.monotonic()
-        atexit.register(self.flush)
 
     def add(self, row: Delivery, health: Health | None) -> None:
         """Takes one attempt; ``health`` is what it says of its endpoint, if anything."""
         self._rows.append(row)
         if health is not None:
             known = self._health.get(health.key)
-            self._health[health.key] = health if known is None else _together(known, health)
+            if known is None:
+                self._health[health.key] = health
+            elif not (known.succeeded and health.succeeded):
+                self._health[health.key] = _together(known, health)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write_soon())
 
@@ -63,9 +64,10 @@ class DeliveryLog:
 
     def close(self) -> None:
         """Writes the rest; the log is not used again."""
+        if self._task is not None:
+            self._task.cancel()
         self._thread.shutdown(wait=True)
         self.flush()
-        atexit.unregister(self.flush)
 
     async def _write_soon(self) -> None:
         while self._rows:

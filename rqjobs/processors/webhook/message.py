@@ -13,6 +13,8 @@ from rqjobs.attempt import Attempt
 from rqjobs.jobs import WebhookJob
 from rqjobs.signing import sign
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -39,10 +41,8 @@ def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_ke
         now: Unix time, the ``webhook-timestamp``.
     """
     stamp = iso(attempt.enqueued_at)
-    body = json.dumps(
-        {"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id},
-        ensure_ascii=False,
-        separators=(",", ":"),
+    body = _encode(
+        {"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id}
     ).encode()
     headers = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
     headers += [
