@@ -28,12 +28,17 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        # As asyncio.run() does: what processors keep running, such as a log's writer, is told to come to its end.
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self.loop.close()
 
     def close(self) -> None:
         """Ends the loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(15)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextlib
 import threading
 
 from rqjobs.processors.webhook.client import Client
 from rqjobs.processors.webhook.context import Context
 from rqjobs.processors.webhook.log import DeliveryLog
 
-_AT_EXIT = 10.0  # seconds that the log's last batch may take
 _local = threading.local()
 
 
@@ -23,26 +20,14 @@ class Service:
         self.client = Client(shared.guard, shared.ca_file)
         self.log = DeliveryLog()
         self._end = asyncio.get_running_loop().create_task(self._wait_for_end())
-        atexit.register(self._end_from_outside)
 
     async def _wait_for_end(self) -> None:
-        # asyncio.run() cancels what is left when it ends: that is the moment to tidy up.
+        # asyncio.run(), and the worker, cancel what is left when they end: that is the moment to tidy up.
         try:
             await asyncio.Event().wait()
         finally:
             self.client.close()
             self.log.close()
-            atexit.unregister(self._end_from_outside)
-
-    def _end_from_outside(self) -> None:
-        """The loop still runs, in another thread, while the program ends."""
-        if self.client.loop.is_running():
-            with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(self._stop(), self.client.loop).result(_AT_EXIT)
-
-    async def _stop(self) -> None:
-        self._end.cancel()
-        await asyncio.wait([self._end])
 
 
 def service(shared: Context) -> Service:
