@@ -49,13 +49,15 @@ def worker(
         from rqjobs.worker.stock import run_stock_worker
 
         return run_stock_worker(names, burst=burst, max_jobs=max_jobs)
+    from rqjobs.outbox import relaying
     from rqjobs.worker.engine import run_worker
 
-    return run_worker(
-        names,
-        burst=burst,
-        threads=threads,
-        grace=grace,
-        max_jobs=max_jobs,
-        max_rss=max_rss << 20 if max_rss is not None else None,
-    )
+    with relaying():
+        return run_worker(
+            names,
+            burst=burst,
+            threads=threads,
+            grace=grace,
+            max_jobs=max_jobs,
+            max_rss=max_rss << 20 if max_rss is not None else None,
+        )

@@ -1,0 +1,118 @@
+"""What apps test with: capture, run, drain, and the pytest plugin in a project of its own."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from rqjobs import PermanentFailure, QRAnalyticsJob, WebhookJob, enqueue_many, enqueue_webhook, wait_for_result
+from rqjobs.testing import capture, drain, run
+from tests.support.ownjobs import greet, make_thumbnail, write_down
+from tests.support.processors import ProbeJob
+
+HOOK = WebhookJob(webhook_id="w", event="booking.created", url="https://example.com", payload={})
+
+
+def test_captured_jobs_need_no_redis(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    with capture() as captured:
+        job = enqueue_webhook(HOOK, priority="high", attempts=5, delay="1h")
+        make_thumbnail.enqueue({"image": "a.png"})
+    found = captured.assert_enqueued(WebhookJob, event="booking.created", priority="high", count=1)
+    assert (found.job, found.job_id, found.attempts, found.delay.total_seconds()) == (HOOK, job.id, 5, 3600)
+    captured.assert_nothing(QRAnalyticsJob)
+    assert len(captured) == 2
+    with pytest.raises(AssertionError, match=r"expected a WebhookJob event='x', found 0; enqueued was:\n  webhooks:hi"):
+        captured.assert_enqueued(WebhookJob, event="x")
+    with pytest.raises(AssertionError, match="expected no JobModel"):
+        captured.assert_nothing()
+    with capture() as nothing:
+        pass
+    nothing.assert_nothing()
+    with pytest.raises(AssertionError, match="nothing was enqueued"):
+        nothing.assert_enqueued(WebhookJob)
+
+
+def test_captured_jobs_run_inline():
+    with capture() as captured:
+        greet.enqueue({"name": "Ada"})
+        write_down.enqueue({"file": "out.txt"})
+        assert captured.run_all() == ["hello Ada", "written"]
+        captured.assert_nothing()
+
+
+def test_run_shows_the_processor_which_attempt_it_is(tmp_path):
+    flaky = make_thumbnail.job({"image": "flaky.png"})
+    with pytest.raises(ConnectionError):
+        run(flaky)
+    assert run(flaky, number=2)["attempt"] == 2
+    with pytest.raises(PermanentFailure):
+        run(ProbeJob(log=str(tmp_path / "x"), do="permanent"))
+
+
+def test_drain_runs_everything_with_real_outcomes(redis, tmp_path, monkeypatch):
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.ownjobs tests.support.processors")
+    log = str(tmp_path / "runs")
+    good, flaky, bad, late = enqueue_many(
+        [
+            ProbeJob(log=log, value=1),
+            ProbeJob(log=log, fail_times=2),
+            ProbeJob(log=log, do="permanent"),
+            (ProbeJob(log=log), {"delay": "1h"}),
+        ]
+    )
+    drained = drain("probe")
+    assert [ran.outcome for ran in drained.runs if ran.job_id == flaky.id] == ["retried", "retried", "done"]
+    assert {ran.job_id for ran in drained.done} == {good.id, flaky.id, late.id}
+    assert [(ran.job_id, ran.error) for ran in drained.dead] == [(bad.id, "told to die")]
+    assert wait_for_result(good, "1s")["value"] == 1
+    assert drain().runs == []
+    with pytest.raises(AssertionError, match="told to die"):
+        drained.assert_no_failures()
+
+
+def test_drain_can_leave_what_is_not_due(redis, tmp_path):
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"))], delay="1h")
+    assert drain("probe", delayed=False).runs == []
+    drained = drain("probe")
+    drained.assert_no_failures()
+    assert len(drained.done) == 1
+
+
+TESTS = """
+from rqjobs import EmailJob, enqueue_email, queue_health
+
+MAIL = EmailJob(to="ada@example.com", subject="Hello", template="welcome", data={})
+
+
+def test_capture(rqjobs_captured):
+    enqueue_email(MAIL)
+    rqjobs_captured.assert_enqueued(EmailJob, to="ada@example.com")
+
+
+def test_redis(rqjobs_redis):
+    enqueue_email(MAIL)
+    assert queue_health()[2].waiting == 1
+
+
+def test_it_is_empty_again(rqjobs_redis, rqjobs_drain):
+    assert queue_health()[2].waiting == 0
+    assert rqjobs_drain().runs == []
+
+
+def test_inert():
+    import os
+    assert "REDIS_URL" not in os.environ
+"""
+
+
+def test_the_plugin_in_a_project_of_its_own(tmp_path):
+    (tmp_path / "test_app.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    installed = "rqjobs" in entry_points(group="pytest11").names  # an old editable install knows no entry point
+    plugin = [] if installed else ["-p", "rqjobs.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *plugin, "test_app.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / ".rqjobs").exists()
