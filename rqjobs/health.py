@@ -221,7 +221,7 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
 
 def _reasons(queue: QueueHealth, overdue: timedelta, suspended: bool) -> Iterator[str]:
     if queue.paused and queue.waiting:
-        yield f"paused with {queue.waiting} jobs waiting: rqjobs resume {queue.name}"
+        yield f"paused with {queue.waiting:,} waiting: rqjobs resume {queue.name}"
     elif suspended and queue.waiting:
         yield "all workers are suspended: rq resume"
     elif queue.waiting + queue.delayed and not queue.workers:

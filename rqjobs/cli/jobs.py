@@ -13,6 +13,7 @@ from rqjobs.cli.progress import describe
 from rqjobs.connection import get_connection
 from rqjobs.history import read_history
 from rqjobs.layout import attempt_number, attempts_of, fetch_job, key, payload_of
+from rqjobs.masking import mask
 
 
 @click.group()
@@ -41,7 +42,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "due_at": due,
         "attempt": min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
-        "payload": known[1] if known else None,
+        "payload": mask(known[1]) if known else None,
         "progress": job.meta.get("progress"),
         "result": job.return_value() if status == "finished" else None,
         "history": [

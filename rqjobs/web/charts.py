@@ -33,11 +33,11 @@ class Chart:
 
 
 def nice_top(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50 ... that is at least ``value``, so that axes end on a round number."""
+    """The next round number that is at least ``value``, for an axis to end on."""
     if value <= 0:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
-    return next(step * size for step in (1, 2, 5, 10) if step * size >= value * 0.9999)
+    return next(step * size for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * size >= value * 0.9999)
 
 
 def stacked_bars(layers: Sequence[Sequence[float]], top: float) -> list[str]:

@@ -22,6 +22,7 @@ from rqjobs.layout import (
     key,
     payload_of,
 )
+from rqjobs.masking import mask, unmask
 from rqjobs.queues import get_policy, lanes
 
 blueprint = Blueprint("jobs", __name__)
@@ -65,7 +66,7 @@ def _job(job_id: str) -> dict[str, Any]:
         "due": client.zscore(key("scheduled", job.origin), job.id) if status == "scheduled" else None,
         "attempt": min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
-        "payload": known[1] if known else None,
+        "payload": mask(known[1]) if known else None,
         "call": None if known else _call(job),
         "meta": job.meta,
         "result": job.return_value() if status == "finished" else None,
@@ -75,7 +76,7 @@ def _job(job_id: str) -> dict[str, Any]:
 
 def _call(job: RegisteredJob) -> str:
     """A plain RQ job's call, as text; nothing in it is imported or run."""
-    return job.refusal or f"{job.func_name} {json.dumps([job.args, job.kwargs], default=str)}"
+    return job.refusal or f"{job.func_name} {json.dumps(mask([job.args, job.kwargs]), default=str)}"
 
 
 @blueprint.route("/jobs/<job_id>/edit", methods=["GET", "POST"])
@@ -84,17 +85,17 @@ def edit(job_id: str) -> ResponseReturnValue:
     letter = dead_letters.dead_letter(job_id)
     if letter.payload is None:
         raise JobNotFound(job_id)
-    text = request.form.get("payload") or json.dumps(letter.payload, indent=2, ensure_ascii=False)
+    text = request.form.get("payload") or json.dumps(mask(letter.payload), indent=2, ensure_ascii=False)
     fault = None
     if request.method == "POST":
         try:
-            payload = json.loads(text)
+            payload = unmask(json.loads(text), letter.payload)
             dead_letters.replace_payload(job_id, payload)
             dead_letters.requeue([job_id])
         except InvalidJob as error:
             fault = str(error)
         except ValueError as error:
-            fault = f"not JSON: {error}"
+            fault = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
         else:
             flash("The payload was replaced, and the job waits in its queue again.")
             return redirect(url_for("jobs.show", job_id=job_id))

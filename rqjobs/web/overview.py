@@ -106,7 +106,7 @@ def _latency_chart(minutes: list[Figures]) -> Chart:
     waits = [minute.waits.quantile(0.95) for minute in minutes]
     top = nice_top(max((value for value in (*runs, *waits) if value is not None), default=0))
     tips = tuple(
-        f"{_minute_name(index)}: 95 % waited at most {seconds(wait)} and ran at most {seconds(run)}"
+        f"{_minute_name(index)}: 95 % waited no longer than {seconds(wait)} and ran no longer than {seconds(run)}"
         for index, (run, wait) in enumerate(zip(runs, waits, strict=True))
     )
     series = (
