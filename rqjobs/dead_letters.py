@@ -25,6 +25,7 @@ from rqjobs.layout import (
     payload_of,
     run_script,
 )
+from rqjobs.masking import mask, unmask
 from rqjobs.queues import base_queue, get_policy, lanes, policies
 from rqjobs.settings import get_settings
 
@@ -46,30 +47,49 @@ class DeadLetter:
     """How often it was run at most."""
     failed_at: datetime | None
     payload: dict[str, Any] | None
-    """The job's fields; None for a plain RQ job."""
+    """The job's fields, its secrets hidden (rqjobs.masking); None for a plain RQ job."""
 
 
 def dead_letters(
-    queue: str | None = None, reason: str | None = None, *, connection: redis.Redis | None = None
+    queue: str | None = None,
+    reason: str | None = None,
+    *,
+    scan: int | None = None,
+    connection: redis.Redis | None = None,
 ) -> Iterator[DeadLetter]:
     """The dead letters of ``queue`` (all queues by default), newest first in each queue.
 
     Args:
         queue: a queue or a lane.
         reason: only those whose last error contains this text, in any case.
+        scan: look at no more than so many.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
         UnknownQueue: there is no such queue.
     """
     client = connection or get_connection()
+    left = float("inf") if scan is None else scan
     for lane in _lanes(queue):
         registry, start = key("failed", lane), 0
-        while ids := client.zrevrange(registry, start, start + _PAGE - 1):
+        while left > 0 and (ids := client.zrevrange(registry, start, start + int(min(left, _PAGE)) - 1)):
             start += _PAGE
+            left -= _PAGE
             for letter in _letters([as_text(job_id) for job_id in cast("list[bytes]", ids)], client):
                 if reason is None or reason.lower() in letter.reason.lower():
                     yield letter
+
+
+def count(queue: str | None = None, *, connection: redis.Redis | None = None) -> int:
+    """How many dead letters ``queue`` has, or all queues.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    with (connection or get_connection()).pipeline(transaction=False) as pipeline:
+        for lane in _lanes(queue):
+            pipeline.zcard(key("failed", lane))
+        return sum(pipeline.execute())
 
 
 def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLetter:
@@ -120,16 +140,24 @@ def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> l
 def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
     """Gives a dead job other fields, checked as at its enqueueing; it stays dead until it is requeued.
 
+    What ``payload`` leaves hidden keeps its value.
+
     Raises:
         InvalidJob: with every fault named; nothing was changed.
         JobNotFound: no dead job of ours has this id.
     """
     client = connection or get_connection()
     letter = dead_letter(job_id, connection=client)
-    if letter.payload is None:
+    known = payload_of(fetch_job(job_id, client))
+    if known is None:
         raise JobNotFound(job_id)
     policy = get_policy(letter.queue)
-    job = policy.model.parse(payload)
+    try:
+        job = policy.model.parse(unmask(payload, known[1]))
+    except InvalidJob:
+        raise
+    except ValueError as error:
+        raise InvalidJob(policy.model.__name__, [str(error)]) from None
     data = encode_data(policy.name, job.dump())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
@@ -165,7 +193,7 @@ def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
                 reason=error,
                 attempts=attempts_of(job),
                 failed_at=job.ended_at,
-                payload=known[1] if known else None,
+                payload=mask(known[1]) if known else None,
             )
         )
     return letters

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from itertools import islice
 
 import click
 
-from rqjobs import dead_letters
+from rqjobs import dead_groups, dead_letters, repair
 from rqjobs.cli.enqueue import InvalidInput
 from rqjobs.cli.jobs import show as show_job
 from rqjobs.cli.output import json_option, print_json, print_table
-from rqjobs.dead_letters import DeadLetter
+from rqjobs.connection import get_connection
+
+_SCAN = 2000
 
 _queue_option = click.option("--queue", metavar="Q", help="Only of this queue.")
 _reason_option = click.option("--reason", metavar="TEXT", help="Only those whose last error contains TEXT.")
 _ids_argument = click.argument("job_ids", metavar="[ID ...]", nargs=-1)
 _all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
+_group_option = click.option("--group", metavar="GROUP", help="All of one group of: rqjobs failed groups.")
 _dry_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
 @click.group()
 def failed() -> None:
-    """List, explain, requeue and purge the jobs that died."""
+    """List, explain, requeue and purge the jobs that died.
+
+    \b
+    rqjobs failed groups                                     what they died of, counted
+    rqjobs failed requeue --group 3f2a91c07d1e --canary      one first, then the others at a pace
+    rqjobs failed list --queue webhooks --reason 503
+    rqjobs failed show ID
+    """  # noqa: D301  # click's \b keeps the lines
 
 
 @failed.command("list")
@@ -30,22 +42,47 @@ def failed() -> None:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
 def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """List dead letters, newest first, each with its reason."""
-    found = list(dead_letters.dead_letters(queue, reason))
+    """List dead letters, newest first, each with its reason. --reason looks through the newest 2,000."""
+    total = dead_letters.count(queue)
+    found = list(islice(dead_letters.dead_letters(queue, reason, scan=_SCAN if reason else limit), limit))
     if as_json:
-        print_json([asdict(letter) for letter in found[:limit]])
+        print_json([asdict(letter) for letter in found])
         return
     if not found:
-        click.echo("no dead letters")
+        looked = f" among the newest {_SCAN:,} of {total:,}" if reason and total > _SCAN else ""
+        click.echo(f"no dead letters{looked}")
         return
     print_table(
         ("id", "queue", "what", "failed", "attempts", "reason"),
-        ((x.job_id, x.queue, x.label, x.failed_at, x.attempts, x.reason) for x in found[:limit]),
+        ((x.job_id, x.queue, x.label, x.failed_at, x.attempts, x.reason) for x in found),
         right=("attempts",),
     )
-    if len(found) > limit:
-        click.echo(f"... and {len(found) - limit} more: --limit {len(found)}")
-    click.echo("run again: rqjobs failed requeue ID    why: rqjobs failed show ID")
+    if len(found) < total and not reason:
+        click.echo(f"... and {total - len(found):,} more: --limit {total}")
+    click.echo("run again: rqjobs failed requeue ID    why: rqjobs failed show ID    by cause: rqjobs failed groups")
+
+
+@failed.command()
+@_queue_option
+@json_option
+def groups(*, queue: str | None, as_json: bool) -> None:
+    """Count dead letters by queue, error and destination, over the newest 500 of each queue and priority."""
+    found = dead_groups.look(queue)
+    while found.grouped < found.total and (more := dead_groups.look(queue)).grouped > found.grouped:
+        found = more
+    if as_json:
+        print_json([{"group": x.cause.id, **x.cause._asdict(), "count": x.count, "newest": x.newest,
+                     "examples": [example.job_id for example in x.examples]} for x in found.groups])  # fmt: skip
+        return
+    if not found.groups:
+        click.echo("no dead letters")
+        return
+    print_table(
+        ("group", "queue", "destination", "jobs", "newest", "error"),
+        ((x.cause.id, x.cause.queue, x.cause.destination, x.count, x.newest, x.cause.error) for x in found.groups),
+        right=("jobs",),
+    )
+    click.echo("run a group again: rqjobs failed requeue --group GROUP --canary --rate 20")
 
 
 failed.add_command(show_job, "show")
@@ -56,15 +93,31 @@ failed.add_command(show_job, "show")
 @_queue_option
 @_reason_option
 @_all_option
+@_group_option
+@click.option("--canary", is_flag=True, help="With --group: one job first, the others only if it is done.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="With --group: jobs/s.")
 @_dry_option
 @json_option
 def requeue(
-    job_ids: tuple[str, ...], *, queue: str | None, reason: str | None, everything: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Run dead jobs again, with all their attempts: some by ID, or all that fit --queue and --reason."""
+    job_ids: tuple[str, ...],
+    *,
+    queue: str | None,
+    reason: str | None,
+    everything: bool,
+    group: str | None,
+    canary: bool,
+    rate: float,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run dead jobs again, with all their attempts: by ID, by --queue and --reason, or by --group."""
+    if group is not None:
+        mode: repair.Mode = "dry-run" if dry_run else "requeue"
+        return _repair(group, mode, canary=canary, rate=rate, as_json=as_json)
     chosen = _choose(job_ids, queue, reason, everything=everything)
-    done = [x.job_id for x in chosen] if dry_run else dead_letters.requeue(x.job_id for x in chosen)
+    done = chosen if dry_run else dead_letters.requeue(chosen)
     _tell("requeued", done, dry_run=dry_run, as_json=as_json)
+    return 0
 
 
 @failed.command()
@@ -72,24 +125,57 @@ def requeue(
 @_queue_option
 @_reason_option
 @_all_option
+@_group_option
 @_dry_option
 @json_option
 def purge(
-    job_ids: tuple[str, ...], *, queue: str | None, reason: str | None, everything: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Delete dead jobs for good: some by ID, or all that fit --queue and --reason."""
+    job_ids: tuple[str, ...],
+    *,
+    queue: str | None,
+    reason: str | None,
+    everything: bool,
+    group: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Delete dead jobs for good: by ID, by --queue and --reason, or by --group."""
+    if group is not None:
+        return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
     chosen = _choose(job_ids, queue, reason, everything=everything)
-    done = [x.job_id for x in chosen] if dry_run else dead_letters.purge(x.job_id for x in chosen)
+    done = chosen if dry_run else dead_letters.purge(chosen)
     _tell("purged", done, dry_run=dry_run, as_json=as_json)
+    return 0
 
 
-def _choose(ids: tuple[str, ...], queue: str | None, reason: str | None, *, everything: bool) -> list[DeadLetter]:
+def _choose(ids: tuple[str, ...], queue: str | None, reason: str | None, *, everything: bool) -> list[str]:
     """What the words of a command mean; nothing by accident."""
     if ids:
-        return [dead_letters.dead_letter(job_id) for job_id in ids]
+        return [dead_letters.dead_letter(job_id).job_id for job_id in ids]
     if not (everything or queue or reason):
-        raise InvalidInput("say which: ID ..., --queue Q, --reason TEXT or --all; --dry-run shows what it would be")
-    return list(dead_letters.dead_letters(queue, reason))
+        raise InvalidInput(
+            "say which: ID ..., --queue Q, --reason TEXT, --group GROUP or --all; --dry-run shows what it would be"
+        )
+    return [letter.job_id for letter in dead_letters.dead_letters(queue, reason)]
+
+
+def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
+    """A whole group, here and now; the dashboard shows it as well."""
+    client = get_connection()
+    started = repair.start(group, f"group {group}", mode, canary=canary, rate=rate, connection=client)
+    live = sys.stderr.isatty() and not as_json
+
+    def seen(now: repair.Repair) -> None:
+        if live:
+            click.echo(f"\r{now.state}: {now.done:,} of {now.total:,} ", nl=False, err=True)
+
+    ended = repair.run(started, client, seen)
+    if live:
+        click.echo("", err=True)
+    if as_json:
+        print_json(asdict(ended))
+    else:
+        click.echo(ended.message)
+    return 0 if ended.state == "done" else 1
 
 
 def _tell(what: str, job_ids: list[str], *, dry_run: bool, as_json: bool) -> None:

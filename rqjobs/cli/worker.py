@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from rqjobs.logs import set_up_logs
-from rqjobs.queues import get_policy
+from rqjobs.queues import get_policy, policies
 
 
 @click.command()
@@ -24,6 +24,14 @@ from rqjobs.queues import get_policy
     show_default=True,
     help="rq: RQ's own forking worker, slow and known to the letter.",
 )
+@click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /metrics, /health, /ready at this port.")
+@click.option(
+    "--health-host",
+    envvar="RQJOBS_HEALTH_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="0.0.0.0 lets probes of a container's host in.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def worker(
     queues: tuple[str, ...],
@@ -34,6 +42,8 @@ def worker(
     max_jobs: int | None,
     max_rss: int | None,
     engine: str,
+    health_port: int | None,
+    health_host: str,
     log_format: str,
 ) -> int:
     """Run jobs of QUEUES (all five by default) in priority order, until stopped.
@@ -44,6 +54,11 @@ def worker(
     rqjobs worker --burst               what is there now, then end: for cron and serverless
     """  # noqa: D301  # click's \b keeps the lines
     set_up_logs("json" if log_format == "json" else "text")
+    if health_port is not None:
+        from rqjobs.probes import serve_probes
+
+        chosen = [get_policy(name) for name in queues] or list(policies())
+        serve_probes(health_port, health_host, {policy.name: policy.concurrency for policy in chosen})
     names = [get_policy(name).name for name in queues] or None
     if engine == "rq":
         from rqjobs.worker.stock import run_stock_worker

@@ -22,7 +22,7 @@ from rqjobs.layout import (
     key,
     payload_of,
 )
-from rqjobs.masking import mask, unmask
+from rqjobs.masking import mask
 from rqjobs.queues import get_policy, lanes
 
 blueprint = Blueprint("jobs", __name__)
@@ -85,17 +85,16 @@ def edit(job_id: str) -> ResponseReturnValue:
     letter = dead_letters.dead_letter(job_id)
     if letter.payload is None:
         raise JobNotFound(job_id)
-    text = request.form.get("payload") or json.dumps(mask(letter.payload), indent=2, ensure_ascii=False)
+    text = request.form.get("payload") or json.dumps(letter.payload, indent=2, ensure_ascii=False)
     fault = None
     if request.method == "POST":
         try:
-            payload = unmask(json.loads(text), letter.payload)
-            dead_letters.replace_payload(job_id, payload)
+            dead_letters.replace_payload(job_id, json.loads(text))
             dead_letters.requeue([job_id])
         except InvalidJob as error:
             fault = str(error)
-        except ValueError as error:
-            fault = f"not JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+        except json.JSONDecodeError as error:
+            fault = f"not JSON: {error}"
         else:
             flash("The payload was replaced, and the job waits in its queue again.")
             return redirect(url_for("jobs.show", job_id=job_id))

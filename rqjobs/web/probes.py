@@ -1,126 +1,34 @@
-"""What machines ask: ``/metrics``, ``/health`` and ``/ready``, in the dashboard and on a worker's --health-port."""
+"""``/metrics``, ``/health`` and ``/ready`` on the dashboard; machines sign in with HTTP Basic."""
 
 from __future__ import annotations
 
-import json
-import logging
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-import redis
 from flask import Blueprint, Response
 
-from rqjobs.connection import get_connection
-from rqjobs.errors import RedisUnavailable, RQJobsError
-from rqjobs.exposition import CONTENT_TYPE, render
-from rqjobs.health import queue_health
-from rqjobs.logs import event
+from rqjobs import probes
 
 blueprint = Blueprint("probes", __name__)
 
-Answer = tuple[int, str, bytes]
-"""Status, content type, body."""
 
-_GONE = (RedisUnavailable, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-
-
-def metrics_answer(slots: dict[str, int] | None = None) -> Answer:
-    """The metrics in Prometheus' text format."""
-    return 200, CONTENT_TYPE, render(get_connection(), slots)
-
-
-def health_answer() -> Answer:
-    """200 while the process serves, with the state of every queue. For liveness probes: a queue that needs a person
-    is no reason to restart a process, so it is said in the body only.
-    """  # noqa: D205
-    queues = {queue.name: {"healthy": queue.healthy, "reasons": queue.reasons} for queue in queue_health()}
-    return _json(200, {"healthy": all(queue["healthy"] for queue in queues.values()), "queues": queues})
-
-
-def ready_answer() -> Answer:
-    """200 once Redis answers. For readiness probes."""
-    get_connection().ping()
-    return _json(200, {"ready": True})
-
-
-def _json(status: int, document: Any) -> Answer:
-    return status, "application/json", json.dumps(document).encode() + b"\n"
-
-
-def _safely(answer: Callable[[], Answer]) -> Answer:
-    try:
-        return answer()
-    except _GONE:
-        return _json(503, {"ready": False, "healthy": False, "reason": "Redis does not answer"})
-
-
-def _respond(answer: Callable[[], Answer]) -> Response:
-    status, content_type, body = _safely(answer)
+def _respond(answer: Callable[[], probes.Answer]) -> Response:
+    status, content_type, body = probes.safely(answer)
     return Response(body, status, content_type=content_type)
 
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """For Prometheus, with HTTP Basic authentication."""
-    return _respond(metrics_answer)
+    return _respond(probes.metrics)
 
 
 @blueprint.get("/health")
 def health() -> Response:
     """Whether the queues are healthy, with HTTP Basic authentication."""
-    return _respond(health_answer)
+    return _respond(probes.health)
 
 
 @blueprint.get("/ready")
 def ready() -> Response:
     """Whether Redis answers, with HTTP Basic authentication."""
-    return _respond(ready_answer)
-
-
-def serve_probes(port: int, host: str = "127.0.0.1", slots: dict[str, int] | None = None) -> ThreadingHTTPServer:
-    """Serves the three in a thread of this process, without a login: they show numbers and names of queues only.
-
-    Args:
-        port: the port; 0 takes a free one.
-        host: loopback by default. In a container, RQJOBS_HEALTH_HOST=0.0.0.0 lets its orchestrator in.
-        slots: how many jobs of each queue this worker runs at once.
-
-    Raises:
-        RQJobsError: the port is taken.
-    """
-    answers: dict[str, Callable[[], Answer]] = {
-        "/metrics": lambda: metrics_answer(slots),
-        "/health": health_answer,
-        "/ready": ready_answer,
-    }
-
-    class Handler(BaseHTTPRequestHandler):
-        """Answers the three, and nothing else."""
-
-        timeout = 10
-        server_version = "rqjobs"
-        sys_version = ""
-
-        def do_GET(self) -> None:
-            answer = answers.get(self.path.partition("?")[0])
-            missing = _json(404, {"paths": list(answers)})
-            status, content_type, body = _safely(answer) if answer else missing
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_args: Any) -> None:
-            """A probe every few seconds is no event."""
-
-    try:
-        server = ThreadingHTTPServer((host, port), Handler)
-    except OSError as error:
-        raise RQJobsError(f"port {port} of {host} cannot be used: {error.strerror}; choose another") from error
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
-    event(logging.INFO, "probes served", address=f"http://{host}:{server.server_port}/health")
-    return server
+    return _respond(probes.ready)

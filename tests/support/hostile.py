@@ -1,0 +1,97 @@
+"""Jobs whose every text tries to run in the browser of whoever looks at them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from rqjobs import WebhookJob, enqueue
+from rqjobs.history import retried_fields
+from rqjobs.layout import ENTRY, job_key, key, results_key
+
+MARK = "__executed__"
+
+CORPUS = (
+    f"<script>window.{MARK}=1</script>",
+    f"<img src=x onerror='window.{MARK}=2'>",
+    f"\"><svg onload=window.{MARK}=3>",
+    f"'-(window.{MARK}=4)-'",
+    f"</script><script>window.{MARK}=5</script>",
+    f"</textarea><img src=x onerror=window.{MARK}=6>",
+    f"<%= (window.{MARK}=7) %>",
+    f"{{{{constructor.constructor('window.{MARK}=8')()}}}}",
+    f"javascript:window.{MARK}=9",
+    f"<details open ontoggle=window.{MARK}=10>",
+    f"]]><iframe srcdoc='<script>parent.{MARK}=11</script>'></iframe>",
+    f"\u2028</title><script>window.{MARK}=12</script>",
+)
+WHOLE = " ".join(CORPUS)
+
+
+def kill(
+    job_id: str, lane: str, error: str, connection: redis.Redis, *, attempts: int = 3, ago: float = 5.0
+) -> None:
+    """Makes a waiting job dead, as a worker does, with a history of ``attempts`` runs that failed with ``error``."""
+    moment = time.time() - ago
+    stamp = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    connection.lrem(key("queue", lane), 1, job_id)
+    connection.hset(
+        job_key(job_id),
+        mapping={"status": "failed", "started_at": stamp, "ended_at": stamp, "retries_left": 0, "worker_name": "w"},
+    )
+    for number in range(1, attempts + 1):
+        start = moment - (attempts - number) * 2
+        fields = retried_fields(
+            f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{error}\n",
+            attempt=number, worker="w", execution_id=None, started=start, ended=start + 0.25,
+        )  # fmt: skip
+        if number == attempts:
+            fields["type"] = 2
+        connection.xadd(results_key(job_id), fields)
+    connection.zadd(key("failed", lane), {job_id: moment + 31536000})
+
+
+def plant(connection: redis.Redis) -> dict[str, str]:
+    """Hostile jobs in every state; answers ids by what they are."""
+    url = "https://evil.example/?q=%3Cscript%3E"
+    ours = enqueue(
+        WebhookJob(webhook_id=WHOLE[:255], event="a.b", url=url, payload={WHOLE: WHOLE}, headers={"X-Note": CORPUS[0]})
+    )
+    kill(ours.id, ours.origin, f"ValueError: {WHOLE}", connection)
+    connection.hset(job_key(ours.id), mapping={"description": WHOLE, "meta": json.dumps({WHOLE: WHOLE})})
+    waiting = enqueue(WebhookJob(webhook_id="w", event="a.b", url=url, payload={}))
+    connection.hset(job_key(waiting.id), "description", WHOLE)
+    # As others write them straight into Redis: whatever RQ does not check.
+    plain: dict[str, Any] = {
+        "created_at": "2026-01-01T00:00:00.000000Z",
+        "data": json.dumps([f"os.{WHOLE}", None, [WHOLE], {WHOLE: WHOLE}]),
+        "description": WHOLE,
+        "origin": "webhooks",
+        "status": "failed",
+        "meta": json.dumps({"x": WHOLE}),
+        "worker_name": WHOLE,
+    }
+    connection.hset(job_key("plain-hostile"), mapping=plain)
+    connection.zadd(key("failed", "webhooks"), {"plain-hostile": time.time()})
+    done = {**plain, "status": "finished", "data": json.dumps([ENTRY, None, ["webhooks", {}], {}])}
+    connection.hset(job_key("done-hostile"), mapping=done)
+    connection.zadd(key("finished", "webhooks"), {"done-hostile": time.time()})
+    connection.xadd(results_key("done-hostile"), {"type": 1, "return_value": json.dumps({WHOLE: WHOLE})})
+    queue = CORPUS[0] + CORPUS[2]
+    connection.sadd(key("queues"), key("queue", queue))
+    connection.rpush(key("queue", queue), waiting.id)
+    worker = key("worker", CORPUS[1])
+    connection.hset(
+        worker,
+        mapping={
+            "birth": "2026-01-01T00:00:00.000000Z", "last_heartbeat": "2026-01-01T00:00:00.000000Z", "state": WHOLE,
+            "queues": f"{queue},webhooks", "hostname": WHOLE, "pid": WHOLE, "version": WHOLE,
+            "current_job": waiting.id, "python_version": WHOLE,
+        },
+    )  # fmt: skip
+    connection.sadd(key("workers"), worker)
+    return {"dead": ours.id, "waiting": waiting.id, "plain": "plain-hostile", "done": "done-hostile", "queue": queue}
