@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 from rq.job import Job
 from rq.results import Result
+from rq.utils import as_text
 
 from rqjobs.layout import SERIALIZER, results_key
 
@@ -43,6 +44,8 @@ class AttemptRecord:
     """One line; None for a run that was done."""
     traceback: str | None
     worker: str
+    result: Any = None
+    """What a run that was done returned."""
 
     @property
     def duration(self) -> timedelta | None:
@@ -64,7 +67,22 @@ def reason_of(exc_string: str | None) -> str:
 
 def read_history(job: Job) -> list[AttemptRecord]:
     """Every kept attempt of ``job``, oldest first."""
-    return [_record(result) for result in reversed(Result.all(job, serializer=SERIALIZER))]
+    entries: Any = job.connection.xrange(results_key(job.id))
+    return [_restore(job, as_text(entry_id), fields) for entry_id, fields in entries]
+
+
+def _restore(job: Job, entry_id: str, fields: dict[bytes, bytes]) -> AttemptRecord:
+    try:
+        return _record(Result.restore(job.id, entry_id, fields, connection=job.connection, serializer=SERIALIZER))
+    except (ValueError, KeyError, TypeError, zlib.error):  # written by other hands, such as RQ with pickle
+        return AttemptRecord(
+            outcome="failed" if b"exc_string" in fields else "done",
+            started_at=None,
+            ended_at=None,
+            error="(unreadable)",
+            traceback=None,
+            worker="?",
+        )
 
 
 def latest_errors(jobs: Sequence[Job], connection: redis.Redis) -> list[str]:
@@ -100,6 +118,7 @@ def _record(result: Result) -> AttemptRecord:
         error=reason_of(result.exc_string) if failed else None,
         traceback=result.exc_string,
         worker=result.worker_name,
+        result=result.return_value,
     )
 
 

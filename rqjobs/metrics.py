@@ -1,4 +1,4 @@
-"""Counters and histograms of what ran, in Redis: written a batch at a time, they outlive workers and add up over all.
+"""Counters and histograms of what ran, in Redis: written in sums, they outlive workers and add up over all.
 
 Each sample goes into two hashes of the same fields, the totals and the minute's. A field is ``queue/what``, where
 what is an outcome, ``t3`` (the fourth bucket of durations), ``w3`` (of waits), ``t+`` or ``w+`` (their sums in
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -90,28 +90,47 @@ class Figures:
         self.waits.add(other.waits)
 
 
-def record(samples: Sequence[Sample], connection: redis.Redis, *, now: float | None = None) -> None:
-    """Counts ``samples``, in one round trip however many they are. Engines call it once a batch."""
-    if not samples:
-        return
-    numbers: Counter[str] = Counter()
-    for sample in samples:
+class Tally:
+    """Samples added up, not written yet."""
+
+    def __init__(self) -> None:
+        self.numbers: Counter[str] = Counter()
+
+    def add(self, sample: Sample) -> None:
+        """Counts one sample."""
         queue = base_queue(sample.queue)
-        numbers[f"{queue}/{sample.outcome}"] += 1
-        _observe(numbers, f"{queue}/t", sample.seconds)
+        self.numbers[f"{queue}/{sample.outcome}"] += 1
+        self._observe(f"{queue}/t", sample.seconds)
         if sample.waited is not None:
-            _observe(numbers, f"{queue}/w", sample.waited)
+            self._observe(f"{queue}/w", sample.waited)
+
+    def merge(self, other: Tally) -> None:
+        """Counts what ``other`` holds as well."""
+        self.numbers.update(other.numbers)
+
+    def _observe(self, name: str, seconds: float) -> None:
+        seconds = max(0.0, seconds)  # clocks differ
+        self.numbers[f"{name}{bisect_left(BUCKETS, seconds)}"] += 1
+        self.numbers[f"{name}+"] += round(seconds * 1_000_000)
+
+
+def record(samples: Iterable[Sample], connection: redis.Redis, *, now: float | None = None) -> None:
+    """Counts ``samples``, in one round trip however many they are."""
+    tally = Tally()
+    for sample in samples:
+        tally.add(sample)
+    write(tally, connection, now=now)
+
+
+def write(tally: Tally, connection: redis.Redis, *, now: float | None = None) -> None:
+    """Adds ``tally`` to the totals and to the minute of ``now``, in one step; nothing if it is empty."""
+    if not tally.numbers:
+        return
     minute = int((time.time() if now is None else now) // 60)
     words: list[Any] = [keys.METRICS, keys.minute(minute), _KEPT]
-    for name, number in numbers.items():
+    for name, number in tally.numbers.items():
         words += (name, number)
     run_script("record", connection, words)
-
-
-def _observe(numbers: Counter[str], name: str, seconds: float) -> None:
-    seconds = max(0.0, seconds)  # clocks differ
-    numbers[f"{name}{bisect_left(BUCKETS, seconds)}"] += 1
-    numbers[f"{name}+"] += round(seconds * 1_000_000)
 
 
 def totals(connection: redis.Redis) -> dict[str, Figures]:

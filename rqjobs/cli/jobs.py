@@ -44,7 +44,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
         "progress": job.meta.get("progress"),
-        "result": job.return_value() if status == "finished" else None,
+        "result": history[-1].result if history and status == "finished" else None,
         "history": [
             {
                 "outcome": record.outcome,

@@ -87,7 +87,8 @@ def _by_machine(login: _Login) -> bool:
 def _refuse() -> ResponseReturnValue:
     if request.endpoint in _PROBES:
         return "sign in\n", 401, {"WWW-Authenticate": 'Basic realm="rqjobs"', "Content-Type": "text/plain"}
-    wants_page = request.method in _SAFE and request.accept_mimetypes.accept_html and "X-Live" not in request.headers
+    accepted = request.accept_mimetypes
+    wants_page = request.method in _SAFE and "X-Live" not in request.headers and (not accepted or accepted.accept_html)
     if not wants_page:
         abort(401, "Sign in first.")
     target = request.full_path.rstrip("?") if request.path != "/" else None

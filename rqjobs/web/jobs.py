@@ -58,6 +58,7 @@ def _job(job_id: str) -> dict[str, Any]:
     job = fetch_job(job_id, client)
     known = payload_of(job)
     status = job.get_status(refresh=False).value
+    history = read_history(job)
     return {
         "job": job,
         "label": job.description or job.func_name or job.id,
@@ -69,8 +70,8 @@ def _job(job_id: str) -> dict[str, Any]:
         "payload": mask(known[1]) if known else None,
         "call": None if known else _call(job),
         "meta": job.meta,
-        "result": job.return_value() if status == "finished" else None,
-        "history": list(reversed(list(enumerate(read_history(job), 1)))),
+        "result": history[-1].result if history and status == "finished" else None,
+        "history": list(enumerate(history, 1))[::-1],
     }
 
 

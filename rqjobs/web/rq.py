@@ -22,7 +22,7 @@ from rq.utils import as_text
 from rqjobs import dead_letters
 from rqjobs.connection import get_connection
 from rqjobs.health import workers
-from rqjobs.history import latest_errors
+from rqjobs.history import latest_errors, read_history
 from rqjobs.layout import SERIALIZER, RegisteredJob, fetch_job, job_key, key, payload_of, run_script
 
 REGISTRIES = {
@@ -220,7 +220,7 @@ def _job_info(instance_number: int, job_id: str) -> Response:  # noqa: ARG001  #
     client = get_connection()
     job = fetch_job(job_id, client)
     known = payload_of(job)
-    latest = job.latest_result()
+    latest = next(reversed(read_history(job)), None)
     document: dict[str, Any] = {
         "id": job.id,
         "created_at": _iso(job.created_at),
@@ -229,8 +229,8 @@ def _job_info(instance_number: int, job_id: str) -> Response:  # noqa: ARG001  #
         "ended_at": _iso(job.ended_at),
         "origin": job.origin,
         "status": job.get_status(refresh=False).value,
-        "result": latest.return_value if latest else None,
-        "exc_info": latest.exc_string if latest else None,
+        "result": latest.result if latest else None,
+        "exc_info": latest.traceback if latest else None,
         "description": job.description,
         "function": known[0] if known else job.func_name,
         "metadata": job.meta,

@@ -36,6 +36,7 @@ from rqjobs.worker.coroutines import LoopRunner, LoopThread
 from rqjobs.worker.dispatcher import Dispatcher, Limits, Line
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.keeper import Keeper
+from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
 from rqjobs.worker.stock import StockWorker
 from rqjobs.worker.taken import RESULT_TTL, Taken
@@ -62,6 +63,7 @@ class EngineWorker(StockWorker):
     death_penalty_class = _Watched
     watchdog: Watchdog
     dispatcher: Dispatcher
+    meter: Meter
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """RQ's, without what the forking worker does besides."""
@@ -196,11 +198,18 @@ def run_worker(
     )
     worker.grace = grace
     worker.watchdog = Watchdog(worker.give_up)
+    worker.meter = Meter()
     loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
     finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
 
+    job_log = JobLog()
+
     def finish(job: Taken) -> None:
         finishers.submit(worker.finish, job)
+
+    def settled(job: Taken) -> None:
+        job_log.settled(job)
+        worker.meter.settled(job)
 
     def stop(why: str) -> None:
         event(logging.INFO, "worker stopping", why=why)
@@ -214,7 +223,7 @@ def run_worker(
         limits=Limits(burst, max_jobs),
         finish_by_rq=finish,
         on_command=worker.command,
-        log_settled=JobLog().settled,
+        log_settled=settled,
         report=worker.report,
     )
     keeper = Keeper(

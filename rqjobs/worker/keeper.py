@@ -86,6 +86,7 @@ class Keeper:
         """Stops ticking and releases the scheduler's locks."""
         self._stopping.set()
         self._thread.join(2)
+        self._worker.meter.flush(self._client)
         for lane in self._dispatcher.leading:
             release_lock(self._client, RQScheduler.get_locking_key(lane), self._worker.name)
         self._scheduler.register_death()
@@ -103,6 +104,7 @@ class Keeper:
         """One round of everything that is due."""
         self._check_limits()
         self._say_state()
+        self._worker.meter.flush(self._client)
         if time.monotonic() < self._next:
             return
         self._renew()

@@ -18,7 +18,7 @@ MARK = "__executed__"
 CORPUS = (
     f"<script>window.{MARK}=1</script>",
     f"<img src=x onerror='window.{MARK}=2'>",
-    f"\"><svg onload=window.{MARK}=3>",
+    f'"><svg onload=window.{MARK}=3>',
     f"'-(window.{MARK}=4)-'",
     f"</script><script>window.{MARK}=5</script>",
     f"</textarea><img src=x onerror=window.{MARK}=6>",
@@ -32,9 +32,7 @@ CORPUS = (
 WHOLE = " ".join(CORPUS)
 
 
-def kill(
-    job_id: str, lane: str, error: str, connection: redis.Redis, *, attempts: int = 3, ago: float = 5.0
-) -> None:
+def kill(job_id: str, lane: str, error: str, connection: redis.Redis, *, attempts: int = 3, ago: float = 5.0) -> None:
     """Makes a waiting job dead, as a worker does, with a history of ``attempts`` runs that failed with ``error``."""
     moment = time.time() - ago
     stamp = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -46,7 +44,7 @@ def kill(
     for number in range(1, attempts + 1):
         start = moment - (attempts - number) * 2
         fields = retried_fields(
-            f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{error}\n",
+            f'Traceback (most recent call last):\n  File "x.py", line 1, in f\n{error}\n',
             attempt=number, worker="w", execution_id=None, started=start, ended=start + 0.25,
         )  # fmt: skip
         if number == attempts:
