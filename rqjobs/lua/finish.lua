@@ -102,11 +102,9 @@ local function write(lane, i, surplus)
     if how == 'dead' then
       redis.call('HSET', key, 'status', 'failed')
       local ttl = tonumber(ARGV[i + 9])
-      if ttl then
-        expire(key, ttl)
-        expire(prefix .. ':results:' .. id, ttl)
-      end
+      if ttl then expire(prefix .. ':results:' .. id, ttl) end  -- as RQ: without a limit of its own it stays
       ttl = ttl or 31536000
+      expire(key, ttl)
       lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
       lane.dead[#lane.dead + 1] = id
     else

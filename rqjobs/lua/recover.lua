@@ -24,10 +24,10 @@ for n = 1, tonumber(ARGV[10]) do
     local key = prefix .. ':job:' .. (id or '')
     local job = redis.pcall('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
       'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
-      'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry')
+      'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids')
     if job.err then job = {} end
     local left_alone = redis.call('EXISTS', key .. ':dependents') == 1
-    for i = 7, 14 do
+    for i = 7, 15 do
       if job[i] and job[i] ~= '' then left_alone = true end
     end
     if job[1] == 'started' and left_alone then
@@ -54,6 +54,7 @@ for n = 1, tonumber(ARGV[10]) do
           redis.call('HINCRBY', ours .. ':totals:' .. queue, 'retried', 1)
         else
           redis.call('HSET', key, 'status', 'failed')
+          redis.call('EXPIRE', key, 31536000)
           redis.call('ZADD', prefix .. ':failed:' .. name, seconds + 31536000, id)
           redis.call('HINCRBY', ours .. ':totals:' .. queue, 'failed', 1)
           local over = redis.call('ZCARD', prefix .. ':failed:' .. name) - keep

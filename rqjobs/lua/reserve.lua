@@ -47,17 +47,17 @@ while ARGV[at] do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'enqueued_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
-        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'ttl', 'ended_at')
+        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids', 'ttl', 'ended_at')
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
-        for i = 8, 15 do
+        for i = 8, 16 do
           if job[i] and job[i] ~= '' then special = '1' end
         end
         taken = taken + 1
         local execution = seed .. string.format('%08x', taken)
         local member = id .. ':' .. execution
         redis.call('HSET', key, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
-        if job[16] or job[7] or (job[17] and job[17] ~= '') then redis.call('PERSIST', key) end
+        if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
         local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
         redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
           'worker_name', worker)

@@ -397,13 +397,15 @@ class Dispatcher:
     def _wind_down(self, now: float) -> None:
         """Hands back what has not begun; at the end of the grace period everything."""
         back = [job for line in self.lines.values() for job in line.runner.waiting()]
-        if self._stop_at is not None and now >= self._stop_at:
-            for line in self.lines.values():
-                line.runner.stop()
+        over = self._stop_at is not None and now >= self._stop_at
+        if over:
             back += list(self.taken.values())
         for job in back:
             if job.settle(Outcome("back")):
                 self._outbox.append(job)
+        if over:  # after the settling, so that their being ended is nobody's failure
+            for line in self.lines.values():
+                line.runner.stop()
         if back:
             self._drain()
 

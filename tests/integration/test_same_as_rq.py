@@ -1,0 +1,168 @@
+"""The same jobs run by RQ's own worker and by the engine leave the same keys, types, fields and TTLs in Redis."""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rq import Callback, Queue, Repeat, Retry, SimpleWorker
+from rq.job import Dependency
+from rq.serializers import JSONSerializer
+
+from rqjobs import enqueue
+from rqjobs.layout import RegisteredJob, allow
+from rqjobs.worker.engine import run_worker
+from rqjobs.worker.taken import RESULT_TTL
+from tests.support.tasks import Task
+
+_TIMES = ("created_at", "enqueued_at", "started_at", "ended_at", "last_heartbeat")
+_VARYING = ("execution_id", "execution_started_at", "execution_ended_at", "worker_name", "attempt")
+_PRESENT_OR_NOT = ("worker_died",)
+
+
+class _RQ(SimpleWorker):
+    job_class = RegisteredJob
+
+    def procline(self, message):
+        """The test's process keeps its title."""
+
+
+@allow
+def called(job, connection, *details):
+    """A callback: says in Redis that it ran."""
+    connection.incr("called")
+
+
+def by_rq(queue: Queue) -> None:
+    worker = _RQ([queue], connection=queue.connection, serializer=JSONSerializer, default_result_ttl=RESULT_TTL)
+    worker.work(burst=True, logging_level="CRITICAL")
+
+
+def by_engine(queue: Queue) -> None:
+    run_worker([queue.name], burst=True)
+
+
+ENTRY = "rqjobs.worker.entry.perform"
+
+
+def plain(queue: Queue, do: str = "return", *, result: Any = None, times: int = 99, **options: Any):
+    """One of our jobs, enqueued through plain RQ with RQ's own options."""
+    payload = {"do": do, "args": {"result": result, "times": times}}
+    return queue.enqueue(ENTRY, args=("tasks", payload), description="task", **options)
+
+
+def dependents(queue: Queue) -> None:
+    first = plain(queue, job_id="first")
+    plain(queue, job_id="second", depends_on=first)
+    plain(queue, job_id="third", depends_on=Dependency([first], allow_failure=True))
+
+
+def failed_dependents(queue: Queue) -> None:
+    first = plain(queue, "dead", job_id="first")
+    plain(queue, job_id="second", depends_on=first)
+    plain(queue, job_id="third", depends_on=Dependency([first], allow_failure=True))
+
+
+CASES: dict[str, Callable[[Queue], object]] = {
+    "success": lambda queue: plain(queue, job_id="a"),
+    "results": lambda queue: [
+        plain(queue, job_id=f"a{n}", result=result)
+        for n, result in enumerate(["text", 7, 1.5, [1], {"a": None}, False])
+    ],
+    "result-ttl": lambda queue: plain(queue, job_id="a", result_ttl=77),
+    "result-ttl-for-ever": lambda queue: plain(queue, job_id="a", result_ttl=-1),
+    "result-ttl-nothing": lambda queue: plain(queue, job_id="a", result_ttl=0),
+    "ttl": lambda queue: plain(queue, job_id="a", ttl=500),
+    "failure": lambda queue: plain(queue, "fail", job_id="a"),
+    "failure-ttl": lambda queue: plain(queue, "fail", job_id="a", failure_ttl=99),
+    "failure-ttl-for-ever": lambda queue: plain(queue, "fail", job_id="a", failure_ttl=-1),
+    "permanent": lambda queue: plain(queue, "dead", job_id="a", retry=Retry(3, 10)),
+    "retry-waiting": lambda queue: plain(queue, "fail", job_id="a", retry=Retry(3, [10, 20, 30])),
+    "retry-with-ttl": lambda queue: plain(queue, "fail", job_id="a", retry=Retry(3, [10, 20, 30]), ttl=300),
+    "retry-at-once": lambda queue: plain(queue, "fail", job_id="a", retry=Retry(2)),
+    "retry-then-success": lambda queue: plain(queue, "fail", times=1, job_id="a", retry=Retry(2, [0, 0])),
+    "later": lambda queue: queue.enqueue(
+        ENTRY,
+        args=("tasks", {"do": "later", "args": {"after": 50}}),
+        job_id="a",
+        description="task",
+        retry=Retry(2, 10),
+    ),
+    "dependents": dependents,
+    "failed-dependents": failed_dependents,
+    "callback": lambda queue: plain(queue, job_id="a", on_success=Callback(called)),
+    "failure-callback": lambda queue: plain(queue, "fail", job_id="a", on_failure=Callback(called)),
+    "repeat": lambda queue: plain(queue, job_id="a", repeat=Repeat(times=2, interval=60)),
+    "meta": lambda queue: plain(queue, job_id="a", meta={"who": "me"}),
+    "our-own": lambda queue: enqueue(Task(mark="x"), job_id="a"),
+    "our-own-failure": lambda queue: enqueue(Task(do="fail"), job_id="a"),
+    "hostile": lambda queue: queue.enqueue("os.system", "true", job_id="a", retry=Retry(2)),
+}
+
+
+def snapshot(redis) -> dict[str, Any]:
+    """Every key that RQ's layout has: type, value and time to live, without what differs from run to run."""
+    found: dict[str, Any] = {}
+    for raw in sorted(redis.keys("*")):
+        key = raw.decode()
+        if re.match(r"rq:(worker|scheduler|queue:.*:intermediate|clean)|rqjobs:|rq:workers", key):
+            continue
+        kind = redis.type(raw).decode()
+        found[key] = (kind, _value(redis, raw, kind), _coarse(redis.ttl(raw)))
+    return found
+
+
+def _value(redis, key: bytes, kind: str) -> Any:
+    if kind == "hash":
+        fields = {field.decode(): value for field, value in redis.hgetall(key).items()}
+        return {
+            field: "(set)" if field in (*_TIMES, "worker_name") else _plain(value)
+            for field, value in fields.items()
+            if value != b"" and field not in _PRESENT_OR_NOT  # RQ writes absent fields as empty ones
+        }
+    if kind == "zset":
+        return [(member, _age(score)) for member, score in redis.zrange(key, 0, -1, withscores=True)]
+    if kind == "stream":
+        return [_entry(fields) for _id, fields in redis.xrange(key)]
+    if kind == "list":
+        return redis.lrange(key, 0, -1)
+    return redis.smembers(key) if kind == "set" else redis.get(key)
+
+
+def _plain(value: bytes) -> bytes:
+    """RQ deflates the data when it saves a job again."""
+    return zlib.decompress(value) if value[:1] == b"\x78" else value
+
+
+def _entry(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    entry = {field.decode(): value for field, value in fields.items()}
+    return {
+        field: "(set)" if field in ("exc_string", "worker_name") else value
+        for field, value in entry.items()
+        if field not in _VARYING or field == "worker_name"
+    }
+
+
+def _age(score: float) -> Any:
+    return score if score < 1e9 or score == float("inf") else round((score - time.time()) / 5)
+
+
+def _coarse(ttl: int) -> int:
+    return ttl if ttl < 0 else round(ttl / 5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_in_redis(redis, monkeypatch, case):
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+    left = []
+    for run in (by_rq, by_engine):
+        redis.flushall()
+        queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
+        CASES[case](queue)
+        run(queue)
+        left.append(snapshot(redis))
+    assert left[1] == left[0]
