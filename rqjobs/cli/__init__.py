@@ -24,6 +24,7 @@ _COMMANDS = {
     "webhooks": "rqjobs.cli.webhooks:webhooks",
     "outbox": "rqjobs.cli.outbox:outbox",
     "exports": "rqjobs.cli.exports:exports",
+    "email": "rqjobs.cli.email:email",
     "demo": "rqjobs.cli.demo:demo",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",
