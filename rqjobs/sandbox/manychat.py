@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from rqjobs.sandbox.manychat_account import Account, ApiFault, Clearing
 
-LIMITS = {"page": 100, "find": 50, "other": 10}
+LIMITS = {"page": 100, "find": 50, "send": 20, "other": 10}
 """Calls a second and token, by the kind of call."""
 
 DEFAULT_TOKEN = "1000:sandbox"  # noqa: S105  # opens nothing but the sandbox
@@ -170,6 +170,8 @@ class ManyChatSandbox:
 def _kind(method: str, path: str) -> str:
     if path == "subscriber/findBySystemField":
         return "find"
+    if path == "sending/sendFlow":
+        return "send"
     return "page" if method == "GET" and path.startswith("page/") else "other"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,7 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
     "datetime": lambda value: bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", str(value))),
 }
 _MOST_FIELDS = 20
+_MOST_FLOWS = 100  # an hour and contact
 
 
 class ApiFault(Exception):
@@ -45,6 +47,8 @@ class Subscriber:
     whatsapp_phone: str | None = None
     fields: dict[int, Any] = field(default_factory=dict)
     tags: set[int] = field(default_factory=set)
+    flows: list[float] = field(default_factory=list)
+    """When flows were sent to it (``time.monotonic()``)."""
 
     @property
     def name(self) -> str:
@@ -177,6 +181,14 @@ class Account:
         for item in items:
             self._set(subscriber, item)
 
+    def _send_flow(self, args: Mapping[str, Any]) -> Any:
+        subscriber, now = self._subscriber(args), time.monotonic()
+        _text(args, "flow_ns")
+        subscriber.flows = [moment for moment in subscriber.flows if moment > now - 3600]
+        if len(subscriber.flows) >= _MOST_FLOWS:
+            raise _refuse("Too many flows were sent to this subscriber within an hour")
+        subscriber.flows.append(now)
+
     def _new_id(self) -> int:
         self.last_id += 1
         return self.last_id
@@ -266,6 +278,7 @@ _ENDPOINTS = {
     ("POST", "subscriber/setCustomField"): "_set_field",
     ("POST", "subscriber/setCustomFieldByName"): "_set_field",
     ("POST", "subscriber/setCustomFields"): "_set_fields",
+    ("POST", "sending/sendFlow"): "_send_flow",
 }
 
 

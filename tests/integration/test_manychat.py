@@ -8,7 +8,7 @@ from tests.support.manychat import run, sandbox, state
 
 @pytest.fixture(params=["null"])
 def played(redis, monkeypatch, request):
-    with sandbox(monkeypatch, clearing=request.param, limits={"page": 100, "find": 50, "other": 10}) as api:
+    with sandbox(monkeypatch, clearing=request.param) as api:
         api.account.fields = {
             number: {"id": number, "name": name, "type": kind, "description": ""}
             for number, name, kind in [(1, "Plan", "text"), (2, "Visits", "number"), (3, "Since", "date"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.connection import get_connection
-from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.processors.manychat.accounts import Account, account_of
 from rqjobs.processors.manychat.change import change_of
@@ -24,12 +24,8 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | None]:
     """Which of the jobs must wait, and until when (see rqjobs.queues.QueuePolicy.admit)."""
     connection = get_connection()
     holds: list[Hold | None] = [None] * len(jobs)
-    accounts: dict[int, Account] = {}
-    for index, (job, _attempt) in enumerate(jobs):
-        try:
-            accounts[index] = account_of(job.tool_id)
-        except PermanentFailure:
-            continue  # the run says so
+    known = _accounts({job.tool_id for job, _attempt in jobs})
+    accounts = {index: known[job.tool_id] for index, (job, _attempt) in enumerate(jobs) if job.tool_id in known}
     groups = {index: Group(of, *jobs[index]) for index, of in accounts.items() if jobs[index][0].merge}
     for index, answer in zip(groups, _joined(groups.values()), strict=True):
         if answer > 0:
@@ -45,6 +41,15 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | None]:
                 if index in groups:
                     groups[index].put_off(connection, wait)
     return holds
+
+
+def _accounts(tools: Iterable[str]) -> dict[str, Account]:
+    """The accounts of the tools that have one; a job of another tool says itself what is wrong when it runs."""
+    found = {}
+    for tool_id in tools:
+        with suppress(Exception):  # a registered source is somebody else's code
+            found[tool_id] = account_of(tool_id)
+    return found
 
 
 def _joined(groups: Iterable[Group]) -> list[int]:
