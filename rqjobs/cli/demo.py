@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rq.job import Job
 
-from rqjobs.cli.output import cell, console, print_table
+from rqjobs.cli.output import console, print_table
 from rqjobs.connection import get_connection
-from rqjobs.embedded import stop_server
-from rqjobs.enqueue import enqueue_webhook
+from rqjobs.enqueue import enqueue_many
 from rqjobs.errors import RQJobsError
 from rqjobs.health import queue_health
 from rqjobs.history import read_history
+from rqjobs.jobs import (
+    DataExportJob,
+    EmailJob,
+    JobModel,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+)
 from rqjobs.layout import fetch_job
-from rqjobs.sandbox.receiver import Receiver, signing_secret
-from rqjobs.settings import use_settings
+from rqjobs.sandbox.world import World, play
 
 _LIMIT = 50.0  # seconds; the demo ends by itself within a minute
+_SCANS = 20
 
 
 class DemoFailed(RQJobsError):
@@ -37,9 +43,9 @@ class DemoFailed(RQJobsError):
 class Act:
     """One job of the demo and what it should show."""
 
-    job: Job
+    job: JobModel
     story: str
-    expected: str
+    expected: str = "finished"
     """The status that it must end with."""
 
 
@@ -47,30 +53,23 @@ class Act:
 def demo() -> None:
     """Play the main job end to end: a Redis, the outside world, real jobs, a worker; then say what happened."""
     out = console()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rqjobs-demo-")))
-        receiver = stack.enter_context(Receiver(signing_secret()))
-        stack.enter_context(_environment(folder, receiver))
-        stack.callback(stop_server, folder / "redis")
-        get_connection()
-        out.print(
-            "[bold]1.[/] an embedded Redis, and a customer's webhook receiver that checks signatures, on loopback"
-        )
-        acts = _enqueue(receiver)
-        out.print(f"[bold]2.[/] {len(acts)} jobs enqueued; a worker starts: [bold]rqjobs worker[/]")
-        stack.enter_context(_worker(folder))
-        _wait(acts)
+    with play() as world:
+        out.print("[bold]1.[/] on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server")
+        acts = _acts(world)
+        jobs = enqueue_many(act.job for act in acts)
+        out.print(f"[bold]2.[/] {len(jobs)} jobs enqueued in one round trip; a worker starts: [bold]rqjobs worker[/]")
+        with _worker(world.folder):
+            _wait(jobs)
         out.print("[bold]3.[/] what happened\n")
-        _tell(acts)
-        out.print("\n[bold]4.[/] the queues: [bold]rqjobs health[/]\n")
+        _tell(acts, jobs)
+        out.print("\n[bold]4.[/] the queues, as [bold]rqjobs health[/] shows them\n")
         numbers = ("waiting", "active", "delayed", "failed", "completed")
-        print_table(
-            ("queue", *numbers), ((q.name, *(getattr(q, n) for n in numbers)) for q in queue_health()), right=numbers
-        )
-        _check(acts, receiver)
+        rows = [(queue.name, *(getattr(queue, number) for number in numbers)) for queue in queue_health()]
+        print_table(("queue", *numbers), rows, right=numbers)
+        _check(acts, jobs, world)
     out.print(
         "\n[bold]Next[/]\n"
-        "  rqjobs worker                  run jobs; in another terminal:\n"
+        "  rqjobs dev                     Redis, worker and dashboard in one terminal; in another:\n"
         '  rqjobs enqueue webhook \'{"webhookId": "wh_1", "event": "hello", "url": "https://...", '
         '"payload": {}}\'\n'
         "  rqjobs failed list             what died, and why;  rqjobs failed requeue ID  runs it again\n"
@@ -78,46 +77,44 @@ def demo() -> None:
     )
 
 
-@contextmanager
-def _environment(folder: Path, receiver: Receiver) -> Iterator[None]:
-    """The demo's settings, for this process and the worker: nothing of the user's is touched."""
-    ours = {
-        "REDIS_URL": f"embedded:{folder / 'redis'}",
-        "DATABASE_URL": f"sqlite:///{folder / 'demo.db'}",
-        "RQJOBS_DATA": str(folder),
-        "WEBHOOK_SIGNING_SECRET": receiver.secret,
-        "WEBHOOK_ALLOW": "127.0.0.1",
-    }
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    use_settings(None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        use_settings(None)
-
-
-def _enqueue(receiver: Receiver) -> list[Act]:
-    def webhook(path: str) -> Job:
-        return enqueue_webhook(
-            {
-                "webhook_id": f"wh_{path.split('/')[1]}",
-                "event": "booking.created",
-                "url": receiver.url + path,
-                "payload": {"booking": 4711, "guest": "Ada"},
-                "headers": {"X-API-Key": "demo"},
-            }
+def _acts(world: World) -> list[Act]:
+    def webhook(path: str) -> WebhookJob:
+        return WebhookJob(
+            webhook_id=f"wh_{path.split('/')[1]}",
+            event="booking.created",
+            url=world.receiver.url + path,
+            payload={"booking": 4711, "guest": "Ada"},
+            headers={"X-API-Key": "demo"},
         )
 
+    contact = {"email": "ada@example.com", "first_name": "Ada", "add_tags": ["vip"]}
+    booking = {"name": "Ada", "service_type": "Consultation", "start_time": "2027-03-01T10:00:00+00:00"}
+    scans = [
+        Act(
+            QRAnalyticsJob(
+                qr_code_id="table-7", event="scan", data={"event_id": f"scan-{number % 16}", "ip": "192.0.2.1"}
+            ),
+            f"{_SCANS} scans, four of them sent twice: counted once each",
+        )
+        for number in range(_SCANS)
+    ]
     return [
-        Act(webhook("/ok"), "delivered, signed; the receiver verified it", "finished"),
-        Act(webhook("/flaky/2"), "failed twice, came back after 2 s and 4 s, delivered", "finished"),
+        Act(webhook("/ok"), "signed; the receiver verified the signature"),
+        Act(webhook("/flaky/2"), "failed twice, came back after 2 s and 4 s"),
         Act(webhook("/gone"), "the endpoint is gone: dead at once, kept as a dead letter", "failed"),
+        Act(
+            ManyChatSyncJob(type="contact", action="create", tool_id="shop_1", data=contact),
+            "found or created by address, then tagged",
+        ),
+        Act(
+            EmailJob(to="Ada <ada@example.com>", subject="Your booking", template="booking-confirmation", data=booking),
+            "from a built-in template, by SMTP, once",
+        ),
+        Act(
+            DataExportJob(user_id="shop_1", export_type="csv", data_type="contacts", filters={"tag": "vip"}),
+            "streamed from the app's table: this user's rows, no live formula",
+        ),
+        *scans,
     ]
 
 
@@ -125,7 +122,7 @@ def _enqueue(receiver: Receiver) -> list[Act]:
 def _worker(folder: Path) -> Iterator[None]:
     log = folder / "worker.log"
     with log.open("w") as file:
-        worker = subprocess.Popen([sys.executable, "-m", "rqjobs", "worker", "webhooks"], stdout=file, stderr=file)
+        worker = subprocess.Popen([sys.executable, "-m", "rqjobs", "worker"], stdout=file, stderr=file)
         try:
             yield
         except DemoFailed as error:
@@ -135,29 +132,43 @@ def _worker(folder: Path) -> Iterator[None]:
             worker.wait(30)
 
 
-def _wait(acts: list[Act]) -> None:
+def _wait(jobs: list[Job]) -> None:
     deadline = time.monotonic() + _LIMIT
-    while any(act.job.get_status() not in ("finished", "failed") for act in acts):
+    while any(job.get_status() not in ("finished", "failed") for job in jobs):
         if time.monotonic() > deadline:
             raise DemoFailed("not all jobs ended in time")
         time.sleep(0.05)
 
 
-def _tell(acts: list[Act]) -> None:
+def _tell(acts: list[Act], jobs: list[Job]) -> None:
     rows = []
-    for act in acts:
-        job = fetch_job(act.job.id, get_connection())
+    told: set[str] = set()
+    for act, enqueued in zip(acts, jobs, strict=True):
+        if act.story in told:
+            continue
+        told.add(act.story)
+        job = fetch_job(enqueued.id, get_connection())
         history = read_history(job)
-        took = history[-1].ended_at - job.created_at if history[-1].ended_at else None
-        last = history[-1].error or cell(job.return_value())
-        rows.append((job.description, len(history), took, job.get_status().value, last, act.story))
-    print_table(("job", "runs", "took", "status", "result or error", "what it shows"), rows, right=("runs", "took"))
+        ended = history[-1].ended_at
+        took = ended - job.created_at if ended else None
+        outcome = history[-1].error or _words(job.return_value())
+        rows.append((job.description, len(history), took, job.get_status().value, outcome, act.story))
+    print_table(("job", "runs", "after", "status", "result or error", "what it shows"), rows, right=("runs", "after"))
 
 
-def _check(acts: list[Act], receiver: Receiver) -> None:
+def _words(result: Any) -> str:
+    """A result in a few words."""
+    if isinstance(result, dict):
+        return ", ".join(f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))[:60]
+    return "" if result is None else str(result)[:60]
+
+
+def _check(acts: list[Act], jobs: list[Job], world: World) -> None:
     """The demo says only what came true."""
-    for act in acts:
-        if (status := act.job.get_status().value) != act.expected:
-            raise DemoFailed(f"{act.job.description} ended as {status}, not {act.expected}")
-    if not all(request.verified for request in receiver.received):
+    for act, job in zip(acts, jobs, strict=True):
+        if (status := job.get_status().value) != act.expected:
+            raise DemoFailed(f"{job.description} ended as {status}, not {act.expected}")
+    if not all(request.verified for request in world.receiver.received):
         raise DemoFailed("the receiver could not verify a signature")
+    if world.manychat.account.call("GET", "page/getTags", {}) == []:
+        raise DemoFailed("ManyChat has no tag")
