@@ -10,7 +10,7 @@ from rqjobs.sandbox.receiver import Receiver, signing_secret
 from rqjobs.settings import use_settings
 from tests.support.processors import ProbeJob
 
-ENGINES = ["rq"]
+ENGINES = ["threads", "rq"]
 
 
 @pytest.fixture
@@ -67,11 +67,13 @@ def test_loopback_is_refused_without_an_exemption(workers, receiver, engine):
     assert receiver.received == []
 
 
-@pytest.mark.slow  # RQ forks 750 times
-def test_600_failures_leave_500_and_150_successes_100(workers, tmp_path):
+@pytest.mark.parametrize("engine", ["threads", pytest.param("rq", marks=pytest.mark.slow)])  # RQ forks 750 times
+def test_600_failures_leave_500_and_150_successes_100(workers, redis, tmp_path, engine):
     enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="permanent")] * 600)
     enqueue_many([ProbeJob(log=str(tmp_path / "x"))] * 150)
-    assert workers.run("worker", "probe", "--burst", "--engine", "rq", timeout=170).returncode == 0
+    assert workers.run("worker", "probe", "--burst", "--engine", engine, timeout=170).returncode == 0
     (health,) = (queue for queue in workers.json("health")["queues"] if queue["name"] == "probe")
     assert (health["failed"], health["failed_total"], health["completed"]) == (500, 600, 150)
+    assert redis.zcard("rq:finished:probe") == 100
+    assert len(list(redis.scan_iter("rq:job:*", count=1000))) == 600
     assert len(workers.json("failed", "list", "--limit", "1000")) == 500
