@@ -1,0 +1,151 @@
+"""Webhooks through real worker processes: isolation, Retry-After, a log that agrees with the receiver."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import redis as redis_py
+from sqlalchemy import select
+
+from rqjobs import WebhookJob, enqueue_many, enqueue_webhook
+from rqjobs.database import get_engine
+from rqjobs.database.webhook_tables import deliveries
+from rqjobs.keys import PREFIX
+from rqjobs.layout import key
+from rqjobs.webhooks import add_endpoint, emit
+from tests.support.receiver import Answer, Received, Receiver, receiving
+from tests.support.workers import Workers, eventually
+
+
+@pytest.fixture(autouse=True)
+def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
+
+
+def jobs(receiver: Receiver, count: int, path: str = "/hook") -> list[WebhookJob]:
+    return [
+        WebhookJob(webhook_id=f"wh_{n}", event="qr.scanned", url=receiver.url(path), payload={"n": n})
+        for n in range(count)
+    ]
+
+
+def test_retry_after_decides_when(workers: Workers) -> None:
+    def answer(request: Received) -> Answer:
+        if request.headers["webhook-attempt"] != "1":
+            return Answer()
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+        return Answer(429, headers={"Retry-After": "3" if request.path == "/seconds" else date})
+
+    with receiving(answer) as receiver:
+        workers.start("webhooks")
+        for path in ("/seconds", "/date"):
+            enqueue_webhook(jobs(receiver, 1, path)[0], backoff="fixed:60s")
+        receiver.wait_for(4, 30)
+        by_path: dict[str, list[Received]] = {}
+        for request in receiver.requests:
+            by_path.setdefault(request.path, []).append(request)
+        first, second = by_path["/seconds"]
+        assert 2.9 < second.at - first.at < 4.5
+        assert first.webhook_id == second.webhook_id
+        assert first.body == second.body
+        first, second = by_path["/date"]
+        assert 2.5 < second.at - first.at < 5.5
+
+
+def deliver_all(workers: Workers, count: int) -> None:
+    chosen = random.Random(4)
+    failing = set(chosen.sample(range(count), count // 100))
+
+    def answer(request: Received) -> Answer:
+        number = int(request.path.rpartition("/")[2])
+        return Answer(503 if number in failing and request.headers["webhook-attempt"] == "1" else 200)
+
+    with receiving(answer) as receiver:
+        sent = enqueue_many(
+            [WebhookJob(webhook_id="w", event="e", url=receiver.url(f"/{n}"), payload={"n": n}) for n in range(count)],
+            backoff="fixed:1s",
+        )
+        workers.start("webhooks")
+        receiver.wait_for(count + len(failing), 30 + count / 100)
+        received = Counter(
+            (
+                request.webhook_id,
+                int(request.headers["webhook-attempt"]),
+                answer(request).status,
+            )
+            for request in receiver.requests
+        )
+        assert len({request.webhook_id for request in receiver.requests}) == count
+        assert {job_id for job_id, _, status in received if status == 200} == {job.id for job in sent}
+
+        def logged() -> Counter[tuple[str, int, int]]:
+            query = select(deliveries.c.job_id, deliveries.c.attempt, deliveries.c.status)
+            with get_engine().connect().execution_options(sqlite_read=True) as connection:
+                return Counter((row[0], row[1], row[2]) for row in connection.execute(query))
+
+        eventually(lambda: sum(logged().values()) >= count + len(failing), 20)
+        assert logged() == received
+
+
+def test_the_log_agrees_with_the_receiver(workers: Workers) -> None:
+    deliver_all(workers, 1000)
+
+
+@pytest.mark.slow
+def test_the_log_agrees_with_the_receiver_ten_thousand_times(workers: Workers) -> None:
+    deliver_all(workers, 10_000)
+
+
+def latencies(workers: Workers, alive: Receiver, others: list[WebhookJob]) -> list[float]:
+    """Seconds from enqueue to arrival of 200 deliveries over two seconds, ``others`` being in the queue as well."""
+    sent: dict[str, float] = {}
+    already = len(alive.requests)
+    if others:
+        enqueue_many(others[: len(others) // 2])
+    share = len(others) // 2 // 40
+    for n in range(40):
+        batch = jobs(alive, 5)
+        for job in enqueue_many(batch):
+            sent[job.id] = time.time()
+        if others:
+            enqueue_many(others[len(others) // 2 + n * share :][:share])
+        time.sleep(0.05)
+    alive.wait_for(already + 200, 30)
+    return sorted(request.at - sent[request.webhook_id] for request in alive.requests[already:])
+
+
+def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redis: redis_py.Redis) -> None:
+    answer: Callable[[Received], Answer] = lambda request: Answer(delay=0.02)  # noqa: E731
+    with receiving(answer) as alive, receiving(lambda request: Answer(delay=60)) as dead:
+        environment = {"WEBHOOK_TIMEOUT": "2s", "WEBHOOK_BREAKER_AFTER": "1s", "WEBHOOK_BREAKER_PAUSE": "1s"}
+        workers.start("webhooks", **environment)
+        latencies(workers, alive, [])  # warm
+        alone = latencies(workers, alive, [])
+        together = latencies(workers, alive, jobs(dead, 160, "/dead"))
+        p99_alone, p99_together = alone[197], together[197]
+        assert p99_together < 2 * p99_alone + 0.25  # the margin is for a busy machine
+        # Nothing is lost: what is not under way waits as a delayed job; nothing is dead before its attempts are used.
+        assert redis.zcard(key("failed", "webhooks")) == 0
+        eventually(lambda: redis.hget(f"{PREFIX}:webhooks:breaker:http://127.0.0.1:{dead.port}", "open"), 20)
+        assert len(dead.requests) < 120
+        dead.answer = lambda request: Answer()
+        eventually(lambda: len({r.webhook_id for r in dead.requests if r.headers["webhook-attempt"]}) == 160, 60)
+        eventually(lambda: redis.zcard(key("scheduled", "webhooks")) == 0, 60)
+        assert redis.zcard(key("failed", "webhooks")) == 0
+
+
+def test_emit_reaches_the_endpoints_signed_by_their_own_secrets(workers: Workers) -> None:
+    from standardwebhooks import Webhook
+
+    with receiving() as receiver:
+        secrets = {name: add_endpoint(name, receiver.url(f"/{name}"), events=["qr.*"])[1] for name in ("one", "two")}
+        workers.start("webhooks")
+        emit("qr.scanned", {"n": 1})
+        for request in receiver.wait_for(2, 20):
+            Webhook(secrets[request.path[1:]]).verify(request.body.decode(), request.headers)
