@@ -75,6 +75,8 @@ counts = Table(
 - ``visitor``: visitors by their first scan of the day; ``returning``: those of them that scanned again
 - ``client``: scans by device, system and browser, tabs between them; ``place``: scans by country and city
 - ``code``: scans by code, in the scopes ``all`` and ``user``
+- ``client_week``, ``place_week``, ``code_week``: the same by week, at its Monday, without quarter hours, in the scopes
+  ``all`` and ``user``: a quarter of a year of a thousand codes is 20,000 rows instead of 90,000
 
 One row a day instead of one a quarter hour: a year is 365 rows, and any time zone's days can be cut from it.
 """

@@ -162,6 +162,13 @@ def test_other_steps_and_other_questions(engine):
         found = report(**whole, step=step, top=100)
         assert sum(point.scans for point in found.series) == found.totals.scans
     assert report(**whole, top=3).codes == found.codes[:3]
+    with engine.connect() as connection:  # with whole weeks in it, which are read as such
+        for zone in ("UTC", "Asia/Kolkata"):
+            found = report(**whole, zone=zone, top=100)
+            sql = Questions(connection, zone, *whole.values(), "true")
+            assert {share.name: share.scans for share in found.codes} == sql.by("qr_code_id")
+            assert {share.name: share.scans for share in found.devices} == sql.by("device")
+            assert {share.name: share.scans for share in found.countries} == sql.by("country")
 
     found = report(qr_code_id="never", **whole)
     assert (found.totals.scans, found.totals.conversion, found.change["scans"], found.devices) == (0, None, None, ())

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, literal, select
+from sqlalchemy import Engine
 
 from rqjobs.database import get_engine
-from rqjobs.database.analytics import QUARTER_COLUMNS, QUARTERS, counts
 from rqjobs.database.schema import ensure_schema
 from rqjobs.jobs.analytics import QR_EVENTS
-from rqjobs.processors.analytics.period import InvalidPeriod, Period, Step, begin, best_step
+from rqjobs.processors.analytics.period import InvalidPeriod, Period, Step, best_step
+from rqjobs.processors.analytics.queries import by_result, by_time, by_value
 from rqjobs.processors.analytics.tally import ALL, code_scope, user_scope
 
 SUCCESSFUL = ("", "valid", "validated", "success", "successful", "ok", "true", "accepted", "approved", "redeemed")
@@ -168,14 +168,14 @@ def report(
     engine = engine or get_engine()
     ensure_schema(engine)
     with engine.connect().execution_options(sqlite_read=True) as connection:
-        quarters = _quarters(connection, scope, period)
-        totals = _totals(_sums(connection, scope, _METRICS, period))
-        previous = _totals(_sums(connection, scope, _METRICS, period.before))
-        clients = _sums(connection, scope, ("client",), period)
-        places = _sums(connection, scope, ("place",), period)
-        codes = {} if qr_code_id is not None else _sums(connection, scope, ("code",), period, top)
-    by_client = {tuple(value.split("\t")): number for (_, value), number in clients.items()}
-    by_place = {tuple(value.split("\t")): number for (_, value), number in places.items()}
+        series, heatmap = by_time(connection, scope, period, starts, step)
+        totals = _totals(by_result(connection, scope, _METRICS, period))
+        previous = _totals(by_result(connection, scope, _METRICS, period.before))
+        clients = by_value(connection, scope, "client", period)
+        places = by_value(connection, scope, "place", period)
+        codes = {} if qr_code_id is not None else by_value(connection, scope, "code", period, top)
+    by_client = {tuple(value.split("\t")): number for value, number in clients.items()}
+    by_place = {tuple(value.split("\t")): number for value, number in places.items()}
 
     def shares(numbers: Mapping[str, int]) -> tuple[Share, ...]:
         ranked = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:top]
@@ -190,67 +190,17 @@ def report(
         step=step,
         totals=totals,
         previous=previous,
-        series=_series(quarters, starts, step),
-        heatmap=_heatmap(quarters["scan"]),
+        series=tuple(
+            Point(start=start, scans=row[0], visitors=row[1], validations=row[2]) for start, row in series.items()
+        ),
+        heatmap=tuple(tuple(row) for row in heatmap),
         devices=shares(_by(by_client, 0)),
         systems=shares(_by(by_client, 1)),
         browsers=shares(_by(by_client, 2)),
         countries=shares(_by(by_place, 0)),
         cities=shares(_cities(by_place)),
-        codes=shares({value: number for (_, value), number in codes.items()}),
+        codes=shares(codes),
     )
-
-
-LocalCounts = dict[datetime, int]
-
-
-def _quarters(connection: Connection, scope: str, period: Period) -> dict[str, LocalCounts]:
-    """Scans, visitors and validations by the local time at which their quarter hour begins."""
-    first, last = period.utc_days
-    rows = connection.execute(
-        select(counts.c.metric, counts.c.day, *(counts.c[name] for name in QUARTER_COLUMNS)).where(
-            counts.c.scope == scope,
-            counts.c.metric.in_(("scan", "visitor", "validation")),
-            counts.c.day.between(first, last),
-        )
-    )
-    local: dict[date, list[tuple[int, datetime]]] = {}
-    found: dict[str, LocalCounts] = {"scan": {}, "visitor": {}, "validation": {}}
-    for metric, day, *numbers in rows:
-        if day not in local:
-            local[day] = list(period.local_quarters(day))
-        by_time = found[metric]
-        for quarter, time in local[day]:
-            if number := numbers[quarter]:
-                by_time[time] = by_time.get(time, 0) + number
-    return found
-
-
-def _sums(
-    connection: Connection, scope: str, metrics: tuple[str, ...], period: Period, top: int | None = None
-) -> dict[tuple[str, str], int]:
-    """The sums of a period by metric and value; the ``top`` largest."""
-    first, last = period.utc_days
-    number = func.sum(_in_period(period))
-    query = (
-        select(counts.c.metric, counts.c.value, number)
-        .where(and_(counts.c.scope == scope, counts.c.metric.in_(metrics), counts.c.day.between(first, last)))
-        .group_by(counts.c.metric, counts.c.value)
-    )
-    if top is not None:
-        query = query.order_by(number.desc(), counts.c.value).limit(top)
-    return {(metric, value): int(total) for metric, value, total in connection.execute(query) if total}
-
-
-def _in_period(period: Period) -> ColumnElement[int]:
-    """What a row adds: its total, on the first and the last UTC day only the quarter hours in the period."""
-    parts = []
-    for day in dict.fromkeys(period.utc_days):
-        quarters = period.clip(day)
-        if len(quarters) < QUARTERS:
-            columns = (func.coalesce(counts.c[QUARTER_COLUMNS[quarter]], 0) for quarter in quarters)
-            parts.append((counts.c.day == day, sum(columns, start=literal(0))))
-    return case(*parts, else_=counts.c.total) if parts else counts.c.total
 
 
 def _totals(sums: Mapping[tuple[str, str], int]) -> Totals:
@@ -266,29 +216,6 @@ def _totals(sums: Mapping[tuple[str, str], int]) -> Totals:
         results={value: number for (metric, value), number in sums.items() if metric == "validation"},
         events={event: by_metric[event] for event in QR_EVENTS if event not in ("scan", "validation")},
     )
-
-
-def _series(quarters: Mapping[str, LocalCounts], starts: list[date | datetime], step: Step) -> tuple[Point, ...]:
-    sums: dict[str, Counter[date | datetime]] = {metric: Counter() for metric in quarters}
-    for metric, by_time in quarters.items():
-        for time, number in by_time.items():
-            sums[metric][begin(time, step)] += number
-    return tuple(
-        Point(
-            start=start,
-            scans=sums["scan"][start],
-            visitors=sums["visitor"][start],
-            validations=sums["validation"][start],
-        )
-        for start in starts
-    )
-
-
-def _heatmap(scans: LocalCounts) -> tuple[tuple[int, ...], ...]:
-    cells = [[0] * 24 for _ in range(7)]
-    for time, number in scans.items():
-        cells[time.weekday()][time.hour] += number
-    return tuple(tuple(row) for row in cells)
 
 
 def _by(numbers: Mapping[tuple[str, ...], int], index: int) -> Counter[str]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Table, text
 from rqjobs.database.analytics import QUARTER_COLUMNS, counts, visitors
 from rqjobs.database.analytics import events as events_table
 from rqjobs.processors.analytics.events import QREvent
-from rqjobs.processors.analytics.tally import Cell, Visit, VisitorKey, merge_visits, tally, visits
+from rqjobs.processors.analytics.tally import Cell, Visit, VisitorKey, by_week, merge_visits, tally, visits
 
 _LOCK = 0x72716A_7172  # "rqj", "qr"
 _EVENT_COLUMNS = (*QREvent._fields, "recorded_at")
@@ -97,16 +97,15 @@ def _known_visits(connection: Connection, keys: list[VisitorKey]) -> dict[Visito
 
 
 def _count(connection: Connection, cells: Counter[Cell]) -> None:
+    conflict = f"ON CONFLICT (scope, metric, day, value) DO UPDATE SET total = {counts.name}.total + excluded.total"
+    weeks = sorted((*row, number) for row, number in by_week(cells).items())
+    _insert(connection, counts, ("scope", "metric", "day", "value", "total"), weeks, conflict)
     by_quarter: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for cell, number in cells.items():
         by_quarter[cell[4]].append((*cell[:4], number, number))
     for quarter, rows in by_quarter.items():
         column = QUARTER_COLUMNS[quarter]
-        add = (
-            "ON CONFLICT (scope, metric, day, value) DO UPDATE SET "
-            f"total = {counts.name}.total + excluded.total, "
-            f"{column} = coalesce({counts.name}.{column}, 0) + excluded.{column}"
-        )
+        add = f"{conflict}, {column} = coalesce({counts.name}.{column}, 0) + excluded.{column}"
         rows.sort()
         _insert(connection, counts, ("scope", "metric", "day", "value", "total", column), rows, add)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from rqjobs.processors.analytics.events import QREvent
 
 ALL = "all"
+
+BREAKDOWNS = ("client", "place", "code")
+"""The metrics with many values. Outside a single code's scope they are also summed by week: ``code_week``."""
 
 
 Cell = tuple[str, str, str, str, int]
@@ -68,6 +72,22 @@ def tally(events: Iterable[QREvent]) -> Counter[Cell]:
                 )
             cells += [(scope, "code", day, event.qr_code_id, quarter) for scope in scopes if scope is not code]
     return Counter(cells)
+
+
+def by_week(cells: Mapping[Cell, int]) -> Counter[tuple[str, str, str, str]]:
+    """What ``cells`` add to the weeks (of the Monday): scope, metric, day, value."""
+    weeks: Counter[tuple[str, str, str, str]] = Counter()
+    for (scope, metric, day, value, _), number in cells.items():
+        if metric in BREAKDOWNS and not scope.startswith("code:"):
+            weeks[scope, f"{metric}_week", monday(day), value] += number
+    return weeks
+
+
+@lru_cache(maxsize=512)
+def monday(day: str) -> str:
+    """The Monday of the week that ``day`` lies in."""
+    parsed = date.fromisoformat(day)
+    return (parsed - timedelta(days=parsed.weekday())).isoformat()
 
 
 def visits(events: Iterable[QREvent]) -> dict[VisitorKey, Visit]:
