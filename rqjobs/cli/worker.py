@@ -10,6 +10,7 @@ from rqjobs.queues import get_policy, policies
 
 @click.command()
 @click.argument("queues", nargs=-1)
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @click.option("--threads", type=click.IntRange(1), help="Jobs at once in all; by default each queue's concurrency.")
 @click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
 @click.option(
@@ -36,6 +37,7 @@ from rqjobs.queues import get_policy, policies
 def worker(
     queues: tuple[str, ...],
     *,
+    processes: int,
     threads: int | None,
     burst: bool,
     grace: float,
@@ -60,6 +62,14 @@ def worker(
         chosen = [get_policy(name) for name in queues] or list(policies())
         serve_probes(health_port, health_host, {policy.name: policy.concurrency for policy in chosen})
     names = [get_policy(name).name for name in queues] or None
+    if processes > 1:
+        from rqjobs.worker.supervisor import Supervisor
+
+        words = [*queues, "--grace", str(grace), "--engine", engine, "--log-format", log_format]
+        words += ["--burst"] if burst else []
+        for option, value in (("--threads", threads), ("--max-jobs", max_jobs), ("--max-rss", max_rss)):
+            words += [option, str(value)] if value is not None else []
+        return Supervisor(words, processes, grace=grace, burst=burst).run()
     if engine == "rq":
         from rqjobs.worker.stock import run_stock_worker
 

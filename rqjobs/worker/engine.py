@@ -43,6 +43,9 @@ from rqjobs.worker.taken import RESULT_TTL, Taken
 from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
 from rqjobs.worker.watchdog import Slot, Watchdog
 
+SUPERVISED = "RQJOBS_SUPERVISED"
+"""Set by the supervisor: the name that this worker is to have."""
+
 SWITCH = 0.001
 """Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
 
@@ -194,7 +197,11 @@ def run_worker(
     chosen = [get_policy(name) for name in queues] if queues else list(policies())
     names = [policy.name for policy in chosen]
     worker = EngineWorker(
-        lanes_in_order(names), connection=connect(), serializer=SERIALIZER, default_result_ttl=RESULT_TTL
+        lanes_in_order(names),
+        name=os.environ.get(SUPERVISED),
+        connection=connect(),
+        serializer=SERIALIZER,
+        default_result_ttl=RESULT_TTL,
     )
     worker.grace = grace
     worker.watchdog = Watchdog(worker.give_up)

@@ -1,0 +1,139 @@
+"""``--processes N``: keeps N worker processes running, and stops them when it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from rqjobs.connection import connect
+from rqjobs.errors import RedisUnavailable
+from rqjobs.logs import event
+from rqjobs.queues import import_registrations, lanes_in_order
+from rqjobs.settings import get_settings
+from rqjobs.worker.keeper import recover
+
+_LOOK = 0.1
+"""Seconds between two looks at the processes."""
+
+_LONG_LIFE = 60.0
+"""A process that lived so many seconds is started again at once, whatever it died of."""
+
+_LONGEST_PAUSE = 30.0
+
+_CANNOT_START = 2
+"""The exit code of a worker whose settings are wrong: starting it again would not help."""
+
+
+@dataclass
+class _Member:
+    """One of the processes, in its present life."""
+
+    process: subprocess.Popen[bytes] | None = None
+    name: str = ""
+    born: float = 0.0
+    again_at: float = 0.0
+    """When it is to be started, ``time.monotonic()``."""
+    pause: float = 0.5
+    done: bool = False
+
+
+class Supervisor:
+    """Starts ``rqjobs worker`` N times and looks after them."""
+
+    def __init__(self, arguments: Sequence[str], processes: int, *, grace: float, burst: bool) -> None:
+        """Takes the arguments of ``rqjobs worker`` without ``--processes``.
+
+        Args:
+            arguments: what each process is given.
+            processes: how many.
+            grace: seconds that they have to end, as each of them knows it.
+            burst: one that ended well is not started again.
+        """
+        self._command = [sys.executable, "-m", "rqjobs", "worker", *arguments]
+        self._members = [_Member() for _ in range(processes)]
+        self._grace = grace
+        self._burst = burst
+        self._signals = 0
+        self._told = 0
+        self._kill_at = 0.0
+        self._code = 0
+
+    def run(self) -> int:
+        """Runs until it is stopped, or a burst is over; the exit code."""
+        self._install_signals()
+        event(logging.INFO, "supervisor started", processes=len(self._members), pid=os.getpid())
+        while True:
+            self._pass_on_signals()
+            for member in self._members:
+                self._look_after(member)
+            if all(member.process is None and (member.done or self._signals) for member in self._members):
+                event(logging.INFO, "supervisor stopped")
+                return self._code
+            time.sleep(_LOOK)
+
+    def _install_signals(self) -> None:
+        def stop(number: int, _frame: object) -> None:
+            self._signals += 1
+            event(logging.INFO, "supervisor stopping", why=signal.Signals(number).name)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, stop)
+
+    def _pass_on_signals(self) -> None:
+        if self._told < self._signals:
+            self._told = self._signals
+            self._kill_at = self._kill_at or time.monotonic() + self._grace + 10
+            self._tell(signal.SIGTERM)
+        elif self._kill_at and time.monotonic() > self._kill_at:
+            event(logging.ERROR, "workers outlasted their grace period and are killed")
+            self._tell(signal.SIGKILL)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for member in self._members:
+            if member.process is not None:
+                member.process.send_signal(number)
+
+    def _look_after(self, member: _Member) -> None:
+        if member.process is None:
+            if not member.done and not self._signals and time.monotonic() >= member.again_at:
+                self._start(member)
+            return
+        code = member.process.poll()
+        if code is None:
+            return
+        member.process = None
+        if code == 0:
+            member.done, member.again_at, member.pause = self._burst, 0.0, 0.5
+        elif code == _CANNOT_START:
+            self._code, self._signals = code, self._signals + 1
+        else:
+            self._bury(member, code)
+
+    def _start(self, member: _Member) -> None:
+        member.name, member.born = uuid4().hex, time.monotonic()
+        environment = {**os.environ, "RQJOBS_SUPERVISED": member.name}
+        member.process = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603
+
+    def _bury(self, member: _Member, code: int) -> None:
+        """It died: its jobs need not wait for their leases, for this is known for certain."""
+        lived = time.monotonic() - member.born
+        member.pause = 0.5 if lived > _LONG_LIFE else min(member.pause * 2, _LONGEST_PAUSE)
+        member.again_at = time.monotonic() + (0.0 if lived > _LONG_LIFE else member.pause)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        event(logging.ERROR, "worker died", name=member.name, of=how, lived=lived)
+        try:
+            client = connect()
+            import_registrations()
+            recover(client, lanes_in_order(), get_settings(), dead=member.name)
+            client.close()
+        except RedisUnavailable:
+            pass  # the leases run out
