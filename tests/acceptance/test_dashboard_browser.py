@@ -1,0 +1,160 @@
+"""The dashboard in a real Chromium, over a real server and a real worker."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from rqjobs import enqueue, enqueue_many
+from rqjobs.layout import job_key
+from tests.support.hostile import MARK, kill, plant
+from tests.support.processors import ProbeJob
+from tests.support.workers import Workers, eventually
+
+CHROMIUM = shutil.which("chromium") or ""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url(workers: Workers, redis: redis_py.Redis) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    workers.command("dashboard", "--port", port, DASHBOARD_PASSWORD="correct horse")
+    eventually(lambda: "dashboard: http" in workers.logs())
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=url)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto("/")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill("correct horse")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("link", name="Dead letters").first).to_be_visible()
+    yield page
+    context.close()
+    # What the page's policy refuses is said on the console: nothing hostile may come even that far.
+    assert [fault for fault in faults if "Failed to load resource" not in fault] == []
+
+
+def probe(tmp_path: Path, **fields: object) -> ProbeJob:
+    return ProbeJob(log=str(tmp_path / "log"), **fields)
+
+
+def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_path: Path) -> None:
+    row = page.locator("tr", has=page.get_by_role("link", name="probe", exact=True))
+    waiting, delayed_to_done = row.locator("td").nth(0), row.locator("td").nth(4)
+
+    # The numbers move without a reload.
+    enqueue_many([probe(tmp_path) for _ in range(3)])
+    expect(waiting).to_have_text("3", timeout=10_000)
+
+    # A pause holds them back even from a worker.
+    row.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_contain_text("probe is paused")
+    workers.start("probe")
+    eventually(lambda: "worker started" in workers.logs())
+    expect(row).to_contain_text("paused")
+    row.get_by_role("button", name="Resume").click()
+    expect(waiting).to_have_text("0", timeout=10_000)
+    expect(delayed_to_done).to_have_text("3", timeout=10_000)
+
+    # A job that dies shows each of its attempts.
+    job = enqueue(probe(tmp_path, fail_times=9), attempts=2, backoff="fixed:0s")
+    eventually(lambda: redis.hget(job_key(job.id), "status") == b"failed")
+    page.goto(f"/jobs/{job.id}")
+    expect(page.locator(".attempts > li")).to_have_count(2)
+    expect(page.locator(".attempts > li").first).to_contain_text("2. failed")
+
+    # Its payload is mended, and it runs.
+    page.get_by_role("link", name="Edit and run again").click()
+    editor = page.get_by_role("textbox", name=re.compile("fields"))
+    editor.fill(editor.input_value().replace('"fail_times": 9', "oops"))
+    page.get_by_role("button", name="Save and run again").click()
+    expect(page.get_by_role("alert")).to_contain_text("not JSON")
+    editor.fill(editor.input_value().replace("oops", '"fail_times": 0'))
+    page.get_by_role("button", name="Save and run again").click()
+    expect(page.locator(".tag").first).to_have_text("done", timeout=10_000)
+
+    # A group is run again: one canary first, then the others.
+    for dead in enqueue_many([probe(tmp_path) for _ in range(6)], delay="1h"):
+        redis.zrem("rq:scheduled:probe", dead.id)
+        kill(dead.id, "probe", "ConnectionError: the other side is down", redis)
+    page.goto("/dead/")
+    page.get_by_role("link", name="ConnectionError: the other side is down").click()
+    page.get_by_label("Then, jobs a second").fill("50")
+    page.get_by_role("button", name="Dry run").click()
+    expect(page.locator("main")).to_contain_text("6 jobs would be requeued", timeout=10_000)
+    page.go_back()
+    page.get_by_role("button", name="Run again").click()
+    expect(page.locator("main")).to_contain_text("6 jobs were requeued", timeout=15_000)
+    page.goto("/dead/")
+    expect(page.locator("main")).to_contain_text("No dead letters")
+
+    # And the same figures under /rq.
+    page.goto("/rq/")
+    expect(page.get_by_role("row", name=re.compile("^probe"))).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None:
+    ids = plant(redis)
+    page.on("dialog", lambda dialog: pytest.fail(f"a job opened a dialog: {dialog.message}"))
+    page.goto("/dead/")
+    groups = [link.get_attribute("href") for link in page.locator("a[href^='/dead/groups/']").all()]
+    assert groups
+    jobs = [ids[name] for name in ("dead", "waiting", "plain", "done")]
+    paths = [
+        "/", *groups, f"/jobs/{ids['dead']}/edit", *(f"/jobs/{job_id}" for job_id in jobs),
+        *(f"/queues/webhooks?state={state}" for state in ("waiting", "dead", "done")),
+        "/rq/", "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
+        *(f"/rq/0/view/jobs/webhooks/{registry}/8/asc/1" for registry in ("queued", "failed", "finished")),
+    ]  # fmt: skip
+    for path in paths:
+        page.goto(path)
+        if path.startswith("/rq/0/view/job/"):
+            page.wait_for_function("document.getElementById('facts').childElementCount > 0")
+        elif path.startswith("/rq/"):
+            page.wait_for_function("document.getElementById('rows').childElementCount > 0")
+            assert page.locator("#rows").inner_text(), path
+        assert page.evaluate(f"window.{MARK}") is None, path
+        assert page.locator("iframe, img[src='x'], svg[onload]").count() == 0, path
+    page.goto("/")
+    page.wait_for_timeout(2300)  # the live part has been redrawn once
+    assert page.evaluate(f"window.{MARK}") is None
+
+
+def test_no_page_is_wider_than_its_window(page: Page, redis: redis_py.Redis) -> None:
+    ids = plant(redis)
+    for path in ("/", "/dead/", f"/jobs/{ids['dead']}", f"/jobs/{ids['dead']}/edit", "/queues/webhooks", "/rq/"):
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
