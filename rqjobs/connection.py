@@ -101,3 +101,12 @@ def get_connection() -> redis.Redis:
         if _shared is None or _shared[:2] != (os.getpid(), url):
             _shared = (os.getpid(), url, connect(url))
         return _shared[2]
+
+
+def close_connection() -> None:
+    """Closes the client of this process; the next call makes a new one."""
+    global _shared  # noqa: PLW0603
+    with _lock:
+        if _shared is not None:
+            _shared[2].close()
+            _shared = None

@@ -37,7 +37,8 @@ def rqjobs_redis_url() -> Iterator[str]:
 @pytest.fixture
 def rqjobs_redis(rqjobs_redis_url: str, tmp_path: Path) -> Iterator[str]:
     """REDIS_URL is an empty embedded Redis, DATABASE_URL an empty SQLite file, for this test and its processes."""
-    from rqjobs.testing import empty_redis, environment, forget_connection
+    from rqjobs.connection import close_connection
+    from rqjobs.testing import empty_redis, environment
 
     empty_redis(rqjobs_redis_url)
     with environment(
@@ -46,7 +47,7 @@ def rqjobs_redis(rqjobs_redis_url: str, tmp_path: Path) -> Iterator[str]:
         RQJOBS_DATA=str(tmp_path / "rqjobs"),
     ):
         yield rqjobs_redis_url
-    forget_connection()
+    close_connection()
 
 
 @pytest.fixture

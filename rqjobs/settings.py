@@ -135,6 +135,8 @@ class Settings(BaseSettings):
     """Modules of the app that register queues, sources and hooks; imported before any job runs."""
     rqjobs_outbox_every: Duration = timedelta(seconds=1)
     """How often workers look into the transactional outbox; 0 for never, where ``rqjobs outbox relay`` runs."""
+    rqjobs_cron_token: SecretStr | None = None
+    """What a platform's cron says to ``rqjobs.integrations.burst`` to have waiting jobs run."""
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -244,16 +246,22 @@ class Settings(BaseSettings):
         return value.split() if isinstance(value, str) else value
 
     @classmethod
-    def load(cls) -> Self:
+    def load(cls, overrides: Mapping[str, Any] | None = None) -> Self:
         """The settings of the environment and ``.env``, checked as a whole.
+
+        Args:
+            overrides: settings of a framework by the variables' names; they win over both.
 
         Raises:
             InvalidSettings: with every fault, each naming its variable.
         """
+        given = {name: value for name, value in (overrides or {}).items() if value is not None}
         faults: list[str] = []
-        queues = _queue_settings(faults)
+        queues = _queue_settings(given, faults)
+        own = {name.lower(): value for name, value in given.items() if not _QUEUE_SETTING.fullmatch(name)}
+        faults += [f"{name.upper()}: there is no such setting" for name in own if name not in cls.model_fields]
         try:
-            settings = cls(queues=queues)
+            settings = cls(**{"queues": queues, **own})
         except ValidationError as error:
             faults = [*_faults(error, ""), *faults]
         if faults:
@@ -270,10 +278,10 @@ def _faults(error: ValidationError, prefix: str) -> list[str]:
     return found
 
 
-def _queue_settings(faults: list[str]) -> dict[str, QueueSettings]:
+def _queue_settings(overrides: Mapping[str, Any], faults: list[str]) -> dict[str, QueueSettings]:
     """RQJOBS_<QUEUE>_* by the queue's name, faults added to ``faults``."""
     file = Settings.model_config.get("env_file")
-    variables = {**(dotenv_values(str(file)) if file else {}), **os.environ}
+    variables = {**(dotenv_values(str(file)) if file else {}), **os.environ, **overrides}
     by_queue: dict[str, dict[str, str]] = {}
     for variable, value in variables.items():
         if value and (match := _QUEUE_SETTING.fullmatch(variable)):
@@ -285,6 +293,12 @@ def _queue_settings(faults: list[str]) -> dict[str, QueueSettings]:
         except ValidationError as error:
             faults.extend(_faults(error, f"RQJOBS_{name}_"))
     return queues
+
+
+def is_setting(name: str) -> bool:
+    """Whether ``name`` is the name of one of our variables, such as ``REDIS_URL``."""
+    fields = Settings.model_fields
+    return name.isupper() and (name.lower() in fields or _QUEUE_SETTING.fullmatch(name) is not None)
 
 
 _current: Settings | None = None

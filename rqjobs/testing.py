@@ -18,9 +18,8 @@ from rq import SimpleWorker
 from rq.job import Job
 from rq.timeouts import BaseDeathPenalty
 
-from rqjobs import connection as shared_connection
 from rqjobs.attempt import Attempt
-from rqjobs.connection import connect, get_connection
+from rqjobs.connection import close_connection, connect, get_connection
 from rqjobs.embedded import ensure_server, stop_server
 from rqjobs.history import reason_of
 from rqjobs.jobs import JobModel
@@ -307,12 +306,4 @@ def empty_redis(url: str) -> None:
     client = connect(url)
     client.flushdb()
     client.close()
-    forget_connection()
-
-
-def forget_connection() -> None:
-    """Closes the connection that this process shares; the next call makes a new one."""
-    shared = shared_connection._shared  # noqa: SLF001  # there is no other reader
-    if shared is not None:
-        shared[2].close()
-        shared_connection._shared = None  # noqa: SLF001
+    close_connection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from datetime import timedelta
 
 import redis
@@ -40,11 +41,12 @@ _NAV = (
 )
 
 
-def create_app(password: str | None = None) -> Flask:
+def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None = None) -> Flask:
     """The dashboard as a WSGI app, to be served by anything; ``rqjobs dashboard`` serves it on loopback.
 
     Args:
         password: instead of DASHBOARD_PASSWORD. One of the two is needed.
+        let_in: instead of a password, the surrounding app's own login: whether the present request may come in.
 
     Raises:
         RQJobsError: there is no password.
@@ -52,7 +54,7 @@ def create_app(password: str | None = None) -> Flask:
     """
     settings = get_settings()
     given = SecretStr(password) if password else settings.dashboard_password
-    if given is None or not given.get_secret_value():
+    if let_in is None and (given is None or not given.get_secret_value()):
         raise RQJobsError("the dashboard needs a password: set DASHBOARD_PASSWORD")
     import_registrations()
     app = Flask(__name__)
@@ -66,7 +68,7 @@ def create_app(password: str | None = None) -> Flask:
         MAX_FORM_MEMORY_SIZE=4 * 1024 * 1024,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    auth.protect(app, settings.dashboard_username, given)
+    auth.protect(app, settings.dashboard_username, given or SecretStr(""), let_in)
     for page in (overview, dead, jobs, probes):
         app.register_blueprint(page.blueprint)
     _mount_features(app)

@@ -6,6 +6,7 @@ import hmac
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,13 +28,22 @@ _TRIES, _WINDOW = 10, 60.0
 """So many wrong passwords in so many seconds, then nobody is let in for a while."""
 
 
-def protect(app: Flask, username: str, password: SecretStr) -> None:
-    """Puts the login before every route of ``app``, known and unknown, whatever is mounted later."""
+def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[], bool] | None = None) -> None:
+    """Puts the login before every route of ``app``, known and unknown, whatever is mounted later.
+
+    With ``let_in``, that is the login, and no password opens anything.
+    """
     app.extensions["rqjobs_login"] = _Login(username, password)
+    app.extensions["rqjobs_let_in"] = let_in
     app.register_blueprint(blueprint)
     app.before_request(_guard)
     app.context_processor(
-        lambda: {"csrf": _hidden_token, "csrf_token": _token, "signed_in": getattr(g, "signed_in", False)}
+        lambda: {
+            "csrf": _hidden_token,
+            "csrf_token": _token,
+            "signed_in": getattr(g, "signed_in", False),
+            "own_login": let_in is None,
+        }
     )
 
 
@@ -69,7 +79,13 @@ def _login_of(app: Flask) -> _Login:
 def _guard() -> ResponseReturnValue | None:
     login = _login_of(current_app)
     session.permanent = True
-    g.signed_in = hmac.compare_digest(str(session.get("login", "")), login.mark)
+    let_in: Callable[[], bool] | None = current_app.extensions["rqjobs_let_in"]
+    if let_in is not None:
+        g.signed_in = let_in()
+        if not g.signed_in:
+            abort(403, "Sign in to the app first, as somebody who may see this.")
+    else:
+        g.signed_in = hmac.compare_digest(str(session.get("login", "")), login.mark)
     if not g.signed_in and request.endpoint not in _PUBLIC and not _by_machine(login):
         return _refuse()
     if request.method not in _SAFE:

@@ -1,0 +1,91 @@
+"""What every framework's integration needs: its settings handed over, our pages mounted behind its login."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, request
+from pydantic import SecretStr
+
+from rqjobs.settings import Settings, use_settings
+from rqjobs.web import create_app
+from rqjobs.web.downloads import downloads
+
+_USER = "rqjobs.user"
+"""In the WSGI environ: whom the surrounding app let in. Not a header, so no request can say it."""
+
+
+def use_framework_settings(overrides: Mapping[str, Any]) -> None:
+    """Makes the framework's settings those of this process; they win over the environment and ``.env``.
+
+    Raises:
+        InvalidSettings: with every fault, each naming its variable.
+    """
+    use_settings(load_framework_settings(overrides))
+
+
+def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
+    """The environment's settings under the framework's; see :func:`use_framework_settings`."""
+    return Settings.load({name: _plain(value) for name, value in overrides.items() if value is not None})
+
+
+def export_settings(overrides: Mapping[str, Any]) -> None:
+    """Puts the framework's settings into the environment, for the processes that a worker starts."""
+    for name, value in overrides.items():
+        if value is not None:
+            os.environ[name] = _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """A setting as the environment would have it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, str | int | float | Path):
+        return str(value)
+    if isinstance(value, Iterable):
+        return " ".join(str(item) for item in value)
+    return str(value)
+
+
+def dashboard_app() -> Flask:
+    """The dashboard for whom the surrounding app lets in: it sets :func:`admitted` in the environ, or shows nothing."""
+    return create_app(let_in=lambda: request.environ.get(_USER) is not None)
+
+
+def downloads_app() -> Flask:
+    """The download page; the environ says whose files may be taken."""
+    app = Flask("rqjobs.downloads")
+    app.register_blueprint(downloads(lambda: request.environ.get(_USER)))
+    return app
+
+
+def admitted(environ: Mapping[str, Any], user: str | None, prefix: str, path: str) -> dict[str, Any]:
+    """``environ`` of a request that goes on to one of our apps, mounted at ``prefix``, for ``user``."""
+    inner = {key: value for key, value in environ.items() if not key.startswith(("werkzeug.", "flask."))}
+    inner |= {"SCRIPT_NAME": prefix.rstrip("/"), "PATH_INFO": "/" + path.lstrip("/")}
+    inner.pop(_USER, None)
+    if user is not None:
+        inner[_USER] = user
+    return inner
+
+
+class Lazy:
+    """A WSGI app that is made at its first request: what it needs may not be there when routes are set up."""
+
+    def __init__(self, make: Callable[[], Flask]) -> None:
+        self._make = make
+        self._app: Flask | None = None
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """Answers a request, as WSGI wants it."""
+        if self._app is None:
+            self._app = self._make()
+        return self._app(environ, start_response)

@@ -1,0 +1,141 @@
+"""For hosts without long-running processes: an endpoint that a platform's cron calls to have waiting jobs run.
+
+``wsgi`` and ``asgi`` are complete apps; mount one, or serve it by itself::
+
+    gunicorn rqjobs.integrations.burst:wsgi
+    uvicorn rqjobs.integrations.burst:asgi
+
+``POST /`` with ``Authorization: Bearer <RQJOBS_CRON_TOKEN>`` runs ``rqjobs worker --burst`` and answers what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import redis
+
+from rqjobs.errors import RQJobsError
+from rqjobs.health import queue_health
+from rqjobs.settings import get_settings
+
+LONGEST = 840.0
+"""Seconds that a burst may be asked to take: the longest that common platforms let a request live is 15 minutes."""
+DEFAULT = 50.0
+"""Seconds without ``?seconds=``: a cron that calls every minute is answered before its next call."""
+
+_running = threading.Lock()
+
+Answer = tuple[int, dict[str, Any]]
+
+
+def run_burst(seconds: float = DEFAULT) -> Answer:
+    """Runs what waits, in a process of its own; when ``seconds`` are over, running jobs are handed back.
+
+    Returns:
+        An HTTP status and a document: 200 done, 409 another burst is running here, 502 the worker failed, 503 Redis
+        does not answer.
+    """
+    if not _running.acquire(blocking=False):
+        return 409, {"error": "another burst is running"}
+    try:
+        before, started = _totals(), time.monotonic()
+        command = [sys.executable, "-m", "rqjobs", "worker", "--burst", "--grace", "5"]
+        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+        cut = False
+        try:
+            code = worker.wait(seconds)
+        except subprocess.TimeoutExpired:
+            cut = True
+            worker.terminate()
+            code = worker.wait()
+        done = {name: value - before[name] for name, value in _totals().items()}
+    except (RQJobsError, redis.exceptions.RedisError):
+        return 503, {"error": "Redis does not answer"}
+    else:
+        document = {**done, "seconds": round(time.monotonic() - started, 2), "more": cut}
+        return (200, document) if code == 0 else (502, {"error": f"the worker ended with {code}", **document})
+    finally:
+        _running.release()
+
+
+def wsgi(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The endpoint as a WSGI app."""
+    status, document = _answer(
+        environ["REQUEST_METHOD"], environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
+    )
+    body = json.dumps(document).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+    start_response(f"{status} {_PHRASES[status]}", headers)
+    return [body]
+
+
+async def asgi(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    """The endpoint as an ASGI app; the event loop goes on during the burst."""
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    headers = dict(scope["headers"])
+    status, document = await asyncio.to_thread(
+        _answer,
+        scope["method"],
+        headers.get(b"authorization", b"").decode("latin-1"),
+        scope["query_string"].decode("latin-1"),
+    )
+    body = json.dumps(document).encode()
+    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fields, (b"cache-control", b"no-store")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+_PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+
+
+def _answer(method: str, authorization: str, query: str) -> Answer:
+    token = get_settings().rqjobs_cron_token
+    if token is None:
+        return 503, {"error": "set RQJOBS_CRON_TOKEN"}
+    wanted = f"Bearer {token.get_secret_value()}".encode()
+    if not hmac.compare_digest(authorization.encode("latin-1", "replace"), wanted):
+        return 401, {"error": "say Authorization: Bearer <RQJOBS_CRON_TOKEN>"}
+    if method not in ("POST", "GET"):  # Vercel's cron sends GET
+        return 405, {"error": "send POST"}
+    given = parse_qs(query).get("seconds", [str(DEFAULT)])[0]
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= LONGEST:
+        return 400, {"error": f"seconds: {given} is not a number from 1 to {LONGEST:g}"}
+    return run_burst(seconds)
+
+
+def _totals() -> dict[str, int]:
+    queues = queue_health()
+    return {
+        "completed": sum(queue.completed for queue in queues),
+        "failed": sum(queue.failed_total for queue in queues),
+    }

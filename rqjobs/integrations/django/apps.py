@@ -1,0 +1,62 @@
+"""The Django app: settings from ``RQJOBS``, jobs enqueued after the commit, each app's ``jobs.py`` imported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.signals import setting_changed
+from django.db import close_old_connections
+from django.utils.module_loading import autodiscover_modules
+
+from rqjobs.errors import InvalidSettings
+from rqjobs.integrations.bridge import use_framework_settings
+from rqjobs.integrations.django.checks import check_settings, check_stores
+from rqjobs.integrations.django.conf import overrides
+from rqjobs.integrations.django.transactions import after_commit
+from rqjobs.ownjobs import surround_jobs
+from rqjobs.settings import use_settings
+from rqjobs.writing import defer_with
+
+
+class RQJobsConfig(AppConfig):
+    """rqjobs in a Django project."""
+
+    name = "rqjobs.integrations.django"
+    label = "rqjobs"
+    verbose_name = "Background jobs"
+
+    def ready(self) -> None:
+        """Hands the project's settings over and imports every app's ``jobs`` module."""
+        _load()
+        setting_changed.connect(_on_setting_changed, dispatch_uid="rqjobs")
+        defer_with(after_commit)
+        surround_jobs(_connections)
+        checks.register(check_settings)
+        checks.register(check_stores)
+        autodiscover_modules("jobs")
+
+
+def _load() -> None:
+    try:
+        use_framework_settings(overrides())
+    except InvalidSettings:
+        use_settings(None)  # `manage.py check` tells every fault; here it would end in a traceback
+
+
+def _on_setting_changed(*, setting: str, **_: Any) -> None:
+    if setting in ("RQJOBS", "DATABASES", "TEMPLATES"):
+        _load()
+
+
+@contextlib.contextmanager
+def _connections() -> Iterator[None]:
+    """Django keeps connections by thread and closes stale ones between requests; a job is our request."""
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()

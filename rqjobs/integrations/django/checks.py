@@ -1,0 +1,56 @@
+"""``manage.py check``: what would fail later, told before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings as project
+from django.core import checks
+from django.utils.module_loading import import_string
+
+from rqjobs.errors import InvalidSettings
+from rqjobs.integrations.bridge import load_framework_settings
+from rqjobs.integrations.django.conf import configured, overrides
+
+
+def check_settings(**_: Any) -> list[checks.CheckMessage]:
+    """Every fault of ``RQJOBS`` and of the environment, each with its variable."""
+    found: list[checks.CheckMessage] = []
+    try:
+        load_framework_settings(overrides())
+    except InvalidSettings as error:
+        found += [checks.Error(fault, hint="Mend RQJOBS in your settings.", id="rqjobs.E001") for fault in error.faults]
+    access = configured().get("DASHBOARD_ACCESS")
+    if isinstance(access, str):
+        try:
+            import_string(access)
+        except ImportError as error:
+            found.append(checks.Error(f"DASHBOARD_ACCESS: {error}", id="rqjobs.E002"))
+    return found
+
+
+def check_stores(**_: Any) -> list[checks.CheckMessage]:
+    """What is fine for development and not for a server."""
+    try:
+        settings = load_framework_settings(overrides())
+    except InvalidSettings:
+        return []
+    found: list[checks.CheckMessage] = []
+    if not project.DEBUG and settings.redis_url.get_secret_value().startswith("embedded:"):
+        found.append(
+            checks.Warning(
+                "REDIS_URL is not set: the web processes and the workers of one machine share an embedded Redis.",
+                hint="Set REDIS_URL, or RQJOBS = {'REDIS_URL': ...}, before a second machine runs.",
+                id="rqjobs.W001",
+            )
+        )
+    if not project.DEBUG and settings.webhook_allow:
+        found.append(
+            checks.Warning(
+                f"WEBHOOK_ALLOW exempts {' '.join(settings.webhook_allow)} from the guard against requests into your "
+                "own network.",
+                hint="It is meant for development.",
+                id="rqjobs.W002",
+            )
+        )
+    return found

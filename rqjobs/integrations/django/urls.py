@@ -1,0 +1,16 @@
+"""``path("rqjobs/", include("rqjobs.integrations.django.urls"))``: the dashboard under the admin's login, downloads.
+
+The dashboard is at ``rqjobs/``, export files at ``rqjobs/downloads/<token>`` (say so in EXPORT_LINK_URL).
+"""
+
+from django.urls import path
+
+from rqjobs.integrations.django.views import dashboard, downloads
+
+app_name = "rqjobs"
+
+urlpatterns = [
+    path("downloads/<path:path>", downloads, name="downloads"),
+    path("", dashboard, name="dashboard"),
+    path("<path:path>", dashboard, name="dashboard-page"),
+]

@@ -1,0 +1,44 @@
+"""FastAPI, Starlette and every other ASGI app: ``FastAPI(lifespan=lifespan)``, and ``await aenqueue_...``.
+
+Nothing here imports FastAPI: a lifespan is a plain asynchronous context manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from rqjobs.connection import close_connection, get_connection
+from rqjobs.queues import import_registrations
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_app: Any) -> AsyncIterator[None]:
+    """Connects before the first request and lets go after the last.
+
+    Raises:
+        RedisUnavailable: Redis does not answer; the server does not start, and says why.
+        InvalidSettings: the settings have faults, all of them named.
+    """
+    import_registrations()
+    await asyncio.to_thread(get_connection)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(close_connection)
+
+
+def with_rqjobs(own: Lifespan) -> Lifespan:
+    """A lifespan around the app's ``own``: ``FastAPI(lifespan=with_rqjobs(mine))``."""
+
+    @contextlib.asynccontextmanager
+    async def both(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app), own(app) as state:
+            yield state
+
+    return both

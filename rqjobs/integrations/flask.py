@@ -1,0 +1,113 @@
+"""Flask: ``RQJobs(app)``, or ``init_app`` in an app factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from flask import Blueprint, Flask, Response, abort, request
+from flask.typing import ResponseReturnValue
+
+from rqjobs.integrations.bridge import (
+    Lazy,
+    admitted,
+    dashboard_app,
+    downloads_app,
+    export_settings,
+    use_framework_settings,
+)
+from rqjobs.ownjobs import surround_jobs
+from rqjobs.settings import is_setting
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class RQJobs:
+    """rqjobs in a Flask app: its settings, ``flask rqjobs ...``, and our pages behind its login.
+
+        rqjobs = RQJobs(dashboard_access=lambda: current_user.is_admin, owner=lambda: current_user.get_id())
+
+        def create_app():
+            app = Flask(__name__)
+            rqjobs.init_app(app)
+            return app
+
+    What ``app.config`` has under the name of one of our settings (``REDIS_URL``, ``WEBHOOK_SIGNING_SECRET`` ...) wins
+    over the environment. Own jobs run inside the app's context.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        dashboard: str = "/rqjobs",
+        dashboard_access: Callable[[], bool] | None = None,
+        downloads: str = "/exports",
+        owner: Callable[[], str | None] | None = None,
+    ) -> None:
+        """Sets up the extension, and ``app`` if one is given.
+
+        Args:
+            app: the Flask app; later by :meth:`init_app` in a factory.
+            dashboard: where the dashboard is.
+            dashboard_access: whether whoever makes the present request may see and change everything. Without it
+                there is no dashboard in the app (``rqjobs dashboard`` serves one with a password).
+            downloads: where export files are handed out; EXPORT_LINK_URL must say the same.
+            owner: the id of the user who makes the present request, as ``DataExportJob.user_id`` has it. Without it
+                there are no downloads in the app.
+        """
+        self.blueprint = Blueprint("rqjobs_pages", __name__)
+        """Our pages. With Flask-WTF: ``csrf.exempt(extension.blueprint)``; they check a token of their own."""
+        if dashboard_access is not None:
+            access = dashboard_access
+            self._mount("dashboard", dashboard, dashboard_app, lambda: "admin" if access() else None, forbid=True)
+        if owner is not None:
+            self._mount("downloads", downloads, downloads_app, owner, forbid=False)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Adds rqjobs to ``app``.
+
+        Raises:
+            InvalidSettings: the app's config has faults, each naming its variable.
+        """
+        overrides = {name: value for name, value in app.config.items() if is_setting(name)}
+        use_framework_settings(overrides)
+        app.extensions["rqjobs"] = self
+        app.register_blueprint(self.blueprint)
+        app.cli.add_command(_pass_through(overrides))
+        surround_jobs(app.app_context)
+
+    def _mount(
+        self, name: str, prefix: str, make: Callable[[], Flask], user: Callable[[], str | None], *, forbid: bool
+    ) -> None:
+        inner = Lazy(make)
+
+        def view(path: str = "") -> ResponseReturnValue:
+            who = user()
+            if forbid and who is None:
+                abort(403)
+            root = request.environ.get("SCRIPT_NAME", "") + prefix
+            return Response.from_app(inner, admitted(request.environ, who, root, path))
+
+        self.blueprint.add_url_rule(f"{prefix}/", name, view, methods=_METHODS)
+        self.blueprint.add_url_rule(f"{prefix}/<path:path>", name, view, methods=_METHODS)
+
+
+def _pass_through(overrides: Mapping[str, Any]) -> click.Command:
+    @click.command(
+        "rqjobs",
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        add_help_option=False,
+    )
+    @click.argument("args", nargs=-1, type=click.UNPROCESSED)
+    def command(args: tuple[str, ...]) -> None:
+        """Run rqjobs with the app's settings: flask rqjobs worker."""
+        from rqjobs.cli import main
+
+        export_settings(overrides)
+        main(list(args))
+
+    return command

@@ -1,0 +1,81 @@
+"""The endpoint for platforms that have only a cron."""
+
+import asyncio
+import threading
+
+import pytest
+
+from rqjobs import enqueue_many, wait_for_result
+from rqjobs.integrations import burst
+from rqjobs.settings import use_settings
+from tests.support.ownjobs import greet
+from tests.support.processors import ProbeJob
+
+
+@pytest.fixture(autouse=True)
+def token(redis, monkeypatch, workers):
+    monkeypatch.setenv("RQJOBS_CRON_TOKEN", "sesame")
+    for name, value in workers.environment(RQJOBS_IMPORT="tests.support.ownjobs tests.support.processors").items():
+        monkeypatch.setenv(name, value)
+    use_settings(None)
+
+
+def call(method="POST", authorization="Bearer sesame", query=""):
+    answers = []
+    environ = {"REQUEST_METHOD": method, "HTTP_AUTHORIZATION": authorization, "QUERY_STRING": query}
+    (body,) = burst.wsgi(environ, lambda status, headers: answers.append(status))
+    return answers[0], body.decode()
+
+
+def test_it_runs_what_waits(tmp_path):
+    good = greet.enqueue({"name": "Ada"})
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="permanent")])
+    status, body = call()
+    assert status == "200 OK"
+    assert body.startswith('{"completed": 1, "failed": 1, "seconds": ')
+    assert wait_for_result(good, "1s") == "hello Ada"
+
+
+def test_who_may_not():
+    for bad in ("", "Bearer", "Bearer sesam", "Basic sesame", "Bearer sesameé"):
+        assert call(authorization=bad)[0] == "401 Unauthorized"
+    assert call("DELETE")[0] == "405 Method Not Allowed"
+    for bad in ("0", "soon", "nan", "inf", "9999"):
+        assert call(query=f"seconds={bad}")[0] == "400 Bad Request"
+
+
+def test_without_a_token_it_is_closed(monkeypatch):
+    monkeypatch.setenv("RQJOBS_CRON_TOKEN", "")
+    use_settings(None)
+    assert call(authorization="Bearer ") == ("503 Service Unavailable", '{"error": "set RQJOBS_CRON_TOKEN"}')
+
+
+def test_a_second_one_at_the_same_time_is_told_so(tmp_path):
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"), seconds=1.0)])
+    first = threading.Thread(target=call)
+    first.start()
+    while not burst._running.locked():
+        pass
+    assert call()[0] == "409 Conflict"
+    first.join()
+
+
+@pytest.mark.asyncio
+async def test_asgi():
+    sent = []
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [(b"authorization", b"Bearer no")]}
+
+    async def send(message):
+        sent.append(message)
+
+    await burst.asgi(scope, asyncio.Event().wait, send)
+    assert [message.get("status") for message in sent] == [401, None]
+
+    states = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive():
+        return {"type": next(states)}
+
+    sent.clear()
+    await burst.asgi({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
