@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import uuid
@@ -103,13 +104,14 @@ class MailAPI:
             request.close_connection = True
             return
         text = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
-        request.send_response(status)
-        for name, value in extra.items():
-            request.send_header(name, value)
-        request.send_header("content-type", "application/json")
-        request.send_header("content-length", str(len(text)))
-        request.end_headers()
-        request.wfile.write(text)
+        with contextlib.suppress(ConnectionError):  # whoever asked has gone: that is their trouble to sort out
+            request.send_response(status)
+            for name, value in extra.items():
+                request.send_header(name, value)
+            request.send_header("content-type", "application/json")
+            request.send_header("content-length", str(len(text)))
+            request.end_headers()
+            request.wfile.write(text)
 
     def _deserved(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, dict[str, str]]:
         try:

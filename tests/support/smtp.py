@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import email
 import email.policy
+import random
 import ssl
 import threading
 from collections import deque
@@ -46,6 +47,9 @@ class MailServer:
     data: deque[str] = field(default_factory=deque)
     """Answers to the dot. ``drop``: the mail is taken, and the connection broken. ``lose``: broken only."""
 
+    pause: float = 0.0
+    """Seconds at most that the answer to the dot is late, before and after the mail is taken."""
+
     async def handle_MAIL(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list) -> str:
         if self.mail_from:
             return self.mail_from
@@ -61,6 +65,7 @@ class MailServer:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         answer = self.data.popleft() if self.data else "250 OK queued as 1"
+        await asyncio.sleep(random.random() * self.pause)
         if answer.startswith("250") or answer == "drop":
             user = session.auth_data.login.decode() if session.auth_data else None
             assert isinstance(envelope.original_content, bytes)
@@ -73,6 +78,7 @@ class MailServer:
                     user,
                 )
             )
+        await asyncio.sleep(random.random() * self.pause)
         if answer in ("drop", "lose"):
             server.transport.abort()
             return "250 never arrives"
