@@ -1,12 +1,17 @@
 """Limits per second that all workers share through Redis: for the pace of somebody else's API.
 
 A plain token bucket of ten a second lets up to twenty calls through within one second (the full bucket, and what
-flows in meanwhile). Here each call books the next moment at which no window holds more than the limit.
+flows in meanwhile), and more when calls are not equally long under way. Here there are ten places: a call holds one
+from before it is sent until a second after its answer. So however long each was under way, the other side never sees
+more than ten within a second; the price is a rate of 10 / (1 s + what a call takes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, NamedTuple
@@ -20,15 +25,17 @@ _MICRO = 1_000_000
 _PRIORITIES = {"high": 1, "normal": 2, "low": 3}
 
 
-class Booking(NamedTuple):
-    """What :meth:`RateLimit.take` answers."""
+class Place(NamedTuple):
+    """What :meth:`RateLimit.place` answers."""
 
     granted: bool
-    """Whether the call may be made after ``wait``. If not, nothing was booked."""
+    """Whether the call may be made now."""
     wait: float
-    """Seconds until the moment of the call, or until the next try makes sense."""
+    """Seconds until the next try makes sense, if not."""
     pressed: int
     """How often the brake was pressed since the last success: tell it of the next one by :meth:`Brake.release`."""
+    call: str
+    """The id of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,36 @@ class RateLimit:
     limit: int
     window: timedelta
     brake: Brake
+    longest: timedelta = timedelta(seconds=30)
+    """How long a call lasts at most: so long is the place taken of a worker that died."""
 
-    def take(self, connection: redis.Redis, *, patience: float) -> Booking:
-        """Books the next free moment if it is at most ``patience`` seconds away. The caller sleeps until then."""
-        keys, args = [self._key("log"), self.brake.key], [self.limit, _micro(self.window), int(patience * _MICRO)]
+    @contextmanager
+    def place(self, connection: redis.Redis, *, patience: float) -> Iterator[Place]:
+        """Sleeps until a call may be made, if that is within ``patience`` seconds; the body makes the call.
+
+        If it is not ``granted``, nothing is taken, and the body says so to whoever waits.
+        """
+        deadline = time.monotonic() + patience
+        while not (place := self.take(connection)).granted and time.monotonic() + place.wait <= deadline:
+            time.sleep(min(max(place.wait, 0.005), 0.1))
+        try:
+            yield place
+        finally:
+            if place.granted:
+                self.done(connection, place.call)
+
+    def take(self, connection: redis.Redis) -> Place:
+        """Takes a place for one call, if one is free right now."""
+        call = secrets.token_hex(8)
+        args: list[int | str] = [self.limit, _micro(self.window), _micro(self.longest), call]
+        keys = [self._key("places"), self.brake.key]
         granted, wait, pressed = load_script("rate_take")(keys, args, client=connection)
-        return Booking(bool(granted), wait / _MICRO, pressed)
+        return Place(bool(granted), wait / _MICRO, pressed, call)
+
+    def done(self, connection: redis.Redis, call: str) -> None:
+        """The call has its answer, or is given up: its place is free one window from now."""
+        args: list[int | str] = [_micro(self.window), _micro(self.longest), call]
+        load_script("rate_done")([self._key("places"), self._key("ends")], args, client=connection)
 
     def line(
         self,
@@ -91,7 +122,7 @@ class RateLimit:
             units: a name that is the same when asked again, how many calls it will make, its priority.
             slack: waits up to this many seconds are not worth holding a unit back.
         """
-        keys = [self._key("log"), self.brake.key, self._key("line"), self._key("ends")]
+        keys = [self._key("places"), self.brake.key, self._key("line"), self._key("ends")]
         script = load_script("rate_line")
         with connection.pipeline(transaction=False) as pipeline:
             for unit, cost, priority in units:

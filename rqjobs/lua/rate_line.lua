@@ -1,5 +1,5 @@
 -- The line before the calls: says when a unit of work may start, so that nobody waits inside a worker's slot.
--- KEYS: the log, the brake, the line (a sorted set: units by the moment booked), the ends (a hash, by priority).
+-- KEYS: the places, the brake, the line (a sorted set: units by the moment booked), the ends (a hash, by priority).
 -- ARGV: unit, cost (calls), priority (1 high, 2 normal, 3 low), limit, window, slack (microseconds).
 -- Answers the wait; 0 means: start now.
 local unit, cost, priority = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -7,8 +7,11 @@ local limit, window, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local open = math.max(now, tonumber(redis.call('HGET', KEYS[2], 'until') or 0))
-local first = redis.call('LINDEX', KEYS[1], -limit)
-if first then open = math.max(open, tonumber(first) + window) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZCARD', KEYS[1]) >= limit then
+  local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  open = math.max(open, math.min(tonumber(first[2]), now + window))
+end
 local booked = tonumber(redis.call('ZSCORE', KEYS[3], unit) or 0)
 if booked > now + slack then  -- too early: come back when it is your turn
   return booked - now
@@ -18,7 +21,8 @@ if booked == 0 then
   for rank = 1, priority do  -- behind what is as urgent or more
     start = math.max(start, tonumber(redis.call('HGET', KEYS[4], rank) or 0))
   end
-  redis.call('HSET', KEYS[4], priority, string.format('%.0f', start + cost * window / limit))
+  local took = tonumber(redis.call('HGET', KEYS[4], 'took') or 0)  -- a place is held for this long as well
+  redis.call('HSET', KEYS[4], priority, string.format('%.0f', start + cost * (window + took) / limit))
   redis.call('PEXPIRE', KEYS[4], math.ceil((start - now) / 1000) + 3600000)
 end
 if start <= now + slack then

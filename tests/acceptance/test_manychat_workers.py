@@ -76,3 +76,19 @@ def test_500_updates_of_100_contacts_through_four_workers(redis, workers, monkey
 def test_500_updates_of_100_contacts_unmerged_through_four_workers(redis, workers, monkeypatch):
     api = through_workers(redis, workers, monkeypatch, people=100, rounds=5, processes=4, limit=180)
     assert len([call for call in api.calls if call.kind == "other"]) == 500
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_applies_merged_changes_loses_none(redis, workers, monkeypatch):
+    with sandbox(monkeypatch) as api:
+        api.account.call("POST", "page/createCustomField", {"caption": "Visits", "type": "number"})
+        ids = [contact(api, number) for number in range(30)]
+        victim = workers.start("manychat-sync", RQJOBS_LEASE="3")
+        enqueue_many(updates(ids, 5, merge=True))
+        eventually(lambda: len(api.calls) > 8, 30)
+        victim.kill()
+        workers.start("manychat-sync", RQJOBS_LEASE="3")
+        eventually(lambda: queue().completed >= 150, 60)
+        assert queue().failed == 0
+        assert all(one["fields"] == {"Visits": 4} for one in state(api).values())
+        assert not redis.keys("*:merge:*:changes")

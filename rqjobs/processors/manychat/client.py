@@ -29,7 +29,7 @@ LIMITS: dict[Kind, int] = {"page": 100, "find": 50, "other": 10}
 MAX_FIELDS = 20
 """How many fields one setCustomFields takes."""
 
-_WINDOW = timedelta(milliseconds=1100)  # a second, and a margin for calls that are not equally long under way
+_WINDOW = timedelta(seconds=1)
 _FIRST_PATIENCE = 1.0  # seconds that a job sleeps for its first call
 _PATIENCE = 10.0  # and for later ones: starting anew would repeat the first
 _CONNECT, _READ = 5.0, 10.0
@@ -134,16 +134,16 @@ class ManyChat:
         return self._call("POST", path, "other", {"json": body})
 
     def _call(self, method: str, path: str, kind: Kind, arguments: dict[str, Any]) -> Any:
-        brake = self._wait_for(kind)
         try:
-            response, body = self._send(method, path, arguments)
+            response, body, pressed = self._paced(method, path, kind, arguments)
         except requests.RequestException as error:
             if isinstance(error, requests.Timeout) or not isinstance(error, requests.ConnectionError):
                 raise self._unavailable(path, type(error).__name__) from None
-            # Mostly a kept connection that the other side has closed: once more, on a new one.
-            _local.session = None
-            self._wait_for(kind)
-            response, body = self._send_or_brake(method, path, arguments)
+            _local.session = None  # mostly a kept connection that the other side has closed: once more, on a new one
+            try:
+                response, body, pressed = self._paced(method, path, kind, arguments)
+            except requests.RequestException as again:
+                raise self._unavailable(path, type(again).__name__) from None
         status = response.status_code
         if status == 429:  # noqa: PLR2004
             wait = limit_of(self.account).brake.press(self._redis, retry_after(response.headers))
@@ -151,28 +151,22 @@ class ManyChat:
         if status >= 500 or status in (408, 425):  # noqa: PLR2004
             raise self._unavailable(path, f"HTTP {status}")
         data = data_of(path, status, body, self.account)
-        if brake:
+        if pressed:
             limit_of(self.account).brake.release(self._redis)
         return data
 
-    def _wait_for(self, kind: Kind) -> int:
-        """Sleeps until the call may be made. Answers how often the brake was pressed."""
+    def _paced(
+        self, method: str, path: str, kind: Kind, arguments: dict[str, Any]
+    ) -> tuple[requests.Response, bytes, int]:
+        """One request at its time; the answer, and how often the brake was pressed before."""
         self._attempt.check()
         patience = min(_PATIENCE if self.calls else _FIRST_PATIENCE, self._attempt.remaining / 2)
-        booking = limit_of(self.account, kind).take(self._redis, patience=patience)
-        if not booking.granted:
-            raise RetryLater(
-                timedelta(seconds=booking.wait), "ManyChat's pace: the token's limit is used up", counts=False
-            )
-        time.sleep(booking.wait)
-        self.calls += 1
-        return booking.pressed
-
-    def _send_or_brake(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[requests.Response, bytes]:
-        try:
-            return self._send(method, path, arguments)
-        except requests.RequestException as error:
-            raise self._unavailable(path, type(error).__name__) from None
+        with limit_of(self.account, kind).place(self._redis, patience=patience) as place:
+            if not place.granted:
+                reason = "ManyChat's pace: the token's limit is used up"
+                raise RetryLater(timedelta(seconds=place.wait), reason, counts=False)
+            self.calls += 1
+            return *self._send(method, path, arguments), place.pressed
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[requests.Response, bytes]:
         """One request and its whole body, by a total deadline: a requests timeout is only for each read."""

@@ -39,15 +39,15 @@ class ResendBackend:
             raise PermanentFailure("EMAIL_BACKEND is resend: set RESEND_API_KEY")
         key = settings.resend_api_key.get_secret_value()
         limit = _rate_limit()
-        booking = limit.take(get_connection(), patience=min(_PATIENCE, remaining / 2))
-        if not booking.granted:
-            raise RetryLater(timedelta(seconds=booking.wait), "Resend's rate limit", counts=False)
-        time.sleep(booking.wait)
-        url = f"{settings.resend_api_url}/emails"
+        url, started = f"{settings.resend_api_url}/emails", time.monotonic()
         once = {"Idempotency-Key": mail.key}
-        answer = post(url, key, payload_of(mail), begin, remaining=remaining - booking.wait, headers=once)
+        with limit.place(get_connection(), patience=min(_PATIENCE, remaining / 2)) as place:
+            if not place.granted:
+                raise RetryLater(timedelta(seconds=place.wait), "Resend's rate limit", counts=False)
+            left = remaining - (time.monotonic() - started)
+            answer = post(url, key, payload_of(mail), begin, remaining=left, headers=once)
         if answer.status // 100 == 2:  # noqa: PLR2004
-            if booking.pressed:
+            if place.pressed:
                 limit.brake.release(get_connection())
             made = answer.body.get("id") if isinstance(answer.body, dict) else None
             return Receipt(accepted=mail.recipients, provider_id=made)
