@@ -128,7 +128,7 @@ def test_excel_rolls_to_new_sheets(tmp_path):
     with (tmp_path / "a.xlsx").open("w+b") as file:
         writer = ExcelWriter(file, heading, workspace=tmp_path, rows=5)
         for start in range(0, 9, 3):
-            writer.write([(number, f"t{number}") for number in range(start, start + 3)])
+            writer.write([range(start, start + 3), [f"t{number}" for number in range(start, start + 3)]])
         writer.close()
     book = openpyxl.load_workbook(tmp_path / "a.xlsx")
     assert [sheet.title for sheet in book] == ["Of  all   things", "Of  all   things 2", "Of  all   things 3"]
@@ -184,7 +184,7 @@ def test_pdf_shows_arabic_with_its_font_and_says_what_it_cannot_show(tmp_path):
     heading = Heading(columns=("name",), title="Names", filters="tag vip", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
         writer = PdfWriter(file, heading)
-        writer.write([("مرحبا 12 abc",), ("\U0001f44d",)])
+        writer.write([["مرحبا 12 abc", "\U0001f44d"]])
         writer.close()
     text = pdf_text(tmp_path / "a.pdf")
     assert "مرحبا" in unicodedata.normalize("NFKC", text)  # drawn with joined forms
@@ -197,7 +197,7 @@ def test_pdf_shows_chinese_japanese_and_korean_with_the_extra(tmp_path):
     heading = Heading(columns=("name",), title="Names", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
         writer = PdfWriter(file, heading)
-        writer.write([("東京 简体",), ("ひらがな",), ("한국어",)])
+        writer.write([["東京 简体", "ひらがな", "한국어"]])
         writer.close()
     text = pdf_text(tmp_path / "a.pdf")
     assert all(word in text for word in ("東京", "简体", "ひらがな", "한국어"))

@@ -134,6 +134,6 @@ def written(writer, rows, **options) -> bytes:
     file = io.BytesIO()
     out = writer(file, HEADING, **options)
     if rows:
-        out.write(rows)
+        out.write(list(zip(*rows, strict=True)))
     out.close()
     return file.getvalue()

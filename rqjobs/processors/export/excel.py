@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, columns_of, iso_datetime
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
 # Microsoft, "Excel specifications and limits"
@@ -70,11 +70,12 @@ class ExcelWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``, on a new sheet where the last one is full."""
-        while batch:
+        done, count = 0, len(batch[0])
+        while done < count:
             sheet = self._sheet or self._begin(batch)
             space = self._limit - sheet.rows
-            self._write_rows(sheet, batch[:space])
-            batch = batch[space:]
+            self._write_rows(sheet, [column[done : done + space] for column in batch])
+            done += space
             if sheet.rows >= self._limit or sheet.bytes >= _SHEET_BYTES:
                 self._end()
 
@@ -112,7 +113,7 @@ class ExcelWriter(Writer):
         self._sheet = None
 
     def _write_rows(self, sheet: _Sheet, batch: Batch) -> None:
-        columns = columns_of(batch, _CELLS)
+        columns = list(converted(batch, _CELLS))
         for index, column in enumerate(columns):
             if _LongText in set(map(type, column)):
                 columns[index] = [
@@ -247,8 +248,8 @@ def _letter(index: int) -> str:
 
 def _widths(names: Sequence[str], batch: Batch) -> list[int]:
     widths = []
-    for index, name in enumerate(names):
-        longest = max((_shown(row[index]) for row in batch[:200]), default=0)
+    for name, column in zip(names, batch or [()] * len(names), strict=True):
+        longest = max(map(_shown, column[:200]), default=0)
         widths.append(min(max(len(name) + 4, longest + 2, 8), 60))
     return widths
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.pdf_fonts import Fonts
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, columns_of, iso_datetime
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
 _WIDTH, _HEIGHT = 842.0, 595.0  # A4, landscape, in points
@@ -60,7 +60,7 @@ class PdfWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends the rows of ``batch``."""
-        columns = columns_of(batch, _TYPES)
+        columns = converted(batch, _TYPES)
         texts = [[_cell_text(value) if value is not None else "" for value in column] for column in columns]
         if not self._widths:
             self._lay_out(texts, batch)
@@ -104,8 +104,7 @@ class PdfWriter(Writer):
         if rest > 0:
             widths = [width * available / sum(widths) for width in widths]
         self._widths = widths
-        columns = list(zip(*batch[:_SAMPLE], strict=True)) or [()] * len(widths)
-        self._right = [_is_numeric(column) for column in columns]
+        self._right = [_is_numeric(column[:_SAMPLE]) for column in batch or [()] * len(widths)]
         self._begin_page()
 
     def _measure(self, text: str) -> float:

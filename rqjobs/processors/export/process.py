@@ -106,7 +106,7 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
         for batch, key in batches:
             attempt.check()
             writer.write(batch)
-            count += len(batch)
+            count += len(batch[0])
             partial.checkpoint(count, key)
             report(count)
     writer.close()

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import Any, BinaryIO
 
 from rqjobs.processors.export.values import (
     NESTED,
     SCALARS,
     Batch,
-    columns_of,
+    converted,
     encode,
     guard,
     guard_column,
@@ -28,9 +29,9 @@ except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
 _CSV_TYPES = {**SCALARS, **NESTED, bool: lambda value: "true" if value else "false"}
-_NO_FLOATS = {**SCALARS, **dict.fromkeys(NESTED, jsonable)}
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_JSON_TYPES = {**_NO_FLOATS, float: jsonable}
+_JSON_TYPES = {**SCALARS, **dict.fromkeys(NESTED, jsonable), float: jsonable}
+_ORJSON_TYPES = {**_JSON_TYPES, float: None, datetime: None, date: None}
 
 
 class CsvWriter(Writer):
@@ -50,11 +51,9 @@ class CsvWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``."""
-        columns = columns_of(batch, _CSV_TYPES)
-        if self._guarded:
-            columns = [guard_column(column) for column in columns]
+        columns = converted(batch, _CSV_TYPES, guard_column if self._guarded else None)
         text = _csv_text(zip(*columns, strict=True))
-        if self._guarded and has_inner(text):
+        if self._guarded and has_inner(text, len(columns[0])):
             columns = [[guard_inner(v) if v.__class__ is str else v for v in column] for column in columns]
             text = _csv_text(zip(*columns, strict=True))
         self._file.write(encode(text))
@@ -78,7 +77,7 @@ class NdjsonWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``."""
-        self._file.write(b"".join(objects(self._names, batch, b"", b"\n")))
+        self._file.write(b"\n".join(objects(self._names, batch)) + b"\n")
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -94,29 +93,36 @@ class JsonWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``."""
-        parts = objects(self._names, batch, b",\n", b"")
-        if parts:
-            parts[0] = self._separator + parts[0].removeprefix(b",\n")
-            self._separator = b",\n"
-            self._file.write(b"".join(parts))
+        self._file.write(self._separator + b",\n".join(objects(self._names, batch)))
+        self._separator = b",\n"
 
     def close(self) -> None:
         """Ends the array."""
         self._file.write(b"[]\n" if self._separator == b"[\n" else b"\n]\n")
 
 
-def objects(names: Sequence[str], batch: Batch, before: bytes, after: bytes) -> list[bytes]:
-    """Each row of ``batch`` as a JSON object between ``before`` and ``after``."""
-    fast = orjson is not None
-    columns = columns_of(batch, _NO_FLOATS if fast else _JSON_TYPES)  # orjson writes NaN as null by itself
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if fast:
-        dumps = orjson.dumps
+def objects(names: Sequence[str], batch: Batch) -> list[bytes]:
+    """Each row of ``batch`` as a JSON object."""
+    if orjson is not None:
+        columns = converted(batch, _ORJSON_TYPES)
+        columns = [_in_utc(column) for column in columns]
+        dumps, option = orjson.dumps, orjson.OPT_UTC_Z
         try:
-            return [before + dumps(row) + after for row in rows]
+            return [dumps(dict(zip(names, row)), None, option) for row in zip(*columns, strict=True)]  # noqa: B905
         except TypeError:  # a lone surrogate, or a number of more than 64 bits
-            rows = [{name: jsonable(value) for name, value in row.items()} for row in rows]
-    return [before + _dump(row) + after for row in rows]
+            pass
+    columns = converted(batch, _JSON_TYPES)
+    return [_dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _in_utc(column: Sequence[Any]) -> Sequence[Any]:
+    """Orjson writes moments as we do, once they are in UTC."""
+    if datetime not in set(map(type, column)):
+        return column
+    return [
+        value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo not in (None, UTC) else value
+        for value in column
+    ]
 
 
 def _dump(row: dict[str, Any]) -> bytes:

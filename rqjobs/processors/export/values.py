@@ -14,18 +14,26 @@ from typing import Any
 from uuid import UUID
 
 Batch = Sequence[Sequence[Any]]
-"""Rows in the order of the columns."""
+"""Some rows, turned on their side: one sequence of values for each column."""
 Table = Mapping[type, Callable[[Any], Any] | None]
 """How each type is written; None: as it is."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def columns_of(batch: Batch, table: Table) -> list[Sequence[Any]]:
-    """The columns of ``batch``, each value converted by ``table``; a type that is not in it, by its base class."""
+def converted(batch: Batch, table: Table, texts: Callable[[Sequence[Any]], Sequence[Any]] | None = None) -> Batch:
+    """``batch`` with each value converted by ``table``; a type that is not in it, by its base class.
+
+    Args:
+        batch: the columns.
+        table: what converts which type.
+        texts: what is done first to a whole column that has texts in it.
+    """
     columns: list[Sequence[Any]] = []
-    for column in zip(*batch, strict=True):
+    for column in batch:
         kinds = set(map(type, column))
+        if texts is not None and str in kinds:
+            column = texts(column)  # noqa: PLW2901
         converters = {kind: _converter(kind, table) for kind in kinds}
         needed = {kind: convert for kind, convert in converters.items() if convert is not None}
         if not needed:
@@ -49,9 +57,12 @@ def _converter(kind: type, table: Table) -> Callable[[Any], Any] | None:
 
 def iso_datetime(value: datetime) -> str:
     """ISO 8601, in UTC with a ``Z``; a time without a zone stays as it is, its zone is not known to us."""
+    text = value.isoformat()
     if value.tzinfo is None:
-        return value.isoformat()
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+        return text
+    if text[-6:] != "+00:00":
+        text = value.astimezone(UTC).isoformat()
+    return text[:-6] + "Z"
 
 
 def iso_duration(value: timedelta) -> str:
@@ -132,11 +143,12 @@ _STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\u200b\u200c\u200d\u200e\u200f\
 _HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*[{_FORMULA}]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
 _INNER = re.compile(f'([;\\t|]"?[{_BLANK}]*)(?=[{_FORMULA}])|([\\r\\n])(?=[=@\uff1d\uff20]|[+-][^ ])')
-_INNER_HINTS = (";", "\t", "|", *(f"{end}{char}" for end in "\r\n" for char in "=@+-\uff1d\uff20"))
 
 
 def guard(text: str) -> str:
     """``text`` with a leading ``'`` if a spreadsheet would take it for a formula; a plain number stays."""
+    if text[1:].isdecimal():  # a phone number, mostly
+        return text if text[0] in "+-" else f"'{text}"
     return f"'{text}" if _HOSTILE.match(text) and not _NUMBER.fullmatch(text) else text
 
 
@@ -148,12 +160,17 @@ def guard_inner(text: str) -> str:
     return _INNER.sub(r"\1\2'", text)
 
 
-def has_inner(text: str) -> bool:
-    """Whether :func:`guard_inner` may have something to do in ``text``: a quick look at a whole batch."""
-    return any(hint in text for hint in _INNER_HINTS) and _INNER.search(text) is not None
+def has_inner(text: str, rows: int) -> bool:
+    """Whether :func:`guard_inner` may have something to do in these ``rows`` lines of CSV: a look at a whole batch."""
+    if ";" in text or "\t" in text or "|" in text or text.count("\n") > rows or text.count("\r") > rows:
+        return _INNER.search(text) is not None
+    return False
 
 
 def guard_column(column: Sequence[Any]) -> Sequence[Any]:
     """``column`` with its texts guarded. Most texts are cleared by their first character."""
     starts = _STARTS
-    return [guard(value) if value.__class__ is str and value and value[0] in starts else value for value in column]
+    try:
+        return [guard(value) if value[:1] in starts else value for value in column]
+    except TypeError:  # not all of them are texts
+        return [guard(value) if value.__class__ is str and value[:1] in starts else value for value in column]

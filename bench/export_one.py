@@ -1,0 +1,36 @@
+"""One export in a process of its own, measured: ``python -m bench.export_one FORMAT``; prints one JSON document."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rqjobs.attempt import Attempt
+from rqjobs.jobs import DataExportJob
+from rqjobs.processors.export import export, formats
+from rqjobs.sources import Source, register_source
+
+COLUMNS = ("id", "user_id", "manychat_id", "ig_username", "first_name", "email", "phone", "follower_count",
+           "is_subscribed", "created_at")  # fmt: skip
+
+
+def peak() -> float:
+    """MB that this process has held at most. Not ru_maxrss: that one remembers the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main(export_type: str) -> None:
+    register_source(Source(name="ten", table="contacts", columns=COLUMNS))
+    formats.suffix(export_type)
+    job = DataExportJob(user_id="user_1", export_type=export_type, data_type="ten")
+    begin = time.perf_counter()
+    result = export(job, Attempt(job_id="bench", queue="data-export"))
+    seconds = time.perf_counter() - begin
+    print(json.dumps({"rows": result["rows"], "seconds": seconds, "peak": peak(), "bytes": result["bytes"]}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
