@@ -19,7 +19,8 @@ from rqjobs.processors.webhook.destinations import Destination
 from rqjobs.processors.webhook.endpoints import key_of
 
 _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
-_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers
+_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
+_NEW_PACE = 500.0  # so many of them a second ask again
 _DATABASE_WAIT = 5.0
 
 
@@ -72,13 +73,14 @@ def _obey(
     question: breaker.Question, answer: breaker.Answer, destination: Destination, indices: Sequence[int]
 ) -> Iterator[tuple[int, Hold]]:
     now = time.monotonic()
-    for place, (index, job_id, verdict) in enumerate(zip(indices, question.job_ids, answer.verdicts, strict=True)):
+    for index, job_id, verdict in zip(indices, question.job_ids, answer.verdicts, strict=True):
         if verdict == "probe":
             destination.probes.add(job_id)
         if verdict in ("go", "probe"):
             destination.admit(job_id, now)
-        elif verdict == "soon":  # in their order, a millisecond apart
-            yield index, _hold(time.time() + _MOMENT + place / 1000, f"{question.destination} has not answered yet")
+        elif verdict == "soon":
+            destination.asked_again = max(time.time() + _MOMENT, destination.asked_again + 1 / _NEW_PACE)
+            yield index, _hold(destination.asked_again, f"{question.destination} has not answered yet")
         else:
             yield index, _hold(float(verdict), f"{question.destination} does not answer: parked")
 

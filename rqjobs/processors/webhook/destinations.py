@@ -18,7 +18,10 @@ _KEPT = 10_000
 class Destination:
     """One origin, ``https://example.com:443``. Used by the event loop and by the thread that admits."""
 
-    __slots__ = ("_admitted", "answered", "busy_since", "clear_until", "failing", "in_flight", "latency", "probes")
+    __slots__ = (
+        "_admitted", "answered", "asked_again", "busy_since", "clear_until", "failing", "in_flight", "latency",
+        "probes",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -28,6 +31,8 @@ class Destination:
         self.clear_until = 0.0
         """Until then the breaker need not be asked."""
         self.failing = False
+        self.asked_again = 0.0
+        """Unix time: when the last of the deliveries that wait for its first answers asks again."""
         self.probes: set[str] = set()
         self._admitted: dict[str, float] = {}
 
