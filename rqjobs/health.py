@@ -48,6 +48,10 @@ class QueueHealth:
     """Workers that listen to this queue."""
     oldest: timedelta | None
     """How long the oldest waiting job waits; None if none waits."""
+    overdue: timedelta
+    """For how long a delayed job is due that nobody has moved."""
+    suspended: bool
+    """Whether ``rq suspend`` holds all workers back."""
     reasons: tuple[str, ...]
     """Why the queue is unhealthy, with the mend; empty if it is healthy."""
 
@@ -105,6 +109,8 @@ class WorkerState:
     """Attempts that failed, retried ones included."""
     version: str
     """Of RQ."""
+    rqjobs_version: str | None
+    """None for a stock ``rq worker``."""
 
 
 def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
@@ -138,6 +144,7 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
                 done=int(fields.get("successful_job_count", 0)),
                 failed=int(fields.get("failed_job_count", 0)),
                 version=fields.get("version", "?"),
+                rqjobs_version=fields.get("rqjobs_version"),
             )
         )
     return sorted(found, key=lambda worker: (worker.since or datetime.max.replace(tzinfo=UTC), worker.name))
@@ -212,24 +219,25 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
             paused=queue.name in paused,
             workers=sum(worker in alive for worker in queue.workers),
             oldest=max(ages, default=None),
+            overdue=timedelta(seconds=max(0.0, now - min(queue.due))) if queue.due else timedelta(),
+            suspended=suspended,
             reasons=(),
         )
-        overdue = timedelta(seconds=now - min(queue.due)) if queue.due else timedelta()
-        found.append(replace(health, reasons=tuple(_reasons(health, overdue, suspended))))
+        found.append(replace(health, reasons=tuple(_reasons(health))))
     return found
 
 
-def _reasons(queue: QueueHealth, overdue: timedelta, suspended: bool) -> Iterator[str]:
+def _reasons(queue: QueueHealth) -> Iterator[str]:
     if queue.paused and queue.waiting:
         yield f"paused with {queue.waiting:,} waiting: rqjobs resume {queue.name}"
-    elif suspended and queue.waiting:
+    elif queue.suspended and queue.waiting:
         yield "all workers are suspended: rq resume"
     elif queue.waiting + queue.delayed and not queue.workers:
         yield "no worker listens: start one with rqjobs worker"
     elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT:
         yield f"the oldest job waits for {format_duration(queue.oldest)}: start more workers"
-    if overdue > OVERDUE_LIMIT and queue.workers:
-        yield f"a delayed job is overdue for {format_duration(overdue)}: no scheduler runs"
+    if queue.overdue > OVERDUE_LIMIT and queue.workers:
+        yield f"a delayed job is overdue for {format_duration(queue.overdue)}: no scheduler runs"
 
 
 def _since(stamps: list[bytes | None]) -> timedelta | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
 from typing import Any, cast
 
 import redis
@@ -34,6 +36,11 @@ def allow(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     _allowed[f"{function.__module__}.{function.__qualname__}"] = function
     return function
+
+
+def allowed() -> frozenset[str]:
+    """The names of the functions that workers may run besides our own entry."""
+    return frozenset(_allowed)
 
 
 class RegisteredJob(Job):
@@ -80,6 +87,12 @@ class RegisteredJob(Job):
         name = self.func_name
         function: Callable[..., Any] = _allowed.get(name) or import_attribute(ENTRY)
         return function
+
+
+@cache
+def rqjobs_version() -> str:
+    """The version of rqjobs that is installed here; workers say it in Redis."""
+    return version("rqjobs")
 
 
 def key(*parts: str) -> str:

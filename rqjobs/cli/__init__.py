@@ -20,6 +20,7 @@ _COMMANDS = {
     "resume": "rqjobs.cli.health:resume",
     "jobs": "rqjobs.cli.jobs:jobs",
     "failed": "rqjobs.cli.failed:failed",
+    "doctor": "rqjobs.cli.doctor:doctor",
     "dashboard": "rqjobs.cli.dashboard:dashboard",
     "webhooks": "rqjobs.cli.webhooks:webhooks",
     "outbox": "rqjobs.cli.outbox:outbox",

@@ -16,7 +16,7 @@ from rq.utils import as_text
 from rqjobs import keys
 from rqjobs.connection import connect
 from rqjobs.history import reason_of
-from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, run_script
+from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, rqjobs_version, run_script
 from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
 from rqjobs.outbox import Relay
@@ -50,6 +50,11 @@ class StockWorker(Worker):
             open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused]
             nothing = Queue(f"{keys.PREFIX}-nothing", connection=self.connection, serializer=SERIALIZER)
             self._ordered_queues = open_queues or [nothing]
+
+    def register_birth(self) -> None:
+        """As RQ does, and our version with it, for ``rqjobs doctor``."""
+        super().register_birth()
+        self.connection.hset(self.key, "rqjobs_version", rqjobs_version())
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job in its work horse."""

@@ -1,0 +1,69 @@
+"""``rqjobs doctor``: what is wrong with this installation, and the mend of each; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import redis
+
+from rqjobs.connection import connect
+from rqjobs.doctor import database, jobs, online, server, settings, workers
+from rqjobs.doctor.finding import Finding, fault, fine, skipped
+from rqjobs.errors import RedisUnavailable
+
+__all__ = ["Finding", "examine"]
+
+_CHECKS: tuple[tuple[str, Callable[[redis.Redis], Iterator[Finding]]], ...] = (
+    ("redis version", server.version),
+    ("redis persistence", server.persistence),
+    ("redis eviction", server.eviction),
+    ("redis memory", server.memory),
+    ("clock", server.clock),
+    ("workers", workers.alive),
+    ("worker versions", workers.versions),
+    ("queues without a worker", workers.unattended),
+    ("paused queues", workers.paused),
+    ("delayed jobs", workers.overdue),
+    ("lost jobs", jobs.lost),
+    ("serializer", jobs.serializer),
+    ("functions", jobs.functions),
+)
+
+
+def examine(*, ask_providers: bool = False) -> Iterator[Finding]:
+    """Every check's findings, as they are made.
+
+    Args:
+        ask_providers: also try the credentials of the mail provider and of ManyChat, over the network.
+    """
+    yield from _say("settings", settings.contradictions())
+    yield from _say("folders", settings.folders())
+    yield from _say("database", database.schema())
+    try:
+        client = connect(socket_timeout=10)
+    except RedisUnavailable as error:
+        yield fault("redis", str(error), "start it, or mend REDIS_URL")
+        for name, _check in _CHECKS:
+            yield skipped(name, "Redis does not answer")
+    else:
+        yield fine("redis", "answers")
+        for name, check in _CHECKS:
+            yield from _say(name, check(client))
+        client.close()
+    if ask_providers:
+        for name, ask in online.ASKED:
+            yield from _say(name, ask())
+
+
+def _say(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """What a check found; one that finds nothing is fine, one that cannot be made says why."""
+    said = False
+    try:
+        for finding in findings:
+            said = True
+            yield Finding(name=name, state=finding.state, said=finding.said, mend=finding.mend)
+    except redis.exceptions.RedisError as error:  # a managed Redis forbids some commands
+        yield skipped(name, str(error))
+        return
+    if not said:
+        yield fine(name, "")

@@ -1,0 +1,88 @@
+"""The providers: are our credentials good? Asked only with ``--online``; nothing is sent, nothing is changed."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from urllib.parse import unquote, urlsplit
+
+import requests
+from pydantic import SecretStr
+
+from rqjobs.doctor.finding import Finding, fault, fine, skipped
+from rqjobs.settings import get_settings
+
+_SECONDS = 10.0
+
+
+def mail() -> Iterator[Finding]:
+    """The mail provider's key, or the mail server's login."""
+    settings = get_settings()
+    match settings.email_backend:
+        case "sendgrid":
+            yield _ask(f"{settings.sendgrid_api_url}/v3/scopes", settings.sendgrid_api_key, "SENDGRID_API_KEY")
+        case "resend":
+            yield _ask(f"{settings.resend_api_url}/domains", settings.resend_api_key, "RESEND_API_KEY")
+        case "smtp":
+            yield _smtp(settings.smtp_url)
+        case _:
+            yield skipped("", "EMAIL_BACKEND=file asks nobody")
+
+
+def manychat() -> Iterator[Finding]:
+    """ManyChat's token."""
+    settings = get_settings()
+    if settings.manychat_api_token is None:
+        yield skipped("", "MANYCHAT_API_TOKEN is not set")
+        return
+    url = f"{settings.manychat_api_url}/fb/page/getInfo"
+    yield _ask(url, settings.manychat_api_token, "MANYCHAT_API_TOKEN")
+
+
+def _ask(url: str, secret: SecretStr | None, variable: str) -> Finding:
+    if secret is None:
+        return fault("", f"{variable} is not set", f"set {variable}")
+    host = urlsplit(url).hostname
+    headers = {"Authorization": f"Bearer {secret.get_secret_value()}"}
+    try:
+        status = requests.get(url, headers=headers, timeout=_SECONDS, allow_redirects=False).status_code
+    except requests.RequestException as error:
+        return fault(
+            "", f"{host} cannot be reached: {type(error).__name__}", "check the network and the proxy settings"
+        )
+    if status in (401, 403):
+        return fault("", f"{host} refuses {variable} ({status})", "make a new key there, and set it")
+    if status >= 500:  # noqa: PLR2004
+        return fault("", f"{host} answers {status}", "it is down; see its status page")
+    return fine("", f"{host} accepts {variable}")
+
+
+def _smtp(secret: SecretStr) -> Finding:
+    parts = urlsplit(secret.get_secret_value())
+    host, secure = parts.hostname or "localhost", parts.scheme == "smtps"
+    context = ssl.create_default_context()
+    try:
+        server: smtplib.SMTP = (
+            smtplib.SMTP_SSL(host, parts.port or 465, timeout=_SECONDS, context=context)
+            if secure
+            else smtplib.SMTP(host, parts.port or 587, timeout=_SECONDS)
+        )
+        with server:
+            server.ehlo()
+            if not secure and server.has_extn("starttls"):
+                server.starttls(context=context)
+                server.ehlo()
+            if parts.username:
+                server.login(unquote(parts.username), unquote(parts.password or ""))
+    except smtplib.SMTPAuthenticationError:
+        return fault("", f"{host} refuses the login of SMTP_URL", "mend its user name and password")
+    except (OSError, smtplib.SMTPException) as error:
+        return fault("", f"{host} cannot be used: {error}", "mend SMTP_URL, or the network")
+    return fine("", f"{host} accepts SMTP_URL")
+
+
+ASKED: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+    ("mail provider", mail),
+    ("manychat", manychat),
+)

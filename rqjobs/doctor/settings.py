@@ -1,0 +1,72 @@
+"""The settings: each may be right by itself, and together they cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from rqjobs.doctor.finding import Finding, fault
+from rqjobs.queues import get_policy
+from rqjobs.settings import Settings, get_settings
+
+_SHORT_PASSWORD = 8
+
+
+def contradictions() -> Iterator[Finding]:
+    """Settings that contradict each other."""
+    settings = get_settings()
+    yield from _mail(settings)
+    if settings.webhook_timeout > get_policy("webhooks").timeout:
+        said = "WEBHOOK_TIMEOUT is longer than RQJOBS_WEBHOOKS_TIMEOUT: deliveries would be cut off without a status"
+        yield fault("", said, "make WEBHOOK_TIMEOUT the shorter one")
+    if settings.rqjobs_lease < timedelta(seconds=5):
+        said = (
+            f"RQJOBS_LEASE={settings.rqjobs_lease.total_seconds():g}s: a short pause of the machine looks like a death"
+        )
+        yield fault("", said, "RQJOBS_LEASE=30s")
+    password = settings.dashboard_password
+    if password is not None and 0 < len(password.get_secret_value()) < _SHORT_PASSWORD:
+        yield fault("", "DASHBOARD_PASSWORD has fewer than 8 characters", "choose a longer one")
+    if "://" in settings.export_url and settings.rqjobs_secret_key is None:
+        said = (
+            "EXPORT_URL is a shared store, and RQJOBS_SECRET_KEY is not set: each machine signs links with its own key"
+        )
+        yield fault("", said, "set RQJOBS_SECRET_KEY to the same text everywhere")
+    if settings.export_url.startswith("s3:") and importlib.util.find_spec("s3fs") is None:
+        yield fault("", "EXPORT_URL is on S3, and s3fs is not installed", "pip install 'rqjobs[s3]'")
+    for name in settings.queues:
+        try:
+            get_policy(name)
+        except LookupError as error:
+            variable = f"RQJOBS_{name.upper().replace('-', '_')}_..."
+            yield fault(
+                "", f"{variable} is set for a queue that does not exist: {error}", "mend its name, or remove it"
+            )
+
+
+def _mail(settings: Settings) -> Iterator[Finding]:
+    keys = {"sendgrid": settings.sendgrid_api_key, "resend": settings.resend_api_key}
+    backend = settings.email_backend
+    if backend in keys and not keys[backend]:
+        variable = f"{backend.upper()}_API_KEY"
+        yield fault("", f"EMAIL_BACKEND={backend}, and {variable} is not set: no mail can be sent", f"set {variable}")
+    if backend != "file" and settings.email_from.endswith("localdomain>"):
+        said = f"EMAIL_BACKEND={backend} sends as {settings.email_from}"
+        yield fault("", said, "set EMAIL_FROM to an address of yours")
+
+
+def folders() -> Iterator[Finding]:
+    """Folders that must be there, or be written to."""
+    settings = get_settings()
+    written = {"RQJOBS_DATA": settings.rqjobs_data}
+    if "://" not in settings.export_url:
+        written["EXPORT_URL"] = Path(settings.export_url)
+    for name, folder in written.items():
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            yield fault("", f"{name}={folder} cannot be written to", f"make it a folder that user {os.getuid()} owns")
+    if "email_templates" in settings.model_fields_set and not settings.email_templates.is_dir():
+        yield fault("", f"EMAIL_TEMPLATES={settings.email_templates} is no folder", "mend the path")

@@ -1,0 +1,73 @@
+"""The workers: is each queue attended, by workers that live and are of one version?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import redis
+from rq.version import VERSION
+
+from rqjobs.doctor.finding import Finding, fault, fine
+from rqjobs.durations import format_duration
+from rqjobs.health import OVERDUE_LIMIT, queue_health
+from rqjobs.health import workers as living
+from rqjobs.layout import rqjobs_version
+
+_SILENT = timedelta(seconds=90)
+"""Workers say every few seconds, at most every 30, that they live."""
+
+
+def alive(client: redis.Redis) -> Iterator[Finding]:
+    """Whether there are workers, and each has been heard of lately."""
+    found = living(client)
+    now = datetime.now(UTC)
+    silent = [worker for worker in found if worker.heartbeat is None or now - worker.heartbeat > _SILENT]
+    for worker in silent:
+        ago = format_duration(now - worker.heartbeat) if worker.heartbeat else "ever"
+        said = f"{worker.name} on {worker.host} has not been heard of for {ago}"
+        yield fault("", said, "it died or hangs: start another; its jobs come back by themselves")
+    if not found:
+        yield fault("", "no worker runs", "start one: rqjobs worker")
+    elif not silent:
+        yield fine("", f"{len(found)} alive")
+
+
+def versions(client: redis.Redis) -> Iterator[Finding]:
+    """Whether all workers, and this command, are of one version."""
+    ours = rqjobs_version()
+    for worker in living(client):
+        if worker.version != VERSION:
+            said = f"{worker.name} runs RQ {worker.version}, here is {VERSION}"
+            yield fault("", said, "install the same requirements everywhere, and restart the workers")
+        elif worker.rqjobs_version not in (None, ours):
+            said = f"{worker.name} runs rqjobs {worker.rqjobs_version}, here is {ours}"
+            yield fault("", said, "install the same version everywhere, and restart the workers")
+
+
+def unattended(client: redis.Redis) -> Iterator[Finding]:
+    """Whether somebody listens to each queue."""
+    if not living(client):
+        return  # said already
+    for queue in queue_health(client):
+        if not queue.workers:
+            said = f"nobody listens to {queue.name} ({queue.waiting:,} waiting)"
+            yield fault("", said, f"start a worker for it: rqjobs worker {queue.name}")
+
+
+def paused(client: redis.Redis) -> Iterator[Finding]:
+    """Whether jobs wait behind a pause that was forgotten."""
+    for queue in queue_health(client):
+        if queue.paused and queue.waiting:
+            yield fault("", f"{queue.name} is paused, {queue.waiting:,} jobs wait", f"rqjobs resume {queue.name}")
+        elif queue.suspended:
+            yield fault("", "all workers are suspended", "rq resume")
+            return
+
+
+def overdue(client: redis.Redis) -> Iterator[Finding]:
+    """Whether delayed jobs and retries come back when their time has come."""
+    for queue in queue_health(client):
+        if queue.overdue > OVERDUE_LIMIT:
+            said = f"a delayed job of {queue.name} is overdue for {format_duration(queue.overdue)}: no scheduler runs"
+            yield fault("", said, f"start rqjobs worker {queue.name}, or rq worker --with-scheduler")

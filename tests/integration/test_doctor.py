@@ -1,0 +1,273 @@
+"""rqjobs doctor: each fault, planted in a healthy installation, is found; the healthy one has none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from rq import Queue
+from rq.version import VERSION
+
+from rqjobs import WebhookJob, enqueue
+from rqjobs.doctor import examine, online, server
+from rqjobs.health import pause
+from rqjobs.layout import job_key, key, rqjobs_version
+from rqjobs.queues import policies
+from rqjobs.settings import use_settings
+
+Plant = Callable[[redis_py.Redis, pytest.MonkeyPatch], object]
+
+
+def stamp(ago: float = 0.0) -> str:
+    return datetime.fromtimestamp(time.time() - ago, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def worker(redis: redis_py.Redis, name: str = "w1", **changed: str) -> None:
+    """A worker as Redis shows it."""
+    queues = [policy.name for policy in policies()]
+    fields = {"birth": stamp(100), "last_heartbeat": stamp(), "queues": ",".join(queues), "state": "idle",
+              "version": VERSION, "rqjobs_version": rqjobs_version(), "hostname": "here", "pid": "1"}  # fmt: skip
+    redis.hset(key("worker", name), mapping={**fields, **changed})
+    redis.sadd(key("workers"), key("worker", name))
+    for queue in changed.get("queues", ",".join(queues)).split(","):
+        redis.sadd(key("workers", queue), key("worker", name))
+
+
+def webhook() -> WebhookJob:
+    return WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})
+
+
+def faults() -> dict[str, str]:
+    found = [finding for finding in examine() if finding.state == "fault"]
+    assert all(finding.mend for finding in found)
+    return {finding.name: finding.said for finding in found}
+
+
+@pytest.fixture
+def healthy(redis: redis_py.Redis) -> redis_py.Redis:
+    worker(redis)
+    enqueue(webhook())
+    enqueue(webhook(), delay="1h")
+    started = enqueue(webhook())
+    redis.lrem(key("queue", "webhooks"), 1, started.id)
+    redis.hset(job_key(started.id), "status", "started")
+    redis.zadd(key("wip", "webhooks"), {f"{started.id}:e1": time.time() + 60})
+    return redis
+
+
+@contextlib.contextmanager
+def configured(redis: redis_py.Redis, **values: str) -> Iterator[None]:
+    before = {name: redis.config_get(name)[name] for name in (each.replace("_", "-") for each in values)}
+    for name, value in values.items():
+        redis.config_set(name.replace("_", "-"), value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            redis.config_set(name, value)
+
+
+def test_a_healthy_installation_has_no_fault(healthy: redis_py.Redis) -> None:
+    assert faults() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("redis persistence", {"appendonly": "no", "save": ""}),
+        ("redis persistence", {"appendonly": "no", "save": "3600 1"}),
+        ("redis eviction", {"maxmemory_policy": "allkeys-lru"}),
+        ("redis memory", {"maxmemory": "1500000"}),
+    ],
+)
+def test_redis_would_not_keep_the_jobs(healthy: redis_py.Redis, name: str, values: dict[str, str]) -> None:
+    with configured(healthy, **values):
+        assert list(faults()) == [name]
+
+
+class Old(redis_py.Redis):
+    """A server that says it is an old one."""
+
+    def info(self, section: str | None = None, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
+        return {"redis_version": "5.0.14"}
+
+
+def test_an_old_redis() -> None:
+    assert [finding.state for finding in server.version(Old())] == ["fault"]
+
+
+def test_a_clock_that_is_wrong(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr(server.time, "time", lambda: now() + 30)
+    (finding,) = server.clock(healthy)
+    assert "30 s" in finding.said
+
+
+def test_redis_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    use_settings(None)
+    found = faults()
+    assert list(found) == ["redis"]
+    assert "hunter2" not in found["redis"]
+
+
+def plant_silent_worker(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    worker(redis, "w2", last_heartbeat=stamp(600))
+
+
+def plant_no_worker(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    redis.delete(key("workers"), key("worker", "w1"))
+
+
+def plant_old_worker(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    worker(redis, "w2", version="2.6.0")
+
+
+def plant_other_rqjobs(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    worker(redis, "w2", rqjobs_version="0.0.1")
+
+
+def plant_unattended_queue(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    plant_no_worker(redis, _)
+    for policy in policies():
+        redis.delete(key("workers", policy.name))
+    worker(redis, queues="webhooks,email")
+
+
+def plant_pause(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    pause("webhooks", redis)
+
+
+def plant_suspension(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    redis.set(key("suspended"), 1)
+
+
+def plant_overdue(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    job = enqueue(webhook(), delay="1h")
+    redis.zadd(key("scheduled", "webhooks"), {job.id: time.time() - 300})
+
+
+def plant_lost(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    job = enqueue(webhook())
+    redis.lrem(key("queue", "webhooks"), 1, job.id)
+    redis.hset(job_key(job.id), "enqueued_at", stamp(600))
+
+
+def plant_lost_in_an_empty_queue(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    job = enqueue(webhook(), priority="high")
+    redis.delete(key("queue", "webhooks:high"))
+    assert redis.exists(job_key(job.id))
+
+
+def plant_lost_while_started(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    redis.delete(key("wip", "webhooks"))
+
+
+def plant_lost_while_scheduled(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    redis.delete(key("scheduled", "webhooks"))
+
+
+def plant_pickle(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    Queue("webhooks", connection=redis).enqueue("os.getcwd")
+
+
+def plant_raw_pickle(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    job = enqueue(webhook())
+    redis.hset(job_key(job.id), "data", zlib.compress(pickle.dumps(("os.getcwd", None, (), {}))))
+
+
+def plant_function(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    job = enqueue(webhook())
+    redis.hset(job_key(job.id), "data", json.dumps(["os.system", None, ["true"], {}]))
+
+
+def setting(**values: str) -> Plant:
+    def plant(_redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        use_settings(None)
+
+    return plant
+
+
+def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("taken").touch()
+    setting(EXPORT_URL="taken/exports")(redis, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [
+        ("workers", plant_silent_worker),
+        ("workers", plant_no_worker),
+        ("worker versions", plant_old_worker),
+        ("worker versions", plant_other_rqjobs),
+        ("queues without a worker", plant_unattended_queue),
+        ("paused queues", plant_pause),
+        ("paused queues", plant_suspension),
+        ("delayed jobs", plant_overdue),
+        ("lost jobs", plant_lost),
+        ("lost jobs", plant_lost_in_an_empty_queue),
+        ("lost jobs", plant_lost_while_started),
+        ("lost jobs", plant_lost_while_scheduled),
+        ("serializer", plant_pickle),
+        ("serializer", plant_raw_pickle),
+        ("functions", plant_function),
+        ("settings", setting(EMAIL_BACKEND="sendgrid", EMAIL_FROM="a@b.example")),
+        ("settings", setting(EMAIL_BACKEND="resend", EMAIL_FROM="a@b.example")),
+        ("settings", setting(EMAIL_BACKEND="smtp")),
+        ("settings", setting(WEBHOOK_TIMEOUT="45s")),
+        ("settings", setting(RQJOBS_LEASE="2s")),
+        ("settings", setting(DASHBOARD_PASSWORD="short")),
+        ("settings", setting(RQJOBS_EMAILS_ATTEMPTS="5")),
+        ("settings", setting(EXPORT_URL="memory://exports")),
+        ("folders", plant_file_for_folder),
+        ("folders", setting(EMAIL_TEMPLATES="nowhere")),
+    ],
+)
+def test_a_planted_fault_is_found_alone(
+    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, name: str, plant: Plant
+) -> None:
+    plant(healthy, monkeypatch)
+    assert list(faults()) == [name]
+
+
+def test_a_database_without_tables(healthy: redis_py.Redis, postgres_url: str) -> None:
+    assert "none of our tables" in faults()["database"]
+
+
+def test_a_database_away(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting(DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")(healthy, monkeypatch)
+    found = faults()
+    assert list(found) == ["database"]
+    assert "hunter2" not in found["database"]
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "fault"), (503, "fault")])
+def test_credentials_are_tried_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, state: str) -> None:
+    from rqjobs.sandbox.receiver import Receiver, signing_secret
+
+    with Receiver(signing_secret()) as receiver:
+        setting(
+            EMAIL_BACKEND="sendgrid", SENDGRID_API_KEY="SG.x", SENDGRID_API_URL=f"{receiver.url}/status/{status}?",
+            EMAIL_FROM="a@b.example",
+        )(None, monkeypatch)  # type: ignore[arg-type]  # fmt: skip
+        assert [finding.state for finding in online.mail()] == [state]
+
+
+def test_a_busy_queue_is_examined_fast(healthy: redis_py.Redis) -> None:
+    for _ in range(4):
+        from rqjobs import enqueue_many
+
+        enqueue_many([webhook() for _ in range(2500)])
+    began = time.perf_counter()
+    assert faults() == {}
+    assert time.perf_counter() - began < timedelta(seconds=5).total_seconds()
