@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -252,15 +254,29 @@ def test_a_database_away(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "fault"), (503, "fault")])
-def test_credentials_are_tried_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, state: str) -> None:
-    from rqjobs.sandbox.receiver import Receiver, signing_secret
+def test_credentials_are_tried_online(monkeypatch: pytest.MonkeyPatch, status: int, state: str) -> None:
+    asked = []
 
-    with Receiver(signing_secret()) as receiver:
+    class Provider(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
+        threading.Thread(target=provider.serve_forever, daemon=True).start()
         setting(
-            EMAIL_BACKEND="sendgrid", SENDGRID_API_KEY="SG.x", SENDGRID_API_URL=f"{receiver.url}/status/{status}?",
+            EMAIL_BACKEND="sendgrid",
+            SENDGRID_API_KEY="SG.x",
+            SENDGRID_API_URL=f"http://127.0.0.1:{provider.server_port}",
             EMAIL_FROM="a@b.example",
-        )(None, monkeypatch)  # type: ignore[arg-type]  # fmt: skip
+        )(None, monkeypatch)  # type: ignore[arg-type]
         assert [finding.state for finding in online.mail()] == [state]
+        provider.shutdown()
+    assert asked == [("/v3/scopes", "Bearer SG.x")]
 
 
 def test_a_busy_queue_is_examined_fast(healthy: redis_py.Redis) -> None:
