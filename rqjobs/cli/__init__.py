@@ -27,6 +27,7 @@ _COMMANDS = {
     "exports": "rqjobs.cli.exports:exports",
     "email": "rqjobs.cli.email:email",
     "demo": "rqjobs.cli.demo:demo",
+    "analytics": "rqjobs.cli.analytics:analytics",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",
 }

@@ -16,7 +16,7 @@ from rqjobs.errors import RQJobsError
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
 from rqjobs.settings import get_settings
-from rqjobs.web import auth, dead, jobs, overview, probes, rq, show
+from rqjobs.web import analytics, auth, dead, jobs, overview, probes, rq, show
 
 _HEADERS = {
     # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
@@ -86,6 +86,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
 
 def _mount_features(app: Flask) -> None:
     """The pages of single kinds of job."""
+    app.register_blueprint(analytics.blueprint)
 
 
 def _harden(response: Response) -> Response:
