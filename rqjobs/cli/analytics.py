@@ -97,8 +97,15 @@ def _print(found: Report) -> None:
         return
     _print_series(found)
     _print_heatmap(found.heatmap)
-    for title, shares in (("code", found.codes), ("device", found.devices), ("system", found.systems),
-                          ("browser", found.browsers), ("country", found.countries), ("city", found.cities)):  # fmt: skip
+    breakdowns = {
+        "code": found.codes,
+        "device": found.devices,
+        "system": found.systems,
+        "browser": found.browsers,
+        "country": found.countries,
+        "city": found.cities,
+    }
+    for title, shares in breakdowns.items():
         _print_shares(title, shares)
     click.echo("\nvisitors are counted by day (UTC): whoever comes back on another day counts again")
 
