@@ -113,6 +113,8 @@ class Supervisor:
         member.process = None
         if code == 0:
             member.done, member.again_at, member.pause = self._burst, 0.0, 0.5
+        elif self._signals and code == -signal.SIGTERM:
+            pass  # told to stop before it could listen to the signal
         elif code == _CANNOT_START:
             self._code, self._signals = code, self._signals + 1
         else:

@@ -31,7 +31,7 @@ def test_what_dies_is_started_again_and_its_job_is_back_at_once(workers, redis, 
 def test_max_jobs_recycles_processes_without_losing_a_job(workers, redis):
     enqueue_many([Task(mark=str(n)) for n in range(200)])
     supervisor = workers.start("tasks", "--processes", "2", "--max-jobs", "50", **ENV)
-    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"200")
+    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"200", 60)
     assert supervisor.poll() is None
     assert workers.logs().count("worker started") >= 4
 
