@@ -107,6 +107,7 @@ def _start(folder: Path, socket: Path) -> None:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
+        "hash-max-listpack-value": "512",  # most jobs fit, and take half the memory
         "daemonize": "no",
         "logfile": str(log),
         "pidfile": str(folder / "redis.pid"),

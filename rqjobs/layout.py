@@ -153,7 +153,10 @@ def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
 
 def encode_data(queue: str, payload: dict[str, Any]) -> bytes:
     """The ``data`` of a job's hash. RQ deflates it, and reads it plain as well: plain costs less."""
-    return json.dumps([ENTRY, None, [queue, payload], {}], separators=(",", ":"), allow_nan=False).encode()
+    return _encode([ENTRY, None, [queue, payload], {}]).encode()
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
 def decode_data(data: bytes) -> dict[str, Any] | None:

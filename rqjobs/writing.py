@@ -78,16 +78,8 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
         _capture(entries)
         return []
     client = connection or get_connection()
-    calls = []
     now = time.time()
-    for start in range(0, len(entries), _CHUNK):
-        words: list[Any] = [now]
-        for entry in entries[start : start + _CHUNK]:
-            due = "" if entry.due is None else repr(entry.due)
-            words += (entry.job_id, entry.lane, due, "1" if entry.unique else "", entry.token, 2 * len(entry.fields))
-            for field in entry.fields.items():
-                words += field
-        calls.append(words)
+    calls = [[now, *_words(entries[start : start + _CHUNK])] for start in range(0, len(entries), _CHUNK)]
     if len(calls) == 1:
         answers = [run_script("enqueue", client, calls[0])]
     else:
@@ -96,6 +88,29 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
                 run_script("enqueue", pipeline, words)
             answers = pipeline.execute()
     return [as_text(job_id) for answer in answers for job_id in answer]
+
+
+_OWN = ("data", "description", "created_at", "enqueued_at")
+"""What differs from job to job; the other fields are sent once for all jobs that have them in common."""
+
+
+def _words(entries: Sequence[Entry]) -> list[Any]:
+    shared: dict[tuple[Any, ...], int] = {}
+    words: list[Any] = []
+    for entry in entries:
+        own = {name: value for name in _OWN if (value := entry.fields.get(name)) is not None}
+        common = tuple(item for item in entry.fields.items() if item[0] not in own)
+        number = shared.setdefault(common, len(shared) + 1)
+        due = "" if entry.due is None else repr(entry.due)
+        words += (entry.job_id, entry.lane, due, "1" if entry.unique else "", entry.token, number)
+        words.append("+".join(own))
+        words += own.values()
+    head: list[Any] = [len(shared)]
+    for common in shared:
+        head.append(2 * len(common))
+        for item in common:
+            head += item
+    return head + words
 
 
 class _LazyConnection:

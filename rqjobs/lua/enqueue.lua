@@ -1,15 +1,27 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
--- ARGV: RQ's prefix, the time, then for each job:
---   id, queue, due (unix seconds, '' = now), unique ('1' or ''), outbox token or '', number of words, field, value, ...
+-- ARGV: RQ's prefix, the time, number of sets of fields that jobs have in common, for each: number of words, field,
+--   value, ...; then for each job:
+--   id, queue, due (unix seconds, '' = now), unique ('1' or ''), outbox token or '', which set of fields,
+--   names of its own fields with + between them, their values
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
 -- Answers the ids that were not written because they are already there.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
-local prefix, now, i, refused, queues = ARGV[1], ARGV[2], 3, {}, {}
+local prefix, now, i, refused, queues, sets, names = ARGV[1], ARGV[2], 4, {}, {}, {}, {}
+for n = 1, tonumber(ARGV[3]) do
+  local count = tonumber(ARGV[i])
+  sets[n] = {unpack(ARGV, i + 1, i + count)}
+  i = i + 1 + count
+end
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
               ready_to_enqueue = true}
 while ARGV[i] do
   local id, queue, due, unique, token = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local words = tonumber(ARGV[i + 5])
+  local fields, own = sets[tonumber(ARGV[i + 5])], names[ARGV[i + 6]]
+  if not own then
+    own = {}
+    for name in string.gmatch(ARGV[i + 6], '[^+]+') do own[#own + 1] = name end
+    names[ARGV[i + 6]] = own
+  end
   local key = prefix .. ':job:' .. id
   local status = redis.call('HGET', key, 'status')
   if token ~= '' and redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 0 then
@@ -28,7 +40,12 @@ while ARGV[i] do
       queues[queue] = {}
       redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
     end
-    redis.call('HSET', key, unpack(ARGV, i + 6, i + 5 + words))
+    local words = {}
+    for n, name in ipairs(own) do
+      words[2 * n - 1], words[2 * n] = name, ARGV[i + 6 + n]
+    end
+    for _, word in ipairs(fields) do words[#words + 1] = word end
+    redis.call('HSET', key, unpack(words))
     if due == '' then
       local ids = queues[queue]
       ids[#ids + 1] = id
@@ -36,7 +53,7 @@ while ARGV[i] do
       redis.call('ZADD', prefix .. ':scheduled:' .. queue, due, id)
     end
   end
-  i = i + 6 + words
+  i = i + 7 + #own
 end
 for queue, ids in pairs(queues) do
   for from = 1, #ids, 1000 do
