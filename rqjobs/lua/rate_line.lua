@@ -16,14 +16,24 @@ local booked = tonumber(redis.call('ZSCORE', KEYS[3], unit) or 0)
 if booked > now + slack then  -- too early: come back when it is your turn
   return booked - now
 end
-local start = open
-if booked == 0 then
-  for rank = 1, priority do  -- behind what is as urgent or more
+local took = tonumber(redis.call('HGET', KEYS[4], 'took') or 0)  -- a place is held for this long as well
+local lasts = cost * (window + took) / limit
+local function stand_behind(ends)  -- and be the new end
+  local start = open
+  for _, rank in ipairs(ends) do
     start = math.max(start, tonumber(redis.call('HGET', KEYS[4], rank) or 0))
   end
-  local took = tonumber(redis.call('HGET', KEYS[4], 'took') or 0)  -- a place is held for this long as well
-  redis.call('HSET', KEYS[4], priority, string.format('%.0f', start + cost * (window + took) / limit))
+  redis.call('HSET', KEYS[4], ends[#ends], string.format('%.0f', start + lasts))
   redis.call('PEXPIRE', KEYS[4], math.ceil((start - now) / 1000) + 3600000)
+  return start
+end
+local start = open
+if booked == 0 then
+  local ends = {}
+  for rank = 1, priority do ends[rank] = rank end  -- behind what is as urgent or more
+  start = stand_behind(ends)
+elseif open > now + slack then  -- its turn has come, and nothing goes: behind the others in this plight
+  start = stand_behind({'again'})
 end
 if start <= now + slack then
   redis.call('ZREM', KEYS[3], unit)

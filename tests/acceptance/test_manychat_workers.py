@@ -61,7 +61,7 @@ def through_workers(redis, workers, monkeypatch, *, people, rounds, processes, l
         return api
 
 
-def test_merged_updates_through_four_workers(redis, workers, monkeypatch):
+def test_merged_updates_through_two_workers(redis, workers, monkeypatch):
     api = through_workers(redis, workers, monkeypatch, people=20, rounds=5, processes=2, limit=40, merge=True)
     assert len(api.calls) < 50
 

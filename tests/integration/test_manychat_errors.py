@@ -18,7 +18,7 @@ from rqjobs.processors.manychat.accounts import account_of
 from rqjobs.processors.manychat.records import ManyChatUnavailable
 from rqjobs.sandbox.manychat import Fault
 from rqjobs.settings import use_settings
-from tests.support.manychat import TOKEN, job, run, sandbox, state
+from tests.support.manychat import TOKEN, drive, job, run, sandbox, state
 
 PATH = "subscriber/updateSubscriber"
 UPDATE = ("contact", "update", {"subscriber_id": 1001, "first_name": "Ada"})
@@ -202,6 +202,21 @@ def test_several_accounts_have_each_their_token_state_and_pace(redis, monkeypatc
         use_settings(None)
         with pytest.raises(PermanentFailure, match="no ManyChat token for tool 'tool_9': set MANYCHAT_API_TOKEN"):
             run("tag", "create", {"name": "x"}, tool_id="tool_9")
+
+
+def test_a_token_that_is_used_up_holds_up_no_other(redis, monkeypatch):
+    """Forty jobs of one account stand in line outside the slots: a job of another account runs at once."""
+    with sandbox(monkeypatch, tokens=("1:hush-one", "2:hush-two")) as api:
+        monkeypatch.setenv("MANYCHAT_API_TOKENS", '{"busy": "1:hush-one", "calm": "2:hush-two"}')
+        use_settings(None)
+        jobs = {f"busy-{n}": job("tag", "create", {"name": f"t{n}"}, tool_id="busy") for n in range(40)}
+        jobs["calm"] = job("tag", "create", {"name": "t"}, tool_id="calm")
+        started = time.monotonic()
+        outcomes = drive(jobs, threads=2)
+        assert all(outcome["outcome"] == "created" for outcome in outcomes.values())
+        assert len(api.accounts["1:hush-one"].tags) == 40
+        assert list(outcomes).index("calm") < 10
+        assert time.monotonic() - started > 3
 
 
 def test_the_token_is_in_no_redis_value_log_or_error(played, redis, caplog):

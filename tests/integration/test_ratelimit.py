@@ -68,3 +68,14 @@ def test_units_stand_in_line_by_priority_and_for_as_long_as_their_calls_take(red
     assert shared.line(redis, [("job-2", 2, "normal")]) == [0]
     shared.brake.press(redis, asked=timedelta(seconds=3))
     assert round(shared.line(redis, [("job-3", 2, "normal")], slack=0.6)[0]) == 3
+
+
+def test_units_whose_turn_passed_while_nothing_went_come_back_one_after_the_other(redis):
+    shared = limit(10, 1)
+    units = [(f"job-{n}", 1, "normal") for n in range(8)]
+    assert max(shared.line(redis, units, slack=0)) > 0.6
+    shared.brake.press(redis, asked=timedelta(seconds=2))
+    time.sleep(0.8)
+    waits = [round(wait, 1) for wait in shared.line(redis, units[1:], slack=0)]
+    assert waits == [round(waits[0] + n * 0.1, 1) for n in range(7)]
+    assert 1.1 <= waits[0] <= 1.2
