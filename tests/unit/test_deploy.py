@@ -73,10 +73,7 @@ def test_a_stop_lasts_longer_than_the_grace_of_the_worker():
         "fly": (FLY["kill_timeout"].rstrip("s"), FLY["processes"]["worker"].split()),
         "railway": (RAILWAY["deploy"]["drainingSeconds"], RAILWAY["deploy"]["startCommand"].split()),
         "kubernetes": (worker["terminationGracePeriodSeconds"], worker["containers"][0]["args"]),
-        "systemd": (
-            unit("rqjobs-worker.service")["TimeoutStopSec"],
-            unit("rqjobs-worker.service")["ExecStart"].split(),
-        ),
+        "systemd": (systemd["TimeoutStopSec"], systemd["ExecStart"].split()),
     }
     for where, (stop, words) in stops.items():
         assert float(stop) >= grace(words) + 10, where
