@@ -419,6 +419,12 @@ def test_injections_stay_text(server: MailServer) -> None:
     assert "{{ 7*7 }}" in html
 
 
+def test_a_long_header_stays_whole(server: MailServer) -> None:
+    link = f"<https://shop.example/u?t={'A' * 300}>, <mailto:u@shop.example>"
+    send(job(headers={"List-Unsubscribe": link, "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}), attempt())
+    assert f"List-Unsubscribe: {link}\r\n".encode() in server.mails[0].raw
+
+
 def test_a_long_id_makes_a_valid_message_id(server: MailServer) -> None:
     send(job(), attempt("x" * 128))
     assert server.mails[0].message["Message-ID"] == f"<{'x' * 128}@shop.example>"

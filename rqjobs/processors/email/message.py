@@ -85,15 +85,16 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
     message["Subject"] = mail.subject
     if mail.tags:
         message["X-Tags"] = ", ".join(mail.tags)
-    for name, value in mail.headers.items():
-        message[name] = value
     message.set_content(mail.text)
     if mail.html is not None:
         message.add_alternative(mail.html, subtype="html")
     for file in mail.files:
         maintype, _, subtype = file.content_type.partition("/")
         message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=file.name)
-    return message.as_bytes()
+    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
+    # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
+    own = "".join(f"{name}: {value}\r\n" for name, value in mail.headers.items())
+    return own.encode("ascii") + message.as_bytes()
 
 
 def _address(box: Mailbox) -> Address:
