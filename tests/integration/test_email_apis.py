@@ -188,9 +188,11 @@ def test_resends_answers(resend: MailAPI, status: int, name: str, expected: type
 
 @pytest.mark.parametrize(("header", "least", "most"), [
     ("30", 30, 30), ("", 10, 10), ("soon", 10, 10), ("0", 1, 1), ("99999999999", 86400, 86400),
-    (format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True), 60, 100),
+    ("a date", 60, 100),
 ])  # fmt: skip
 def test_retry_after_is_honoured_within_reason(sendgrid: MailAPI, header: str, least: float, most: float) -> None:
+    if header == "a date":
+        header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     sendgrid.script.append(Script(429, SENDGRID_ERROR, {"retry-after": header} if header else {}))
     with pytest.raises(RetryLater) as error:
         send(job(), attempt())
