@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -118,7 +119,7 @@ class _TableRows(Rows):
         self._selected = [self._select(table.c[name], utc=source.utc) for name in names]
         keys = list(table.primary_key.columns)
         self._key = keys[0] if len(keys) == 1 else None
-        self.ordered = self._key is not None and _python_type(self._key) is not None
+        self.ordered = self._key is not None and _python_type(self._key) in (int, str, UUID)
         self._where = and_(
             _tenant(source, table, user_id),
             *(self._condition(source, source.filters[name], value) for name, value in filters.items()),
@@ -128,20 +129,25 @@ class _TableRows(Rows):
         self.total = connection.execute(select(func.count()).select_from(table).where(self._where)).scalar_one()
 
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
-        query = select(*(column.expression for column in self._selected))
         key = self._key if self.ordered else None
+        expressions = [column.expression for column in self._selected]
+        if key is not None and key.name not in self.columns:
+            expressions.append(key)
+        query = select(*expressions).where(self._where)
+        position = 0
         if key is not None:
-            query = query.add_columns(key).order_by(key)
-        query = query.where(self._where)
-        if key is not None and after is not None:
-            kind = _python_type(key)
-            query = query.where(key > (kind(after) if kind is not None else after))
+            position = self.columns.index(key.name) if key.name in self.columns else len(self.columns)
+            query = query.order_by(key)
+            if after is not None:
+                kind = _python_type(key)
+                query = query.where(key > (kind(after) if kind is not None else after))
         converters = [(index, column.convert) for index, column in enumerate(self._selected) if column.convert]
         streamed = {"stream_results": True, "yield_per": BATCH}  # PostgreSQL: a cursor on the server
         with self._connection.execute(query, execution_options=streamed) as result:
             for rows in result.partitions(BATCH):
                 columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-                last = columns.pop()[-1] if key is not None else None
+                last = columns[position][-1] if key is not None else None
+                del columns[len(self.columns) :]
                 for index, convert in converters:
                     columns[index] = convert(columns[index])
                 yield columns, last if isinstance(last, int | None) else str(last)

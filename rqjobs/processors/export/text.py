@@ -28,7 +28,7 @@ try:
 except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
-_CSV_TYPES = {**SCALARS, **NESTED, bool: lambda value: "true" if value else "false"}
+_CSV_TYPES = {**SCALARS, **NESTED, bool: {True: "true", False: "false"}.__getitem__}
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _JSON_TYPES = {**SCALARS, **dict.fromkeys(NESTED, jsonable), float: jsonable}
 _ORJSON_TYPES = {**_JSON_TYPES, float: None, datetime: None, date: None}

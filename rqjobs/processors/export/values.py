@@ -39,7 +39,10 @@ def converted(batch: Batch, table: Table, texts: Callable[[Sequence[Any]], Seque
         if not needed:
             columns.append(column)
         elif len(kinds) == 1:
-            columns.append(list(map(needed.popitem()[1], column)))
+            convert = needed.popitem()[1]
+            if convert is iso_datetime and not any([value.tzinfo for value in column]):  # noqa: C419  # faster
+                convert = datetime.isoformat
+            columns.append(list(map(convert, column)))
         else:
             get = needed.get
             columns.append([value if (c := get(type(value))) is None else c(value) for value in column])
@@ -141,14 +144,13 @@ _STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\u200b\u200c\u200d\u200e\u200f\
     if chr(code).isspace() or code <= 0x20  # noqa: PLR2004
 )
 _HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*[{_FORMULA}]")
+_SUSPECT = re.compile(f"\x01[{re.escape(''.join(sorted(_STARTS)))}]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
 _INNER = re.compile(f'([;\\t|]"?[{_BLANK}]*)(?=[{_FORMULA}])|([\\r\\n])(?=[=@\uff1d\uff20]|[+-][^ ])')
 
 
 def guard(text: str) -> str:
     """``text`` with a leading ``'`` if a spreadsheet would take it for a formula; a plain number stays."""
-    if text[1:].isdecimal():  # a phone number, mostly
-        return text if text[0] in "+-" else f"'{text}"
     return f"'{text}" if _HOSTILE.match(text) and not _NUMBER.fullmatch(text) else text
 
 
@@ -168,9 +170,15 @@ def has_inner(text: str, rows: int) -> bool:
 
 
 def guard_column(column: Sequence[Any]) -> Sequence[Any]:
-    """``column`` with its texts guarded. Most texts are cleared by their first character."""
+    """``column`` with its texts guarded. One search clears most columns whole; most texts, a look at their start."""
     starts = _STARTS
     try:
-        return [guard(value) if value[:1] in starts else value for value in column]
+        if _SUSPECT.search("\x01" + "\x01".join(column)) is None:
+            return column
+        # Digits behind the first character: a phone number, mostly.
+        return [
+            guard(value) if value[:1] in starts and not (value[1:].isdecimal() and value[0] in "+-") else value
+            for value in column
+        ]
     except TypeError:  # not all of them are texts
         return [guard(value) if value.__class__ is str and value[:1] in starts else value for value in column]
