@@ -195,7 +195,9 @@ def record_health(connection: Connection, seen: Sequence[Health], disable_after:
     columns = (endpoints.c.name, endpoints.c.url_key, endpoints.c.enabled, endpoints.c.failing_since_ms)
     keys = list(by_key)
     rows = connection.execute(
-        select(*columns).where(or_(endpoints.c.name.in_(keys), endpoints.c.url_key.in_(keys)))
+        select(*columns)
+        .where(or_(endpoints.c.name.in_(keys), endpoints.c.url_key.in_(keys)))
+        .order_by(endpoints.c.name)  # the same order in every worker: no deadlocks
     ).all()
     disabled = []
     for row in rows:
@@ -208,7 +210,7 @@ def record_health(connection: Connection, seen: Sequence[Health], disable_after:
         if change.get("enabled") is False:
             disabled.append(row.name)
     known = {row.name for row in rows} | {row.url_key for row in rows}
-    for item in by_key.values():
+    for item in sorted(by_key.values(), key=lambda item: item.key):
         if item.key not in known and not item.succeeded:
             disabled += _make_known(connection, item, disable_after)
     return disabled

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
@@ -27,6 +29,7 @@ from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook import endpoints as worker_endpoints
+from rqjobs.processors.webhook import log as worker_log
 from rqjobs.settings import use_settings
 from rqjobs.signing import verify
 from tests.support.receiver import Answer, Receiver, receiving
@@ -164,3 +167,23 @@ def test_a_long_url_still_has_a_key(receiver: Receiver) -> None:
     assert endpoint.url == url
     assert len(endpoint_key(url)) <= 255
     assert set_enabled(get_engine(), url, reason=None)
+
+
+def test_what_could_not_be_written_is_written_later(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_log, "_EVERY_WHILE_DOWN", 0.2)
+    real, failures = worker_log.write, [OperationalError("INSERT", {}, Exception("the database is away"))] * 2
+
+    def write_later(*args: Any) -> list[str]:
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    monkeypatch.setattr(worker_log, "write", write_later)
+
+    async def two() -> None:
+        for number in range(2):
+            await webhook.deliver(job(receiver.url()), Attempt(job_id=f"j{number}", queue="webhooks"))
+            await asyncio.sleep(0.6)
+
+    asyncio.run(two())
+    assert [row.job_id for row in find(get_engine(), Filter(), 10)] == ["j1", "j0"]

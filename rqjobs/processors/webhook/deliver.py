@@ -24,6 +24,8 @@ from rqjobs.processors.webhook.outcome import GONE, failure
 from rqjobs.processors.webhook.service import Service, service
 from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
 
+_MARGIN = 0.2
+"""Seconds of a job's time limit that are left for telling how the delivery ended."""
 _AWAY = {502, 503, 504}
 """Answers that say that nobody is there to answer."""
 
@@ -54,7 +56,7 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
     except asyncio.CancelledError:
-        run.log(None, DeliveryFailed("cut off", "the worker was stopped"))
+        run.log(None, DeliveryFailed("cut off", "the worker was stopped, or the job's time was up"))
         raise
     took = run.log(response, error)
     if error is not None:
@@ -86,7 +88,8 @@ async def _post(at_work: Service, url: str, job: WebhookJob, attempt: Attempt, k
     destination.start(attempt.job_id)
     began, answered = time.time(), None
     try:
-        response = await at_work.client.post(target, message, min(shared.timeout, attempt.remaining))
+        seconds = min(shared.timeout, max(attempt.remaining - _MARGIN, 0.0))
+        response = await at_work.client.post(target, message, seconds)
         answered = response.status not in _AWAY
     except DeliveryFailed:
         answered = False

@@ -20,7 +20,8 @@ from rqjobs.settings import get_settings
 
 _EVERY = 0.25  # seconds between two batches
 _KEPT = 100_000  # rows kept in memory while the database does not answer
-_PURGE_EVERY = 3600.0
+_EVERY_WHILE_DOWN = 5.0
+_FIRST_PURGE, _PURGE_EVERY = 60.0, 3600.0
 
 
 class DeliveryLog:
@@ -31,7 +32,8 @@ class DeliveryLog:
         self._health: dict[str, Health] = {}
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rqjobs-delivery-log")
-        self._purged = time.monotonic()
+        self._pause = _EVERY
+        self._purge_at = time.monotonic() + _FIRST_PURGE
 
     def add(self, row: Delivery, health: Health | None) -> None:
         """Takes one attempt; ``health`` is what it says of its endpoint, if anything."""
@@ -45,34 +47,40 @@ class DeliveryLog:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write_soon())
 
-    def flush(self) -> None:
-        """Writes what is gathered, here and now."""
-        rows, self._rows = self._rows, []
-        health, self._health = self._health, {}
-        if not rows:
-            return
-        settings = get_settings()
-        try:
-            disabled = write(get_engine(), rows, list(health.values()), settings.webhook_disable_after)
-            if disabled:
-                self._tell(disabled)
-            if time.monotonic() - self._purged > _PURGE_EVERY:
-                self._purged = time.monotonic()
-                purge(get_engine(), datetime.now(UTC) - settings.webhook_log_keep)
-        except (SQLAlchemyError, RQJobsError) as error:
-            self._put_back(rows, health, error)
-
     def close(self) -> None:
         """Writes the rest; the log is not used again."""
         if self._task is not None:
             self._task.cancel()
         self._thread.shutdown(wait=True)
-        self.flush()
+        self._write(*self._take())
 
     async def _write_soon(self) -> None:
         while self._rows:
-            await asyncio.sleep(_EVERY)
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.flush)
+            await asyncio.sleep(self._pause)
+            # Taken here, on the loop, where rows are added: none can slip in between.
+            batch = self._take()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, *batch)
+
+    def _take(self) -> tuple[list[Delivery], dict[str, Health]]:
+        batch = self._rows, self._health
+        self._rows, self._health = [], {}
+        return batch
+
+    def _write(self, rows: list[Delivery], health: dict[str, Health]) -> None:
+        if not rows:
+            return
+        settings = get_settings()
+        try:
+            disabled = write(get_engine(), rows, list(health.values()), settings.webhook_disable_after)
+            self._pause = _EVERY
+            if disabled:
+                self._tell(disabled)
+            if time.monotonic() > self._purge_at:
+                self._purge_at = time.monotonic() + _PURGE_EVERY
+                purge(get_engine(), datetime.now(UTC) - settings.webhook_log_keep)
+        except (SQLAlchemyError, RQJobsError) as error:
+            self._pause = _EVERY_WHILE_DOWN
+            self._put_back(rows, health, error)
 
     def _put_back(self, rows: list[Delivery], health: dict[str, Health], error: Exception) -> None:
         lost = max(0, len(rows) + len(self._rows) - _KEPT)
