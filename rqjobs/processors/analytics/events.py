@@ -58,9 +58,9 @@ def make_event(job: QRAnalyticsJob, attempt: Attempt, secret: bytes) -> QREvent:
     data = job.data
     user_id = _identifier(data, "user_id", "userId")
     occurred_at = _occurred_at(data, attempt)
-    agent = _text(data, "user_agent", "userAgent")
+    agent = _text(data.get("user_agent", data.get("userAgent")))
     client = UNKNOWN if agent is None else classify(agent)
-    ip, network = read_ip(_text(data, "ip", "ip_address", "ipAddress") or "")
+    ip, network = read_ip(_text(data.get("ip") or data.get("ip_address") or data.get("ipAddress")) or "")
     country, city, rest = _place(data.get("location"))
     extra = {key: value for key, value in data.items() if key not in _OWN_KEYS}
     if rest:
@@ -84,27 +84,21 @@ def make_event(job: QRAnalyticsJob, attempt: Attempt, secret: bytes) -> QREvent:
     )
 
 
-def _first(data: Mapping[str, Any], *keys: str) -> Any:
-    for key in keys:
-        value = data.get(key)
-        if value is not None:
-            return value
-    return None
-
-
-def _text(data: Mapping[str, Any], *keys: str) -> str | None:
-    value = _first(data, *keys)
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _identifier(data: Mapping[str, Any], *keys: str) -> str | None:
-    value = _first(data, *keys)
+def _identifier(data: Mapping[str, Any], snake: str, camel: str) -> str | None:
+    value = data.get(snake)
     if value is None:
-        return None
-    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not text or len(text) > _MAX_ID or not text.isprintable():
-        raise PermanentFailure(f"data.{keys[0]} is not an id: 1 to {_MAX_ID} printable characters, or a whole number")
-    return text
+        value = data.get(camel)
+        if value is None:
+            return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_ID or not value.isprintable():
+        raise PermanentFailure(f"data.{snake} is not an id: 1 to {_MAX_ID} printable characters, or a whole number")
+    return value
 
 
 def _occurred_at(data: Mapping[str, Any], attempt: Attempt) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,7 +43,7 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
         fresh = [event for event_id, event in by_id.items() if event_id not in known]
         if fresh:
             now = datetime.now(UTC)
-            _insert(connection, events_table, _EVENT_COLUMNS, [_event_row(connection, event, now) for event in fresh])
+            _insert(connection, events_table, _EVENT_COLUMNS, _event_rows(connection, fresh, now))
             cells = tally(fresh)
             cells.update(_meet(connection, visits(fresh), now.date().isoformat()))
             _count(connection, cells)
@@ -59,13 +59,20 @@ def _known_ids(connection: Connection, ids: list[str]) -> set[str]:
     return set(connection.exec_driver_sql(statement, (parameter,)).scalars())
 
 
-def _event_row(connection: Connection, event: QREvent, now: datetime) -> tuple[Any, ...]:
-    extra = None if event.extra is None else json.dumps(event.extra)
+def _event_rows(connection: Connection, events: Sequence[QREvent], now: datetime) -> list[tuple[Any, ...]]:
     if connection.dialect.name == "postgresql":
-        return (*event[:-1], extra, now)
-    # Times as SQLAlchemy's DateTime stores and reads them on SQLite: without the offset, which is always UTC's.
-    occurred_at, recorded_at = (f"{moment:%Y-%m-%d %H:%M:%S.%f}" for moment in (event.occurred_at, now))
-    return (*event[:5], occurred_at, *event[6:-1], extra, recorded_at)
+        return [(*event[:-1], _json(event.extra), now) for event in events]
+    stamp = _sqlite_time(now)
+    return [(*event[:5], _sqlite_time(event.occurred_at), *event[6:-1], _json(event.extra), stamp) for event in events]
+
+
+def _json(extra: Mapping[str, Any] | None) -> str | None:
+    return None if extra is None else json.dumps(extra)
+
+
+def _sqlite_time(moment: datetime) -> str:
+    """As SQLAlchemy's DateTime stores and reads it on SQLite: without the offset, which is always UTC's."""
+    return moment.isoformat(" ", "microseconds")[:26]
 
 
 def _meet(connection: Connection, new: dict[VisitorKey, Visit], today: str) -> Counter[Cell]:
