@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -49,9 +50,9 @@ def format_time(value: object, pattern: str = "%H:%M", tz: str = "UTC") -> str:
     Raises:
         ValueError: as :func:`format_date`.
     """
-    if isinstance(value, str) and "-" not in value and "T" not in value:
-        value = f"{date.min.isoformat()}T{value}"
-        return datetime.fromisoformat(value).strftime(pattern)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return time.fromisoformat(value).strftime(pattern)
     return _moment(value, tz).strftime(pattern)
 
 

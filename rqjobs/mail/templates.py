@@ -107,7 +107,12 @@ def inline_css(body: str) -> str:
     Without the package css-inline it is answered as it is. Stylesheets elsewhere are never loaded.
     """
     inliner = _inliner()
-    return inliner.inline(body) if inliner is not None and "<style" in body else body
+    if inliner is None or "<style" not in body:
+        return body
+    try:
+        return inliner.inline(body)
+    except ValueError as error:  # css_inline.InlineError
+        raise TemplateFault(f"'template': its CSS cannot be inlined: {error}") from error
 
 
 @cache

@@ -419,6 +419,14 @@ def test_injections_stay_text(server: MailServer) -> None:
     assert "{{ 7*7 }}" in html
 
 
+def test_a_database_that_is_away_costs_no_mail(server: MailServer, configure: Configure) -> None:
+    configure(DATABASE_URL="postgresql://nobody:hunter2@127.0.0.1:1/x")
+    with pytest.raises(RetryLater, match="suppression list cannot be read") as error:
+        send(job(), attempt())
+    assert not error.value.counts
+    assert "hunter2" not in str(error.value)
+
+
 def test_a_long_header_stays_whole(server: MailServer) -> None:
     link = f"<https://shop.example/u?t={'A' * 300}>, <mailto:u@shop.example>"
     send(job(headers={"List-Unsubscribe": link, "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}), attempt())

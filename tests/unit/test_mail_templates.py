@@ -43,6 +43,15 @@ def test_the_built_in_templates_ask_for_nothing_that_they_can_do_without() -> No
         assert "{" not in content.text
 
 
+def test_a_booking_on_a_day_stays_on_that_day() -> None:
+    data = {"booking_date": "2026-12-03T00:00:00.000Z", "start_time": "14:30", "timezone": "America/New_York"}
+    text = render("booking-confirmation", data, subject="s").text
+    assert "Date: Thursday, 3 December 2026\nTime: 14:30 (America/New_York)" in text
+    data = {"start_time": "2026-12-03T02:00:00Z", "end_time": "2026-12-03T03:00:00Z", "timezone": "America/New_York"}
+    text = render("booking-confirmation", data, subject="s").text
+    assert "Date: Wednesday, 2 December 2026\nTime: 21:00 \u2013 22:00 (America/New_York)" in text
+
+
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_a_built_in_template_needs_is_named(name: str) -> None:
     (fault,) = check(job(name))
@@ -157,6 +166,7 @@ def test_filters() -> None:
     assert format_date(0) == "Thursday, 1 January 1970"
     assert format_time("2026-03-03T14:30:00+00:00", tz="America/New_York") == "09:30"
     assert format_time("14:30:00") == "14:30"
+    assert format_time("2026-03-03T14:30:00") == "14:30"
     assert format_money("1234.5") == "\u20ac1,234.50"
     assert format_money(-3, "JPY") == "-\u00a53"
     assert format_money(0.1, "CHF") == "0.10 CHF"

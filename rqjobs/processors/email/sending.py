@@ -25,6 +25,8 @@ from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import is_hard_bounce
 from rqjobs.settings import get_settings
 
+_DATABASE_WAIT = timedelta(seconds=30)
+
 
 def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
     """Sends the mail, once over all attempts.
@@ -97,7 +99,7 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
     """The mail, and who of its recipients is suppressed."""
     settings = get_settings()
     boxes = {name: [parse_address(text) for text in addresses(getattr(job, name))] for name in ("to", "cc", "bcc")}
-    dropped = suppressed([box.address for found in boxes.values() for box in found])
+    dropped = _suppressed([box.address for found in boxes.values() for box in found])
     kept = {name: [box for box in found if box.address not in dropped] for name, found in boxes.items()}
     if not kept["to"]:
         reasons = "; ".join(f"{address}: {reason}" for address, reason in dropped.items())
@@ -144,6 +146,13 @@ def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
     if not accepted:
         raise PermanentFailure(f"every recipient was refused: {words}")
     return begun
+
+
+def _suppressed(found: list[str]) -> dict[str, str]:
+    try:
+        return suppressed(found)
+    except (RQJobsError, SQLAlchemyError) as error:  # a database that is away for a minute must not cost a mail
+        raise RetryLater(_DATABASE_WAIT, f"the suppression list cannot be read: {error}", counts=False) from error
 
 
 def _remember(bounced: dict[str, str], job_id: str) -> None:
