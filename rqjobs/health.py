@@ -23,6 +23,8 @@ OLDEST_LIMIT = timedelta(minutes=5)
 OVERDUE_LIMIT = timedelta(seconds=60)
 """A delayed job that is due for longer than this says that no scheduler runs."""
 
+_LATELY = 60.0  # a pause that ended so lately waits for its probe
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueHealth:
@@ -148,6 +150,13 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
             )
         )
     return sorted(found, key=lambda worker: (worker.since or datetime.max.replace(tzinfo=UTC), worker.name))
+
+
+def parked_destinations(connection: redis.Redis | None = None) -> dict[str, datetime]:
+    """The webhook destinations that do not answer, and until when deliveries to each are held back."""
+    client = connection or get_connection()
+    found: Any = client.zrangebyscore(keys.PARKED, time.time() - _LATELY, "+inf", 0, 100, withscores=True)
+    return {as_text(name): datetime.fromtimestamp(until, UTC) for name, until in found}
 
 
 def _moment(stamp: str | None) -> datetime | None:

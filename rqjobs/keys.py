@@ -45,3 +45,7 @@ OUTBOX = f"{PREFIX}:outbox"
 def email_effect(job_id: str) -> str:
     """A string, JSON: what is known of the way out of the mail of job ``job_id``."""
     return f"{PREFIX}:email:{job_id}"
+
+
+PARKED = f"{PREFIX}:webhooks:parked"
+"""A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""

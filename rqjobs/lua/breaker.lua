@@ -8,6 +8,7 @@
 -- the order in which they were first parked.
 local prefix, op, now = ARGV[1] .. ':webhooks:breaker:', ARGV[2], tonumber(ARGV[3])
 local KEPT = 86400
+local PARKED = ARGV[1] .. ':webhooks:parked'  -- the open ones by their time: what pages show
 local FIELDS = {'f', 'since', 'open', 'pause', 'probe', 'seq', 'low', 'base', 'head'}
 
 local function load(name)
@@ -24,6 +25,11 @@ local function save(name, state)
   end
   redis.call('HSET', prefix .. name, unpack(words))
   redis.call('EXPIRE', prefix .. name, KEPT)
+  if state.open > 0 then
+    redis.call('ZADD', PARKED, state.open, name)
+  else
+    redis.call('ZREM', PARKED, name)
+  end
 end
 
 local function not_before(state, moment, pace)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import redis
 from flask import Flask, Response, render_template, request
 from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from rqjobs.connection import redact
@@ -16,7 +17,7 @@ from rqjobs.errors import RQJobsError
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
 from rqjobs.settings import get_settings
-from rqjobs.web import analytics, auth, dead, jobs, overview, probes, rq, show
+from rqjobs.web import analytics, auth, dead, exports, jobs, overview, probes, rq, show, webhooks
 
 _HEADERS = {
     # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
@@ -69,7 +70,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     auth.protect(app, settings.dashboard_username, given or SecretStr(""), let_in)
-    for page in (overview, dead, jobs, probes):
+    for page in (overview, dead, jobs, probes, webhooks, exports):
         app.register_blueprint(page.blueprint)
     _mount_features(app)
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
@@ -79,6 +80,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.after_request(_harden)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(RQJobsError, _own_error)
+    app.register_error_handler(SQLAlchemyError, _database_gone)
     app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
     app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
     return app
@@ -109,6 +111,10 @@ def _http_error(error: HTTPException) -> tuple[str, int] | HTTPException:
 
 def _own_error(error: RQJobsError) -> tuple[str, int]:
     return _page(404 if isinstance(error, LookupError) else 422, "That did not work", str(error))
+
+
+def _database_gone(_error: Exception) -> tuple[str, int]:
+    return _page(503, "The database cannot be used", "See what is wrong with it by: rqjobs doctor")
 
 
 def _redis_gone(_error: Exception) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
-from rqjobs.health import QueueHealth, pause, queue_health, resume, workers
+from rqjobs.health import QueueHealth, parked_destinations, pause, queue_health, resume, workers
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
@@ -78,6 +78,7 @@ def _numbers() -> dict[str, Any]:
         "active": sum(queue.active for queue in queues),
         "failed": sum(queue.failed for queue in queues),
         "troubles": [(queue.name, reason) for queue in queues for reason in queue.reasons],
+        "parked": parked_destinations(connection),
         "workers": workers(connection),
         "rate": _rate_chart(minutes),
         "latency": _latency_chart(minutes),
