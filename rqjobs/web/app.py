@@ -70,9 +70,8 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     auth.protect(app, settings.dashboard_username, given or SecretStr(""), let_in)
-    for page in (overview, dead, jobs, probes, webhooks, exports):
+    for page in (overview, dead, jobs, probes, webhooks, analytics, exports):
         app.register_blueprint(page.blueprint)
-    _mount_features(app)
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
     show.register(app)
     nav = [(endpoint, name) for endpoint, name in _NAV if endpoint in app.view_functions]
@@ -84,11 +83,6 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
     app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
     return app
-
-
-def _mount_features(app: Flask) -> None:
-    """The pages of single kinds of job."""
-    app.register_blueprint(analytics.blueprint)
 
 
 def _harden(response: Response) -> Response:

@@ -19,7 +19,7 @@ _OUTCOMES = ("done", "retry", "dead")
 def deliveries() -> ResponseReturnValue:
     """The endpoints, and the newest deliveries."""
     engine = get_engine()
-    endpoint, outcome = request.args.get("endpoint") or None, request.args.get("outcome")
+    endpoint, outcome = request.args.get("to") or None, request.args.get("outcome")
     outcome = outcome if outcome in _OUTCOMES else None
     found = find(engine, Filter(endpoint=endpoint, outcome=outcome), _SHOWN)
     return render_template(

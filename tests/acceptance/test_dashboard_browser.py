@@ -134,15 +134,16 @@ def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None
     paths = [
         "/", *groups, f"/jobs/{ids['dead']}/edit", *(f"/jobs/{job_id}" for job_id in jobs),
         *(f"/queues/webhooks?state={state}" for state in ("waiting", "dead", "done")),
-        "/rq/", "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
+        "/webhooks/", "/exports/", "/analytics/", "/rq/",
+        "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
         *(f"/rq/0/view/jobs/webhooks/{registry}/8/asc/1" for registry in ("queued", "failed", "finished")),
     ]  # fmt: skip
     for path in paths:
         page.goto(path)
         if path.startswith("/rq/0/view/job/"):
-            page.wait_for_function("document.getElementById('facts').childElementCount > 0")
+            page.locator("#facts > *").first.wait_for(state="attached")
         elif path.startswith("/rq/"):
-            page.wait_for_function("document.getElementById('rows').childElementCount > 0")
+            page.locator("#rows > *").first.wait_for(state="attached")
             assert page.locator("#rows").inner_text(), path
         assert page.evaluate(f"window.{MARK}") is None, path
         assert page.locator("iframe, img[src='x'], svg[onload]").count() == 0, path

@@ -99,7 +99,8 @@ def test_every_route_refuses_the_anonymous(app: Flask, redis: redis_py.Redis) ->
         assert response.status_code in (302, 401), (method, path, response.status_code)
         if response.status_code == 302:
             assert response.location.startswith("/login"), path
-        assert b"webhooks" not in response.data, path
+        assert b"manychat-sync" not in response.data, path
+        assert b"qr.scanned" not in response.data, path
         walked += 1
     assert walked > 40
     assert snapshot(redis) == before
@@ -190,7 +191,8 @@ def pages(ids: dict[str, str], client: FlaskClient) -> list[str]:
         "/", "/live", "/dead/", *group, f"/jobs/{ids['dead']}/edit",
         *(f"/jobs/{job_id}" for job_id in jobs), *(f"/jobs/{job_id}/live" for job_id in jobs),
         *(f"/queues/webhooks?state={state}" for state in ("waiting", "running", "delayed", "dead", "done")),
-        "/rq/", "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
+        "/webhooks/", "/exports/", "/analytics/", "/rq/",
+        "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
         *(f"/rq/0/view/jobs/webhooks/{registry}/8/asc/1" for registry in registries),
     ]  # fmt: skip
 

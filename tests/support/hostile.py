@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
+from sqlalchemy import insert
 
 from rqjobs import WebhookJob, enqueue
+from rqjobs.database import get_engine
+from rqjobs.database.webhook_deliveries import Delivery, write
+from rqjobs.database.webhook_tables import endpoints
 from rqjobs.history import retried_fields
 from rqjobs.layout import ENTRY, job_key, key, results_key
+from rqjobs.processors.export.records import Export, save
 
 MARK = "__executed__"
 
@@ -92,4 +97,26 @@ def plant(connection: redis.Redis) -> dict[str, str]:
         },
     )  # fmt: skip
     connection.sadd(key("workers"), worker)
+    plant_rows()
     return {"dead": ours.id, "waiting": waiting.id, "plain": "plain-hostile", "done": "done-hostile", "queue": queue}
+
+
+def plant_rows() -> None:
+    """Hostile rows in the database: a delivery, its endpoint, an export."""
+    engine = get_engine()
+    row = Delivery("j1", WHOLE[:255], WHOLE[:128], 1, int(time.time() * 1000), 5.0, 500, "dead", WHOLE, WHOLE, None)
+    write(engine, [row], [], timedelta(days=5))
+    with engine.begin() as connection:
+        connection.execute(
+            insert(endpoints).values(
+                name=WHOLE[:255], url="https://evil.example/" + CORPUS[2], url_key="x", events=[WHOLE], enabled=False,
+                reason=WHOLE, created_ms=0,
+            )
+        )  # fmt: skip
+    now = datetime.now(UTC)
+    save(
+        Export(
+            id="e1", user_id=WHOLE[:255], data_type=CORPUS[0], export_type="csv", filters={}, rows=1, bytes=1,
+            location="x", file_name=CORPUS[1], created_at=now, expires_at=now,
+        )
+    )  # fmt: skip
