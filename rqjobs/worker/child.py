@@ -75,6 +75,7 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
         report=report,
     )
     try:
+        signal.signal(signal.SIGTERM, _stop)
         result = processor(policy.model.parse(message["payload"]), attempt)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
@@ -87,7 +88,14 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
             "after": later.after.total_seconds() if later else None,
             "counts": later.counts if later else True,
         }
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return {"result": result}
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """``stop-job``: the job leaves as it would at any other failure, and cleans up behind itself."""
+    raise PermanentFailure("stopped by command")
 
 
 if __name__ == "__main__":

@@ -148,8 +148,8 @@ class EngineWorker(StockWorker):
             self.dispatcher.stop(self.grace)
         elif what in ("stop-job", "stop-execution"):
             runners = [line.runner for line in self.dispatcher.lines.values()]
-            killed = any(runner.kill(job_id) for runner in runners if isinstance(runner, ProcessRunner))
-            if not killed and not self.watchdog.interrupt(job_id):
+            stopped = any(runner.stop_job(job_id) for runner in runners if isinstance(runner, ProcessRunner))
+            if not stopped and not self.watchdog.interrupt(job_id):
                 event(logging.WARNING, "stop-job: it does not run here", id=job_id)
 
     grace: float = 25.0

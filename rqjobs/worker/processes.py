@@ -33,6 +33,10 @@ START = 60.0
 """Seconds within which a process must be ready for its first job."""
 
 
+PATIENCE = 5.0
+"""Seconds that a job which is stopped has to clean up behind itself."""
+
+
 class ChildDied(Exception):
     """The process ended in the middle of its job."""
 
@@ -45,6 +49,8 @@ class Child:
         self._socket = ours
         self._buffer = b""
         self._ready = False
+        self.stopped = False
+        """Its job was stopped by command."""
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "rqjobs.worker.child", str(theirs.fileno()), queue],
@@ -107,6 +113,15 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def stop(self) -> None:
+        """Tells the job to end; kills it if it does not listen."""
+        self.stopped = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        timer = threading.Timer(PATIENCE, self.kill)
+        timer.daemon = True
+        timer.start()
 
     def close(self) -> int:
         """Lets an idle process end, and waits for it; its exit code."""
@@ -175,6 +190,13 @@ class ProcessRunner:
             child.kill()
         return child is not None
 
+    def stop_job(self, job_id: str) -> bool:
+        """Stops this job for good; False if it does not run here."""
+        child = self._running.get(job_id)
+        if child is not None:
+            child.stop()
+        return child is not None
+
     def _work(self) -> None:
         child: Child | None = None
         while True:
@@ -206,11 +228,14 @@ class ProcessRunner:
             child = child or Child(self._policy.name)
             self._running[job.job_id] = child
             answer = child.run(job)
-            outcome, keep = _outcome(job, answer, started), answer["keep"]
+            outcome, keep = _outcome(job, answer, started), answer["keep"] and not child.stopped
         except NotOurs:
             outcome, keep = self._special(job, started), True
         except ChildDied:
-            outcome = job.failure(_death(child), started)
+            if child is not None and child.stopped:
+                outcome = job.failure("rqjobs.errors.PermanentFailure: stopped by command", started, permanent=True)
+            else:
+                outcome = job.failure(_death(child), started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
             outcome = job.failed(error, started)
         finally:
