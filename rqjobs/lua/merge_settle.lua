@@ -6,7 +6,8 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 for i = 3, #ARGV, 2 do
   redis.call('HDEL', KEYS[1], ARGV[i])
-  if ARGV[i + 1] ~= '' then redis.call('SET', KEYS[3 + (i - 3) / 2], ARGV[i + 1], 'EX', 3600) end
+  local kept = ARGV[i] == ARGV[1] and 3600 or 7 * 86400  -- another job may run much later, after a pause
+  if ARGV[i + 1] ~= '' then redis.call('SET', KEYS[3 + (i - 3) / 2], ARGV[i + 1], 'EX', kept) end
 end
 local waiting = redis.call('HLEN', KEYS[1])
   - redis.call('HEXISTS', KEYS[1], '_first') - redis.call('HEXISTS', KEYS[1], '_until')

@@ -3,7 +3,10 @@
 -- KEYS: the changes, the lock, the outcome of this unit. ARGV: unit, change, how long the lock holds (milliseconds).
 -- Answers {'done', outcome}, {'busy'} or {'mine', unit, change, unit, change, ...}.
 local outcome = redis.call('GET', KEYS[3])
-if outcome then return {'done', outcome} end
+if outcome then
+  redis.call('EXPIRE', KEYS[3], 3600)  -- told; kept for the case that the worker dies before RQ hears of it
+  return {'done', outcome}
+end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], 7 * 86400000)
 local owner = redis.call('GET', KEYS[2])

@@ -71,6 +71,17 @@ def test_data_comes_in_every_shape(played):
         assert run(*UPDATE)["outcome"] == "updated"
 
 
+@pytest.mark.parametrize("data", ["null", "[]", '{"odd":1}', '"text"', '[{"id":"x"}]'])
+def test_success_of_another_shape_is_tried_again(played, data):
+    body = f'{{"status":"success","data":{data}}}'
+    played.fail_next("page/createTag", Fault(200, body))
+    with pytest.raises(ManyChatUnavailable, match=r"is empty|of the shape"):
+        run("tag", "create", {"name": "new"})
+    played.fail_next("subscriber/createSubscriber", Fault(200, body))
+    with pytest.raises(ManyChatUnavailable, match=r"is empty|of the shape"):
+        run("contact", "create", {"email": "new@example.com"})
+
+
 def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played):
     played.fail_next(PATH, Fault(429, "Slow down", {"Retry-After": "7"}))
     with pytest.raises(RetryLater) as caught:
@@ -176,6 +187,7 @@ def test_nobody_listening_is_said_without_the_contacts_address(played, monkeypat
     address = "ada@example.com"
     with pytest.raises(ManyChatUnavailable) as caught:
         run("contact", "update", {"email": address, "first_name": "A"})
+    assert caught.value.__context__ is None
     assert address not in "".join(traceback.format_exception(caught.value))
 
 

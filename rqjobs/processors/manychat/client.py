@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import redis
 import requests
 import urllib3
+from pydantic import ValidationError
 
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
@@ -34,6 +35,8 @@ _FIRST_PATIENCE = 1.0  # seconds that a job sleeps for its first call
 _PATIENCE = 10.0  # and for later ones: starting anew would repeat the first
 _CONNECT, _READ = 5.0, 10.0
 _THROTTLED_FOR_FREE = timedelta(days=1)
+
+_Record = TypeVar("_Record", Tag, CustomField, Subscriber)
 
 _local = threading.local()
 
@@ -62,11 +65,11 @@ class ManyChat:
 
     def tags(self) -> list[Tag]:
         """Every tag of the page."""
-        return [Tag.model_validate(item) for item in self._get("page/getTags", "page") or ()]
+        return _items(Tag, "page/getTags", self._get("page/getTags", "page"))
 
     def create_tag(self, name: str) -> Tag:
         """Creates a tag."""
-        return Tag.model_validate(self._post("page/createTag", name=name)["tag"])
+        return _one(Tag, "page/createTag", self._post("page/createTag", name=name), "tag")
 
     def delete_tag(self, tag_id: int) -> None:
         """Deletes a tag, and takes it off everyone. Cannot be undone."""
@@ -74,42 +77,48 @@ class ManyChat:
 
     def fields(self) -> list[CustomField]:
         """The definition of every custom field."""
-        return [CustomField.model_validate(item) for item in self._get("page/getCustomFields", "page") or ()]
+        return _items(CustomField, "page/getCustomFields", self._get("page/getCustomFields", "page"))
 
     def create_field(self, name: str, kind: str, description: str | None) -> CustomField:
         """Creates a custom field."""
         more = {"description": description} if description else {}
-        return CustomField.model_validate(
-            self._post("page/createCustomField", caption=name, type=kind, **more)["field"]
-        )
+        data = self._post("page/createCustomField", caption=name, type=kind, **more)
+        return _one(CustomField, "page/createCustomField", data, "field")
 
     def subscriber(self, subscriber_id: int) -> Subscriber:
         """A contact by its id."""
-        return _subscribers(self._get("subscriber/getInfo", "other", subscriber_id=subscriber_id))[0]
+        path = "subscriber/getInfo"
+        return _one(Subscriber, path, self._get(path, "other", subscriber_id=subscriber_id))
 
     def find_by_name(self, name: str) -> list[Subscriber]:
         """At most 100 contacts of this full name."""
-        return _subscribers(self._get("subscriber/findByName", "other", name=name))
+        path = "subscriber/findByName"
+        return _items(Subscriber, path, self._get(path, "other", name=name))
 
     def find_by_field(self, field_id: int, value: str | int) -> list[Subscriber]:
         """The contacts with this value in a custom field of type text or number."""
-        return _subscribers(self._get("subscriber/findByCustomField", "other", field_id=field_id, field_value=value))
+        path = "subscriber/findByCustomField"
+        return _items(Subscriber, path, self._get(path, "other", field_id=field_id, field_value=value))
 
     def find_by_email(self, email: str) -> list[Subscriber]:
         """The contact with this address, as a list of at most one."""
-        return _subscribers(self._get("subscriber/findBySystemField", "find", email=email))
+        path = "subscriber/findBySystemField"
+        return _items(Subscriber, path, self._get(path, "find", email=email))
 
     def find_by_phone(self, phone: str) -> list[Subscriber]:
         """The contact with this phone, as a list of at most one. A whatsapp_phone is not looked at."""
-        return _subscribers(self._get("subscriber/findBySystemField", "find", phone=phone))
+        path = "subscriber/findBySystemField"
+        return _items(Subscriber, path, self._get(path, "find", phone=phone))
 
     def create_subscriber(self, **profile: Any) -> Subscriber:
         """Creates a contact from a phone, whatsapp_phone or email."""
-        return _subscribers(self._post("subscriber/createSubscriber", **profile))[0]
+        path = "subscriber/createSubscriber"
+        return _one(Subscriber, path, self._post(path, **profile))
 
     def update_subscriber(self, subscriber_id: int, **profile: Any) -> Subscriber | None:
         """Changes system fields; answers the contact as it is then, if the API shows it."""
-        found = _subscribers(self._post("subscriber/updateSubscriber", subscriber_id=subscriber_id, **profile))
+        path = "subscriber/updateSubscriber"
+        found = _items(Subscriber, path, self._post(path, subscriber_id=subscriber_id, **profile))
         return found[0] if found else None
 
     def add_tag(self, subscriber_id: int, tag_id: int) -> None:
@@ -134,16 +143,16 @@ class ManyChat:
         return self._call("POST", path, "other", {"json": body})
 
     def _call(self, method: str, path: str, kind: Kind, arguments: dict[str, Any]) -> Any:
-        try:
-            response, body, pressed = self._paced(method, path, kind, arguments)
-        except requests.RequestException as error:
-            if isinstance(error, requests.Timeout) or not isinstance(error, requests.ConnectionError):
-                raise self._unavailable(path, type(error).__name__) from None
-            _local.session = None  # mostly a kept connection that the other side has closed: once more, on a new one
+        for first in (True, False):
             try:
                 response, body, pressed = self._paced(method, path, kind, arguments)
-            except requests.RequestException as again:
-                raise self._unavailable(path, type(again).__name__) from None
+                break
+            except requests.RequestException as error:
+                reason = type(error).__name__  # its text holds the query, and with it the contact's address
+                closed = isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
+            if not first or not closed:
+                raise self._unavailable(path, reason)
+            _local.session = None  # mostly a kept connection that the other side has closed: once more, on a new one
         status = response.status_code
         if status == 429:  # noqa: PLR2004
             wait = limit_of(self.account).brake.press(self._redis, retry_after(response.headers))
@@ -218,7 +227,20 @@ def _chunks(response: requests.Response, deadline: float) -> Iterable[bytes]:
         raise requests.ReadTimeout(f"the answer broke off: {type(error).__name__}") from None
 
 
-def _subscribers(data: Any) -> list[Subscriber]:
+def _items(model: type[_Record], path: str, data: Any) -> list[_Record]:
     """The API answers a contact as an object or a list of one, and none as [] or null."""
     items = data if isinstance(data, list) else [data] if data else []
-    return [Subscriber.model_validate(item) for item in items]
+    try:
+        return [model.model_validate(item) for item in items]
+    except ValidationError:
+        pass  # its text holds the answer, and with it the contact
+    raise ManyChatUnavailable(f"ManyChat's answer to {path} is not of the shape that it documents")
+
+
+def _one(model: type[_Record], path: str, data: Any, inside: str | None = None) -> _Record:
+    if inside is not None:
+        data = data.get(inside) if isinstance(data, dict) else None
+    found = _items(model, path, data)
+    if not found:
+        raise ManyChatUnavailable(f"ManyChat's answer to {path} is empty")
+    return found[0]
