@@ -9,6 +9,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rqjobs.attempt import Attempt
@@ -59,15 +60,15 @@ class Taken:
         self.enqueued_at: bytes = enqueued_at
         self.fault: str | None = None
         """Why the job's hash cannot be read; anybody with access to Redis may have written it."""
-        self.timeout = policy.timeout.total_seconds()
+        self.timeout = 0.0
         self.retries_left = 0
-        self.intervals: list[float] = []
+        self.intervals: tuple[float, ...] = ()
         self.result_ttl = RESULT_TTL
         self.failure_ttl: int | str = ""
         try:
-            self.timeout = float(timeout) if timeout else self.timeout
+            self.timeout = float(timeout) if timeout else policy.timeout.total_seconds()
             self.retries_left = int(left) if left else 0
-            self.intervals = [float(wait) for wait in json.loads(intervals)] if intervals else []
+            self.intervals = _read_intervals(intervals) if intervals else ()
             self.result_ttl = int(result_ttl) if result_ttl else RESULT_TTL
             self.failure_ttl = int(failure_ttl) if failure_ttl else ""
         except (ValueError, TypeError) as error:
@@ -111,7 +112,7 @@ class Taken:
             number=self.number,
             of=max(self.attempts, self.number),
             enqueued_at=_when(self.enqueued_at),
-            timeout=timedelta(seconds=self.timeout) if self.timeout > 0 else timedelta(days=3650),
+            timeout=_duration(self.timeout),
             report=self._report,
         )
         return self.model, self.attempt
@@ -177,6 +178,16 @@ class Taken:
         if wait is None:  # RQ aligns the list at its end
             wait = self.intervals[max(len(self.intervals) - left, 0)] if self.intervals else 0
         return Outcome("retry", (words, wait, left - 1 if counts else "", self.number), started, ended)
+
+
+@lru_cache(1000)
+def _read_intervals(text: bytes) -> tuple[float, ...]:
+    return tuple(float(wait) for wait in json.loads(text))
+
+
+@lru_cache(1000)
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds) if seconds > 0 else timedelta(days=3650)
 
 
 def _when(stamp: bytes) -> datetime:

@@ -49,7 +49,8 @@ class Slot:
                 with self.lock:
                     self.jobs = []
                     self.deadline = float("inf")
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), None)
+                    if self.warned:
+                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), None)
             except TimeLimit:  # it came just now
                 continue
             return

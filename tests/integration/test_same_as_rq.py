@@ -148,11 +148,11 @@ def _entry(fields: dict[bytes, bytes]) -> dict[str, Any]:
 
 
 def _age(score: float) -> Any:
-    return score if score < 1e9 or score == float("inf") else round((score - time.time()) / 5)
+    return score if score < 1e9 or score == float("inf") else round((score - time.time()) / 60)
 
 
 def _coarse(ttl: int) -> int:
-    return ttl if ttl < 0 else round(ttl / 5)
+    return ttl if ttl < 0 else round(ttl / 60)
 
 
 @pytest.mark.parametrize("case", CASES)
