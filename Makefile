@@ -35,10 +35,13 @@ bench: $(STAMP)  ## the benchmarks, as ratios in one run
 chaos: $(STAMP)  ## workers killed at random, Redis restarted: the long form
 	$(BIN)/python -m pytest -m slow tests/acceptance $(ARGS)
 
+docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lock:  ## writes requirements.lock anew (needs uv: pip install uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --group dev --extra embedded --extra postgres \
 		--extra django --extra fastapi --extra css --extra fast --extra otel \
 		--no-emit-package rqjobs --no-header --output-file requirements.lock
 
 clean:  ## removes what make made
-	rm -rf $(VENV) .rqjobs .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .rqjobs site .mypy_cache .ruff_cache .import_linter_cache

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 
 from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
+from rqjobs.sandbox.receiver import Received, Receiver, signing_secret
+from rqjobs.settings import get_settings
 
 
 @click.group()
@@ -37,3 +41,36 @@ def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
     click.echo(f"ManyChat is played on {api.url}; see its state at {api.url}/sandbox/state; Ctrl-C ends it.")
     click.echo(f"In another terminal:\n  export MANYCHAT_API_URL={api.url} MANYCHAT_API_TOKEN={tokens[0]}")
     api.serve()
+
+
+@sandbox.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8977, show_default=True, help="0 takes any free one.")
+def webhooks(port: int) -> None:
+    """A webhook receiver that checks signatures and can be told to fail.
+
+    \b
+    /ok          204, if the signature fits
+    /flaky/2     fails twice for each delivery, then works
+    /status/404  answers that
+    /gone        410: the endpoint is disabled
+    /slow/5      answers after 5 seconds
+    """  # noqa: D301  # click's \b keeps the lines
+    secrets = get_settings().webhook_signing_secret
+    secret = secrets[0].get_secret_value() if secrets else signing_secret()
+    try:
+        with Receiver(secret, port=port, on_request=_show) as receiver:
+            click.echo(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
+            click.echo("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
+            if not secrets:
+                click.echo(f"  export WEBHOOK_SIGNING_SECRET={secret}")
+            click.echo("")
+            threading.Event().wait()
+    except OSError as error:
+        reason = f"cannot listen on 127.0.0.1:{port}: {error.strerror}"
+        raise click.ClickException(f"{reason}; choose another --port") from None
+
+
+def _show(request: Received) -> None:
+    verified = "signature verified" if request.verified else "WRONG SIGNATURE"
+    webhook_id, body = request.headers.get("webhook-id", "(no id)"), request.body.decode(errors="replace")
+    click.echo(f"{request.path} {webhook_id} {verified}, answered {request.status}: {body}")

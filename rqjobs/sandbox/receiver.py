@@ -7,6 +7,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -46,6 +47,10 @@ class Receiver:
 
     secret: str
     received: list[Received] = field(default_factory=list)
+    port: int = 0
+    """Where to listen; 0 takes any free port."""
+    on_request: Callable[[Received], None] | None = None
+    """Told of each request."""
 
     def __enter__(self) -> Self:
         receiver = self
@@ -59,7 +64,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Quiet: what came in is in ``received``."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -84,7 +89,10 @@ class Receiver:
             verified = False
         with self._lock:
             status = self._status(request.path, headers, verified=verified)
-            self.received.append(Received(request.path, headers, body, time.time(), verified, status))
+            received = Received(request.path, headers, body, time.time(), verified, status)
+            self.received.append(received)
+        if self.on_request is not None:
+            self.on_request(received)
         if request.path.startswith("/slow/"):
             time.sleep(float(request.path.rpartition("/")[2]))
         request.send_response(status)

@@ -1,0 +1,89 @@
+"""The documentation: every Python block runs, every command has the options shown, every link leads somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from rqjobs import queues
+from rqjobs.cli import cli
+from rqjobs.testing import environment
+from tests.support.workers import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / "examples").rglob("README.md"), ROOT / "deploy" / "README.md"]
+BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE) for page in PAGES}
+_SHELL_LINE = r"^\$ (?:[A-Z_]+=\S+ )?(?:flask --app app |python manage\.py )?(rqjobs .*)$"
+COMMANDS = sorted({
+    line.split("#")[0].strip()
+    for page in [*PAGES, ROOT / "README.md"]
+    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    for line in re.findall(_SHELL_LINE, block, re.MULTILINE)
+})  # fmt: skip
+
+
+@pytest.fixture
+def forget_queues():
+    before = dict(queues._POLICIES)
+    yield
+    queues._POLICIES.clear()
+    queues._POLICIES.update(before)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]], ids=lambda page: page.stem)
+def test_every_python_block_runs(page, redis, redis_url, forget_queues):
+    with environment(REDIS_URL=redis_url):
+        namespace = {"__name__": "docs_example"}
+        sys.modules["docs_example"] = type(sys)("docs_example")
+        sys.modules["docs_example"].__dict__.update(namespace)
+        namespace = sys.modules["docs_example"].__dict__
+        for block in BLOCKS[page]:
+            exec(compile(block, str(page), "exec"), namespace)
+        del sys.modules["docs_example"]
+
+
+def test_the_test_that_the_page_shows(tmp_path):
+    (block,) = [block for block in BLOCKS[DOCS / "testing.md"] if "def test_" in block]
+    (tmp_path / "test_docs.py").write_text(block)
+    from importlib.metadata import entry_points
+
+    plugin = [] if "rqjobs" in entry_points(group="pytest11").names else ["-p", "rqjobs.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *plugin, "test_docs.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_exists_with_its_options(line):
+    words = shlex.split(line.split(" | ")[0].split(" < ")[0])[1:]
+    group = cli
+    while isinstance(group, click.Group):
+        name, *words = words or ["--help"]
+        if name == "--help":
+            return
+        group = group.get_command(click.Context(cli), name)
+        assert group, f"{line}: there is no {name}"
+    words = ["0123456789ab" if word == "GROUP" else word for word in words]
+    group.make_context(group.name, words)
+
+
+def test_no_link_outside_the_docs_is_dead():
+    """mkdocs checks the links between pages; here are those of files that it does not read."""
+    for page in [ROOT / "README.md", *(ROOT / "examples").rglob("README.md"), ROOT / "deploy" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page}: {target}"
+    for page in PAGES:
+        for path in re.findall(r"`((?:examples|deploy)/[a-z_]+)/?`", page.read_text()):
+            assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [str(Path(sys.executable).parent / "mkdocs"), "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
