@@ -40,7 +40,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     """A table; cells are shown as they are, markup in them is not obeyed."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
     for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+        table.add_column(
+            header, justify="right" if header in right else "left", overflow="fold", no_wrap=header == "id"
+        )
     for row in rows:
         table.add_row(*(escape(cell(value)) for value in row))
     console().print(table)

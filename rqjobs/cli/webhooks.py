@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,7 +18,7 @@ from rqjobs.database import get_engine
 from rqjobs.database import webhook_deliveries as log
 from rqjobs.database import webhook_endpoints as table
 from rqjobs.database.webhook_deliveries import Delivery, Filter
-from rqjobs.durations import parse_duration
+from rqjobs.durations import format_duration, parse_duration
 from rqjobs.errors import JobNotFound, RQJobsError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -177,9 +178,9 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
         click.echo("no deliveries")
         return
     print_table(
-        ("id", "when", "endpoint", "event", "attempt", "status", "took", "outcome", "error"),
-        ((x.job_id, x.at, x.endpoint, x.event, x.attempt, x.status, _took(x), x.outcome, x.error) for x in rows),
-        right=("attempt", "status", "took"),
+        ("id", "when", "endpoint", "event", "attempt", "outcome", "took", "error"),
+        ((x.job_id, x.at, _short(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
+        right=("attempt", "took"),
     )
     click.echo("one in full: rqjobs webhooks show ID    send again: rqjobs webhooks replay ID")
 
@@ -246,8 +247,9 @@ def replay(
     if as_json:
         print_json(asdict(total) | {"dry_run": dry_run})
         return
-    takes = timedelta(seconds=len(total.enqueued) / pace)
-    click.echo(f"{'would send' if dry_run else 'sending'} {len(total.enqueued)} again, {pace:g} a second ({takes})")
+    takes = format_duration(timedelta(seconds=len(total.enqueued) / pace))
+    doing = "would send" if dry_run else "sending"
+    click.echo(f"{doing} {len(total.enqueued)} again, {pace:g} a second ({takes})")
     for what, ids in (("still under way", total.under_way), ("no longer in the log", total.lost)):
         if ids:
             click.echo(f"{len(ids)} {what}: {' '.join(ids[:10])}{' ...' if len(ids) > 10 else ''}")  # noqa: PLR2004
@@ -270,6 +272,16 @@ def _document(row: Delivery) -> dict[str, Any]:
     fields["at"] = row.at
     fields.pop("at_ms")
     return fields
+
+
+def _outcome(row: Delivery) -> str:
+    return row.outcome if row.status is None else f"{row.status} {row.outcome}"
+
+
+def _short(endpoint: str) -> str:
+    """A name; of a URL, which may hold a token, where it leads."""
+    parts = urlsplit(endpoint)
+    return f"{parts.netloc}/..." if parts.scheme in ("http", "https") else endpoint
 
 
 def _took(row: Delivery) -> timedelta:
