@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -153,6 +153,11 @@ def _attachment(value: object) -> object:
     return value
 
 
+if TYPE_CHECKING:
+    AnyAttachment = str | Attachment
+else:  # whatever it was written as, the job holds an Attachment
+    AnyAttachment = Annotated[Attachment, BeforeValidator(_attachment)]
+
 Tag = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,256}$")]
 
 
@@ -179,9 +184,7 @@ class EmailJob(JobModel):
     """Where answers go, if not to the sender."""
     headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict)
     """More headers, such as ``List-Unsubscribe``; they cannot overwrite ours."""
-    attachments: list[Annotated[Attachment, BeforeValidator(_attachment)]] = Field(
-        default_factory=list, max_length=20
-    )  # fmt: skip
+    attachments: list[AnyAttachment] = Field(default_factory=list, max_length=20)
     """Files that go with it, read when it is sent; EMAIL_MAX_ATTACHMENTS bytes together."""
     tags: list[Tag] = Field(default_factory=list, max_length=10)
     """Words that the provider's statistics group mails by: letters, digits, ``_`` and ``-``."""

@@ -20,6 +20,7 @@ from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+from rqjobs.processors.email.smtp_url import Server
 from rqjobs.settings import use_settings
 from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
 
@@ -111,7 +112,7 @@ def test_a_password_is_never_sent_in_the_clear(tmp_path: Path, configure: Config
 
 
 def test_a_server_elsewhere_must_offer_starttls(tmp_path: Path, configure: Configure, monkeypatch) -> None:
-    monkeypatch.setattr(backend.Server, "on_loopback", False)  # the only server that a test has is on loopback
+    monkeypatch.setattr(Server, "on_loopback", False)  # the only server that a test has is on loopback
     with smtp_server(tmp_path, starttls=False) as server:
         configure(SMTP_URL=f"smtp://localhost:{server.port}")
         with pytest.raises(PermanentFailure, match="STARTTLS"):

@@ -19,6 +19,7 @@ from rqjobs import (
     queue_health,
     wait_for_result,
 )
+from rqjobs.jobs import Attachment
 
 hook = WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://example.com", payload={"code": "A"})
 job = enqueue_webhook(
@@ -34,6 +35,14 @@ job = enqueue_webhook(
 assert_type(job, Job)
 enqueue_email({"to": "ada@example.com", "subject": "Hello", "template": "welcome", "data": {}}, backoff="fixed:10s")
 mail = EmailJob(to=["ada@example.com"], subject="Hello", template="welcome", data={})
+EmailJob(
+    to="ada@example.com",
+    subject=None,
+    template="welcome",
+    data={},
+    sender="Shop <shop@example.com>",
+    attachments=["invoice.pdf", Attachment(source="s3://shop/terms.pdf", name="Terms.pdf")],
+)
 assert_type(enqueue_many([hook, (mail, {"priority": "low"})], backoff=fixed("1s")), list[Job])
 enqueue_webhook(hook, priority="urgent")  # type: ignore[arg-type]
 enqueue_webhook(hook, attemps=3)  # type: ignore[call-arg]

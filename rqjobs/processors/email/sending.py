@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,7 +14,7 @@ from rqjobs.attempt import Attempt, Hold
 from rqjobs.database.suppressions import suppress, suppressed
 from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.jobs import EmailJob
-from rqjobs.jobs.email import Mailbox, addresses, parse_address
+from rqjobs.jobs.email import Attachment, Mailbox, addresses, parse_address
 from rqjobs.logs import event
 from rqjobs.mail import TemplateFault, render
 from rqjobs.processors.email.attachments import read_attachments
@@ -119,7 +119,7 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
         text=content.text,
         html=content.html,
         headers=job.headers,
-        files=read_attachments(job.attachments, settings),
+        files=read_attachments(cast("list[Attachment]", job.attachments), settings),
         tags=job.tags,
         done=frozenset({*effect.accepted, *effect.refused}),
     )

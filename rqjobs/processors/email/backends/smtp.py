@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
 import smtplib
@@ -11,8 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure
@@ -21,48 +18,12 @@ from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import is_transient, later, refusal, reply_line
+from rqjobs.processors.email.smtp_url import Server, parse_smtp_url
 from rqjobs.settings import get_settings
 
 _TIMEOUT = 30.0  # seconds a single step may take
 _MAX_MAILS = 100  # over one connection, then a new one: servers count
 _CLOSING = 421
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """SMTP_URL in its parts."""
-
-    host: str
-    port: int
-    user: str
-    password: str
-    implicit_tls: bool
-    tls: bool
-    """Whether TLS is wanted at all."""
-    ca_file: str | None
-
-    @property
-    def on_loopback(self) -> bool:
-        """Whether nobody can listen in on the way: only there the server may lack STARTTLS."""
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.host == "localhost"
-
-
-def parse_smtp_url(url: str) -> Server:
-    """``smtp://user:password@host:587`` or ``smtps://...:465``; user and password percent-encoded."""
-    parts = urlsplit(url)
-    options = parse_qs(parts.query)
-    implicit = parts.scheme == "smtps"
-    return Server(
-        host=parts.hostname or "localhost",
-        port=parts.port or (465 if implicit else 587),
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        implicit_tls=implicit,
-        tls=options.get("tls", [""])[0] != "off",
-        ca_file=options.get("ca", [None])[0],
-    )
 
 
 class _Kept:
