@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+
 import pytest
 
 from rqjobs import DataExportJob, WebhookJob, enqueue_data_export, enqueue_webhook, wait_for_result
