@@ -49,3 +49,15 @@ def email_effect(job_id: str) -> str:
 
 PARKED = f"{PREFIX}:webhooks:parked"
 """A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
+
+
+ALERT_TURN = f"{PREFIX}:alerts:turn"
+"""Set for a while by the process that looked whether somebody must be told something."""
+
+ALERT_SEEN = f"{PREFIX}:alerts:seen"
+"""A hash: how many dead jobs of each queue somebody has been told of."""
+
+
+def alert(kind: str, subject: str) -> str:
+    """Set for as long as no other alert of this kind and subject goes out."""
+    return f"{PREFIX}:alerts:{kind}:{subject}"

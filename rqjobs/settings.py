@@ -227,6 +227,14 @@ class Settings(BaseSettings):
     dashboard_read_only: bool = False
     """The dashboard shows everything and changes nothing."""
 
+    # Alerts
+    alert_url: SecretStr | None = None
+    """Gets a POST with ``{"text": ...}`` for each alert: a chat's incoming webhook."""
+    alert_email: str | None = None
+    """Gets a mail for each alert, by SMTP_URL."""
+    alert_every: Duration = timedelta(minutes=15)
+    """The shortest time between two alerts of one kind and subject."""
+
     queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
     """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""
 

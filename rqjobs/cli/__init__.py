@@ -26,10 +26,12 @@ _COMMANDS = {
     "outbox": "rqjobs.cli.outbox:outbox",
     "exports": "rqjobs.cli.exports:exports",
     "email": "rqjobs.cli.email:email",
+    "dev": "rqjobs.cli.dev:dev",
     "demo": "rqjobs.cli.demo:demo",
     "analytics": "rqjobs.cli.analytics:analytics",
     "db": "rqjobs.cli.db:db",
     "sandbox": "rqjobs.cli.sandbox:sandbox",
+    "completion": "rqjobs.cli.completion:completion",
 }
 """Every command, in the order of ``--help``, as ``module:attribute``."""
 

@@ -9,6 +9,7 @@ import socket
 import click
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from rqjobs import alerts
 from rqjobs.connection import get_connection
 from rqjobs.errors import RQJobsError
 from rqjobs.settings import get_settings
@@ -52,6 +53,7 @@ def open_dashboard(host: str, port: int) -> tuple[BaseWSGIServer, str | None]:
     from rqjobs.web import create_app
 
     get_connection()
+    alerts.watch()
     password = None if get_settings().dashboard_password else secrets.token_urlsafe(12)
     app = create_app(password)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ import click
 
 from rqjobs import health as queues
 from rqjobs.cli.output import json_option, print_json, print_table
-from rqjobs.queues import get_policy
+from rqjobs.cli.params import QUEUE
 
 
 @click.command()
@@ -39,16 +39,16 @@ def _state(queue: queues.QueueHealth) -> str:
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 def pause(queue: str) -> None:
     """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
     queues.pause(queue)
-    click.echo(f"{get_policy(queue).name} is paused; go on with: rqjobs resume {get_policy(queue).name}")
+    click.echo(f"{queue} is paused; go on with: rqjobs resume {queue}")
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 def resume(queue: str) -> None:
     """End the pause of QUEUE."""
     queues.resume(queue)
-    click.echo(f"{get_policy(queue).name} goes on")
+    click.echo(f"{queue} goes on")

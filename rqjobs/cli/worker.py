@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from rqjobs import alerts
+from rqjobs.cli.params import QUEUE
 from rqjobs.logs import set_up_logs
 from rqjobs.queues import get_policy, policies
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", nargs=-1, type=QUEUE)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @click.option("--threads", type=click.IntRange(1), help="Jobs at once in all; by default each queue's concurrency.")
 @click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
@@ -56,6 +58,7 @@ def worker(
     rqjobs worker --burst               what is there now, then end: for cron and serverless
     """  # noqa: D301  # click's \b keeps the lines
     set_up_logs("json" if log_format == "json" else "text")
+    _tell_people()
     if health_port is not None:
         from rqjobs.probes import serve_probes
 
@@ -86,3 +89,15 @@ def worker(
             max_jobs=max_jobs,
             max_rss=max_rss << 20 if max_rss is not None else None,
         )
+
+
+def _tell_people() -> None:
+    """Alerts, if anybody is to be told; endpoints are disabled in the worker that notices it."""
+    if alerts.watch() is None:
+        return
+    from rqjobs.processors.webhook import on_endpoint_disabled
+
+    @on_endpoint_disabled
+    def _disabled(name: str, reason: str) -> None:
+        text = f"webhook endpoint {name} is disabled: {reason}. Once it is mended: rqjobs webhooks enable {name}"
+        alerts.raise_alert(alerts.Alert(kind="endpoint-disabled", subject=name, text=text))

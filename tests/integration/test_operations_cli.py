@@ -1,0 +1,162 @@
+"""The commands of operations, as users type them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from click.testing import CliRunner, Result
+
+from rqjobs import WebhookJob, enqueue_many
+from rqjobs.cli import cli
+from rqjobs.layout import key
+from rqjobs.metrics import BUCKETS, Histogram, Sample, last_hour, record, totals
+from rqjobs.probes import serve_probes
+from tests.support.hostile import kill
+from tests.support.workers import ROOT, Workers, eventually
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(cli, args, catch_exceptions=False, standalone_mode=False)
+
+
+def dead(redis: redis_py.Redis, number: int, error: str = "ValueError: boom", host: str = "a.example") -> list[str]:
+    jobs = enqueue_many(
+        WebhookJob(webhook_id=f"w{n}", event="a.b", url=f"https://{host}/", payload={}, headers={"X-Key": "hunter2"})
+        for n in range(number)
+    )
+    for job in jobs:
+        kill(job.id, job.origin, error, redis)
+    return [job.id for job in jobs]
+
+
+def test_failed_list_limits_and_hides_secrets(redis: redis_py.Redis) -> None:
+    dead(redis, 7)
+    output = run("failed", "list", "--limit", "3").output
+    assert "and 4 more" in output
+    found = json.loads(run("failed", "list", "--limit", "3", "--json").output)
+    assert len(found) == 3
+    assert "hunter2" not in json.dumps(found)
+    assert run("failed", "list", "--reason", "nothing like it").output == "no dead letters\n"
+
+
+def test_failed_groups_and_their_repair(redis: redis_py.Redis) -> None:
+    dead(redis, 4)
+    dead(redis, 2, "TimeoutError: no answer", "b.example")
+    groups = json.loads(run("failed", "groups", "--json").output)
+    assert [(group["count"], group["destination"]) for group in groups] == [(4, "a.example"), (2, "b.example")]
+    group = groups[1]["group"]
+    assert "2 jobs would be requeued" in run("failed", "requeue", "--group", group, "--dry-run").output
+    assert "2 jobs were requeued" in run("failed", "requeue", "--group", group, "--rate", "100").output
+    assert redis.llen(key("queue", "webhooks")) == 2
+    assert "4 jobs were deleted" in run("failed", "purge", "--group", groups[0]["group"]).output
+    assert redis.zcard(key("failed", "webhooks")) == 0
+
+
+def test_purge_and_requeue_by_reason(redis: redis_py.Redis) -> None:
+    kept, gone = dead(redis, 1), dead(redis, 2, "TimeoutError: no answer")
+    purged = json.loads(run("failed", "purge", "--reason", "no answer", "--json").output)["purged"]
+    assert sorted(purged) == sorted(gone)
+    assert json.loads(run("failed", "requeue", "--all", "--json").output)["requeued"] == kept
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert "_RQJOBS_COMPLETE" in run("completion", shell).output
+
+
+def test_bash_completes_commands_and_queues() -> None:
+    def complete(words: str, index: int) -> str:
+        environment = {"COMP_WORDS": words, "COMP_CWORD": str(index), "_RQJOBS_COMPLETE": "bash_complete"}
+        return CliRunner().invoke(cli, [], prog_name="rqjobs", env=environment).output
+
+    assert "doctor" in complete("rqjobs do", 1)
+    assert "manychat-sync" in complete("rqjobs pause m", 2)
+
+
+def test_every_command_helps_by_example() -> None:
+    for name in ("worker", "enqueue", "failed", "dashboard", "doctor", "completion"):
+        assert re.search(rf"\n  rqjobs {name}", run(name, "--help").output), name
+
+
+def test_pause_of_an_unknown_queue_is_said_plainly(workers: Workers) -> None:
+    done = workers.run("pause", "nonsense")
+    assert done.returncode == 2
+    assert "unknown queue 'nonsense'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:
+    server = serve_probes(0, slots={"email": 10})
+    try:
+
+        def get(path: str) -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}") as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        assert get("/ready")[0] == 200
+        assert json.loads(get("/health")[1])["healthy"] is True
+        assert 'rqjobs_worker_slots{queue="email"} 10.0' in get("/metrics")[1]
+        assert get("/other")[0] == 404
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_grafana_asks_for_metrics_that_exist(redis: redis_py.Redis) -> None:
+    from rqjobs.exposition import render
+
+    record([Sample("webhooks", "done", 0.1, 0.1)], redis)
+    known = set(re.findall(r"^(rqjobs_\w+)", render(redis, {"webhooks": 1}).decode(), re.MULTILINE))
+    board = (ROOT / "deploy" / "grafana.json").read_text()
+    asked = set(re.findall(r"rqjobs_\w+", " ".join(re.findall(r'"expr": "((?:[^"\\]|\\.)*)"', board))))
+    assert len(asked) > 6
+    assert asked <= known
+
+
+def test_figures_add_up_over_processes_and_minutes(redis: redis_py.Redis) -> None:
+    now = 1_000_000 * 60.0
+    record([Sample("webhooks:high", "done", 0.2, 0.01), Sample("webhooks", "retried", 3, 1)], redis, now=now)
+    record([Sample("webhooks:low", "dead", 5000, None)], redis, now=now - 59 * 60)
+    record([Sample("email", "done", 1, 0)], redis, now=now - 60 * 60)
+    hour = last_hour(redis, now=now)
+    assert len(hour) == 60
+    assert hour[-1]["webhooks"].outcomes == {"done": 1, "retried": 1}
+    assert hour[0]["webhooks"].durations.counts[len(BUCKETS)] == 1
+    assert not any("email" in minute for minute in hour)
+    whole = totals(redis)
+    assert whole["webhooks"].durations.count == 3
+    assert whole["webhooks"].durations.sum == pytest.approx(5003.2)
+    assert whole["email"].waits.count == 1
+
+
+def test_quantiles() -> None:
+    histogram = Histogram()
+    assert histogram.quantile(0.5) is None
+    histogram.counts[BUCKETS.index(0.1)] = 100
+    assert 0.05 < (histogram.quantile(0.5) or 0) < 0.1
+    histogram.counts[-1] = 1000
+    assert histogram.quantile(0.99) == BUCKETS[-1]
+
+
+def test_dev_runs_all_three_and_ends_them(workers: Workers, tmp_path: Path) -> None:
+    process = workers.command("dev", "--port", "0")
+    eventually(lambda: "worker started" in workers.logs())
+    log = workers.logs()
+    assert re.search(r"dashboard  http://127\.0\.0\.1:\d+/", log)
+    assert "password" in log
+    process.terminate()
+    try:
+        assert process.wait(20) == 0
+    except subprocess.TimeoutExpired:
+        pytest.fail(workers.logs())
+    assert "worker stopped" in workers.logs()
