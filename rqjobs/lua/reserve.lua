@@ -5,7 +5,7 @@
 --   then the lanes in the order of taking: name, which of the queues (from 1)
 -- Answers {seconds until a rate limit frees (-1 = none holds anything back), job, job, ...}; a job is
 --   {id, execution, lane (from 1), special ('1' = RQ's own path), data, timeout, retries_left, retry_intervals,
---    created_at, result_ttl, failure_ttl}
+--    created_at, result_ttl, failure_ttl, enqueued_at}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local answer = {'-1'}
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
@@ -47,7 +47,8 @@ while ARGV[at] do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
-        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids', 'ttl', 'ended_at')
+        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids', 'ttl', 'ended_at',
+        'enqueued_at')
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
         for i = 8, 16 do
@@ -66,7 +67,7 @@ while ARGV[at] do
         redis.call('EXPIRE', index, ttl)
         leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
         answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
-          job[5] or '', job[6] or '', job[7] or ''}
+          job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
         queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
       end
     end

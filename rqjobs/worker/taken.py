@@ -43,21 +43,24 @@ class Taken:
     """One job from its reservation until its outcome is written."""
 
     __slots__ = (
-        "_unsettled", "attempt", "attempts", "data", "enqueued_at", "execution", "failure_ttl", "fault", "intervals",
-        "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl", "retries_left", "special",
-        "timeout",
+        "_unsettled", "attempt", "attempts", "created_at", "data", "enqueued_at", "execution", "failure_ttl", "fault",
+        "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl", "retries_left",
+        "special", "timeout",
     )  # fmt: skip
 
     def __init__(self, words: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> None:
         """Reads the words of reserve.lua."""
-        job_id, execution, _lane, special, data, timeout, left, intervals, enqueued_at, result_ttl, failure_ttl = words
+        job_id, execution, _lane, special, data, timeout, left, intervals, created_at, *rest = words
+        result_ttl, failure_ttl, enqueued_at = rest
         self.job_id: str = job_id.decode()
         self.execution: str = execution.decode()
         self.lane = lane
         self.policy = policy
         self.special = special == b"1"
         self.data: bytes = data
+        self.created_at: bytes = created_at
         self.enqueued_at: bytes = enqueued_at
+        """When it came into its queue the last time: a retry's wait begins anew."""
         self.fault: str | None = None
         """Why the job's hash cannot be read; anybody with access to Redis may have written it."""
         self.timeout = 0.0
@@ -111,7 +114,7 @@ class Taken:
             queue=self.lane,
             number=self.number,
             of=max(self.attempts, self.number),
-            enqueued_at=_when(self.enqueued_at),
+            enqueued_at=_when(self.created_at),
             timeout=_duration(self.timeout),
             report=self._report,
         )
