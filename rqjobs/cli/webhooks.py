@@ -102,6 +102,26 @@ def endpoints_(*, as_json: bool) -> None:
 
 
 @webhooks.command()
+@json_option
+def destinations(*, as_json: bool) -> None:
+    """List destinations that do not answer: their circuit breakers, and what is parked for them."""
+    from rqjobs.processors.webhook.breaker import breakers
+
+    found = breakers()
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    if not found:
+        click.echo("every destination answers, nothing is parked")
+        return
+    print_table(
+        ("destination", "breaker", "failures in a row", "parked", "next try"),
+        ((x.destination, x.state, x.failures, x.parked, x.next_try) for x in found),
+        right=("failures in a row", "parked"),
+    )
+
+
+@webhooks.command()
 @click.argument("name")
 @click.argument("url")
 @click.option("--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (default).")

@@ -17,6 +17,8 @@ from rqjobs.database.webhook_deliveries import Delivery, Filter, find, write
 from rqjobs.database.webhook_endpoints import set_enabled
 from rqjobs.jobs import WebhookJob
 from rqjobs.layout import key
+from rqjobs.processors.webhook import breaker
+from rqjobs.settings import get_settings
 from rqjobs.webhooks import add_endpoint, emit, replay
 
 pytestmark = pytest.mark.usefixtures("redis")
@@ -150,3 +152,15 @@ def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert "say which" in run(capsys, "replay", code=2)
     assert "no job 'zzz'" in run(capsys, "replay", "zzz", code=2)
     assert len(find(get_engine(), Filter(), 10)) == 2
+
+
+def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "destinations") == "every destination answers, nothing is parked\n"
+    settings = get_settings()
+    for _ in range(settings.webhook_breaker_failures):
+        breaker.report_failure("https://dead.example:443", time.time() - 15, probe=False, settings=settings)
+    breaker.ask([breaker.Question("https://dead.example:443", 5, False, ["a", "b"])], settings)
+    (shown,) = json.loads(run(capsys, "destinations", "--json"))
+    assert (shown["destination"], shown["state"], shown["failures"], shown["parked"]) == (
+        "https://dead.example:443", "open", 10, 2)  # fmt: skip
+    assert "https://dead.example:443" in run(capsys, "destinations")

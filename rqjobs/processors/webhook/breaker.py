@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rqjobs import keys
@@ -77,3 +77,41 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
         LONGEST_PAUSE.total_seconds(),
     )
     return float(opened) > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """The state of one destination that has failed lately, or for which deliveries are parked."""
+
+    destination: str
+    state: str
+    """``closed``, ``open`` (deliveries are parked) or ``probing`` (one of them is out to find out)."""
+    failures: int
+    """Deliveries in a row that it did not answer."""
+    parked: int
+    next_try: datetime | None
+    """When an open one tries again."""
+
+
+def breakers() -> list[Breaker]:
+    """All that Redis knows of, by name."""
+    connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
+    names = sorted(
+        name
+        for key in connection.scan_iter(f"{prefix}*", count=1000)
+        if not (name := key.decode().removeprefix(prefix)).endswith(":ranks")
+    )
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hmget(prefix + name, "f", "open")
+            pipeline.hlen(f"{prefix}{name}:ranks")
+        answers = pipeline.execute()
+    found = []
+    for name, (failures, opened), parked in zip(names, answers[::2], answers[1::2], strict=True):
+        until = float(opened or 0)
+        state = "closed" if until == 0 else "open" if until > time.time() else "probing"
+        next_try = datetime.fromtimestamp(until, UTC) if state == "open" else None
+        found.append(
+            Breaker(destination=name, state=state, failures=int(float(failures or 0)), parked=parked, next_try=next_try)
+        )
+    return found
