@@ -1,0 +1,19 @@
+"""Celery, without results."""
+
+import os
+
+import marks
+from celery import Celery
+
+app = Celery("bench", broker=os.environ["BENCH_REDIS"])
+app.conf.update(task_ignore_result=True, task_acks_late=True, worker_prefetch_multiplier=4)
+TASKS = {"noop": app.task(name="noop")(marks.noop), "sleep": app.task(name="sleep")(marks.sleep)}
+
+
+def one(kind, data):
+    TASKS[kind].delay(data)
+
+
+def many(kind, datas):
+    for data in datas:
+        one(kind, data)
