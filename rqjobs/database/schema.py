@@ -73,19 +73,24 @@ def init_database(engine: Engine) -> None:
         SchemaMismatch: the tables were made by a newer rqjobs.
         DatabaseUnavailable: the database does not answer.
     """
+    version = schema_version(engine)
+    if version is not None and version > HEAD:
+        raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
+    migrate(engine, "head")
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    """Brings the tables to ``revision`` of Alembic's scripts in this package; to ``base``, they are gone."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "rqjobs.database:migrations")
     config.set_main_option("path_separator", "os")
-    version = schema_version(engine)
-    if version is not None and version > HEAD:
-        raise SchemaMismatch(engine.url.render_as_string(), version, HEAD)
     with _plain_errors(engine), engine.begin() as connection:
         _take_turns(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
 
 
 @contextmanager
