@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from rqjobs import connection, database
+from rqjobs import connection, database, queues
 from rqjobs.embedded import ensure_server, stop_server
 from rqjobs.settings import Settings, use_settings
 from tests.support.workers import Workers
@@ -116,3 +116,14 @@ def workers(tmp_path: Path, redis: redis_py.Redis) -> Iterator[Workers]:
     started = Workers(tmp_path)
     yield started
     started.stop()
+
+
+@pytest.fixture
+def only_our_queues() -> Iterator[None]:
+    """The five queues, for examples that register their own; what other tests registered is back afterwards."""
+    before = dict(queues._POLICIES)
+    for name in list(before)[5:]:
+        del queues._POLICIES[name]
+    yield
+    queues._POLICIES.clear()
+    queues._POLICIES.update(before)

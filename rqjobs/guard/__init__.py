@@ -156,7 +156,8 @@ class Guard:
 
     def _refuse_port(self, host: str, port: int) -> None:
         known = " ".join(str(port) for port in sorted(self.ports))
-        raise TargetRefused(f"{host}:{port}", "port", f"port {port} is none of WEBHOOK_PORTS ({known})")
+        why = f"port {port} is none of WEBHOOK_PORTS ({known}); WEBHOOK_ALLOW exempts the host for development"
+        raise TargetRefused(f"{host}:{port}", "port", why)
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:

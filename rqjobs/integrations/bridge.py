@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
 from pydantic import SecretStr
 
 from rqjobs.settings import Settings, use_settings
-from rqjobs.web import create_app
-from rqjobs.web.downloads import downloads
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+# The pages bring much along; a web process that never shows them imports nothing of it.
 
 _USER = "rqjobs.user"
 """In the WSGI environ: whom the surrounding app let in. Not a header, so no request can say it."""
@@ -57,11 +59,19 @@ def _plain(value: Any) -> str:
 
 def dashboard_app() -> Flask:
     """The dashboard for whom the surrounding app lets in: it sets :func:`admitted` in the environ, or shows nothing."""
+    from flask import request
+
+    from rqjobs.web import create_app
+
     return create_app(let_in=lambda: request.environ.get(_USER) is not None)
 
 
 def downloads_app() -> Flask:
     """The download page; the environ says whose files may be taken."""
+    from flask import Flask, request
+
+    from rqjobs.web.downloads import downloads
+
     app = Flask("rqjobs.downloads")
     app.register_blueprint(downloads(lambda: request.environ.get(_USER)))
     return app

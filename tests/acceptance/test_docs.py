@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import pytest
 
-from rqjobs import queues
 from rqjobs.cli import cli
 from rqjobs.testing import environment
 from tests.support.workers import ROOT
@@ -27,16 +26,8 @@ COMMANDS = sorted({
 })  # fmt: skip
 
 
-@pytest.fixture
-def forget_queues():
-    before = dict(queues._POLICIES)
-    yield
-    queues._POLICIES.clear()
-    queues._POLICIES.update(before)
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]], ids=lambda page: page.stem)
-def test_every_python_block_runs(page, redis, redis_url, forget_queues):
+def test_every_python_block_runs(page, redis, redis_url, only_our_queues):
     with environment(REDIS_URL=redis_url):
         namespace = {"__name__": "docs_example"}
         sys.modules["docs_example"] = type(sys)("docs_example")

@@ -13,8 +13,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^\$ rqjobs ([a-z]+)", README, re.MULTILINE)
 
 
-def test_the_python_examples_run_one_after_the_other(redis):
-    namespace = {}
+def test_the_python_examples_run_one_after_the_other(redis, only_our_queues):
+    namespace = {"__name__": "__main__"}  # as it is when a reader runs it
     assert len(BLOCKS) >= 3
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), namespace)
