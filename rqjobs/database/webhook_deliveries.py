@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Select, delete, func, select
 
 from rqjobs.database.schema import ensure_schema
-from rqjobs.database.webhook_endpoints import Health, record_health
+from rqjobs.database.webhook_health import Health, record_health
 from rqjobs.database.webhook_tables import deliveries, endpoint_key
 
 RESPONSE_KEPT = 1000

@@ -96,8 +96,9 @@ end
 local name = ARGV[4]
 local state = load(name)
 
--- ok: a destination answered.
+-- ok: a destination answered. Answers whether that closed its breaker.
 if op == 'ok' then
+  local closed = state.open > 0 and 1 or 0
   if state.f > 0 or state.open > 0 then
     state.f, state.since, state.open, state.pause, state.probe = 0, 0, 0, 0, 0
     if redis.call('EXISTS', prefix .. name .. ':ranks') == 0 then
@@ -106,10 +107,12 @@ if op == 'ok' then
       save(name, state)
     end
   end
-  return '0'
+  return closed
 end
 
 -- fail: when the attempt began, whether it was the probe; failures and seconds that open; pause, longest pause.
+-- Answers whether that opened the breaker (again).
+local opened = 0
 local began, probe, failures, after = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
 local pause, longest = tonumber(ARGV[9]), tonumber(ARGV[10])
 state.f = state.f + 1
@@ -117,10 +120,10 @@ state.since = state.since > 0 and math.min(state.since, began) or began
 if state.open > 0 then
   if probe then
     state.pause = math.min(state.pause * 2, longest)
-    state.open, state.probe = now + state.pause, 0
+    state.open, state.probe, opened = now + state.pause, 0, 1
   end
 elseif state.f >= failures and now - state.since >= after then
-  state.pause, state.open, state.probe = pause, now + pause, 0
+  state.pause, state.open, state.probe, opened = pause, now + pause, 0, 1
 end
 save(name, state)
-return string.format('%.6f', state.open)
+return opened

@@ -16,7 +16,6 @@ from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, purge, replayable, write
 from rqjobs.database.webhook_endpoints import (
-    Health,
     UnknownEndpoint,
     add_endpoint,
     find_endpoints,
@@ -24,6 +23,7 @@ from rqjobs.database.webhook_endpoints import (
     rotate_secret,
     set_enabled,
 )
+from rqjobs.database.webhook_health import Health
 from rqjobs.database.webhook_tables import endpoint_key
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import WebhookJob

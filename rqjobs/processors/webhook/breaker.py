@@ -58,13 +58,13 @@ def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
     ]
 
 
-def report_answer(destination: str) -> None:
-    """It answered: the breaker closes, and what is parked starts again, paced."""
-    _run("ok", repr(time.time()), destination)
+def report_answer(destination: str) -> bool:
+    """It answered: what is parked starts again, paced. Whether the breaker was open until now."""
+    return bool(_run("ok", repr(time.time()), destination))
 
 
 def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
-    """It did not answer an attempt that began at ``began``; whether the breaker is open now."""
+    """It did not answer an attempt that began at ``began``; whether that opened the breaker (again)."""
     opened = _run(
         "fail",
         repr(time.time()),
@@ -76,7 +76,7 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
         settings.webhook_breaker_pause.total_seconds(),
         LONGEST_PAUSE.total_seconds(),
     )
-    return float(opened) > 0
+    return bool(opened)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Breaker:
 
 
 def breakers() -> list[Breaker]:
-    """All that Redis knows of, by name."""
+    """Those of destinations that have failed lately, or have deliveries parked, by name."""
     connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
     names = sorted(
         name
@@ -110,8 +110,14 @@ def breakers() -> list[Breaker]:
     for name, (failures, opened), parked in zip(names, answers[::2], answers[1::2], strict=True):
         until = float(opened or 0)
         state = "closed" if until == 0 else "open" if until > time.time() else "probing"
-        next_try = datetime.fromtimestamp(until, UTC) if state == "open" else None
-        found.append(
-            Breaker(destination=name, state=state, failures=int(float(failures or 0)), parked=parked, next_try=next_try)
-        )
+        if until or parked or float(failures or 0):
+            found.append(
+                Breaker(
+                    destination=name,
+                    state=state,
+                    failures=int(float(failures or 0)),
+                    parked=parked,
+                    next_try=datetime.fromtimestamp(until, UTC) if state == "open" else None,
+                )
+            )
     return found

@@ -11,7 +11,8 @@ import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
-from rqjobs.database.webhook_endpoints import Endpoint, Health
+from rqjobs.database.webhook_endpoints import Endpoint
+from rqjobs.database.webhook_health import Health
 from rqjobs.errors import PermanentFailure, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
@@ -26,6 +27,7 @@ from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
 
 _MARGIN = 0.2
 """Seconds of a job's time limit that are left for telling how the delivery ended."""
+_CUT_OFF = "cut off"
 _AWAY = {502, 503, 504}
 """Answers that say that nobody is there to answer."""
 
@@ -56,7 +58,7 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
     except asyncio.CancelledError:
-        run.log(None, DeliveryFailed("cut off", "the worker was stopped, or the job's time was up"))
+        run.log(None, DeliveryFailed(_CUT_OFF, "the worker was stopped, or the job's time was up"))
         raise
     took = run.log(response, error)
     if error is not None:
@@ -108,9 +110,12 @@ def _tell_breaker(shared: Context, origin: str, job_id: str, began: float, *, an
     destination.failing, destination.clear_until = not answered, 0.0
     try:
         if answered:
-            breaker.report_answer(origin)
-        elif breaker.report_failure(origin, began, probe=probe, settings=shared.settings) and probe:
-            event(logging.WARNING, "circuit breaker stays open", destination=origin)
+            if breaker.report_answer(origin):
+                event(logging.INFO, "circuit breaker closed", destination=origin)
+        elif breaker.report_failure(origin, began, probe=probe, settings=shared.settings):
+            event(
+                logging.WARNING, "circuit breaker stays open" if probe else "circuit breaker open", destination=origin
+            )
     except redis.exceptions.RedisError as error:
         event(logging.WARNING, "the circuit breaker cannot be told", destination=origin, error=str(error))
 
@@ -144,7 +149,7 @@ class _Run:
         return took
 
     def _health(self, response: Response | None, error: RQJobsError | None) -> Health | None:
-        if response is None and not isinstance(error, DeliveryFailed):
-            return None  # refused by us: it says nothing of the endpoint
+        if response is None and (not isinstance(error, DeliveryFailed) or error.kind == _CUT_OFF):
+            return None  # refused, or ended, by us: it says nothing of the endpoint
         gone = response is not None and response.status == GONE
         return Health(self._key, self._job.url, error is None, self._at_ms, self._at_ms, gone)

@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Delivery, purge, write
-from rqjobs.database.webhook_endpoints import Health, list_endpoints
+from rqjobs.database.webhook_endpoints import list_endpoints
+from rqjobs.database.webhook_health import Health
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import event
 from rqjobs.processors.webhook.endpoints import call_hooks

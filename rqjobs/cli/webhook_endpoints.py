@@ -1,0 +1,126 @@
+"""The commands of ``rqjobs webhooks`` about endpoints and destinations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from rqjobs import webhooks as api
+from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.database import get_engine
+from rqjobs.database import webhook_endpoints as table
+from rqjobs.durations import parse_duration
+
+
+@click.command("endpoints")
+@json_option
+def endpoints_(*, as_json: bool) -> None:
+    """List endpoints: what they subscribe to, and whether they answer."""
+    found = table.list_endpoints(get_engine())
+    if as_json:
+        keep = ("name", "url", "events", "enabled", "reason", "failing_since", "created_at")
+        print_json([{name: value for name, value in asdict(each).items() if name in keep} for each in found])
+        return
+    if not found:
+        click.echo("no endpoints; register one with: rqjobs webhooks add NAME URL")
+        return
+    print_table(
+        ("name", "url", "events", "state", "failing since"),
+        (
+            (
+                each.name if each.name != each.url else "(not registered)",
+                each.url,
+                " ".join(each.events),
+                "enabled" if each.enabled else f"disabled: {each.reason}",
+                each.failing_since,
+            )
+            for each in found
+        ),
+    )
+
+
+@click.command()
+@json_option
+def destinations(*, as_json: bool) -> None:
+    """List destinations that do not answer: their circuit breakers, and what is parked for them."""
+    from rqjobs.processors.webhook.breaker import breakers
+
+    found = breakers()
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    if not found:
+        click.echo("every destination answers, nothing is parked")
+        return
+    print_table(
+        ("destination", "breaker", "failures in a row", "parked", "next try"),
+        ((x.destination, x.state, x.failures, x.parked, x.next_try) for x in found),
+        right=("failures in a row", "parked"),
+    )
+
+
+@click.command()
+@click.argument("name")
+@click.argument("url")
+@click.option("--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (default).")
+@click.option("--secret", metavar="whsec_...", help="One that the receiver has already.")
+@json_option
+def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_json: bool) -> None:
+    """Register an endpoint, or change its URL and events."""
+    endpoint, signing = api.add_endpoint(name, url, events=events or ("*",), secret=secret)
+    _tell_secret(endpoint.name, signing, as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--keep", default="24h", show_default=True, help="How long the previous secret signs as well.")
+@json_option
+def rotate(*, name: str, keep: str, as_json: bool) -> None:
+    """Give an endpoint a new secret."""
+    secret = table.rotate_secret(get_engine(), name, keep_previous=parse_duration(keep))
+    _tell_secret(name, secret, as_json=as_json)
+
+
+def _tell_secret(name: str, secret: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "secret": secret})
+        return
+    click.echo(f"{name} verifies with this secret; it is shown this once:\n{secret}")
+
+
+@click.command()
+@click.argument("name")
+def remove(*, name: str) -> None:
+    """Forget an endpoint; its deliveries stay in the log."""
+    table.remove_endpoint(get_engine(), name)
+    click.echo(f"removed {name}")
+
+
+@click.command()
+@click.argument("endpoint", metavar="NAME|URL")
+@json_option
+def enable(*, endpoint: str, as_json: bool) -> None:
+    """Deliver to an endpoint again."""
+    names = table.set_enabled(get_engine(), endpoint, reason=None)
+    if as_json:
+        print_json({"enabled": names})
+        return
+    click.echo(f"enabled {', '.join(names)}; send what it missed with: rqjobs webhooks replay --endpoint {endpoint}")
+
+
+@click.command()
+@click.argument("endpoint", metavar="NAME|URL")
+@click.option("--reason", default="by hand", show_default=True)
+@json_option
+def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
+    """Deliver no more to an endpoint; its deliveries become dead letters."""
+    names = table.set_enabled(get_engine(), endpoint, reason=reason)
+    if as_json:
+        print_json({"disabled": names})
+        return
+    click.echo(f"disabled {', '.join(names)}")
+
+
+COMMANDS = (endpoints_, add, rotate, remove, enable, disable, destinations)
+"""What ``rqjobs.cli.webhooks`` puts into its group."""
