@@ -124,7 +124,11 @@ class _TableRows(Rows):
             _tenant(source, table, user_id),
             *(self._condition(source, source.filters[name], value) for name, value in filters.items()),
         )
-        if connection.dialect.name == "postgresql":
+        if self._sqlite:
+            # Each page is read once: a cache would only make the process grow. The connection is not shared after that.
+            connection.detach()
+            connection.exec_driver_sql("PRAGMA cache_size=-2000")
+        elif connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # spares a conversion for every moment
         self.total = connection.execute(select(func.count()).select_from(table).where(self._where)).scalar_one()
 
