@@ -29,6 +29,7 @@ GROWTH = 64 * 1024
 def main(descriptor: int, queue: str) -> None:
     """Runs jobs that come through the socket, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(10)  # what fills a core for minutes makes way for what waits for an answer
     set_up_logs()
     connection = socket.socket(fileno=descriptor)
     lines: SimpleQueue[bytes] = SimpleQueue()

@@ -18,6 +18,8 @@ from rqjobs.processors.export.storage import Storage, remove_workspace_files
 _CHECKPOINT_EVERY = 2.0
 """Seconds between two checkpoints: what a killed run can lose."""
 
+_SYNC_BYTES = 8_000_000
+
 
 class PartialFile:
     """The file ``.<name>.part`` beside the final one, and its checkpoint.
@@ -48,6 +50,7 @@ class PartialFile:
         self._mark = storage.workspace / f".{name}.checkpoint"
         self.scratch = storage.workspace / f".{name}.scratch"
         self._next = time.monotonic() + _CHECKPOINT_EVERY
+        self._synced = 0
         self._published = False
 
     def __enter__(self) -> Self:
@@ -80,17 +83,23 @@ class PartialFile:
         self.file.seek(0)
 
     def checkpoint(self, rows: int, key: Key) -> None:
-        """Called after each batch: now and then makes it durable that the file holds ``rows`` rows, up to ``key``."""
-        now = time.monotonic()
-        if not self._resumable or key is None or now < self._next:
+        """Called after each batch: now and then makes it durable that the file holds ``rows`` rows, up to ``key``.
+
+        Little by little: hundreds of megabytes synced at once would hold up the disk for everybody else.
+        """
+        now, position = time.monotonic(), self.file.tell()
+        resumable = self._resumable and key is not None
+        if position - self._synced < _SYNC_BYTES and not (resumable and now >= self._next):
             return
         self.file.flush()
         os.fsync(self.file.fileno())
-        mark = {"content": self._content, "rows": rows, "key": key, "bytes": self.file.tell()}
-        draft = self._mark.with_suffix(".draft")
-        draft.write_text(json.dumps(mark), encoding="utf-8")
-        draft.replace(self._mark)
-        self._next = time.monotonic() + _CHECKPOINT_EVERY
+        self._synced = position
+        if resumable:
+            mark = {"content": self._content, "rows": rows, "key": key, "bytes": position}
+            draft = self._mark.with_suffix(".draft")
+            draft.write_text(json.dumps(mark), encoding="utf-8")
+            draft.replace(self._mark)
+            self._next = time.monotonic() + _CHECKPOINT_EVERY
 
     def publish(self) -> int:
         """Makes it the final file; answers its size in bytes."""
