@@ -163,3 +163,13 @@ def test_nobody_listens(receiver: Receiver) -> None:
 def test_a_response_is_capped(receiver: Receiver) -> None:
     receiver.answer = lambda request: Answer(200, b"x" * 5_000_000)
     assert deliver(job(receiver.url()), attempt())["status"] == 200
+
+
+def test_without_a_secret_it_is_sent_unsigned_and_said_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(monkeypatch, WEBHOOK_SIGNING_SECRET="")
+    for _ in range(2):
+        deliver(job(receiver.url()), attempt())
+    assert all("webhook-signature" not in request.headers for request in receiver.requests)
+    assert [record.message for record in caplog.records].count("webhooks are sent unsigned") == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from rqjobs.guard import Guard, Target
+from rqjobs.logs import event
 from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.processors.webhook.endpoints import KnownEndpoints
 from rqjobs.queues import get_policy
@@ -25,7 +28,14 @@ class Context:
         self.ca_file = str(settings.webhook_ca_file) if settings.webhook_ca_file else None
         self.endpoints = KnownEndpoints()
         self.destinations = Destinations(get_policy("webhooks").concurrency)
+        self._told_unsigned = False
         self._targets: dict[str, Target] = {}
+
+    def tell_unsigned(self) -> None:
+        """Says once that there is nothing to sign with."""
+        if not self._told_unsigned:
+            self._told_unsigned = True
+            event(logging.WARNING, "webhooks are sent unsigned", mend="set WEBHOOK_SIGNING_SECRET")
 
     def target(self, url: str) -> Target:
         """``url`` as the guard takes it apart.

@@ -85,6 +85,8 @@ def _url(job: WebhookJob, endpoint: Endpoint | None) -> str:
 async def _post(at_work: Service, url: str, job: WebhookJob, attempt: Attempt, keys: list[bytes]) -> Response:
     shared: Context = at_work.context
     target = shared.target(url)
+    if not keys:
+        shared.tell_unsigned()
     message = build(job, attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
     destination = shared.destinations.get(target.origin)
     destination.start(attempt.job_id)
