@@ -1,0 +1,57 @@
+"""The message that a mail becomes: whatever people write into it, its headers are ours and it reads back."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqjobs.jobs.email import Mailbox, parse_address
+from rqjobs.processors.email.message import File, Mail, build
+from rqjobs.processors.email.replies import is_hard_bounce, is_transient
+
+LINE = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=300)
+HEADERS = ["Message-ID", "Date", "From", "To", "Subject", "Content-Type", "MIME-Version"]
+
+
+def squeezed(text: str) -> str:
+    """Without what folding may change: blanks at the ends and in a row."""
+    return " ".join(text.split())
+
+
+@given(subject=LINE, name=LINE, body=st.text(st.characters(exclude_categories=("Cs",)), max_size=500))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_text_reads_back(subject: str, name: str, body: str) -> None:
+    mail = Mail(
+        key="k",
+        sender=parse_address("a@b.example"),
+        to=[Mailbox(name, "ada", "a.example")],
+        subject=subject,
+        text=body,
+        html=f"<p>{body}</p>",
+        files=[File("a.bin", "application/octet-stream", b"\r\n.\r\n\x00")],
+    )
+    raw = build(mail)
+    assert raw.isascii()
+    assert max(len(line) for line in raw.split(b"\r\n")) <= 998
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert sorted(message.keys()) == sorted(HEADERS)
+    assert squeezed(message["Subject"]) == squeezed(subject)
+    assert [box.addr_spec for box in message["To"].addresses] == ["ada@a.example"]
+    # Python's folding of long names may add or lose a blank where two encoded words meet.
+    assert "".join(message["To"].addresses[0].display_name.split()) == "".join(name.split())
+    assert next(message.iter_attachments()).get_content() == b"\r\n.\r\n\x00"
+
+
+def test_replies() -> None:
+    assert is_transient(450, "4.2.0 busy")
+    assert is_transient(550, "4.7.1 later")
+    assert is_transient(552, "5.2.2 full", recipient=True)
+    assert not is_transient(552, "5.2.2 full")
+    assert not is_transient(550, "see 4.7.1 of the manual")
+    assert is_hard_bounce("550 5.1.1 no such user")
+    assert is_hard_bounce("5.1.10 null MX")
+    assert not is_hard_bounce("550 5.1.12 odd")
+    assert not is_hard_bounce("550 user unknown 5.1.1")
