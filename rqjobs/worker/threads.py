@@ -121,9 +121,11 @@ class ThreadRunner:
             try:
                 job = self._jobs.popleft()
             except IndexError:
-                self._idle += 1
+                with self._lock:
+                    self._idle += 1
                 self._tokens.get()
-                self._idle -= 1
+                with self._lock:
+                    self._idle -= 1
                 self._waking = False
                 continue
             if self._jobs and not self._waking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from rqjobs.enqueue import enqueue, enqueue_many
 from rqjobs.health import pause, resume
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
+from rqjobs.settings import use_settings
 from rqjobs.worker.engine import run_worker
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
@@ -164,3 +166,29 @@ def test_max_jobs_is_exact(redis):
     enqueue_many([Task(mark=str(n)) for n in range(30)])
     run_worker(["tasks"], max_jobs=12)
     assert redis.llen("rq:queue:tasks") == 18
+
+
+def test_a_rate_limit_holds_jobs_in_their_queue(redis, log, monkeypatch):
+    monkeypatch.setenv("RQJOBS_TASKS_RATE", "10/s")
+    use_settings(None)
+    enqueue_many([Task(mark=str(n)) for n in range(25)])
+    burst()
+    starts = sorted(float(words[3]) for words in notes(log) if words[2] == "begins")
+    assert len(starts) == 25
+    assert starts[9] - starts[0] < 1  # ten at once, then ten a second
+    assert 1.4 < starts[-1] - starts[0] < 4
+
+
+def test_a_resumed_queue_wakes_the_worker(redis, log):
+    pause("webhooks")
+    redis.sadd("rqjobs:paused", "tasks")
+    job = enqueue(Task(mark="a"))
+    thread = threading.Thread(target=run_worker, args=(["tasks"],), kwargs={"max_jobs": 1})
+    thread.start()
+    time.sleep(1.5)
+    assert job.get_status() == "queued"
+    redis.srem("rqjobs:paused", "tasks")
+    resumed = time.time()
+    thread.join(10)
+    assert job.get_status() == "finished"
+    assert float(notes(log)[0][3]) - resumed < 0.8  # told, not polled
