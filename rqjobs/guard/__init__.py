@@ -82,7 +82,8 @@ class Guard:
         ``localhost`` exempts the loopback addresses as well.
         """
         hosts, networks = set(), []
-        for entry in allow:
+        for word in allow:
+            entry = word.partition(":")[0] if word.count(":") == 1 else word  # a port needs no exemption of its own
             try:
                 networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
             except ValueError:

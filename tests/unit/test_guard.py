@@ -179,7 +179,7 @@ def test_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exempt_hosts_and_networks_pass_at_any_port() -> None:
-    for allow in (["127.0.0.1"], ["127.0.0.0/8"], ["localhost"], ["::1", "127.0.0.1"]):
+    for allow in (["127.0.0.1"], ["127.0.0.0/8"], ["localhost"], ["::1", "127.0.0.1"], ["127.0.0.1:8000"]):
         guard = Guard.build(allow)
         target = guard.check_url("http://127.0.0.1:9999/")
         assert guard.resolve(target.host, target.port)
