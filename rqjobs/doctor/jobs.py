@@ -75,7 +75,7 @@ def _missing(jobs: list[_Seen], client: redis.Redis) -> list[_Seen]:
     found = [job for job in jobs if job.status == "started" and job.job_id not in running]
     scheduled = [job for job in jobs if job.status == "scheduled"]
     # In a queue of a million nobody looks for each: only what is older than the queue's head can be missing.
-    queued = [job for job in jobs if job.status == "queued" and job.enqueued_at <= oldest.get(job.origin, "~")]
+    queued = [job for job in jobs if job.status == "queued" and job.enqueued_at < oldest.get(job.origin, "~")]
     queued = queued[:_VERIFIED]
     with client.pipeline(transaction=False) as pipeline:
         for job in scheduled:

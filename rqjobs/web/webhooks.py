@@ -11,7 +11,7 @@ from rqjobs.database.webhook_endpoints import list_endpoints, set_enabled
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 
-_SHOWN = 100
+_SHOWN = 50
 _OUTCOMES = ("done", "retry", "dead")
 
 
