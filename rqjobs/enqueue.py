@@ -31,6 +31,7 @@ from rqjobs.jobs import (
 from rqjobs.layout import SERIALIZER, encode_data
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
+from rqjobs.tracing import FIELD, context_to_carry
 from rqjobs.writing import Entry, later, write
 
 _blank: dict[str, Any] | None = None
@@ -183,6 +184,8 @@ def _entry(job: JobModel, options: JobOptions, now: float) -> Entry:
     if attempts > 1:
         fields["retries_left"] = attempts - 1
         fields["retry_intervals"] = waits
+    if trace := context_to_carry():
+        fields["meta"] = json.dumps({FIELD: trace})
     due = now + delay.total_seconds() if delay else None
     return Entry(job_id, name, due, options.get("unique", False), fields)
 
@@ -290,6 +293,8 @@ def _rq_job(entry: Entry, connection: redis.Redis) -> Job:
     job.enqueued_at = job.created_at if entry.due is None else None
     job.timeout = fields["timeout"]
     job.retries_left = fields.get("retries_left")
+    if "meta" in fields:
+        job.meta = json.loads(fields["meta"])
     if "retry_intervals" in fields:
         job.retry_intervals = json.loads(fields["retry_intervals"])
     job._status = JobStatus(fields["status"])  # noqa: SLF001  # the setter would write to Redis

@@ -21,6 +21,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.logs import set_up_logs
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, load
+from rqjobs.tracing import traced
 
 GROWTH = 64 * 1024
 """KiB by which the process may grow before it is replaced, so that memory goes back to the system."""
@@ -36,7 +37,7 @@ def main(descriptor: int, queue: str) -> None:
     threading.Thread(target=_listen, args=(connection, lines), daemon=True).start()
     import_registrations()
     policy = get_policy(queue)
-    processor = load(policy.processor)
+    processor = traced(load(policy.processor))
     base = _peak()
     _send(connection, {"ready": True})
     while True:

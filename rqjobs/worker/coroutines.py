@@ -12,6 +12,7 @@ from typing import Any
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
+from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Taken
 from rqjobs.worker.threads import Engine, run_special, timed_out
 from rqjobs.worker.watchdog import Slot
@@ -61,7 +62,7 @@ class LoopRunner:
         self._free = slots
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
-        self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = load(policy.processor)
+        self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = traced(load(policy.processor))
 
     def submit(self, jobs: Sequence[Taken]) -> None:
         """Takes jobs over."""

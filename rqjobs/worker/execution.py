@@ -12,6 +12,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, get_policy, load
+from rqjobs.tracing import traced
 
 
 def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobModel]:
@@ -39,7 +40,7 @@ def run(policy: QueuePolicy, job: JobModel, attempt: Attempt) -> Any:
         if hold is not None:
             wait = hold.until - datetime.now(UTC)
             raise RetryLater(max(wait, timedelta()), hold.reason, counts=False)
-    result = load(policy.processor)(job, attempt)
+    result = traced(load(policy.processor))(job, attempt)
     if inspect.iscoroutine(result):
         return asyncio.run(result)
     return result

@@ -16,6 +16,7 @@ from rqjobs.errors import JobTimeout
 from rqjobs.jobs import JobModel
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, load
+from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
 from rqjobs.worker.watchdog import Slot, TimeLimit, Watchdog
 
@@ -68,7 +69,7 @@ class ThreadRunner:
         self._waking = self._closed = False
         self._threads = self._idle = 0
         self._lock = threading.Lock()
-        self._processor: Callable[[JobModel, Attempt], Any] = load(policy.processor)
+        self._processor: Callable[[JobModel, Attempt], Any] = traced(load(policy.processor))
 
     def submit(self, jobs: Sequence[Taken]) -> None:
         """Takes jobs over."""

@@ -1,0 +1,62 @@
+"""A trace goes on from the request that enqueues a job to the processor that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import redis as redis_py
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from rqjobs import WebhookJob, enqueue
+from rqjobs.attempt import Attempt
+from rqjobs.layout import job_key
+from rqjobs.tracing import traced
+
+
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+def webhook() -> WebhookJob:
+    return WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})
+
+
+def test_nothing_is_carried_outside_a_span(redis: redis_py.Redis, spans: InMemorySpanExporter) -> None:
+    assert redis.hget(job_key(enqueue(webhook()).id), "meta") is None
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_a_trace_goes_on_in_the_processor(redis: redis_py.Redis, spans: InMemorySpanExporter, kind: str) -> None:
+    spans.clear()
+    with trace.get_tracer("app").start_as_current_span("request") as request:
+        job = enqueue(webhook())
+    assert "traceparent" in json.loads(redis.hget(job_key(job.id), "meta") or b"{}")["trace"]
+
+    def function(_job: Any, attempt: Attempt) -> str:
+        return f"{trace.get_current_span().get_span_context().trace_id:x} {attempt.number}"
+
+    async def coroutine(job: Any, attempt: Attempt) -> str:
+        return function(job, attempt)
+
+    attempt = Attempt(job_id=job.id, queue="webhooks", number=2)
+    if kind == "function":
+        seen = traced(function)(webhook(), attempt)
+    else:
+        seen = asyncio.run(traced(coroutine)(webhook(), attempt))
+    assert seen == f"{request.get_span_context().trace_id:x} 2"
+    ours = next(span for span in spans.get_finished_spans() if span.name == "process webhooks")
+    assert ours.parent is not None
+    assert ours.parent.span_id == request.get_span_context().span_id
+    assert ours.attributes is not None
+    assert ours.attributes["messaging.message.id"] == job.id
