@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, abort, current_app, g, redirect, render_template, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from pydantic import SecretStr
@@ -35,6 +36,7 @@ def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[],
     """
     app.extensions["rqjobs_login"] = _Login(username, password)
     app.extensions["rqjobs_let_in"] = let_in
+    app.session_interface = _Sessions()
     app.register_blueprint(blueprint)
     app.before_request(_guard)
     app.context_processor(
@@ -45,6 +47,15 @@ def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[],
             "own_login": let_in is None,
         }
     )
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Flask's sessions; a browser that came by https sends the cookie by https only."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Whether this request came by https, at a proxy before us or here."""
+        forwarded = request.headers.get("X-Forwarded-Proto", "")
+        return super().get_cookie_secure(app) or request.is_secure or forwarded.startswith("https")
 
 
 class _Login:

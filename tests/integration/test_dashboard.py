@@ -252,6 +252,14 @@ def test_another_password_ends_every_session(app: Flask, client: FlaskClient) ->
     assert other.get("/").status_code == 302
 
 
+def test_the_cookie_is_secure_behind_https(app: Flask) -> None:
+    plain = app.test_client().get("/login").headers["Set-Cookie"]
+    behind = app.test_client().get("/login", headers={"X-Forwarded-Proto": "https"}).headers["Set-Cookie"]
+    assert "Secure" not in plain
+    assert "Secure" in behind
+    assert "SameSite=Lax" in behind
+
+
 def test_probes_take_basic_authentication_and_pages_do_not(app: Flask) -> None:
     client = app.test_client()
     for path in ("/metrics", "/health", "/ready"):
