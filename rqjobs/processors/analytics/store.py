@@ -78,7 +78,7 @@ def _sqlite_time(moment: datetime) -> str:
 def _meet(connection: Connection, new: dict[VisitorKey, Visit], today: str) -> Counter[Cell]:
     """Notes the visitors of the batch, and says what that changes in the counts."""
     changed, cells = merge_visits(new, _known_visits(connection, list(new)))
-    rows = [(*key, *visit, today) for key, visit in sorted(changed.items())]
+    rows = [(*key, *visit, today) for key, visit in changed.items()]
     _insert(connection, visitors, _VISITOR_COLUMNS, rows, _KEEP_VISITOR)
     return cells
 
@@ -105,7 +105,7 @@ def _known_visits(connection: Connection, keys: list[VisitorKey]) -> dict[Visito
 
 def _count(connection: Connection, cells: Counter[Cell]) -> None:
     conflict = f"ON CONFLICT (scope, metric, day, value) DO UPDATE SET total = {counts.name}.total + excluded.total"
-    weeks = sorted((*row, number) for row, number in by_week(cells).items())
+    weeks = [(*row, number) for row, number in by_week(cells).items()]
     _insert(connection, counts, ("scope", "metric", "day", "value", "total"), weeks, conflict)
     by_quarter: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for cell, number in cells.items():
@@ -113,7 +113,6 @@ def _count(connection: Connection, cells: Counter[Cell]) -> None:
     for quarter, rows in by_quarter.items():
         column = QUARTER_COLUMNS[quarter]
         add = f"{conflict}, {column} = coalesce({counts.name}.{column}, 0) + excluded.{column}"
-        rows.sort()
         _insert(connection, counts, ("scope", "metric", "day", "value", "total", column), rows, add)
 
 
