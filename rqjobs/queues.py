@@ -93,7 +93,6 @@ _POLICIES: dict[str, QueuePolicy] = {
             model=QRAnalyticsJob,
             processor="rqjobs.processors.analytics:record",
             batch="rqjobs.processors.analytics:record_batch",
-            batch_size=1000,
             timeout=timedelta(seconds=30),
         ),
         QueuePolicy(

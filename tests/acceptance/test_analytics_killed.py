@@ -17,6 +17,7 @@ from rqjobs.database.analytics import events
 from rqjobs.database.schema import init_database
 from rqjobs.jobs import QRAnalyticsJob
 from rqjobs.processors.analytics import report
+from rqjobs.settings import use_settings
 from tests.support.scans import CURL, PHONE
 
 FORMS = [
@@ -101,6 +102,8 @@ def test_every_event_counts_once(workers, database_url, monkeypatch, form):
     number, kills = form
     monkeypatch.setenv("RQJOBS_LEASE", "2")
     monkeypatch.setenv("RQJOBS_SECRET_KEY", "s" * 43)
+    monkeypatch.setenv("RQJOBS_KEEP_FAILED", "200000")
+    use_settings(None)
     init_database(get_engine())
     dice = random.Random(number)
     entries = make(number, dice)

@@ -51,7 +51,7 @@ def totals(engine, scope="all"):
 
 def test_one_event(engine):
     job, attempt = item("j1", user_id="u1", location={"country": "DE", "city": "Berlin"}, table=4)
-    assert record(job, attempt) == {"event_id": "job:j1", "counted": True}
+    assert record(job, attempt) == {"event_id": "job-j1", "counted": True}
     with engine.connect() as connection:
         row = connection.execute(select(events)).one()._mapping
     assert row["occurred_at"].replace(tzinfo=UTC) == datetime(2026, 3, 1, 12, tzinfo=UTC)

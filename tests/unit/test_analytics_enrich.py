@@ -149,7 +149,7 @@ def test_both_spellings_and_the_rest():
 
 def test_what_is_absent():
     event = event_of({})
-    assert event.event_id == "job:j1"
+    assert event.event_id == "job-j1"
     assert event[5].tzinfo is UTC
     assert event.device == "unknown"
     assert (event.user_id, event.visitor, event.ip, event.extra, event.bot) == (None, None, None, None, False)

@@ -66,7 +66,7 @@ def make_event(job: QRAnalyticsJob, attempt: Attempt, secret: bytes) -> QREvent:
     if rest:
         extra["location"] = rest
     return QREvent(
-        event_id=_identifier(data, "event_id", "eventId") or f"job:{attempt.job_id}",
+        event_id=_identifier(data, "event_id", "eventId") or f"job-{attempt.job_id}",
         qr_code_id=job.qr_code_id,
         user_id=user_id,
         event=CANONICAL_EVENT[job.event.removeprefix("qr.")],
