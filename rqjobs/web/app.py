@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from rqjobs.connection import redact
-from rqjobs.errors import RQJobsError
+from rqjobs.errors import RQJobsError, SchemaMismatch
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
 from rqjobs.settings import get_settings
@@ -104,7 +104,10 @@ def _http_error(error: HTTPException) -> tuple[str, int] | HTTPException:
 
 
 def _own_error(error: RQJobsError) -> tuple[str, int]:
-    return _page(404 if isinstance(error, LookupError) else 422, "That did not work", str(error))
+    code = (
+        404 if isinstance(error, LookupError) else 503 if isinstance(error, ConnectionError | SchemaMismatch) else 422
+    )
+    return _page(code, "That did not work", str(error))
 
 
 def _database_gone(_error: Exception) -> tuple[str, int]:

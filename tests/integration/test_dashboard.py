@@ -299,6 +299,17 @@ def test_read_only_shows_everything_and_changes_nothing(redis: redis_py.Redis, m
     assert client.post("/logout", data={"csrf_token": token}).status_code == 302
 
 
+def test_stores_that_are_away_are_said_so(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:1/x")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    use_settings(None)
+    for path in ("/webhooks/", "/exports/", "/analytics/", "/", "/live", "/dead/", "/rq/", "/metrics", "/health"):
+        response = client.get(path)
+        assert response.status_code == 503, path
+        assert "hunter2" not in response.text
+        assert "Traceback" not in response.text
+
+
 def test_pause_and_resume(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     client.post("/queues/email/pause", data={"csrf_token": token})
     assert {q.name for q in queue_health(redis) if q.paused} == {"email"}
