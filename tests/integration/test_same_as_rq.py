@@ -125,7 +125,7 @@ def _value(redis, key: bytes, kind: str) -> Any:
             if value != b"" and field not in _PRESENT_OR_NOT  # RQ writes absent fields as empty ones
         }
     if kind == "zset":
-        return [(member, _age(score)) for member, score in redis.zrange(key, 0, -1, withscores=True)]
+        return sorted((member, _age(score)) for member, score in redis.zrange(key, 0, -1, withscores=True))
     if kind == "stream":
         return [_entry(fields) for _id, fields in redis.xrange(key)]
     if kind == "list":
