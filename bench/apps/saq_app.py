@@ -4,9 +4,11 @@ import asyncio
 import os
 
 import marks
-from saq import Job, Queue
+from redis.asyncio import Redis
+from saq import Job
+from saq.queue.redis import RedisQueue
 
-queue = Queue.from_url(os.environ["BENCH_REDIS"])
+queue = RedisQueue(Redis.from_url(os.environ["BENCH_REDIS"]))
 
 
 async def noop(ctx, *, data):
