@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from rqjobs.database import open_engine
 from rqjobs.embedded import stop_server
 from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
 from rqjobs.sandbox.receiver import Receiver, signing_secret
-from rqjobs.settings import use_settings
+from rqjobs.testing import environment
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,13 @@ def play() -> Iterator[World]:
             "EXPORT_URL": str(folder / "exports"),
             **mail_settings,
         }
-        with _environment(settings):
+        with environment(**settings):
             _app_tables(settings["DATABASE_URL"])
             get_connection()
             try:
                 yield World(folder, receiver, manychat, mails)
             finally:
                 stop_server(folder / "redis")
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    use_settings(None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        use_settings(None)
 
 
 @contextmanager
