@@ -1,5 +1,6 @@
 """The documentation: every Python block runs, every command has the options shown, every link leads somewhere."""
 
+import html
 import os
 import re
 import shlex
@@ -79,3 +80,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    for page in DOCS.glob("*.md"):
+        for example in re.findall(r"examples/\w+/[\w/]+\.py", page.read_text()):
+            built = (tmp_path / page.stem / "index.html").read_text()
+            assert (ROOT / example).read_text().strip() in html.unescape(re.sub(r"<[^>]+>", "", built)), example
