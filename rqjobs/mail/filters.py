@@ -13,7 +13,9 @@ _SIGNS = {"EUR": "\u20ac", "USD": "$", "GBP": "\u00a3", "JPY": "\u00a5", "ILS": 
 _WHOLE = frozenset(
     {"JPY", "KRW", "CLP", "ISK", "UGX", "VND", "XAF", "XOF", "XPF", "PYG", "RWF"}
 )  # ISO 4217: no minor unit
-_COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-z]{3,20}")
+_COLOR = re.compile(r"#(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})|[a-z]{3,20}")
+_SHORT_COLOR = len("#rgba")
+_WHITE, _BLACK = "#ffffff", "#111827"
 _SCHEMES = ("http", "https", "mailto", "tel")
 
 
@@ -99,5 +101,22 @@ def safe_color(value: object) -> str:
     return str(value)
 
 
-FILTERS = {"date": format_date, "time": format_time, "money": format_money, "link": safe_link, "color": safe_color}
+def ink(color: object) -> str:
+    """White, or near-black, whichever can be read on ``color``; on a colour given by name, white.
+
+    Raises:
+        ValueError: it is not a colour.
+    """
+    text = safe_color(color)
+    if not text.startswith("#"):
+        return _WHITE
+    digits = text[1:] if len(text) > _SHORT_COLOR else "".join(2 * digit for digit in text[1:])
+    shares = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)  # noqa: PLR2004  # sRGB
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return _WHITE if 1.05 / (luminance + 0.05) >= 3 else _BLACK  # noqa: PLR2004  # WCAG 2.2, 1.4.11
+
+
+FILTERS = {"date": format_date, "time": format_time, "money": format_money, "link": safe_link, "color": safe_color,
+           "ink": ink}  # fmt: skip
 """The filters by the names that templates use."""

@@ -9,6 +9,7 @@ _SKIPPED = frozenset({"head", "style", "script", "title", "template"})
 _VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _PARAGRAPHS = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "blockquote", "pre", "hr"})
 _BLOCKS = frozenset({"div", "tr", "li", "section", "article", "header", "footer", "main", "dt", "dd"})
+_ONLY_HTML = frozenset({"hidden", "data-html-only"})
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
 
@@ -19,12 +20,15 @@ class _Writer(HTMLParser):
         self.links: list[tuple[str, int]] = []
         self.hidden: list[str] = []
         """The open tags from the outermost hidden one inwards."""
+        self.link_end = 0
+        """Up to which part an address has ended the line."""
         self.in_cell = ""
         """The kind of the cell before, within this row: a second cell needs something between."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in attrs}
-        if self.hidden or tag in _SKIPPED or "hidden" in attributes or _HIDDEN.search(attributes.get("style", "")):
+        hidden = tag in _SKIPPED or not _ONLY_HTML.isdisjoint(attributes) or _HIDDEN.search(attributes.get("style", ""))
+        if self.hidden or hidden:
             if tag not in _VOID:
                 self.hidden.append(tag)
             return
@@ -46,7 +50,8 @@ class _Writer(HTMLParser):
         elif tag == "tr":
             self.in_cell = ""
         elif tag in ("td", "th"):
-            self.parts.append({"": "", "th": ": ", "td": "   "}[self.in_cell])
+            after_address = self.link_end and not "".join(self.parts[self.link_end :]).strip()
+            self.parts.append("\n" if after_address else {"": "", "th": ": ", "td": "   "}[self.in_cell])
             self.in_cell = tag
         elif tag == "a":
             self.links.append((attributes.get("href", ""), len(self.parts)))
@@ -62,6 +67,7 @@ class _Writer(HTMLParser):
             label = "".join(self.parts[start:]).strip()
             if href.startswith(("http://", "https://")) and href != label:
                 self.parts.append(f"\n{href}" if not label else f": {href}")
+                self.link_end = len(self.parts)
         elif tag in _PARAGRAPHS:
             self.parts.append("\n\n")
         elif tag in _BLOCKS:
@@ -80,7 +86,7 @@ class _Writer(HTMLParser):
 def text_of(html: str) -> str:
     """What ``html`` says, as plain text: paragraphs, lists, table rows, links with their addresses.
 
-    What is hidden in HTML (a preview line, styles) is left out.
+    What is hidden in HTML (a preview line, styles) or marked ``data-html-only`` is left out.
     """
     writer = _Writer()
     writer.feed(html)

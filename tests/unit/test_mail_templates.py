@@ -8,7 +8,7 @@ import pytest
 
 from rqjobs.jobs import EmailJob
 from rqjobs.mail import TemplateFault, check, render, template_names
-from rqjobs.mail.filters import format_date, format_money, format_time, safe_color, safe_link
+from rqjobs.mail.filters import format_date, format_money, format_time, ink, safe_color, safe_link
 from rqjobs.mail.templates import BUILTIN, inline_css
 from rqjobs.mail.text import text_of
 from rqjobs.settings import use_settings
@@ -158,6 +158,15 @@ def test_the_text_part() -> None:
         "Hello you\n\nFirst line\nsecond <line>\n\n- one\n- two\n\nSum: 12\na   b\n\n"
         "Open: https://x.example/a https://x.example/bmailA map\n"
     )
+    html = "<p data-html-only>If the button<br>fails</p><tr><td><a href='https://x.example/1'>1</a></td><td>2</td></tr>"
+    assert text_of(html) == "1: https://x.example/1\n2\n"
+
+
+def test_line_breaks_of_the_data_are_kept() -> None:
+    message = "Dear <Ada>,\r\n\r\none\r\ntwo"
+    content = render("follow-up", {"message": message}, subject=None)
+    assert "Dear <Ada>,\n\none\ntwo\n" in content.text
+    assert "Notes: a\nb" in render("booking-confirmation", {"notes": "a\nb"}, subject=None).text
 
 
 def test_filters() -> None:
@@ -170,9 +179,12 @@ def test_filters() -> None:
     assert format_money("1234.5") == "\u20ac1,234.50"
     assert format_money(-3, "JPY") == "-\u00a53"
     assert format_money(0.1, "CHF") == "0.10 CHF"
+    assert [ink(color) for color in ("#000", "#2563eb", "#facc15", "#fff", "#ffff", "#ffffff80", "teal")] == [
+        "#ffffff", "#ffffff", "#111827", "#111827", "#111827", "#111827", "#ffffff"]  # fmt: skip
     for broken in (lambda: format_date("3/3"), lambda: format_date(None), lambda: format_date("2026-03-03", tz="Mars"),
                    lambda: format_money("x"), lambda: format_money("NaN"), lambda: format_money(1, "euro"),
                    lambda: safe_link("data:text/html,x"), lambda: safe_color("red;background:url(x)"),
+                   lambda: safe_color("#12345"),
                    lambda: format_time("25:99")):  # fmt: skip
         with pytest.raises(ValueError):
             broken()
