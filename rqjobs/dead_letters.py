@@ -13,7 +13,7 @@ from rq.utils import as_text
 
 from rqjobs.connection import get_connection
 from rqjobs.errors import InvalidJob, JobNotFound
-from rqjobs.history import latest_errors
+from rqjobs.history import latest_errors, runs_of
 from rqjobs.layout import (
     SERIALIZER,
     RegisteredJob,
@@ -44,7 +44,7 @@ class DeadLetter:
     reason: str
     """Its last error, in a line."""
     attempts: int
-    """How often it was run at most."""
+    """How often it has run."""
     failed_at: datetime | None
     payload: dict[str, Any] | None
     """The job's fields, its secrets hidden (rqjobs.masking); None for a plain RQ job."""
@@ -183,7 +183,8 @@ def _fetch(job_ids: Iterable[str], client: redis.Redis) -> Iterator[Sequence[Job
 def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
     jobs = [job for page in _fetch(ids, client) for job in page]
     letters = []
-    for job, error in zip(jobs, latest_errors(jobs, client), strict=True):
+    runs = runs_of([job.id for job in jobs], client)
+    for job, error, attempts in zip(jobs, latest_errors(jobs, client), runs, strict=True):
         known = payload_of(job)
         letters.append(
             DeadLetter(
@@ -191,7 +192,7 @@ def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
                 queue=job.origin,
                 label=job.description or job.func_name or job.id,
                 reason=error,
-                attempts=attempts_of(job),
+                attempts=attempts,
                 failed_at=job.ended_at,
                 payload=mask(known[1]) if known else None,
             )

@@ -40,7 +40,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "created_at": job.created_at,
         "enqueued_at": job.enqueued_at,
         "due_at": due,
-        "attempt": min(attempt_number(job), attempts_of(job)),
+        "attempt": len(history) if status == "failed" else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
         "progress": job.meta.get("progress"),
@@ -62,8 +62,9 @@ def show(job_id: str, *, as_json: bool) -> None:
         return
     out = console()
     out.print(f"[bold]{escape(str(job.description))}[/]  {job.id}")
-    out.print(f"queue {job.origin}, {status}, attempt {document['attempt']} of {document['attempts']}, "
-              f"created {ago(job.created_at)}")  # fmt: skip
+    # A job that died at once has attempts left; one that was requeued has had more than one life.
+    attempt = "" if status == "failed" else f"attempt {document['attempt']} of {document['attempts']}, "
+    out.print(f"queue {job.origin}, {status}, {attempt}created {ago(job.created_at)}")
     if document["progress"]:
         out.print("progress " + escape(describe(document["progress"])))
     if history:

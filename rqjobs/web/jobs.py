@@ -12,7 +12,7 @@ from rq.utils import as_text
 from rqjobs import dead_letters
 from rqjobs.connection import get_connection
 from rqjobs.errors import InvalidJob, JobNotFound
-from rqjobs.history import read_history
+from rqjobs.history import read_history, runs_of
 from rqjobs.layout import (
     SERIALIZER,
     RegisteredJob,
@@ -65,7 +65,7 @@ def _job(job_id: str) -> dict[str, Any]:
         "status": status,
         "dead": client.zscore(key("failed", job.origin), job.id) is not None,
         "due": client.zscore(key("scheduled", job.origin), job.id) if status == "scheduled" else None,
-        "attempt": min(attempt_number(job), attempts_of(job)),
+        "attempt": len(history) if status == "failed" else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
         "call": None if known else _call(job),
@@ -146,6 +146,7 @@ def queue(name: str) -> ResponseReturnValue:
     # An entry of the started registry is "job:execution".
     ids = [as_text(item).partition(":")[0] for item in cast("list[bytes]", found)]
     jobs = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
+    numbers = runs_of(ids, client) if state == "dead" else [attempt_number(job) if job else None for job in jobs]
     lane_counts = dict(zip(lanes(policy.name), counts, strict=True))
     return render_template(
         "queue.html",
@@ -154,7 +155,7 @@ def queue(name: str) -> ResponseReturnValue:
         states=_STATES,
         lane=lane,
         lanes=lane_counts,
-        jobs=[(job_id, job, attempt_number(job) if job else None) for job_id, job in zip(ids, jobs, strict=True)],
+        jobs=list(zip(ids, jobs, numbers, strict=True)),
         page=page,
         first=start + 1,
         last=start + len(ids),

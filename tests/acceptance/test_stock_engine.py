@@ -50,7 +50,7 @@ def test_dead_letters_are_explained_and_requeued_with_all_attempts(workers, tmp_
         wait_for_result(job, "20s")
     assert len(runs(log)) == 1  # a permanent failure has no second attempt
     (letter,) = workers.json("failed", "list")
-    assert (letter["job_id"], letter["reason"], letter["attempts"]) == (job.id, "told to die", 3)
+    assert (letter["job_id"], letter["reason"], letter["attempts"]) == (job.id, "told to die", 1)
     assert workers.json("failed", "requeue", job.id)["requeued"] == [job.id]
     eventually(lambda: len(runs(log)) == 2)
     eventually(lambda: workers.json("failed", "list"))
