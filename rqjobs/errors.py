@@ -59,7 +59,7 @@ class RedisUnavailable(RQJobsError, ConnectionError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
-        super().__init__(f"Redis at {url} cannot be used: {reason}. Start it, or mend REDIS_URL.")
+        super().__init__(f"Redis at {url} cannot be used: {reason.rstrip('.')}. Start it, or mend REDIS_URL.")
 
 
 class DatabaseUnavailable(RQJobsError, ConnectionError):
@@ -71,7 +71,7 @@ class DatabaseUnavailable(RQJobsError, ConnectionError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
-        super().__init__(f"the database at {url} cannot be used: {reason}. Start it, or mend DATABASE_URL.")
+        super().__init__(f"the database at {url} cannot be used: {reason.rstrip('.')}. Start it, or mend DATABASE_URL.")
 
 
 class SchemaMismatch(RQJobsError):

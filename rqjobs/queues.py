@@ -183,4 +183,6 @@ def import_registrations() -> None:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise InvalidSettings([f"RQJOBS_IMPORT: {module}: {error}; is its folder on PYTHONPATH?"]) from error
+            raise InvalidSettings(
+                [f"RQJOBS_IMPORT: {module}: {error}; is it in this folder, or its folder on PYTHONPATH?"]
+            ) from error

@@ -277,6 +277,12 @@ class Settings(BaseSettings):
         return settings
 
 
+def variables() -> dict[str, str | None]:
+    """All that ``.env`` and the environment say; the environment wins."""
+    file = Settings.model_config.get("env_file")
+    return {**(dotenv_values(str(file)) if file else {}), **os.environ}
+
+
 def _faults(error: ValidationError, prefix: str) -> list[str]:
     found = []
     for item in error.errors(include_url=False, include_input=False):
@@ -288,10 +294,8 @@ def _faults(error: ValidationError, prefix: str) -> list[str]:
 
 def _queue_settings(overrides: Mapping[str, Any], faults: list[str]) -> dict[str, QueueSettings]:
     """RQJOBS_<QUEUE>_* by the queue's name, faults added to ``faults``."""
-    file = Settings.model_config.get("env_file")
-    variables = {**(dotenv_values(str(file)) if file else {}), **os.environ, **overrides}
     by_queue: dict[str, dict[str, str]] = {}
-    for variable, value in variables.items():
+    for variable, value in {**variables(), **overrides}.items():
         if value and (match := _QUEUE_SETTING.fullmatch(variable)):
             by_queue.setdefault(match[1], {})[match[2].lower()] = value
     queues = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import redis
@@ -60,6 +61,8 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="rqjobs")
 def cli() -> None:
     """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export."""
+    if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
+        sys.path.append(here)
     import_registrations()
 
 

@@ -22,6 +22,7 @@ _CHECKS: tuple[tuple[str, Callable[[redis.Redis], Iterator[Finding]]], ...] = (
     ("workers", workers.alive),
     ("worker versions", workers.versions),
     ("queues without a worker", workers.unattended),
+    ("queues unknown here", workers.unregistered),
     ("paused queues", workers.paused),
     ("delayed jobs", workers.overdue),
     ("lost jobs", jobs.lost),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import redis
+from rq import Queue
 from rq.version import VERSION
 
 from rqjobs.doctor.finding import Finding, fault, fine
@@ -13,6 +14,7 @@ from rqjobs.durations import format_duration
 from rqjobs.health import OVERDUE_LIMIT, queue_health
 from rqjobs.health import workers as living
 from rqjobs.layout import rqjobs_version
+from rqjobs.queues import lanes_in_order
 
 _SILENT = timedelta(seconds=90)
 """Workers say every few seconds, at most every 30, that they live."""
@@ -53,6 +55,15 @@ def unattended(client: redis.Redis) -> Iterator[Finding]:
         if not queue.workers:
             said = f"nobody listens to {queue.name} ({queue.waiting:,} waiting)"
             yield fault("", said, f"start a worker for it: rqjobs worker {queue.name}")
+
+
+def unregistered(client: redis.Redis) -> Iterator[Finding]:
+    """Whether jobs wait in a queue that nothing here knows: an own one whose module was not named."""
+    known = set(lanes_in_order())
+    for queue in Queue.all(connection=client):
+        if queue.name not in known and queue.count:
+            said = f"{queue.count:,} waiting in {queue.name!r}, which no imported module registers"
+            yield fault("", said, "name its module in RQJOBS_IMPORT, here and for the workers")
 
 
 def paused(client: redis.Redis) -> Iterator[Finding]:

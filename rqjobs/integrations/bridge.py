@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from rqjobs.settings import Settings, use_settings
+from rqjobs.settings import Settings, use_settings, variables
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -21,13 +21,25 @@ _USER = "rqjobs.user"
 """In the WSGI environ: whom the surrounding app let in. Not a header, so no request can say it."""
 
 
-def use_framework_settings(overrides: Mapping[str, Any]) -> None:
+_handed_down: dict[str, str] = {}
+"""What the framework says, for processes that this one starts."""
+
+
+def use_framework_settings(overrides: Mapping[str, Any], module: str) -> None:
     """Makes the framework's settings those of this process; they win over the environment and ``.env``.
+
+    Args:
+        overrides: the settings by the variables' names.
+        module: what workers that this process starts import before what RQJOBS_IMPORT names; may be empty.
 
     Raises:
         InvalidSettings: with every fault, each naming its variable.
     """
-    use_settings(load_framework_settings(overrides))
+    plain = {name: _plain(value) for name, value in overrides.items() if value is not None}
+    named = plain.get("RQJOBS_IMPORT") or variables().get("RQJOBS_IMPORT") or ""
+    _handed_down.clear()
+    _handed_down.update(plain, RQJOBS_IMPORT=" ".join(dict.fromkeys([*module.split(), *named.split()])))
+    use_settings(load_framework_settings(plain))
 
 
 def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
@@ -35,11 +47,9 @@ def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
     return Settings.load({name: _plain(value) for name, value in overrides.items() if value is not None})
 
 
-def export_settings(overrides: Mapping[str, Any]) -> None:
-    """Puts the framework's settings into the environment, for the processes that a worker starts."""
-    for name, value in overrides.items():
-        if value is not None:
-            os.environ[name] = _plain(value)
+def child_environment() -> dict[str, str]:
+    """The environment and what the framework says, for processes that this one starts."""
+    return {**os.environ, **_handed_down}
 
 
 def _plain(value: Any) -> str:

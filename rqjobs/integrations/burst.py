@@ -26,6 +26,7 @@ import redis
 
 from rqjobs.errors import RQJobsError
 from rqjobs.health import queue_health
+from rqjobs.integrations.bridge import child_environment
 from rqjobs.settings import get_settings
 
 LONGEST = 840.0
@@ -50,7 +51,7 @@ def run_burst(seconds: float = DEFAULT) -> Answer:
     try:
         before, started = _totals(), time.monotonic()
         command = [sys.executable, "-m", "rqjobs", "worker", "--burst", "--grace", "5"]
-        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
+        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=child_environment())  # noqa: S603
         cut = False
         try:
             code = worker.wait(seconds)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import os
+import sys
+from collections.abc import Callable
 
 import click
 from flask import Blueprint, Flask, Response, abort, request
+from flask.cli import ScriptInfo
 from flask.typing import ResponseReturnValue
 
 from rqjobs.integrations.bridge import (
     Lazy,
     admitted,
+    child_environment,
     dashboard_app,
     downloads_app,
-    export_settings,
     use_framework_settings,
 )
 from rqjobs.ownjobs import surround_jobs
@@ -74,10 +76,10 @@ class RQJobs:
             InvalidSettings: the app's config has faults, each naming its variable.
         """
         overrides = {name: value for name, value in app.config.items() if is_setting(name)}
-        use_framework_settings(overrides)
+        use_framework_settings(overrides, app.import_name if app.import_name in sys.modules else "")
         app.extensions["rqjobs"] = self
         app.register_blueprint(self.blueprint)
-        app.cli.add_command(_pass_through(overrides))
+        app.cli.add_command(_pass_through)
         surround_jobs(app.app_context)
 
     def _mount(
@@ -96,18 +98,22 @@ class RQJobs:
         self.blueprint.add_url_rule(f"{prefix}/<path:path>", name, view, methods=_METHODS)
 
 
-def _pass_through(overrides: Mapping[str, Any]) -> click.Command:
-    @click.command(
-        "rqjobs",
-        context_settings={"ignore_unknown_options": True, "help_option_names": []},
-        add_help_option=False,
-    )
-    @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-    def command(args: tuple[str, ...]) -> None:
-        """Run rqjobs with the app's settings: flask rqjobs worker."""
-        from rqjobs.cli import main
+@click.command(
+    "rqjobs",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def _pass_through(context: click.Context, args: tuple[str, ...]) -> None:
+    """Run rqjobs with the app's settings: flask rqjobs worker."""
+    from rqjobs.cli import main
 
-        export_settings(overrides)
-        main(list(args))
-
-    return command
+    environment = child_environment()
+    info = context.find_object(ScriptInfo)
+    if info is not None and info.create_app is None:  # the app was found by its name: a worker's processes find it too
+        environment["RQJOBS_IMPORT"] = f"rqjobs.integrations.flask_setup {environment['RQJOBS_IMPORT']}"
+        if info.app_import_path:
+            environment["FLASK_APP"] = info.app_import_path
+    os.environ.update(environment)
+    main(list(args))

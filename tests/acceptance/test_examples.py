@@ -54,8 +54,7 @@ def test_flask(shell, receiver):
     assert browser.get("/health").json == {
         "webhooks": 1, "manychat-sync": 0, "email": 0, "qr-analytics": 0, "data-export": 0, "receipts": 1
     }  # fmt: skip
-    worker = shell("flask_shop", "-m", "flask", "--app", "app", "rqjobs", "worker", "--burst", "webhooks", "receipts",
-                   RQJOBS_IMPORT="app")  # fmt: skip
+    worker = shell("flask_shop", "-m", "flask", "--app", "app", "rqjobs", "worker", "--burst", "webhooks", "receipts")
     assert worker.returncode == 0, worker.stderr
     (request,) = receiver.received
     assert (request.verified, request.json["payload"]) == (True, {"id": 4711, "amount": 12.5})

@@ -17,6 +17,8 @@ def test_the_python_examples_run_one_after_the_other(redis, only_our_queues):
     namespace = {"__name__": "__main__"}  # as it is when a reader runs it
     assert len(BLOCKS) >= 3
     for block in BLOCKS:
+        if "from django" in block:  # needs a project: test_newcomer
+            continue
         exec(compile(block, "README.md", "exec"), namespace)
     assert Queue("webhooks", connection=redis).count == 3
     assert Queue("qr-analytics", connection=redis).count == 1

@@ -42,7 +42,7 @@ class RQJobsConfig(AppConfig):
 
 def _load() -> None:
     try:
-        use_framework_settings(overrides())
+        use_framework_settings(overrides(), "rqjobs.integrations.django.setup")
     except InvalidSettings:
         use_settings(None)  # `manage.py check` tells every fault; here it would end in a traceback
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings
+
+from rqjobs.settings import variables
 
 OWN = ("DASHBOARD_ACCESS", "ON_COMMIT")
 """Keys of ``RQJOBS`` that are about Django and not settings of rqjobs."""
@@ -32,7 +33,8 @@ def overrides() -> dict[str, Any]:
         "RQJOBS_SECRET_KEY": _derived_key(),
         "EMAIL_TEMPLATES": _email_folder(),
     }
-    return {name: value for name, value in defaults.items() if value and not os.environ.get(name)} | given
+    said = variables()
+    return {name: value for name, value in defaults.items() if value and not said.get(name)} | given
 
 
 def database_url(database: Mapping[str, Any]) -> str | None:

@@ -8,10 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from rqjobs.integrations.bridge import export_settings
-from rqjobs.integrations.django.conf import overrides
-
-_SETUP = "rqjobs.integrations.django.setup"
+from rqjobs.integrations.bridge import child_environment
 
 
 class Command(BaseCommand):
@@ -24,11 +21,10 @@ class Command(BaseCommand):
         """Passes ``argv`` through unparsed: its options are rqjobs' and not Django's."""
         from rqjobs.cli import main
 
-        export_settings(overrides())
-        # The processes that a worker starts are told to set Django up as well.
-        modules = os.environ.get("RQJOBS_IMPORT", "").split()
-        if _SETUP not in modules:
-            os.environ["RQJOBS_IMPORT"] = " ".join([_SETUP, *modules])
+        os.environ.update(child_environment())
+        # Its processes find the project where manage.py found it.
+        paths = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         main(argv[2:])
 
     def handle(self, *args: str, **_options: Any) -> None:
