@@ -21,8 +21,8 @@ _USER = "rqjobs.user"
 """In the WSGI environ: whom the surrounding app let in. Not a header, so no request can say it."""
 
 
-_handed_down: dict[str, str] = {}
-"""What the framework says, for processes that this one starts."""
+_handed_down: tuple[dict[str, str], str] = ({}, "")
+"""For processes that this one starts: the framework's settings, and the module to import first."""
 
 
 def use_framework_settings(overrides: Mapping[str, Any], module: str) -> None:
@@ -35,11 +35,9 @@ def use_framework_settings(overrides: Mapping[str, Any], module: str) -> None:
     Raises:
         InvalidSettings: with every fault, each naming its variable.
     """
-    plain = {name: _plain(value) for name, value in overrides.items() if value is not None}
-    named = plain.get("RQJOBS_IMPORT") or variables().get("RQJOBS_IMPORT") or ""
-    _handed_down.clear()
-    _handed_down.update(plain, RQJOBS_IMPORT=" ".join(dict.fromkeys([*module.split(), *named.split()])))
-    use_settings(load_framework_settings(plain))
+    global _handed_down  # noqa: PLW0603
+    _handed_down = ({name: _plain(value) for name, value in overrides.items() if value is not None}, module)
+    use_settings(load_framework_settings(overrides))
 
 
 def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
@@ -49,7 +47,9 @@ def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
 
 def child_environment() -> dict[str, str]:
     """The environment and what the framework says, for processes that this one starts."""
-    return {**os.environ, **_handed_down}
+    settings, module = _handed_down
+    named = ({**variables(), **settings}.get("RQJOBS_IMPORT") or "").split()
+    return {**os.environ, **settings, "RQJOBS_IMPORT": " ".join(dict.fromkeys([*module.split(), *named]))}
 
 
 def _plain(value: Any) -> str:

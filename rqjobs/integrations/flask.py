@@ -76,7 +76,8 @@ class RQJobs:
             InvalidSettings: the app's config has faults, each naming its variable.
         """
         overrides = {name: value for name, value in app.config.items() if is_setting(name)}
-        use_framework_settings(overrides, app.import_name if app.import_name in sys.modules else "")
+        found_again = app.import_name in sys.modules and app.import_name != "__main__"
+        use_framework_settings(overrides, app.import_name if found_again else "")
         app.extensions["rqjobs"] = self
         app.register_blueprint(self.blueprint)
         app.cli.add_command(_pass_through)

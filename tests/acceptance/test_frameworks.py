@@ -80,7 +80,7 @@ def test_doctor_names_the_queue_whose_module_is_not_imported(shop):
 def test_a_burst_inside_the_app_has_its_settings(shop, redis_url, monkeypatch):
     greeting()
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-    monkeypatch.setattr(bridge, "_handed_down", {})
+    monkeypatch.setattr(bridge, "_handed_down", ({}, ""))
     monkeypatch.setenv("PYTHONPATH", "web")
     bridge.use_framework_settings({"REDIS_URL": redis_url}, "shop")
     try:
