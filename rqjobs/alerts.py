@@ -1,33 +1,41 @@
-"""Alerts: a person is told when a queue turns unhealthy, jobs die, or an endpoint is disabled; never too often."""
+"""Alerts: a person is told when a queue turns unhealthy and well again, jobs die, or an endpoint is disabled."""
 
 from __future__ import annotations
 
 import logging
-import smtplib
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
-from typing import Literal
-from urllib.parse import unquote, urlsplit
+from typing import Literal, cast
+from urllib.parse import quote
 
 import redis
 import requests
-from pydantic import SecretStr
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
+from rqjobs.errors import RQJobsError
 from rqjobs.health import queue_health
 from rqjobs.logs import event
 from rqjobs.settings import get_settings
+from rqjobs.smtp import parse_smtp_url, sign_in
 
-Kind = Literal["queue-unhealthy", "jobs-died", "endpoint-disabled"]
+Kind = Literal["queue-unhealthy", "queue-recovered", "jobs-died", "endpoint-disabled"]
 
 EVERY = 15.0
 """Seconds between two looks at the queues; one process of all looks."""
 _SECONDS = 10.0
+_AGAIN = 60  # seconds until an alert that nobody got may be tried again
+
+_PAGES: dict[Kind, str] = {
+    "queue-unhealthy": "/queues/{}",
+    "queue-recovered": "/queues/{}",
+    "jobs-died": "/dead/?queue={}",
+    "endpoint-disabled": "/webhooks/?to={}",
+}
+"""Where the dashboard shows the subject of an alert."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,12 @@ class Alert:
     """The queue, or the endpoint."""
     text: str
     """What is wrong, in a line, with the mend."""
+
+    @property
+    def link(self) -> str | None:
+        """The page of the dashboard at DASHBOARD_URL that shows it; None if that is not set."""
+        base = get_settings().dashboard_url
+        return base and base + _PAGES[self.kind].format(quote(self.subject, safe=""))
 
 
 Hook = Callable[[Alert], None]
@@ -53,15 +67,15 @@ def on_alert(function: Hook) -> Hook:
 
 
 def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
-    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; False if one like it went out lately.
+    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; whether it went out to anybody.
 
     At most one of a kind and a subject goes out within ALERT_EVERY, whichever process raises it. What cannot be sent
-    is logged.
+    is logged; what nobody got may be tried again after a minute.
     """
     settings = get_settings()
     client = connection or get_connection()
-    period = max(1, round(settings.alert_every.total_seconds()))
-    if not client.set(keys.alert(alert.kind, alert.subject), "1", nx=True, ex=period):
+    name, period = keys.alert(alert.kind, alert.subject), max(1, round(settings.alert_every.total_seconds()))
+    if not client.set(name, "1", nx=True, ex=period):
         return False
     event(logging.WARNING, "alert", kind=alert.kind, subject=alert.subject, text=alert.text)
     senders: list[Hook] = list(_hooks)
@@ -69,13 +83,19 @@ def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
         senders.append(_post)
     if settings.alert_email is not None:
         senders.append(_mail)
-    for send in senders:
-        try:
-            send(alert)
-        except Exception as error:  # noqa: BLE001  # an alert that cannot be sent must not stop what raised it
-            event(
-                logging.ERROR, "alert not sent", to=send.__name__.strip("_"), error=f"{type(error).__name__}: {error}"
-            )
+    reached = [_sent(send, alert) for send in senders]
+    if not any(reached):
+        client.expire(name, min(period, _AGAIN))
+    return any(reached)
+
+
+def _sent(send: Hook, alert: Alert) -> bool:
+    try:
+        send(alert)
+    except Exception as error:  # noqa: BLE001  # an alert that cannot be sent must not stop what raised it
+        reason = f"{type(error).__name__}: {error}"
+        event(logging.ERROR, "alert not sent", to=getattr(send, "__name__", "hook").strip("_"), error=reason)
+        return False
     return True
 
 
@@ -83,15 +103,23 @@ def check(connection: redis.Redis) -> None:
     """Looks at the queues once, and raises what there is to say; nothing if another process looked just now."""
     if not connection.set(keys.ALERT_TURN, "1", nx=True, px=int(EVERY * 900)):
         return
+    seen = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_SEEN))
+    ill = cast("set[bytes]", connection.smembers(keys.ALERT_ILL))
     for queue in queue_health(connection):
+        name = queue.name.encode()
         if queue.reasons:
             text = f"{queue.name}: {'; '.join(queue.reasons)}"
-            raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection)
-        seen = connection.hget(keys.ALERT_SEEN, queue.name)
-        died = queue.failed_total - int(seen) if seen is not None else 0
+            if raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
+                connection.sadd(keys.ALERT_ILL, name)
+        elif name in ill:
+            connection.srem(keys.ALERT_ILL, name)
+            raise_alert(
+                Alert(kind="queue-recovered", subject=queue.name, text=f"{queue.name} is healthy again"), connection
+            )
+        died = queue.failed_total - int(seen[name]) if name in seen else 0
         text = f"{queue.name}: {died:,} jobs died. See why: rqjobs failed groups --queue {queue.name}"
         told = died > 0 and raise_alert(Alert(kind="jobs-died", subject=queue.name, text=text), connection)
-        if seen is None or died < 0 or told:  # within ALERT_EVERY they add up for the next alert
+        if name not in seen or died < 0 or told:  # what nobody was told adds up for the next alert
             connection.hset(keys.ALERT_SEEN, queue.name, queue.failed_total)
 
 
@@ -115,10 +143,16 @@ def _watch() -> None:
 
 
 def _post(alert: Alert) -> None:
-    """``{"text": ..., "kind": ..., "subject": ...}``: chats such as Slack and Mattermost show ``text``."""
+    """``{"text": ..., "kind": ..., "subject": ..., "link": ...}``: chats such as Slack and Mattermost show ``text``."""
     url = get_settings().alert_url
     assert url is not None
-    requests.post(url.get_secret_value(), json=asdict(alert), timeout=_SECONDS).raise_for_status()
+    document = asdict(alert) | {"text": " ".join(filter(None, (alert.text, alert.link))), "link": alert.link}
+    try:
+        status = requests.post(url.get_secret_value(), json=document, timeout=_SECONDS).status_code
+    except requests.RequestException as error:  # it names the address, whose path is a secret
+        raise RQJobsError(f"ALERT_URL cannot be reached: {type(error).__name__}") from None
+    if status >= 400:  # noqa: PLR2004
+        raise RQJobsError(f"ALERT_URL answers {status}")
 
 
 def _mail(alert: Alert) -> None:
@@ -128,22 +162,6 @@ def _mail(alert: Alert) -> None:
     message = EmailMessage()
     message["From"], message["To"] = settings.email_from, settings.alert_email
     message["Subject"] = f"rqjobs: {alert.kind}: {alert.subject}"
-    message.set_content(alert.text + "\n")
-    with _smtp(settings.smtp_url) as server:
+    message.set_content("\n\n".join(filter(None, (alert.text, alert.link))) + "\n")
+    with sign_in(parse_smtp_url(settings.smtp_url.get_secret_value()), _SECONDS) as server:
         server.send_message(message)
-
-
-def _smtp(address: SecretStr) -> smtplib.SMTP:
-    parts = urlsplit(address.get_secret_value())
-    host, context = parts.hostname or "localhost", ssl.create_default_context()
-    if parts.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=_SECONDS, context=context)
-    else:
-        server = smtplib.SMTP(host, parts.port or 587, timeout=_SECONDS)
-        server.ehlo()
-        if server.has_extn("starttls"):
-            server.starttls(context=context)
-            server.ehlo()
-    if parts.username:
-        server.login(unquote(parts.username), unquote(parts.password or ""))
-    return server

@@ -57,6 +57,9 @@ ALERT_TURN = f"{PREFIX}:alerts:turn"
 ALERT_SEEN = f"{PREFIX}:alerts:seen"
 """A hash: how many dead jobs of each queue somebody has been told of."""
 
+ALERT_ILL = f"{PREFIX}:alerts:ill"
+"""A set: the queues that somebody has been told are unhealthy, until they are healthy again."""
+
 
 def alert(kind: str, subject: str) -> str:
     """Set for as long as no other alert of this kind and subject goes out."""

@@ -226,12 +226,14 @@ class Settings(BaseSettings):
     """Made and printed at each start when unset."""
     dashboard_read_only: bool = False
     """The dashboard shows everything and changes nothing."""
+    dashboard_url: HttpUrl | None = None
+    """Where people reach the dashboard, such as https://ops.example.com; alerts link to the page that shows why."""
 
     # Alerts
     alert_url: SecretStr | None = None
     """Gets a POST with ``{"text": ...}`` for each alert: a chat's incoming webhook."""
     alert_email: str | None = None
-    """Gets a mail for each alert, by SMTP_URL."""
+    """Gets a mail for each alert, by SMTP_URL; several addresses are separated by commas."""
     alert_every: Duration = timedelta(minutes=15)
     """The shortest time between two alerts of one kind and subject."""
 

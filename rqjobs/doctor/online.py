@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import smtplib
-import ssl
 from collections.abc import Callable, Iterator
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
 
 from rqjobs.doctor.finding import Finding, fault, fine, skipped
 from rqjobs.settings import get_settings
+from rqjobs.smtp import parse_smtp_url, sign_in
 
 _SECONDS = 10.0
 
@@ -58,28 +58,15 @@ def _ask(url: str, secret: SecretStr | None, variable: str) -> Finding:
     return fine("", f"{host} accepts {variable}")
 
 
-def _smtp(secret: SecretStr) -> Finding:
-    parts = urlsplit(secret.get_secret_value())
-    host, secure = parts.hostname or "localhost", parts.scheme == "smtps"
-    context = ssl.create_default_context()
+def _smtp(url: SecretStr) -> Finding:
+    server = parse_smtp_url(url.get_secret_value())
     try:
-        server: smtplib.SMTP = (
-            smtplib.SMTP_SSL(host, parts.port or 465, timeout=_SECONDS, context=context)
-            if secure
-            else smtplib.SMTP(host, parts.port or 587, timeout=_SECONDS)
-        )
-        with server:
-            server.ehlo()
-            if not secure and server.has_extn("starttls"):
-                server.starttls(context=context)
-                server.ehlo()
-            if parts.username:
-                server.login(unquote(parts.username), unquote(parts.password or ""))
+        sign_in(server, _SECONDS).quit()
     except smtplib.SMTPAuthenticationError:
-        return fault("", f"{host} refuses the login of SMTP_URL", "mend its user name and password")
-    except (OSError, smtplib.SMTPException) as error:
-        return fault("", f"{host} cannot be used: {error}", "mend SMTP_URL, or the network")
-    return fine("", f"{host} accepts SMTP_URL")
+        return fault("", f"{server.host} refuses the login of SMTP_URL", "mend its user name and password")
+    except (OSError, smtplib.SMTPException, ValueError) as error:
+        return fault("", f"{server.host} cannot be used: {error}", "mend SMTP_URL, or the network")
+    return fine("", f"{server.host} accepts SMTP_URL")
 
 
 ASKED: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (

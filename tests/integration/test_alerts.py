@@ -6,13 +6,18 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
 
 import pytest
 import redis as redis_py
 
 from rqjobs import WebhookJob, alerts, enqueue, keys
 from rqjobs.alerts import Alert, check, on_alert, raise_alert
+from rqjobs.logs import TextFormatter
 from rqjobs.settings import use_settings
+from tests.support.smtp import PASSWORD, USER, smtp_server
 
 
 @pytest.fixture
@@ -23,6 +28,16 @@ def told() -> Iterator[list[Alert]]:
     alerts._hooks.remove(hook)
 
 
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.handler.setFormatter(TextFormatter())
+    return caplog
+
+
+def webhook() -> WebhookJob:
+    return WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})
+
+
 def look(redis: redis_py.Redis) -> None:
     redis.delete(keys.ALERT_TURN)
     check(redis)
@@ -31,7 +46,7 @@ def look(redis: redis_py.Redis) -> None:
 def test_an_unhealthy_queue_is_told_once(redis: redis_py.Redis, told: list[Alert]) -> None:
     look(redis)
     assert told == []
-    enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}))
+    enqueue(webhook())
     look(redis)
     look(redis)
     assert [(alert.kind, alert.subject) for alert in told] == [("queue-unhealthy", "webhooks")]
@@ -55,35 +70,130 @@ def test_dead_jobs_add_up_while_nothing_may_be_said(redis: redis_py.Redis, told:
 
 def test_one_process_looks_for_all(redis: redis_py.Redis, told: list[Alert]) -> None:
     check(redis)
-    enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}))
+    enqueue(webhook())
     check(redis)
     assert told == []
+
+
+def test_a_queue_that_is_healthy_again(redis: redis_py.Redis, told: list[Alert]) -> None:
+    enqueue(webhook())
+    look(redis)
+    redis.delete("rq:queue:webhooks")
+    look(redis)
+    look(redis)
+    assert [alert.kind for alert in told] == ["queue-unhealthy", "queue-recovered"]
+    assert told[1].text == "webhooks is healthy again"
+
+
+class Chat:
+    """Where a chat's incoming webhook leads; it answers ``status``."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.posted: list[dict[str, str]] = []
+        chat = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                chat.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/hunter2"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+GONE = Alert(kind="endpoint-disabled", subject="a shop", text="it is gone")
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    use_settings(None)
 
 
 def test_a_post_and_a_hook_that_fails(
     redis: redis_py.Redis, told: list[Alert], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    posted = []
-
-    class Chat(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_args: object) -> None:
-            pass
-
     @on_alert
     def broken(_alert: Alert) -> None:
         raise RuntimeError("no")
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as chat:
-        threading.Thread(target=chat.serve_forever, daemon=True).start()
-        monkeypatch.setenv("ALERT_URL", f"http://127.0.0.1:{chat.server_port}/x")
-        use_settings(None)
-        assert raise_alert(Alert(kind="endpoint-disabled", subject="shop", text="it is gone"), redis)
-        chat.shutdown()
+    with Chat() as chat:
+        configure(monkeypatch, ALERT_URL=chat.url, DASHBOARD_URL="https://ops.example/")
+        assert raise_alert(GONE, redis)
     alerts._hooks.remove(broken)
-    assert posted == [{"kind": "endpoint-disabled", "subject": "shop", "text": "it is gone"}]
-    assert len(told) == 1
+    link = "https://ops.example/webhooks/?to=a%20shop"
+    assert chat.posted == [
+        {"kind": "endpoint-disabled", "subject": "a shop", "text": f"it is gone {link}", "link": link}
+    ]
+    assert told == [GONE]
+
+
+def test_what_nobody_got_is_tried_again_and_its_address_is_not_logged(
+    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    redis.hset(keys.ALERT_SEEN, "email", 0)
+    redis.hset(keys.totals("email"), "failed", 3)
+    with Chat(status=404) as chat:
+        configure(monkeypatch, ALERT_URL=chat.url)
+        look(redis)
+    assert "ALERT_URL answers 404" in log.text
+    redis.delete(keys.alert("jobs-died", "email"))
+    look(redis)  # the chat does not even listen any more
+    assert "ALERT_URL cannot be reached" in log.text
+    assert "hunter2" not in log.text
+    assert 0 < redis.ttl(keys.alert("jobs-died", "email")) <= 60
+    redis.delete(keys.alert("jobs-died", "email"))
+    with Chat() as chat:
+        configure(monkeypatch, ALERT_URL=chat.url)
+        look(redis)
+    assert [post["text"].split(".")[0] for post in chat.posted] == ["email: 3 jobs died"]
+
+
+def test_a_mail_by_the_mail_server_of_the_settings(
+    redis: redis_py.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with smtp_server(tmp_path, auth=True) as server:
+        login = f"{USER}:{quote(PASSWORD, safe='')}"
+        configure(
+            monkeypatch,
+            SMTP_URL=f"smtp://{login}@localhost:{server.port}?ca={server.ca_file}",
+            EMAIL_FROM="Shop <shop@shop.example>",
+            ALERT_EMAIL="ops@shop.example, night@shop.example",
+            DASHBOARD_URL="https://ops.example",
+        )
+        redis.hset(keys.totals("email"), "failed", 1)
+        look(redis)
+        redis.hset(keys.totals("email"), "failed", 4)
+        look(redis)
+        look(redis)
+    (mail,) = server.mails
+    assert mail.tls
+    assert mail.user == USER
+    assert mail.sender == "shop@shop.example"
+    assert mail.to == ["ops@shop.example", "night@shop.example"]
+    assert mail.message["Subject"] == "rqjobs: jobs-died: email"
+    assert mail.message.get_content().replace("\r\n", "\n") == (
+        "email: 3 jobs died. See why: rqjobs failed groups --queue email\n\nhttps://ops.example/dead/?queue=email\n"
+    )
+
+
+def test_a_mail_never_sends_a_password_in_the_clear(
+    redis: redis_py.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    with smtp_server(tmp_path, starttls=False) as server:
+        configure(monkeypatch, SMTP_URL=f"smtp://u:hunter2@localhost:{server.port}", ALERT_EMAIL="ops@shop.example")
+        assert not raise_alert(GONE, redis)
+    assert server.mails == []
+    assert "never sent in the clear" in log.text

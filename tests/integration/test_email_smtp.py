@@ -20,8 +20,8 @@ from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
-from rqjobs.processors.email.smtp_url import Server
 from rqjobs.settings import use_settings
+from rqjobs.smtp import Server
 from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
 
 Configure = Callable[..., None]

@@ -18,8 +18,8 @@ from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import is_transient, later, refusal, reply_line
-from rqjobs.processors.email.smtp_url import Server, parse_smtp_url
 from rqjobs.settings import get_settings
+from rqjobs.smtp import Server, parse_smtp_url, sign_in
 
 _TIMEOUT = 30.0  # seconds a single step may take
 _MAX_MAILS = 100  # over one connection, then a new one: servers count
@@ -96,7 +96,7 @@ def _connected(url: str, deadline: float) -> smtplib.SMTP:
     kept.close()
     server = parse_smtp_url(url)
     with _connecting(server):
-        kept.smtp = _open(server, deadline)
+        kept.smtp = sign_in(server, max(0.1, min(_TIMEOUT, deadline - time.monotonic())))
     kept.opened_for, kept.mails = wanted, 1
     return kept.smtp
 
@@ -125,32 +125,8 @@ def _connecting(server: Server) -> Iterator[None]:
         ) from None
     except (smtplib.SMTPException, OSError) as error:
         raise NotSent(f"SMTP server {where}: {str(error) or type(error).__name__}") from error
-
-
-def _open(server: Server, deadline: float) -> smtplib.SMTP:
-    timeout = max(0.1, min(_TIMEOUT, deadline - time.monotonic()))
-    try:
-        context = ssl.create_default_context(cafile=server.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise PermanentFailure(f"SMTP_URL: the file {server.ca_file} is no certificate authority: {error}") from None
-    smtp: smtplib.SMTP
-    if server.implicit_tls:
-        smtp = smtplib.SMTP_SSL(server.host, server.port, timeout=timeout, context=context)
-    else:
-        smtp = smtplib.SMTP(server.host, server.port, timeout=timeout)
-    try:
-        smtp.ehlo_or_helo_if_needed()
-        if server.tls and not server.implicit_tls and (smtp.has_extn("starttls") or not server.on_loopback):
-            smtp.starttls(context=context)
-            smtp.ehlo_or_helo_if_needed()
-        if server.user:
-            if not isinstance(smtp.sock, ssl.SSLSocket):
-                raise smtplib.SMTPNotSupportedError("it offers no TLS, and a password is never sent in the clear")  # noqa: TRY301
-            smtp.login(server.user, server.password)
-    except BaseException:
-        smtp.close()
-        raise
-    return smtp
+    except ValueError as error:
+        raise PermanentFailure(str(error)) from None
 
 
 def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> Receipt:

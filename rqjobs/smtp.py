@@ -1,0 +1,79 @@
+"""The mail server at SMTP_URL: its address in parts, and a connection that is encrypted and signed in."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import smtplib
+import ssl
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """SMTP_URL in its parts."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    implicit_tls: bool
+    tls: bool
+    """Whether TLS is wanted at all."""
+    ca_file: str | None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody can listen in on the way: only there the server may lack STARTTLS."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+
+def parse_smtp_url(url: str) -> Server:
+    """``smtp://user:password@host:587`` or ``smtps://...:465``; user and password percent-encoded."""
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    implicit = parts.scheme == "smtps"
+    return Server(
+        host=parts.hostname or "localhost",
+        port=parts.port or (465 if implicit else 587),
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        implicit_tls=implicit,
+        tls=options.get("tls", [""])[0] != "off",
+        ca_file=options.get("ca", [None])[0],
+    )
+
+
+def sign_in(server: Server, timeout: float) -> smtplib.SMTP:
+    """A connection that is ready to send; ``timeout`` is the seconds that a step of the dialogue may take.
+
+    Raises:
+        ValueError: ``ca_file`` is no certificate authority.
+        smtplib.SMTPNotSupportedError: it offers no TLS and is not on loopback, or there is a password to send.
+        smtplib.SMTPException, OSError: it refuses, or cannot be reached.
+    """
+    try:
+        context = ssl.create_default_context(cafile=server.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"SMTP_URL: the file {server.ca_file} is no certificate authority: {error}") from None
+    smtp: smtplib.SMTP
+    if server.implicit_tls:
+        smtp = smtplib.SMTP_SSL(server.host, server.port, timeout=timeout, context=context)
+    else:
+        smtp = smtplib.SMTP(server.host, server.port, timeout=timeout)
+    try:
+        smtp.ehlo_or_helo_if_needed()
+        if server.tls and not server.implicit_tls and (smtp.has_extn("starttls") or not server.on_loopback):
+            smtp.starttls(context=context)
+            smtp.ehlo_or_helo_if_needed()
+        if server.user:
+            if not isinstance(smtp.sock, ssl.SSLSocket):
+                raise smtplib.SMTPNotSupportedError("it offers no TLS, and a password is never sent in the clear")  # noqa: TRY301
+            smtp.login(server.user, server.password)
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
