@@ -17,7 +17,7 @@ from rq.utils import as_text
 from rqjobs.connection import get_connection
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import decode_data, job_key, key, results_key
-from rqjobs.queues import base_queue, lanes, policies
+from rqjobs.queues import base_queue, get_policy, lanes, policies
 
 SAMPLE = 500
 """How many of the newest dead letters of a lane are grouped for a page: as many as are kept by default."""
@@ -97,9 +97,13 @@ def look(queue: str | None = None, connection: redis.Redis | None = None) -> Loo
 
     What was read once is remembered in this process, and one call reads a thousand at most: with more than that
     unread, ``grouped`` is below what will be found by the next call.
+
+    Raises:
+        UnknownQueue: there is no such queue.
     """
     client = connection or get_connection()
-    names = [lane for policy in policies() if queue in (None, policy.name) for lane in lanes(policy.name)]
+    chosen = [get_policy(queue)] if queue else policies()
+    names = [lane for policy in chosen for lane in lanes(policy.name)]
     with client.pipeline(transaction=False) as pipeline:
         for lane in names:
             pipeline.zcard(key("failed", lane))

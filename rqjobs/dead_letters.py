@@ -13,7 +13,7 @@ from rq.utils import as_text
 
 from rqjobs.connection import get_connection
 from rqjobs.errors import InvalidJob, JobNotFound
-from rqjobs.history import latest_errors, runs_of
+from rqjobs.history import summarize
 from rqjobs.layout import (
     SERIALIZER,
     RegisteredJob,
@@ -183,16 +183,15 @@ def _fetch(job_ids: Iterable[str], client: redis.Redis) -> Iterator[Sequence[Job
 def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
     jobs = [job for page in _fetch(ids, client) for job in page]
     letters = []
-    runs = runs_of([job.id for job in jobs], client)
-    for job, error, attempts in zip(jobs, latest_errors(jobs, client), runs, strict=True):
+    for job, past in zip(jobs, summarize([job.id for job in jobs], client), strict=True):
         known = payload_of(job)
         letters.append(
             DeadLetter(
                 job_id=job.id,
                 queue=job.origin,
                 label=job.description or job.func_name or job.id,
-                reason=error,
-                attempts=attempts,
+                reason=past.error or "unknown",
+                attempts=past.runs,
                 failed_at=job.ended_at,
                 payload=mask(known[1]) if known else None,
             )

@@ -41,6 +41,17 @@ def format_duration(duration: timedelta) -> str:
     return f"{_short(seconds)}s"
 
 
+def spell(duration: timedelta) -> str:
+    """``duration`` as people read it, in at most two units: ``4 ms``, ``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
+    seconds = duration.total_seconds()
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    left = round(seconds)
+    parts = [(left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "m"), (left % 60, "s")]
+    first = next(index for index, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number)
+
+
 def _short(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"  # noqa: PLR2004  # never 1e+03
 

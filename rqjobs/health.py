@@ -13,7 +13,7 @@ from rq.utils import as_text
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
-from rqjobs.durations import format_duration
+from rqjobs.durations import spell
 from rqjobs.layout import job_key, key
 from rqjobs.queues import base_queue, get_policy, lanes, policies
 
@@ -244,9 +244,9 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
     elif queue.waiting + queue.delayed and not queue.workers:
         yield "no worker listens: start one with rqjobs worker"
     elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT:
-        yield f"the oldest job waits for {format_duration(queue.oldest)}: start more workers"
+        yield f"the oldest job waits for {spell(queue.oldest)}: start more workers"
     if queue.overdue > OVERDUE_LIMIT and queue.workers:
-        yield f"a delayed job is overdue for {format_duration(queue.overdue)}: no scheduler runs"
+        yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"
 
 
 def _since(stamps: list[bytes | None]) -> timedelta | None:

@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import redis
 from rq.job import Job
@@ -85,25 +85,26 @@ def _restore(job: Job, entry_id: str, fields: dict[bytes, bytes]) -> AttemptReco
         )
 
 
-def latest_errors(jobs: Sequence[Job], connection: redis.Redis) -> list[str]:
-    """The last error of each job, one line each, in one round trip."""
-    with connection.pipeline(transaction=False) as pipeline:
-        for job in jobs:
-            pipeline.xrevrange(results_key(job.id), count=1)
-        answers = pipeline.execute()
-    errors = []
-    for job, answer in zip(jobs, answers, strict=True):
-        latest = Result.restore(job.id, answer[0][0].decode(), answer[0][1], connection) if answer else None
-        errors.append(reason_of(latest.exc_string if latest else None))
-    return errors
+class Summary(NamedTuple):
+    """What a list of jobs shows of a job's attempts."""
+
+    runs: int
+    """How often it has run."""
+    error: str | None
+    """The last error in a line; None if the last run was done, or it never ran."""
 
 
-def runs_of(job_ids: Sequence[str], connection: redis.Redis) -> list[int]:
-    """How often each job has run, its lives before a requeue included, in one round trip."""
+def summarize(job_ids: Sequence[str], connection: redis.Redis) -> list[Summary]:
+    """The summary of each job, in one round trip."""
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xlen(results_key(job_id))
-        return pipeline.execute()
+            pipeline.xrevrange(results_key(job_id), count=1)
+        answers = pipeline.execute()
+    return [
+        Summary(runs, reason_of_entry(latest[0][1]) if latest and b"exc_string" in latest[0][1] else None)
+        for runs, latest in zip(answers[::2], answers[1::2], strict=True)
+    ]
 
 
 def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:

@@ -133,6 +133,10 @@ def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
+ENDED = ("finished", "failed", "stopped", "canceled")
+"""The statuses of jobs that nobody will run by themselves."""
+
+
 def attempts_of(job: Job) -> int:
     """How many runs the job may have: RQ counts retries, and we keep one interval for each."""
     return len(job.retry_intervals or ()) + 1
@@ -141,6 +145,13 @@ def attempts_of(job: Job) -> int:
 def attempt_number(job: Job) -> int:
     """Which run comes next, or goes on now, from 1."""
     return max(1, attempts_of(job) - (job.retries_left or 0))
+
+
+def attempt_seen(job: Job, runs: int) -> str:
+    """``attempt 2 of 3``; of a job that has ended, how often it has run, its lives before a requeue included."""
+    if job.get_status(refresh=False).value in ENDED:
+        return "1 attempt" if runs == 1 else f"{runs} attempts"
+    return f"attempt {min(attempt_number(job), attempts_of(job))} of {attempts_of(job)}"
 
 
 def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from typing import Any, Literal, cast
 
 import redis
@@ -55,6 +56,13 @@ class Repair:
     def ended(self) -> bool:
         """Whether nothing will happen any more."""
         return self.state in ("done", "stopped") or time.time() - self.beat > _SILENT
+
+    @property
+    def left(self) -> timedelta | None:
+        """How long the rest will take at its pace; None when nothing goes on at a pace."""
+        if self.mode != "requeue" or self.state != "running" or self.ended:
+            return None
+        return timedelta(seconds=(self.total - self.done) / self.rate)
 
 
 def start(
@@ -128,7 +136,7 @@ def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] 
             say(state="stopped", message="stopped by hand while counting; nothing was changed")
             return repair
     if repair.mode == "dry-run":
-        say(state="done", message=f"{len(ids):,} jobs would be requeued; nothing was changed")
+        say(state="done", message=f"{len(ids):,} jobs belong to this group; nothing was changed")
         return repair
     if repair.mode == "purge":
         for begin in range(0, len(ids), 200):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import redis
 
+from rqjobs.cli.examples import epilog, teach
 from rqjobs.errors import RQJobsError
 from rqjobs.queues import import_registrations
 
@@ -50,17 +53,21 @@ class _LazyGroup(click.Group):
             return None
         module, _, attribute = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        teach(command, cmd_name)
         return command
 
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Settings come from the environment and from .env; start with: rqjobs demo",
+    epilog=epilog(""),
 )
 @click.version_option(package_name="rqjobs")
 def cli() -> None:
-    """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export."""
+    """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export.
+
+    Settings come from the environment and from .env.
+    """
     if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
         sys.path.append(here)
     import_registrations()
@@ -69,9 +76,15 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 2 with one plain line on stderr for what a user can mend."""
     try:
-        code = cli.main(args, prog_name="rqjobs", standalone_mode=False)
-    except click.ClickException as error:
+        plain: dict[str, Any] = {"color": False} if os.environ.get("NO_COLOR") else {}  # https://no-color.org
+        code = cli.main(args, prog_name="rqjobs", standalone_mode=False, **plain)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        more = f"; see: {context.command_path} --help" if context else ""
+        click.echo(f"error: {error.format_message().rstrip('.')}{more}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130

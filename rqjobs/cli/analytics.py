@@ -48,7 +48,10 @@ def show_report(
     top: int,
     as_json: bool,
 ) -> None:
-    """Totals, visitors, series, heat map and breakdowns of a period, and how it differs from the one before."""
+    """Report on a period, and on the one before.
+
+    Totals, visitors, series, heat map and breakdowns.
+    """
     found = report(qr_code_id=qr_code, user_id=user, since=since, until=until, zone=zone, step=step, top=top)
     if as_json:
         print_json(found.as_dict())

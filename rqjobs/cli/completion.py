@@ -10,13 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete rqjobs' commands, options and queues.
-
-    \b
-    rqjobs completion bash > ~/.local/share/bash-completion/completions/rqjobs
-    rqjobs completion zsh > ~/.zfunc/_rqjobs
-    rqjobs completion fish > ~/.config/fish/completions/rqjobs.fish
-    """  # noqa: D301  # click's \b keeps the lines
+    """Print the script that completes rqjobs in SHELL."""
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(ctx.find_root().command, {}, "rqjobs", "_RQJOBS_COMPLETE")

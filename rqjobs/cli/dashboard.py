@@ -21,14 +21,10 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True)
 def dashboard(*, host: str, port: int) -> None:
-    """Serve the dashboard: queues, dead letters, jobs, rq-dashboard, metrics.
+    """Serve the dashboard, rq-dashboard and the metrics.
 
     Its login is DASHBOARD_USERNAME (admin) and DASHBOARD_PASSWORD; without one, a password is made and printed.
-
-    \b
-    rqjobs dashboard
-    rqjobs dashboard --host 0.0.0.0 --port 8080     behind a proxy that speaks https
-    """  # noqa: D301  # click's \b keeps the lines
+    """
     server, password = open_dashboard(host, port)
     click.echo(f"dashboard: http://{_shown(host)}:{server.server_port}/")
     if password:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rq.job import Job
 
-from rqjobs.cli.output import console, print_table
+from rqjobs.cli.output import bold, print_table
 from rqjobs.connection import get_connection
 from rqjobs.enqueue import enqueue_many
 from rqjobs.errors import RQJobsError
@@ -51,24 +51,30 @@ class Act:
 
 @click.command()
 def demo() -> None:
-    """Play the main job end to end: a Redis, the outside world, real jobs, a worker; then say what happened."""
-    out = console()
+    """Play the main job end to end, and say what happened.
+
+    A Redis, the outside world, real jobs and a worker, all on loopback, within a minute.
+    """
     with play() as world:
-        out.print("[bold]1.[/] on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server")
+        click.echo(
+            f"{bold('1.')} on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server"
+        )
         acts = _acts(world)
         jobs = enqueue_many(act.job for act in acts)
-        out.print(f"[bold]2.[/] {len(jobs)} jobs enqueued in one round trip; a worker starts: [bold]rqjobs worker[/]")
+        click.echo(
+            f"{bold('2.')} {len(jobs)} jobs enqueued in one round trip; a worker starts: {bold('rqjobs worker')}"
+        )
         with _worker(world.folder):
             _wait(jobs)
-        out.print("[bold]3.[/] what happened\n")
+        click.echo(f"{bold('3.')} what happened\n")
         _tell(acts, jobs)
-        out.print("\n[bold]4.[/] the queues, as [bold]rqjobs health[/] shows them\n")
+        click.echo(f"\n{bold('4.')} the queues, as {bold('rqjobs health')} shows them\n")
         numbers = ("waiting", "active", "delayed", "failed", "completed")
         rows = [(queue.name, *(getattr(queue, number) for number in numbers)) for queue in queue_health()]
         print_table(("queue", *numbers), rows, right=numbers)
         _check(acts, jobs, world)
-    out.print(
-        "\n[bold]Next[/]\n"
+    click.echo(
+        f"\n{bold('Next')}\n"
         "  rqjobs dev                     Redis, worker and dashboard in one terminal; in another:\n"
         '  rqjobs enqueue webhook \'{"webhookId": "wh_1", "event": "hello", "url": "https://...", '
         '"payload": {}}\'\n'

@@ -20,7 +20,7 @@ from rqjobs.settings import get_settings
 @click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True, help="Of the dashboard.")
 @click.option("--no-worker", is_flag=True, help="Only Redis and the dashboard; run the worker in a debugger, say.")
 def dev(*, port: int, no_worker: bool) -> int:
-    """Run all that an app needs while it is developed, in one terminal: Redis, a worker, the dashboard.
+    """Run Redis, a worker and the dashboard, in one terminal.
 
     Redis is the embedded one unless REDIS_URL says otherwise. Ctrl-C ends the worker and the dashboard;
     the embedded Redis stays, and so do its jobs.

@@ -23,7 +23,10 @@ def email() -> None:
 @email.command()
 @json_option
 def templates(*, as_json: bool) -> None:
-    """List the templates: yours from EMAIL_TEMPLATES, and the built-in ones."""
+    """List the templates: yours, and the built-in ones.
+
+    Yours come from EMAIL_TEMPLATES.
+    """
     found = mail.template_names()
     if as_json:
         print_json([{"name": name, "where": where} for name, where in found.items()])
@@ -39,12 +42,10 @@ def templates(*, as_json: bool) -> None:
               help="Where to write; RQJOBS_DATA/mail/preview by default.")  # fmt: skip
 @json_option
 def preview(template: str, *, data: str, subject: str | None, out: Path | None, as_json: bool) -> None:
-    """Write what TEMPLATE makes of --data: TEMPLATE.html, as it would be sent, and TEMPLATE.txt.
+    """Write what TEMPLATE makes of --data, as it would be sent.
 
-    \b
-    rqjobs email preview welcome
-    rqjobs email preview booking-confirmation --data '{"name": "Ada", "start_time": "2026-03-03T14:30:00Z"}'
-    """  # noqa: D301  # click's \b keeps the lines
+    TEMPLATE.html and TEMPLATE.txt.
+    """
     variables = read_json(data)
     if not isinstance(variables, dict):
         raise InvalidInput("--data: a JSON object with the template's variables is needed")
@@ -75,7 +76,10 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
 
 @email.group()
 def suppressions() -> None:
-    """Addresses that a server said do not exist; nothing is sent to them until they are lifted."""
+    """Addresses that do not exist: nothing is sent to them.
+
+    A server said so, or you did; until they are lifted.
+    """
 
 
 @suppressions.command("list")
@@ -98,7 +102,10 @@ def list_(*, as_json: bool) -> None:
 @click.argument("addresses", metavar="ADDRESS ...", nargs=-1, required=True)
 @click.option("--reason", default="suppressed by hand", show_default=True, metavar="TEXT")
 def add(addresses: tuple[str, ...], *, reason: str) -> None:
-    """Send nothing more to ADDRESS: for bounces and complaints that come by other ways."""
+    """Send nothing more to ADDRESS.
+
+    For bounces and complaints that come by other ways.
+    """
     from rqjobs.database.suppressions import suppress
 
     suppress({_address(text): reason for text in addresses})

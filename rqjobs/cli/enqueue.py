@@ -63,14 +63,10 @@ def enqueue(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Enqueue one job of KIND: webhook, manychat-sync, email, qr-analytics, data-export.
+    """Enqueue one job.
 
-    \b
-    rqjobs enqueue webhook '{"webhookId": "wh_1", "event": "qr.scanned",
-                             "url": "https://example.com/hook", "payload": {"code": "A"}}'
-    rqjobs enqueue email @mail.json --delay 1h
-    rqjobs enqueue data-export - --wait 60 < export.json
-    """  # noqa: D301  # click's \b keeps the lines
+    KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
+    """
     kinds = [policy.kind for policy in policies()]
     if kind not in kinds:
         raise InvalidInput(f"unknown kind {kind!r}; the kinds are {', '.join(kinds)}")

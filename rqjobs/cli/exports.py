@@ -64,7 +64,10 @@ def link(export_id: str, *, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
 def purge_(*, dry_run: bool, as_json: bool) -> None:
-    """Delete the files of expired exports; their rows stay as the record of who took what."""
+    """Delete the files of expired exports.
+
+    Their rows stay as the record of who took what.
+    """
     done = purge(dry_run=dry_run)
     if as_json:
         print_json({"purged": [export.id for export in done], "dry_run": dry_run})

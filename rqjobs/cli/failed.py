@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
 from dataclasses import asdict
 from itertools import islice
 
@@ -12,11 +13,14 @@ from rqjobs import dead_groups, dead_letters, repair
 from rqjobs.cli.enqueue import InvalidInput
 from rqjobs.cli.jobs import show as show_job
 from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.params import LANE
 from rqjobs.connection import get_connection
+from rqjobs.durations import spell
 
 _SCAN = 2000
+_SHOWN = 20
 
-_queue_option = click.option("--queue", metavar="Q", help="Only of this queue.")
+_queue_option = click.option("--queue", type=LANE, metavar="Q", help="Only of this queue.")
 _reason_option = click.option("--reason", metavar="TEXT", help="Only those whose last error contains TEXT.")
 _ids_argument = click.argument("job_ids", metavar="[ID ...]", nargs=-1)
 _all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
@@ -26,14 +30,7 @@ _dry_option = click.option("--dry-run", is_flag=True, help="Only say what would 
 
 @click.group()
 def failed() -> None:
-    """List, explain, requeue and purge the jobs that died.
-
-    \b
-    rqjobs failed groups                                     what they died of, counted
-    rqjobs failed requeue --group 3f2a91c07d1e --canary      one first, then the others at a pace
-    rqjobs failed list --queue webhooks --reason 503
-    rqjobs failed show ID
-    """  # noqa: D301  # click's \b keeps the lines
+    """List, explain, requeue and purge the jobs that died."""
 
 
 @failed.command("list")
@@ -42,7 +39,10 @@ def failed() -> None:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
 def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """List dead letters, newest first, each with its reason. --reason looks through the newest 2,000."""
+    """List dead letters, newest first, each with its reason.
+
+    --reason looks through the newest 2,000.
+    """
     total = dead_letters.count(queue)
     found = list(islice(dead_letters.dead_letters(queue, reason, scan=_SCAN if reason else limit), limit))
     if as_json:
@@ -53,20 +53,24 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
         click.echo(f"no dead letters{looked}")
         return
     print_table(
-        ("id", "queue", "what", "failed", "attempts", "reason"),
-        ((x.job_id, x.queue, x.label, x.failed_at, x.attempts, x.reason) for x in found),
+        ("id", "queue", "failed", "attempts", "what", "reason"),
+        ((x.job_id, x.queue, x.failed_at, x.attempts, x.label, x.reason) for x in found),
         right=("attempts",),
     )
     if len(found) < total and not reason:
         click.echo(f"... and {total - len(found):,} more: --limit {total}")
-    click.echo("run again: rqjobs failed requeue ID    why: rqjobs failed show ID    by cause: rqjobs failed groups")
+    click.echo("run again: rqjobs failed requeue ID    why: rqjobs failed show ID")
+    click.echo("by cause:  rqjobs failed groups")
 
 
 @failed.command()
 @_queue_option
 @json_option
 def groups(*, queue: str | None, as_json: bool) -> None:
-    """Count dead letters by queue, error and destination, over the newest 500 of each queue and priority."""
+    """Count dead letters by queue, error and destination.
+
+    Over the newest 500 of each queue and priority.
+    """
     found = dead_groups.look(queue)
     while found.grouped < found.total and (more := dead_groups.look(queue)).grouped > found.grouped:
         found = more
@@ -78,14 +82,14 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         click.echo("no dead letters")
         return
     print_table(
-        ("group", "queue", "destination", "jobs", "newest", "error"),
-        ((x.cause.id, x.cause.queue, x.cause.destination, x.count, x.newest, x.cause.error) for x in found.groups),
+        ("group", "queue", "jobs", "newest", "destination", "error"),
+        ((x.cause.id, x.cause.queue, x.count, x.newest, x.cause.destination, x.cause.error) for x in found.groups),
         right=("jobs",),
     )
     click.echo("run a group again: rqjobs failed requeue --group GROUP --canary --rate 20")
 
 
-failed.add_command(show_job, "show")
+failed.add_command(copy(show_job), "show")  # a copy: its examples are others
 
 
 @failed.command()
@@ -110,11 +114,14 @@ def requeue(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Run dead jobs again, with all their attempts: by ID, by --queue and --reason, or by --group."""
+    """Run dead jobs again, with all their attempts.
+
+    Say which by ID, by --queue and --reason, by --group, or --all.
+    """
+    chosen = _choose(job_ids, queue, reason, group, everything=everything)
     if group is not None:
         mode: repair.Mode = "dry-run" if dry_run else "requeue"
         return _repair(group, mode, canary=canary, rate=rate, as_json=as_json)
-    chosen = _choose(job_ids, queue, reason, everything=everything)
     done = chosen if dry_run else dead_letters.requeue(chosen)
     _tell("requeued", done, dry_run=dry_run, as_json=as_json)
     return 0
@@ -138,17 +145,27 @@ def purge(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Delete dead jobs for good: by ID, by --queue and --reason, or by --group."""
+    """Delete dead jobs for good.
+
+    Say which by ID, by --queue and --reason, by --group, or --all.
+    """
+    chosen = _choose(job_ids, queue, reason, group, everything=everything)
     if group is not None:
         return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
-    chosen = _choose(job_ids, queue, reason, everything=everything)
     done = chosen if dry_run else dead_letters.purge(chosen)
     _tell("purged", done, dry_run=dry_run, as_json=as_json)
     return 0
 
 
-def _choose(ids: tuple[str, ...], queue: str | None, reason: str | None, *, everything: bool) -> list[str]:
-    """What the words of a command mean; nothing by accident."""
+def _choose(
+    ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool
+) -> list[str]:
+    """What the words of a command mean; nothing by accident. The jobs of a group are found by its repair."""
+    ways = [bool(ids), group is not None, bool(queue or reason), everything]
+    if sum(ways) > 1:
+        raise InvalidInput("say it in one way: ID ..., --group GROUP, --queue and --reason, or --all")
+    if group is not None:
+        return []
     if ids:
         return [dead_letters.dead_letter(job_id).job_id for job_id in ids]
     if not (everything or queue or reason):
@@ -166,11 +183,14 @@ def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json
 
     def seen(now: repair.Repair) -> None:
         if live:
-            click.echo(f"\r{now.state}: {now.done:,} of {now.total:,} ", nl=False, err=True)
+            left = f", {spell(now.left)} left" if now.left else ""
+            click.echo(f"\r{now.state}: {now.done:,} of {now.total:,}{left}".ljust(60), nl=False, err=True)
 
     ended = repair.run(started, client, seen)
     if live:
         click.echo("", err=True)
+    if not ended.total:
+        raise InvalidInput(f"no dead job belongs to group {group!r}; see: rqjobs failed groups")
     if as_json:
         print_json(asdict(ended))
     else:
@@ -182,6 +202,8 @@ def _tell(what: str, job_ids: list[str], *, dry_run: bool, as_json: bool) -> Non
     if as_json:
         print_json({what: job_ids, "dry_run": dry_run})
         return
-    for job_id in job_ids:
+    for job_id in job_ids[:_SHOWN]:
         click.echo(job_id)
-    click.echo(f"{'would be ' if dry_run else ''}{what}: {len(job_ids)}")
+    if len(job_ids) > _SHOWN:
+        click.echo(f"... and {len(job_ids) - _SHOWN:,} more")
+    click.echo(f"{'would be ' if dry_run else ''}{what}: {len(job_ids):,}")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from rqjobs import health as queues
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import bold, json_option, print_json, print_table
 from rqjobs.cli.params import QUEUE
 
 
@@ -21,21 +21,14 @@ def health(*, as_json: bool) -> int:
         print_json({"healthy": healthy, "queues": [{**asdict(queue), "healthy": queue.healthy} for queue in found]})
     else:
         numbers = ("waiting", "active", "delayed", "failed", "completed", "workers", "oldest")
-        print_table(
-            ("queue", *numbers, "state"),
-            (
-                (queue.name, *(getattr(queue, name) for name in numbers), _state(queue))
-                for queue in found
-            ),
-            right=numbers,
-        )  # fmt: skip
+        rows = ((queue.name, *(getattr(queue, name) for name in numbers)) for queue in found)
+        print_table(("queue", *numbers), rows, right=numbers)
+        for queue in found:
+            for reason in queue.reasons or (("paused",) if queue.paused else ()):
+                click.echo(f"{bold(queue.name)}: {reason}")
+        if healthy:
+            click.echo("healthy")
     return 0 if healthy else 1
-
-
-def _state(queue: queues.QueueHealth) -> str:
-    if queue.reasons:
-        return "; ".join(queue.reasons)
-    return "paused" if queue.paused else "healthy"
 
 
 @click.command()

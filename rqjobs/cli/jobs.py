@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.markup import escape
 
-from rqjobs.cli.output import ago, cell, console, json_option, print_json, print_table
+from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, tame
 from rqjobs.cli.progress import describe
 from rqjobs.connection import get_connection
 from rqjobs.history import read_history
-from rqjobs.layout import attempt_number, attempts_of, fetch_job, key, payload_of
+from rqjobs.layout import ENDED, attempt_number, attempt_seen, attempts_of, fetch_job, key, payload_of
 from rqjobs.masking import mask
 
 
@@ -25,7 +25,7 @@ def jobs() -> None:
 @click.argument("job_id", metavar="ID")
 @json_option
 def show(job_id: str, *, as_json: bool) -> None:
-    """Show job ID: its status, every attempt with time, duration and error, its result."""
+    """Show one job: every attempt, its payload, its result."""
     client = get_connection()
     job = fetch_job(job_id, client)
     history = read_history(job)
@@ -40,7 +40,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "created_at": job.created_at,
         "enqueued_at": job.enqueued_at,
         "due_at": due,
-        "attempt": len(history) if status == "failed" else min(attempt_number(job), attempts_of(job)),
+        "attempt": len(history) if status in ENDED else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
         "progress": job.meta.get("progress"),
@@ -60,14 +60,14 @@ def show(job_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    out = console()
-    out.print(f"[bold]{escape(str(job.description))}[/]  {job.id}")
-    # A job that died at once has attempts left; one that was requeued has had more than one life.
-    attempt = "" if status == "failed" else f"attempt {document['attempt']} of {document['attempts']}, "
-    out.print(f"queue {job.origin}, {status}, {attempt}created {ago(job.created_at)}")
+    click.echo(f"{bold(cell(job.description))}  {job.id}")
+    click.echo(f"queue {cell(job.origin)}, {status}, {attempt_seen(job, len(history))}, created {ago(job.created_at)}")
+    if due:
+        click.echo(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
     if document["progress"]:
-        out.print("progress " + escape(describe(document["progress"])))
+        click.echo("progress " + tame(describe(document["progress"])))
     if history:
+        click.echo("")
         print_table(
             ("#", "outcome", "started", "took", "error"),
             (
@@ -76,5 +76,8 @@ def show(job_id: str, *, as_json: bool) -> None:
             ),
             right=("#", "took"),
         )
-    if document["result"] is not None:
-        out.print("result " + escape(cell(json.dumps(document["result"], ensure_ascii=False))))
+    for title in ("payload", "result"):
+        if document[title] is not None:
+            click.echo(f"\n{bold(title)}\n{tame(json.dumps(document[title], indent=2, ensure_ascii=False))}")
+    if history and history[-1].traceback:
+        click.echo(f"\n{bold('traceback of the last run')}\n{tame(history[-1].traceback.rstrip())}")

@@ -18,14 +18,20 @@ from rqjobs.outbox import Relay, relay
 
 @click.group()
 def outbox() -> None:
-    """Jobs written in the app's own transactions, on their way to Redis (workers move them by themselves)."""
+    """Jobs on their way from the app's database to Redis.
+
+    Workers move them by themselves.
+    """
 
 
 @outbox.command("relay")
 @click.option("--once", is_flag=True, help="Move what is there and end.")
 @json_option
 def relay_command(*, once: bool, as_json: bool) -> None:
-    """Move committed jobs to Redis until stopped: for apps whose workers do not reach the database."""
+    """Move committed jobs to Redis until stopped.
+
+    For apps whose workers do not reach the database.
+    """
     if once:
         moved = relay()
         if as_json:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from rqjobs.durations import format_duration
+from rqjobs.durations import spell
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a table.")
 
-
-def console() -> Console:
-    """Stdout as rich sees it; piped, a line is as long as it needs to be."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+_GAP = "  "
+_ROOM = 30  # columns that the last one needs to be wrapped beside the others
+_INDENT = "    "
 
 
 def print_json(document: Any) -> None:
@@ -37,31 +36,89 @@ def _plain(value: object) -> Any:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table; cells are shown as they are, markup in them is not obeyed."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2))
-    for header in headers:
-        table.add_column(
-            header, justify="right" if header in right else "left", overflow="fold", no_wrap=header == "id"
+    """A table whose words are never broken: what has no room in a terminal stands below its row.
+
+    Piped, every row is one line, as long as it needs to be. Columns named in ``right`` are numbers.
+    """
+    screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
+    head, *body = lay_out(headers, list(rows), right, screen)
+    click.echo("\n".join([*map(bold, head), *(line for lines in body for line in lines)]))
+
+
+def lay_out(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str], screen: int
+) -> list[list[str]]:
+    """The lines of the headers and of each row, for a terminal of ``screen`` columns."""
+    cells = [list(headers), *([cell(value) for value in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    beside = len(widths)
+    while beside > 1 and (over := sum(widths[:beside]) + len(_GAP) * (beside - 1) - screen) > 0:
+        room = widths[-1] - over
+        if beside == len(widths) and room >= max(_ROOM, *(_width(word) for row in cells for word in row[-1].split())):
+            widths[-1] = room  # wrapped in what is left
+            break
+        beside -= 1
+    margin = " " * (sum(widths[: beside - 1]) + len(_GAP) * (beside - 1))
+    found = []
+    for number, row in enumerate(cells):
+        first, *more = _wrap(row[beside - 1], widths[beside - 1])
+        facts = zip([*row[: beside - 1], first], widths, headers, strict=False)
+        below = [
+            # A number or a time alone would say nothing.
+            f"{headers[i]} {row[i]}" if number and not isinstance(rows[number - 1][i], str) else row[i]
+            for i in range(beside, len(row))
+            if row[i] != "-"
+        ]
+        found.append(
+            [
+                _GAP.join(_pad(text, width, right=header in right) for text, width, header in facts).rstrip(),
+                *(margin + line for line in more),
+                *(_INDENT + line for line in _wrap(" · ".join(below), screen - len(_INDENT)) if below),
+            ]
         )
-    for row in rows:
-        table.add_row(*(escape(cell(value)) for value in row))
-    console().print(table)
+    return found
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    blanks = " " * (width - _width(text))
+    return blanks + text if right else text + blanks
+
+
+def _width(text: str) -> int:
+    """Columns in a terminal: East Asian letters take two."""
+    return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def cell(value: object) -> str:
-    """A value as a table shows it: times as ``3m ago``, nothing as ``-``."""
+    """A value on one line: times as ``3m ago``, nothing as ``-``."""
     if value is None or value == "":
         return "-"
     if isinstance(value, datetime):
         return ago(value)
     if isinstance(value, timedelta):
-        return format_duration(value)
-    return str(value)
+        return spell(value)
+    return f"{value:,}" if type(value) is int else tame(" ".join(str(value).split()))
+
+
+def tame(text: str) -> str:
+    """``text`` without what a terminal would obey: what jobs say is shown, never done."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def ago(moment: datetime) -> str:
-    """``3m ago``, or ``in 2h``."""
+    """``3m 5s ago``, or ``in 2h``."""
     distance = datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    if distance < timedelta():
-        return f"in {format_duration(-distance)}"
-    return "now" if distance < timedelta(seconds=1) else f"{format_duration(distance)} ago"
+    if abs(distance) < timedelta(seconds=1):
+        return "now"
+    return f"in {spell(-distance)}" if distance < timedelta() else f"{spell(distance)} ago"
+
+
+def bold(text: str) -> str:
+    """``text`` so that it stands out, in a terminal."""
+    return click.style(text, bold=True)

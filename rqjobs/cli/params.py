@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rqjobs.errors import UnknownQueue
-from rqjobs.queues import get_policy, policies
+from rqjobs.queues import get_policy, lanes, policies
 
 
 class QueueName(click.ParamType[str]):
@@ -28,4 +28,14 @@ class QueueName(click.ParamType[str]):
         return [CompletionItem(policy.name) for policy in policies() if policy.name.startswith(incomplete)]
 
 
+class LaneName(QueueName):
+    """The name of a queue, or of a lane such as ``webhooks:high``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The lane's name, or the queue's."""
+        queue = super().convert(value, param, ctx)
+        return str(value) if str(value) in lanes(queue) else queue
+
+
 QUEUE = QueueName()
+LANE = LaneName()

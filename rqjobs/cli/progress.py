@@ -7,10 +7,10 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+import click
 from rq.job import Job
 
+from rqjobs.cli.output import tame
 from rqjobs.errors import ResultTimeout
 from rqjobs.results import wait_for_result
 
@@ -23,9 +23,8 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
     if not sys.stderr.isatty():
         return wait_for_result(job, timeout)
     deadline = time.monotonic() + timeout.total_seconds()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("waiting", total=None)
+    shown = ""
+    try:
         while True:
             left = deadline - time.monotonic()
             try:
@@ -34,8 +33,11 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
                 if left <= 0:
                     raise
             report = job.get_meta(refresh=True).get("progress")
-            if isinstance(report, dict):
-                bar.update(task, description=describe(report), total=report.get("of"), completed=report.get("rows", 0))
+            words = tame(describe(report)) if isinstance(report, dict) else "waiting"
+            click.echo(f"\r{words:<{len(shown)}}", err=True, nl=False)
+            shown = words
+    finally:
+        click.echo(f"\r{'':<{len(shown)}}\r", err=True, nl=False)
 
 
 def describe(report: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rqjobs.durations import parse_duration
 @click.command("endpoints")
 @json_option
 def endpoints_(*, as_json: bool) -> None:
-    """List endpoints: what they subscribe to, and whether they answer."""
+    """List endpoints: their events, and whether they answer."""
     found = table.list_endpoints(get_engine())
     if as_json:
         keep = ("name", "url", "events", "enabled", "reason", "failing_since", "created_at")
@@ -43,7 +43,7 @@ def endpoints_(*, as_json: bool) -> None:
 @click.command()
 @json_option
 def destinations(*, as_json: bool) -> None:
-    """List destinations that do not answer: their circuit breakers, and what is parked for them."""
+    """List destinations that do not answer, and what waits for them."""
     from rqjobs.processors.webhook.breaker import breakers
 
     found = breakers()
@@ -114,7 +114,10 @@ def enable(*, endpoint: str, as_json: bool) -> None:
 @click.option("--reason", default="by hand", show_default=True)
 @json_option
 def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
-    """Deliver no more to an endpoint; its deliveries become dead letters."""
+    """Deliver no more to an endpoint.
+
+    Its deliveries become dead letters.
+    """
     names = table.set_enabled(get_engine(), endpoint, reason=reason)
     if as_json:
         print_json({"disabled": names})

@@ -104,7 +104,7 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
 @click.argument("job_id", metavar="ID")
 @json_option
 def show(*, job_id: str, as_json: bool) -> None:
-    """Show one delivery: what was sent, and every attempt with its answer."""
+    """Show one delivery: what was sent, and every attempt."""
     rows = sorted(log.find(get_engine(), Filter(job_id=job_id), 1000), key=lambda row: row.at_ms)
     if not rows:
         raise JobNotFound(job_id)
@@ -145,7 +145,10 @@ def replay(
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    """Send deliveries again, with their own webhook-ids: some by ID, or all that fit and did not arrive."""
+    """Send deliveries again, with their own webhook-ids.
+
+    Some by ID, or all that fit and did not arrive.
+    """
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(job_ids) == bool(given or everything):
         raise click.UsageError("say which: IDs, or --endpoint, --event, --since, --until, or --all")

@@ -50,13 +50,7 @@ def worker(
     health_host: str,
     log_format: str,
 ) -> int:
-    """Run jobs of QUEUES (all five by default) in priority order, until stopped.
-
-    \b
-    rqjobs worker                       everything
-    rqjobs worker webhooks email        these two only
-    rqjobs worker --burst               what is there now, then end: for cron and serverless
-    """  # noqa: D301  # click's \b keeps the lines
+    """Run jobs of QUEUES, all by default, in priority order."""
     set_up_logs("json" if log_format == "json" else "text")
     _tell_people()
     if health_port is not None:

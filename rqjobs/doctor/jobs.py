@@ -12,7 +12,7 @@ import redis
 from rq.utils import as_text
 
 from rqjobs.doctor.finding import Finding, fault
-from rqjobs.layout import ENTRY, allowed, job_key, key
+from rqjobs.layout import ENDED, ENTRY, allowed, job_key, key
 from rqjobs.queues import lanes, policies
 
 _LOOKED_AT = 2000
@@ -105,14 +105,11 @@ def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, 
 
 def serializer(client: redis.Redis) -> Iterator[Finding]:
     """Jobs that were enqueued with RQ's default serializer: our workers refuse to unpickle."""
-    pickled = [job for job in _sample(client) if _plain(job.data)[:1] == _PICKLE and job.status not in _ENDED]
+    pickled = [job for job in _sample(client) if _plain(job.data)[:1] == _PICKLE and job.status not in ENDED]
     if pickled:
         names = ", ".join(job.job_id for job in pickled[:_NAMED])
         mend = "enqueue with rqjobs, or Queue(..., serializer=JSONSerializer)"
         yield fault("", f"{len(pickled)} jobs are pickled, such as {names}; they will be refused", mend)
-
-
-_ENDED = ("finished", "failed", "canceled", "stopped")
 
 
 def functions(client: redis.Redis) -> Iterator[Finding]:
@@ -121,7 +118,7 @@ def functions(client: redis.Redis) -> Iterator[Finding]:
     names: dict[str, int] = {}
     for job in _sample(client):
         name = _function(job.data)
-        if job.origin in ours and job.status not in _ENDED and name not in (None, ENTRY, *allowed()):
+        if job.origin in ours and job.status not in ENDED and name not in (None, ENTRY, *allowed()):
             names[str(name)] = names.get(str(name), 0) + 1
     for name, number in names.items():
         mend = "register it: rqjobs.layout.allow, in a module of RQJOBS_IMPORT"

@@ -10,7 +10,7 @@ from rq import Queue
 from rq.version import VERSION
 
 from rqjobs.doctor.finding import Finding, fault, fine
-from rqjobs.durations import format_duration
+from rqjobs.durations import spell
 from rqjobs.health import OVERDUE_LIMIT, queue_health
 from rqjobs.health import workers as living
 from rqjobs.layout import rqjobs_version
@@ -26,7 +26,7 @@ def alive(client: redis.Redis) -> Iterator[Finding]:
     now = datetime.now(UTC)
     silent = [worker for worker in found if worker.heartbeat is None or now - worker.heartbeat > _SILENT]
     for worker in silent:
-        ago = format_duration(now - worker.heartbeat) if worker.heartbeat else "ever"
+        ago = spell(now - worker.heartbeat) if worker.heartbeat else "ever"
         said = f"{worker.name} on {worker.host} has not been heard of for {ago}"
         yield fault("", said, "it died or hangs: start another; its jobs come back by themselves")
     if not found:
@@ -80,5 +80,5 @@ def overdue(client: redis.Redis) -> Iterator[Finding]:
     """Whether delayed jobs and retries come back when their time has come."""
     for queue in queue_health(client):
         if queue.overdue > OVERDUE_LIMIT:
-            said = f"a delayed job of {queue.name} is overdue for {format_duration(queue.overdue)}: no scheduler runs"
+            said = f"a delayed job of {queue.name} is overdue for {spell(queue.overdue)}: no scheduler runs"
             yield fault("", said, f"start rqjobs worker {queue.name}, or rq worker --with-scheduler")

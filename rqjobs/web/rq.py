@@ -22,7 +22,7 @@ from rq.utils import as_text
 from rqjobs import dead_letters
 from rqjobs.connection import get_connection
 from rqjobs.health import workers
-from rqjobs.history import latest_errors, read_history
+from rqjobs.history import read_history, summarize
 from rqjobs.layout import SERIALIZER, RegisteredJob, fetch_job, job_key, key, payload_of, run_script
 
 REGISTRIES = {
@@ -129,8 +129,8 @@ def _list_jobs(  # noqa: PLR0917  # Flask passes them by name
     client = get_connection()
     found = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
     jobs = [job for job in found if job is not None]
-    failed = [job for job in jobs if registry_name == "failed"]
-    errors = dict(zip([job.id for job in failed], latest_errors(failed, client), strict=True))
+    failed = [job.id for job in jobs if registry_name == "failed"]
+    errors = {job_id: past.error for job_id, past in zip(failed, summarize(failed, client), strict=True)}
     last = max(1, -(-total // size))
 
     def link(to: int) -> dict[str, Any]:

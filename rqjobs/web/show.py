@@ -9,6 +9,8 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup
 
+from rqjobs.durations import spell
+
 NOTHING = "\u2013"
 """What stands where there is no value: a dash."""
 
@@ -23,37 +25,20 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def _two_units(value: float) -> str:
-    """``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
-    words: list[str] = []
-    left = round(value)
-    for unit, size in _UNITS:
-        if left >= size or (unit == "s" and not words):
-            words.append(f"{left // size}{unit}")
-            left %= size
-        elif words:
-            break
-    return " ".join(words[:2])
-
-
 def seconds(value: float | timedelta | None) -> str:
-    """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``."""
+    """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``; a dash for nothing."""
     if value is None:
         return NOTHING
-    value = value.total_seconds() if isinstance(value, timedelta) else value
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    return f"{value:.1f} s" if value < 60 else _two_units(value)  # noqa: PLR2004
+    value = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    short = timedelta(seconds=1) <= value < timedelta(seconds=60)
+    return f"{value.total_seconds():.1f} s" if short else spell(value)
 
 
 def span(value: timedelta | None) -> str:
     """A long time: ``3m``; a dash for nothing."""
     if value is None:
         return NOTHING
-    return "<1s" if value < timedelta(seconds=1) else _two_units(value.total_seconds())
+    return "<1s" if value < timedelta(seconds=1) else spell(value)
 
 
 def ago(value: datetime | float | None) -> Markup | str:
@@ -61,11 +46,11 @@ def ago(value: datetime | float | None) -> Markup | str:
     moment = _moment(value)
     if moment is None:
         return NOTHING
-    distance = (datetime.now(UTC) - moment).total_seconds()
-    if abs(distance) < 1:
+    distance = datetime.now(UTC) - moment
+    if abs(distance) < timedelta(seconds=1):
         text = "now"
     else:
-        text = f"{_two_units(distance)} ago" if distance > 0 else f"in {_two_units(-distance)}"
+        text = f"{spell(distance)} ago" if distance > timedelta() else f"in {spell(-distance)}"
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(moment.isoformat(timespec="seconds"), text)
 
 

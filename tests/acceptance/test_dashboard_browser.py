@@ -110,7 +110,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     page.get_by_role("link", name="ConnectionError: the other side is down").click()
     page.get_by_label("Then, jobs a second").fill("50")
     page.get_by_role("button", name="Dry run").click()
-    expect(page.locator("main")).to_contain_text("6 jobs would be requeued", timeout=10_000)
+    expect(page.locator("main")).to_contain_text("6 jobs belong to this group", timeout=10_000)
     page.go_back()
     page.get_by_role("button", name="Run again").click()
     expect(page.locator("main")).to_contain_text("6 jobs were requeued", timeout=15_000)

@@ -393,7 +393,7 @@ def dead_jobs(redis: redis_py.Redis, number: int) -> list[Job]:
 def test_a_dry_run_counts_and_changes_nothing(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 7)
     page = start_repair(client, token, mode="dry-run")
-    eventually_text(client, page, "7 jobs would be requeued")
+    eventually_text(client, page, "7 jobs belong to this group")
     assert redis.zcard(key("failed", "webhooks")) == 7
 
 

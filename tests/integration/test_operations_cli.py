@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 import subprocess
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import redis as redis_py
 from click.testing import CliRunner, Result
 
 from rqjobs import WebhookJob, enqueue_many
-from rqjobs.cli import cli
+from rqjobs.cli import cli, main
+from rqjobs.cli.examples import EXAMPLES
 from rqjobs.layout import key
 from rqjobs.metrics import BUCKETS, Histogram, Sample, last_hour, record, totals
 from rqjobs.probes import serve_probes
@@ -45,13 +50,20 @@ def test_failed_list_limits_and_hides_secrets(redis: redis_py.Redis) -> None:
     assert run("failed", "list", "--reason", "nothing like it").output == "no dead letters\n"
 
 
+def test_failed_list_says_how_often_a_job_has_run(redis: redis_py.Redis) -> None:
+    (job,) = enqueue_many([WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})])
+    kill(job.id, job.origin, "the endpoint answered 404", redis, attempts=1)  # which is final: 3 were allowed
+    assert [letter["attempts"] for letter in json.loads(run("failed", "list", "--json").output)] == [1]
+    assert "1 attempt," in run("jobs", "show", job.id).output
+
+
 def test_failed_groups_and_their_repair(redis: redis_py.Redis) -> None:
     dead(redis, 4)
     dead(redis, 2, "TimeoutError: no answer", "b.example")
     groups = json.loads(run("failed", "groups", "--json").output)
     assert [(group["count"], group["destination"]) for group in groups] == [(4, "a.example"), (2, "b.example")]
     group = groups[1]["group"]
-    assert "2 jobs would be requeued" in run("failed", "requeue", "--group", group, "--dry-run").output
+    assert "2 jobs belong to this group" in run("failed", "requeue", "--group", group, "--dry-run").output
     assert "2 jobs were requeued" in run("failed", "requeue", "--group", group, "--rate", "100").output
     assert redis.llen(key("queue", "webhooks")) == 2
     assert "4 jobs were deleted" in run("failed", "purge", "--group", groups[0]["group"]).output
@@ -79,16 +91,74 @@ def test_bash_completes_commands_and_queues() -> None:
     assert "manychat-sync" in complete("rqjobs pause m", 2)
 
 
-def test_every_command_helps_by_example() -> None:
-    for name in ("worker", "enqueue", "failed", "dashboard", "doctor", "completion"):
-        assert re.search(rf"\n  rqjobs {name}", run(name, "--help").output), name
+def every_command(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[click.Command, tuple[str, ...]]]:
+    yield command, path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from every_command(found, (*path, name))
 
 
-def test_pause_of_an_unknown_queue_is_said_plainly(workers: Workers) -> None:
-    done = workers.run("pause", "nonsense")
-    assert done.returncode == 2
-    assert "unknown queue 'nonsense'" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_every_command_helps_by_example_and_its_summary_is_not_cut() -> None:
+    seen = set()
+    for command, path in every_command():
+        output = CliRunner().invoke(cli, [*path, "--help"]).output
+        _, _, examples = output.partition("Examples:\n")
+        assert f"rqjobs {' '.join(path)}".rstrip() in examples, path
+        assert not re.search(r"^  \S+ .*\.\.\.$", output, re.MULTILINE), output
+        assert all(len(line) <= 100 for line in output.splitlines()), output
+        assert isinstance(command, click.Group) or command.help, path
+        seen.add(" ".join(path))
+    assert set(EXAMPLES) == seen
+
+
+def test_every_example_is_understood() -> None:
+    for path, lines in EXAMPLES.items():
+        for line in "\n".join(lines).replace(",\n", ",").splitlines():
+            shell = shlex.shlex(line, posix=True, punctuation_chars=True)
+            shell.whitespace_split = True
+            words = list(itertools.takewhile(lambda word: word not in "|;<>", shell))
+            words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+            assert words.pop(0) == "rqjobs", line
+            command: click.Command = cli
+            context = click.Context(cli, info_name="rqjobs")
+            while isinstance(command, click.Group) and words:
+                found = command.get_command(context, words.pop(0))
+                assert found is not None, line
+                command = found
+            if not isinstance(command, click.Group):
+                command.make_context(path, words, parent=context)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pause nonsense", "unknown queue 'nonsense'; the queues are webhooks"),
+        ("failed groups --queue nonsense", "unknown queue 'nonsense'"),
+        ("failed requeue --group nonsense", "no dead job belongs to group 'nonsense'"),
+        ("failed purge --group nonsense --dry-run", "no dead job belongs to group 'nonsense'"),
+        ("failed requeue --group abc --all", "say it in one way"),
+        ("failed purge abc --queue email", "say it in one way"),
+        ("failed purge", "say which"),
+        ("jobs show nonsense", "no job 'nonsense'"),
+        ("health --nonsense", "No such option '--nonsense'; see: rqjobs health --help"),
+        ("nonsense", "No such command 'nonsense'; see: rqjobs --help"),
+    ],
+)
+def test_a_mistake_is_one_plain_line(
+    redis: redis_py.Redis, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    output = capsys.readouterr()
+    assert (ended.value.code, output.out) == (2, "")
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("error: ")
+    assert said in output.err
 
 
 def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:

@@ -1,0 +1,135 @@
+"""What ``--help`` teaches by example: the examples of every command, shown below its options."""
+
+from __future__ import annotations
+
+import click
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "rqjobs demo                   # see all of it, in a minute",
+        "rqjobs dev                    # Redis, a worker and the dashboard for your app",
+        "rqjobs health; rqjobs doctor  # is it well, and what is the mend",
+        "rqjobs failed groups          # what died, and why",
+    ),
+    "worker": (
+        "rqjobs worker                 # everything",
+        "rqjobs worker webhooks email  # these two only",
+        "rqjobs worker --processes 4 --health-port 8080",
+        "rqjobs worker --burst         # what is there now, then end: for cron and serverless",
+    ),
+    "enqueue": (
+        """rqjobs enqueue webhook '{"webhookId": "wh_1", "event": "qr.scanned",""",
+        """                         "url": "https://example.com/hook", "payload": {"code": "A"}}'""",
+        "rqjobs enqueue email @mail.json --delay 1h --id booking-4711",
+        "rqjobs enqueue data-export - --wait 60 < export.json",
+    ),
+    "health": (
+        "rqjobs health",
+        "rqjobs health --json | jq '.queues[] | select(.healthy | not)'",
+    ),
+    "pause": ("rqjobs pause email",),
+    "resume": ("rqjobs resume email",),
+    "jobs": ("rqjobs jobs show 0660ffd5b0a8a30ea7544c88",),
+    "jobs show": (
+        "rqjobs jobs show 0660ffd5b0a8a30ea7544c88",
+        "rqjobs jobs show booking-4711 --json | jq .history",
+    ),
+    "failed": (
+        "rqjobs failed groups                                 # what they died of, counted",
+        "rqjobs failed requeue --group 3f2a91c07d1e --canary  # one first, then the others at a pace",
+        "rqjobs failed list --queue webhooks --reason 503",
+        "rqjobs failed show 0660ffd5b0a8a30ea7544c88",
+    ),
+    "failed list": (
+        "rqjobs failed list",
+        "rqjobs failed list --queue webhooks --reason 503 --limit 20",
+    ),
+    "failed groups": ("rqjobs failed groups", "rqjobs failed groups --queue email --json"),
+    "failed show": ("rqjobs failed show 0660ffd5b0a8a30ea7544c88",),
+    "failed requeue": (
+        "rqjobs failed requeue 0660ffd5b0a8a30ea7544c88",
+        "rqjobs failed requeue --group 3f2a91c07d1e --dry-run  # how many would it be?",
+        "rqjobs failed requeue --group 3f2a91c07d1e --canary --rate 50",
+        "rqjobs failed requeue --queue webhooks --reason 503",
+    ),
+    "failed purge": (
+        "rqjobs failed purge --group 3f2a91c07d1e --dry-run",
+        "rqjobs failed purge --queue email --reason 'no such user'",
+    ),
+    "doctor": (
+        "rqjobs doctor",
+        "rqjobs doctor --online  # before a release: the providers' credentials, too",
+        "rqjobs doctor --json    # for monitoring",
+    ),
+    "dashboard": (
+        "rqjobs dashboard",
+        "rqjobs dashboard --host 0.0.0.0 --port 8080  # behind a proxy that speaks https",
+    ),
+    "webhooks": (
+        "rqjobs webhooks deliveries --outcome dead",
+        "rqjobs webhooks replay --endpoint shop --since 2h",
+    ),
+    "webhooks endpoints": ("rqjobs webhooks endpoints",),
+    "webhooks add": ("rqjobs webhooks add shop https://shop.example/hooks --event 'booking.*'",),
+    "webhooks rotate": ("rqjobs webhooks rotate shop --keep 48h",),
+    "webhooks remove": ("rqjobs webhooks remove shop",),
+    "webhooks enable": ("rqjobs webhooks enable shop",),
+    "webhooks disable": ("rqjobs webhooks disable shop --reason 'they asked for it'",),
+    "webhooks destinations": ("rqjobs webhooks destinations",),
+    "webhooks deliveries": (
+        "rqjobs webhooks deliveries --endpoint shop --since 2h",
+        "rqjobs webhooks deliveries --outcome dead --limit 200",
+    ),
+    "webhooks show": ("rqjobs webhooks show 0660ffd5b0a8a30ea7544c88",),
+    "webhooks replay": (
+        "rqjobs webhooks replay 0660ffd5b0a8a30ea7544c88",
+        "rqjobs webhooks replay --endpoint shop --since 2026-11-23T22:00 --dry-run",
+        "rqjobs webhooks replay --endpoint shop --since 2h --pace 5",
+    ),
+    "outbox": ("rqjobs outbox status",),
+    "outbox relay": ("rqjobs outbox relay",),
+    "outbox status": ("rqjobs outbox status",),
+    "exports": ("rqjobs exports list --user shop_1",),
+    "exports list": ("rqjobs exports list --user shop_1",),
+    "exports link": ("rqjobs exports link 0660ffd5b0a8a30ea7544c88",),
+    "exports purge": ("rqjobs exports purge --dry-run",),
+    "email": ('rqjobs email preview welcome --data \'{"name": "Ada"}\'',),
+    "email templates": ("rqjobs email templates",),
+    "email preview": (
+        "rqjobs email preview welcome",
+        """rqjobs email preview welcome --data '{"name": "Ada"}' --out /tmp""",
+    ),
+    "email suppressions": ("rqjobs email suppressions list",),
+    "email suppressions list": ("rqjobs email suppressions list",),
+    "email suppressions add": ("rqjobs email suppressions add ada@example.com",),
+    "email suppressions lift": ("rqjobs email suppressions lift ada@example.com",),
+    "dev": ("rqjobs dev", "rqjobs dev --no-worker  # the worker runs in your debugger"),
+    "demo": ("rqjobs demo",),
+    "analytics": ("rqjobs analytics report --since 2026-11-01",),
+    "analytics report": ("rqjobs analytics report --qr-code table-7 --since 2026-11-01 --until 2026-11-30",),
+    "analytics purge": ("rqjobs analytics purge --older-than 400d",),
+    "db": ("rqjobs db init",),
+    "db init": ("DATABASE_URL=postgresql://app:secret@db/app rqjobs db init",),
+    "sandbox": ("rqjobs sandbox webhooks",),
+    "sandbox webhooks": ("rqjobs sandbox webhooks",),
+    "sandbox manychat": ("rqjobs sandbox manychat",),
+    "completion": (
+        "rqjobs completion bash > ~/.local/share/bash-completion/completions/rqjobs",
+        "rqjobs completion zsh > ~/.zfunc/_rqjobs",
+        "rqjobs completion fish > ~/.config/fish/completions/rqjobs.fish",
+    ),
+}
+
+
+def epilog(path: str) -> str:
+    """The examples of the command at ``path``, in a block whose lines click keeps."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])))
+
+
+def teach(command: click.Command, path: str) -> None:
+    """Puts the examples of ``command``, and of all below it, into their help."""
+    if path in EXAMPLES:
+        command.epilog = epilog(path)
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            teach(each, f"{path} {name}".strip())
