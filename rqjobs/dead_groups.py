@@ -87,13 +87,20 @@ class _Letter(NamedTuple):
     cause: Cause
     example: Example
 
+    @property
+    def text(self) -> str:
+        """What is looked through for words."""
+        return f"{self.example.job_id} {self.example.label} {self.example.reason} {self.cause.destination}".lower()
+
 
 _known: dict[tuple[str, float], _Letter] = {}
 _lock = threading.Lock()
 
 
-def look(queue: str | None = None, connection: redis.Redis | None = None) -> Look:
+def look(queue: str | None = None, words: str = "", connection: redis.Redis | None = None) -> Look:
     """The groups among the newest 500 dead letters of each lane, of ``queue`` or of all.
+
+    With ``words``, only those whose id, label, error or destination holds them, in any case.
 
     What was read once is remembered in this process, and one call reads a thousand at most: with more than that
     unread, ``grouped`` is below what will be found by the next call.
@@ -117,7 +124,8 @@ def look(queue: str | None = None, connection: redis.Redis | None = None) -> Loo
     unread = [(lane, job_id, score) for lane, job_id, score in listed if (job_id, score) not in _known][:_BUDGET]
     _remember(unread, client)
     letters = [letter for _lane, job_id, score in listed if (letter := _known.get((job_id, score))) is not None]
-    return Look(groups=tuple(_group(letters)), grouped=len(letters), total=sum(answers[::2]))
+    meant = [letter for letter in letters if words.lower() in letter.text] if words else letters
+    return Look(groups=tuple(_group(meant)), grouped=len(letters), total=sum(answers[::2]))
 
 
 def members(cause_id: str, connection: redis.Redis | None = None) -> Iterator[list[str]]:

@@ -132,7 +132,8 @@ def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> l
             for job_id in page:
                 pipeline.hget(job_key(job_id), "origin")
             origins = pipeline.execute()
-        words = [word for pair in zip(page, origins, strict=True) if pair[1] is not None for word in pair]
+        words = ["failed"]
+        words += [word for pair in zip(page, origins, strict=True) if pair[1] is not None for word in pair]
         done += [as_text(job_id) for job_id in run_script("purge", client, words)]
     return done
 

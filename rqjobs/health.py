@@ -152,11 +152,28 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
     return sorted(found, key=lambda worker: (worker.since or datetime.max.replace(tzinfo=UTC), worker.name))
 
 
-def parked_destinations(connection: redis.Redis | None = None) -> dict[str, datetime]:
-    """The webhook destinations that do not answer, and until when deliveries to each are held back."""
+@dataclass(frozen=True, kw_only=True)
+class Parked:
+    """A webhook destination that does not answer, so that deliveries to it are held back."""
+
+    destination: str
+    until: datetime
+    """When one delivery is tried."""
+    jobs: int
+    """Deliveries that are held back."""
+
+
+def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
+    """The destinations whose deliveries are held back, a hundred at most, the next try first."""
     client = connection or get_connection()
     found: Any = client.zrangebyscore(keys.PARKED, time.time() - _LATELY, "+inf", 0, 100, withscores=True)
-    return {as_text(name): datetime.fromtimestamp(until, UTC) for name, until in found}
+    with client.pipeline(transaction=False) as pipeline:
+        for name, _until in found:
+            pipeline.hlen(keys.breaker_ranks(as_text(name)))
+        return [
+            Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
+            for (name, until), jobs in zip(found, pipeline.execute(), strict=True)
+        ]
 
 
 def _moment(stamp: str | None) -> datetime | None:

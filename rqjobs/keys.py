@@ -47,6 +47,11 @@ def email_effect(job_id: str) -> str:
     return f"{PREFIX}:email:{job_id}"
 
 
+def breaker_ranks(destination: str) -> str:
+    """A hash: the deliveries that are parked for a webhook destination, each with its place in the order."""
+    return f"{PREFIX}:webhooks:breaker:{destination}:ranks"
+
+
 PARKED = f"{PREFIX}:webhooks:parked"
 """A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
 

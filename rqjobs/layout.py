@@ -147,11 +147,11 @@ def attempt_number(job: Job) -> int:
     return max(1, attempts_of(job) - (job.retries_left or 0))
 
 
-def attempt_seen(job: Job, runs: int) -> str:
-    """``attempt 2 of 3``; of a job that has ended, how often it has run, its lives before a requeue included."""
+def attempts_seen(job: Job, runs: int) -> str:
+    """``2 of 3``; of a job that has ended, how often it has run, its lives before a requeue included."""
     if job.get_status(refresh=False).value in ENDED:
-        return "1 attempt" if runs == 1 else f"{runs} attempts"
-    return f"attempt {min(attempt_number(job), attempts_of(job))} of {attempts_of(job)}"
+        return str(runs)
+    return f"{min(attempt_number(job), attempts_of(job))} of {attempts_of(job)}"
 
 
 def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:

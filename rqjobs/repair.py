@@ -21,6 +21,9 @@ from rqjobs.layout import job_key
 Mode = Literal["dry-run", "requeue", "purge"]
 State = Literal["counting", "canary", "running", "done", "stopped"]
 
+RATE = 20.0
+"""Jobs that are requeued a second unless told otherwise."""
+
 CANARY_SECONDS = 120.0
 """How long a canary may take until the others are left alone."""
 
@@ -66,7 +69,13 @@ class Repair:
 
 
 def start(
-    cause: str, title: str, mode: Mode, *, canary: bool = True, rate: float = 20, connection: redis.Redis | None = None
+    cause: str,
+    title: str,
+    mode: Mode,
+    *,
+    canary: bool = True,
+    rate: float = RATE,
+    connection: redis.Redis | None = None,
 ) -> Repair:
     """Writes down a repair; :func:`run` makes it happen.
 

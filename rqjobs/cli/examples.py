@@ -34,6 +34,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "rqjobs jobs show 0660ffd5b0a8a30ea7544c88",
         "rqjobs jobs show booking-4711 --json | jq .history",
     ),
+    "jobs run-now": ("rqjobs jobs run-now booking-4711",),
+    "jobs delete": ("rqjobs jobs delete booking-4711",),
     "failed": (
         "rqjobs failed groups                                 # what they died of, counted",
         "rqjobs failed requeue --group 3f2a91c07d1e --canary  # one first, then the others at a pace",

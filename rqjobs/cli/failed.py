@@ -99,7 +99,9 @@ failed.add_command(copy(show_job), "show")  # a copy: its examples are others
 @_all_option
 @_group_option
 @click.option("--canary", is_flag=True, help="With --group: one job first, the others only if it is done.")
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=20, show_default=True, help="With --group: jobs/s.")
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 10_000), default=repair.RATE, show_default=True, help="With --group: jobs/s."
+)
 @_dry_option
 @json_option
 def requeue(

@@ -1,4 +1,4 @@
-"""``rqjobs jobs show``."""
+"""``rqjobs jobs``: single jobs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
+from rqjobs import pending
 from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, tame
 from rqjobs.cli.progress import describe
 from rqjobs.connection import get_connection
 from rqjobs.history import read_history
-from rqjobs.layout import ENDED, attempt_number, attempt_seen, attempts_of, fetch_job, key, payload_of
+from rqjobs.layout import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
 from rqjobs.masking import mask
 
 
 @click.group()
 def jobs() -> None:
-    """Look at single jobs."""
+    """Look at single jobs, run them sooner, delete them."""
 
 
 @jobs.command()
@@ -61,7 +62,8 @@ def show(job_id: str, *, as_json: bool) -> None:
         print_json(document)
         return
     click.echo(f"{bold(cell(job.description))}  {job.id}")
-    click.echo(f"queue {cell(job.origin)}, {status}, {attempt_seen(job, len(history))}, created {ago(job.created_at)}")
+    click.echo(f"queue {cell(job.origin)}, {status}, attempts {attempts_seen(job, len(history))}, "
+               f"created {ago(job.created_at)}")  # fmt: skip
     if due:
         click.echo(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
     if document["progress"]:
@@ -81,3 +83,28 @@ def show(job_id: str, *, as_json: bool) -> None:
             click.echo(f"\n{bold(title)}\n{tame(json.dumps(document[title], indent=2, ensure_ascii=False))}")
     if history and history[-1].traceback:
         click.echo(f"\n{bold('traceback of the last run')}\n{tame(history[-1].traceback.rstrip())}")
+
+
+@jobs.command("run-now")
+@click.argument("job_id", metavar="ID")
+def run_now(job_id: str) -> int:
+    """Make a delayed job due now.
+
+    Rate limits and open circuit breakers stay in force. Exit 1 if the job is not delayed.
+    """
+    return _said(pending.run_now(job_id), f"{job_id} is due now", f"{job_id} is not delayed (any more)")
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+def delete(job_id: str) -> int:
+    """Delete a waiting or delayed job for good.
+
+    Dead ones are deleted by rqjobs failed purge. Exit 1 if the job is neither waiting nor delayed.
+    """
+    return _said(pending.delete(job_id), f"deleted {job_id}", f"{job_id} is neither waiting nor delayed (any more)")
+
+
+def _said(done: bool, yes: str, no: str) -> int:
+    click.echo(yes if done else no)
+    return 0 if done else 1

@@ -89,12 +89,24 @@ class Filter:
         return query
 
 
-def find(engine: Engine, wanted: Filter, limit: int) -> list[Delivery]:
-    """The newest ``limit`` attempts, newest first."""
+_NEWEST = (deliveries.c.at_ms.desc(), deliveries.c.id.desc())
+
+
+def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[Delivery]:
+    """The newest ``limit`` attempts, newest first, after the first ``skip``."""
     ensure_schema(engine)
-    query = wanted.apply(select(*_COLUMNS)).order_by(deliveries.c.at_ms.desc(), deliveries.c.id.desc()).limit(limit)
+    query = wanted.apply(select(*_COLUMNS)).order_by(*_NEWEST).limit(limit).offset(skip)
     with engine.connect().execution_options(sqlite_read=True) as connection:
         return [Delivery(*row) for row in connection.execute(query)]
+
+
+def outcomes(engine: Engine, wanted: Filter, limit: int) -> dict[str, int]:
+    """How many of the newest ``limit`` attempts ended how."""
+    ensure_schema(engine)
+    newest = wanted.apply(select(deliveries.c.outcome)).order_by(*_NEWEST).limit(limit).subquery()
+    query = select(newest.c.outcome, func.count()).group_by(newest.c.outcome)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        return {outcome: count for outcome, count in connection.execute(query)}  # noqa: C416  # rows, typed
 
 
 def replayable(

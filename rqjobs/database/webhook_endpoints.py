@@ -146,11 +146,24 @@ def remove_endpoint(engine: Engine, name: str) -> None:
             raise UnknownEndpoint(name)
 
 
-def list_endpoints(engine: Engine) -> list[Endpoint]:
-    """All endpoints by name."""
+def list_endpoints(engine: Engine, *, limit: int | None = None, named: str | None = None) -> list[Endpoint]:
+    """All endpoints by name; with ``limit`` so many of them, the disabled and the failing first.
+
+    Args:
+        engine: the database.
+        limit: how many at most.
+        named: only those of this name or URL.
+    """
     ensure_schema(engine)
+    query = select(endpoints).order_by(endpoints.c.name)
+    if limit is not None:
+        query = select(endpoints).order_by(
+            endpoints.c.enabled, endpoints.c.failing_since_ms.is_(None), endpoints.c.name
+        ).limit(limit)  # fmt: skip
+    if named is not None:
+        query = query.where(or_(endpoints.c.name == endpoint_key(named), endpoints.c.url_key == endpoint_key(named)))
     with engine.connect().execution_options(sqlite_read=True) as connection:
-        return [_endpoint(row) for row in connection.execute(select(endpoints).order_by(endpoints.c.name))]
+        return [_endpoint(row) for row in connection.execute(query)]
 
 
 def find_endpoints(engine: Engine, keys: Iterable[str]) -> dict[str, Endpoint]:

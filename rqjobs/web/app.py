@@ -17,7 +17,7 @@ from rqjobs.errors import RQJobsError, SchemaMismatch
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
 from rqjobs.settings import get_settings
-from rqjobs.web import analytics, auth, dead, exports, jobs, overview, probes, rq, show, webhooks
+from rqjobs.web import analytics, auth, dead, exports, jobs, overview, probes, queues, rq, show, webhooks
 
 _HEADERS = {
     # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
@@ -70,7 +70,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     auth.protect(app, settings.dashboard_username, given or SecretStr(""), let_in)
-    for page in (overview, dead, jobs, probes, webhooks, analytics, exports):
+    for page in (overview, queues, dead, jobs, probes, webhooks, analytics, exports):
         app.register_blueprint(page.blueprint)
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
     show.register(app)
@@ -107,7 +107,9 @@ def _own_error(error: RQJobsError) -> tuple[str, int]:
     code = (
         404 if isinstance(error, LookupError) else 503 if isinstance(error, ConnectionError | SchemaMismatch) else 422
     )
-    return _page(code, "That did not work", str(error))
+    title = {404: "Not found", 503: "Not available"}.get(code, "That did not work")
+    message = str(error)
+    return _page(code, title, message[:1].upper() + message[1:])
 
 
 def _database_gone(_error: Exception) -> tuple[str, int]:

@@ -149,7 +149,7 @@ def _hidden_token() -> Markup:
 @blueprint.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
     """The one page that is open to all."""
-    target = _local(request.values.get("next"))
+    target = local(request.values.get("next"))
     if g.signed_in:
         return redirect(target)
     context: dict[str, Any] = {"next": request.values.get("next") or "", "error": None}
@@ -175,7 +175,7 @@ def logout() -> ResponseReturnValue:
     return redirect(url_for("auth.login"))
 
 
-def _local(target: str | None) -> str:
+def local(target: str | None) -> str:
     """``target`` if it is a path of this app, else the overview."""
     home = url_for("overview.index")
     if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or not target.isprintable():

@@ -11,10 +11,14 @@ from flask.typing import ResponseReturnValue
 from rqjobs import repair as repairs
 from rqjobs.connection import get_connection
 from rqjobs.dead_groups import SAMPLE, look
+from rqjobs.errors import JobNotFound
+from rqjobs.history import read_history
+from rqjobs.layout import fetch_job
 from rqjobs.queues import policies
 
 blueprint = Blueprint("dead", __name__, url_prefix="/dead")
 
+_SHOWN = 100
 _MODES: tuple[repairs.Mode, ...] = ("dry-run", "requeue", "purge")
 
 
@@ -22,11 +26,12 @@ _MODES: tuple[repairs.Mode, ...] = ("dry-run", "requeue", "purge")
 def index() -> ResponseReturnValue:
     """The groups, the biggest first."""
     names = [policy.name for policy in policies()]
-    queue = request.args.get("queue")
+    queue, words = request.args.get("queue"), request.args.get("find", "").strip()
     queue = queue if queue in names else None
     return render_template(
-        "dead.html", look=look(queue), queue=queue, queues=names, sample=SAMPLE, repairs=repairs.recent()
-    )
+        "dead.html", look=look(queue, words), queue=queue, queues=names, words=words, sample=SAMPLE, shown=_SHOWN,
+        repairs=repairs.recent(),
+    )  # fmt: skip
 
 
 @blueprint.get("/groups/<cause>")
@@ -36,7 +41,17 @@ def group(cause: str) -> ResponseReturnValue:
     if found is None:
         abort(404, "This group has no dead letters (any more), or they are beyond the newest ones that are grouped.")
     running = [repair for repair in repairs.recent() if repair.cause == cause]
-    return render_template("group.html", group=found, repairs=running, sample=SAMPLE)
+    return render_template(
+        "group.html", group=found, repairs=running, rate=repairs.RATE, traceback=_traceback(found.examples[0].job_id)
+    )
+
+
+def _traceback(job_id: str) -> str | None:
+    try:
+        history = read_history(fetch_job(job_id, get_connection()))
+    except JobNotFound:  # deleted just now
+        return None
+    return history[-1].traceback if history else None
 
 
 @blueprint.post("/groups/<cause>")
@@ -45,7 +60,7 @@ def repair(cause: str) -> ResponseReturnValue:
     mode = cast("repairs.Mode", request.form.get("mode", ""))
     if mode not in _MODES:
         abort(400, "What is to be done was not said.")
-    rate = request.form.get("rate", 20.0, type=float)
+    rate = request.form.get("rate", repairs.RATE, type=float)
     title = request.form.get("title", cause)
     started = repairs.start(cause, title, mode, canary="canary" in request.form, rate=min(max(rate, 0.1), 10_000))
     client = get_connection()

@@ -1,53 +1,62 @@
-"""One job with every attempt, and the jobs of a queue."""
+"""One job with every attempt, and what can be done about it."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from rq.utils import as_text
+from sqlalchemy.exc import SQLAlchemyError
 
-from rqjobs import dead_letters
+from rqjobs import dead_letters, pending
 from rqjobs.connection import get_connection
-from rqjobs.errors import InvalidJob, JobNotFound
-from rqjobs.history import read_history, runs_of
-from rqjobs.layout import (
-    SERIALIZER,
-    RegisteredJob,
-    attempt_number,
-    attempts_of,
-    fetch_job,
-    key,
-    payload_of,
-)
+from rqjobs.database import get_engine
+from rqjobs.database.webhook_deliveries import Filter
+from rqjobs.database.webhook_deliveries import find as find_deliveries
+from rqjobs.errors import InvalidJob, JobNotFound, RQJobsError
+from rqjobs.history import read_history
+from rqjobs.layout import RegisteredJob, attempts_seen, fetch_job, key, payload_of
 from rqjobs.masking import mask
-from rqjobs.queues import get_policy, lanes
+from rqjobs.web.show import is_overdue
 
-blueprint = Blueprint("jobs", __name__)
-
-_PAGE = 50
-_REGISTRIES = {"running": "wip", "delayed": "scheduled", "dead": "failed", "done": "finished"}
-_STATES = ("waiting", *_REGISTRIES)
+blueprint = Blueprint("jobs", __name__, url_prefix="/jobs")
 
 
-@blueprint.get("/jobs/")
+@blueprint.get("/")
 def find() -> ResponseReturnValue:
-    """The search field of every page: a job by its id."""
-    job_id = request.args.get("id", "").strip()
-    if not job_id:
+    """The search field of every page: a job by its id, else what died and says so."""
+    words = request.args.get("find", "").strip()
+    if not words:
         return redirect(url_for("overview.index"))
-    return redirect(url_for("jobs.show", job_id=job_id))
+    try:
+        fetch_job(words, get_connection())
+    except JobNotFound:
+        return redirect(_delivery_page(words) or url_for("dead.index", find=words))
+    return redirect(url_for("jobs.show", job_id=words))
 
 
-@blueprint.get("/jobs/<job_id>")
+def _delivery_page(job_id: str) -> str | None:
+    """Deliveries stay in their log longer than jobs are kept."""
+    try:
+        known = find_deliveries(get_engine(), Filter(job_id=job_id), 1)
+    except (SQLAlchemyError, RQJobsError):  # the database is away, and the job is not here either
+        return None
+    return url_for("webhooks.delivery", job_id=job_id) if known else None
+
+
+@blueprint.get("/<job_id>")
 def show(job_id: str) -> ResponseReturnValue:
     """One job: what it is, every attempt, its result, and what can be done about it."""
-    return render_template("job.html", **_job(job_id))
+    try:
+        return render_template("job.html", **_job(job_id))
+    except JobNotFound:
+        if page := _delivery_page(job_id):
+            return redirect(page)
+        raise
 
 
-@blueprint.get("/jobs/<job_id>/live")
+@blueprint.get("/<job_id>/live")
 def live(job_id: str) -> ResponseReturnValue:
     """The part of the page that changes."""
     return render_template("_job.html", **_job(job_id))
@@ -58,15 +67,16 @@ def _job(job_id: str) -> dict[str, Any]:
     job = fetch_job(job_id, client)
     known = payload_of(job)
     status = job.get_status(refresh=False).value
+    due = client.zscore(key("scheduled", job.origin), job.id) if status == "scheduled" else None
     history = read_history(job)
     return {
         "job": job,
         "label": job.description or job.func_name or job.id,
         "status": status,
         "dead": client.zscore(key("failed", job.origin), job.id) is not None,
-        "due": client.zscore(key("scheduled", job.origin), job.id) if status == "scheduled" else None,
-        "attempt": len(history) if status == "failed" else min(attempt_number(job), attempts_of(job)),
-        "attempts": attempts_of(job),
+        "due": due,
+        "overdue": due is not None and is_overdue(due),
+        "attempts": attempts_seen(job, len(history)),
         "payload": mask(known[1]) if known else None,
         "call": None if known else _call(job),
         "meta": job.meta,
@@ -80,7 +90,7 @@ def _call(job: RegisteredJob) -> str:
     return job.refusal or f"{job.func_name} {json.dumps(mask([job.args, job.kwargs]), default=str)}"
 
 
-@blueprint.route("/jobs/<job_id>/edit", methods=["GET", "POST"])
+@blueprint.route("/<job_id>/edit", methods=["GET", "POST"])
 def edit(job_id: str) -> ResponseReturnValue:
     """The payload of a dead job, changed and checked before it runs again."""
     letter = dead_letters.dead_letter(job_id)
@@ -102,63 +112,31 @@ def edit(job_id: str) -> ResponseReturnValue:
     return render_template("edit.html", letter=letter, text=text, fault=fault), 422 if fault else 200
 
 
-@blueprint.post("/jobs/<job_id>/requeue")
+@blueprint.post("/<job_id>/requeue")
 def requeue(job_id: str) -> ResponseReturnValue:
     """Runs a dead job again, with all its attempts."""
-    done = dead_letters.requeue([job_id])
-    flash("The job waits in its queue again." if done else "Nothing was done: the job is not dead (any more).")
+    return _tell(job_id, bool(dead_letters.requeue([job_id])), "The job waits in its queue again.", "dead")
+
+
+@blueprint.post("/<job_id>/run-now")
+def run_now(job_id: str) -> ResponseReturnValue:
+    """Makes a delayed job due."""
+    return _tell(job_id, pending.run_now(job_id), "The job is due now.", "delayed")
+
+
+def _tell(job_id: str, done: bool, said: str, state: str) -> ResponseReturnValue:
+    flash(said if done else f"Nothing was done: the job is not {state} (any more).")
     return redirect(url_for("jobs.show", job_id=job_id))
 
 
-@blueprint.post("/jobs/<job_id>/purge")
-def purge(job_id: str) -> ResponseReturnValue:
-    """Deletes a dead job for good."""
+@blueprint.post("/<job_id>/delete")
+def delete(job_id: str) -> ResponseReturnValue:
+    """Deletes a job that is dead, waiting or delayed, for good."""
+    origin = fetch_job(job_id, get_connection()).origin
     if dead_letters.purge([job_id]):
         flash(f"Job {job_id} was deleted.")
         return redirect(url_for("dead.index"))
-    flash("Nothing was done: the job is not dead (any more).")
-    return redirect(url_for("jobs.show", job_id=job_id))
-
-
-@blueprint.get("/queues/<name>")
-def queue(name: str) -> ResponseReturnValue:
-    """The jobs of a queue in one state, a page at a time, its lanes one after the other."""
-    policy = get_policy(name)
-    state = request.args.get("state", "waiting")
-    state = state if state in _STATES else "waiting"
-    lane = request.args.get("lane", policy.name)
-    lane = lane if lane in lanes(policy.name) else policy.name
-    page = max(0, request.args.get("page", 0, type=int))
-    client = get_connection()
-    source = key(_REGISTRIES.get(state, "queue"), lane)
-    start, end = page * _PAGE, page * _PAGE + _PAGE - 1
-    with client.pipeline(transaction=False) as pipeline:
-        for each in lanes(policy.name):
-            count = pipeline.llen if state == "waiting" else pipeline.zcard
-            count(key(_REGISTRIES.get(state, "queue"), each))
-        if state == "waiting":
-            pipeline.lrange(source, start, end)
-        elif state in ("dead", "done"):
-            pipeline.zrevrange(source, start, end)
-        else:
-            pipeline.zrange(source, start, end)
-        *counts, found = pipeline.execute()
-    # An entry of the started registry is "job:execution".
-    ids = [as_text(item).partition(":")[0] for item in cast("list[bytes]", found)]
-    jobs = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
-    numbers = runs_of(ids, client) if state == "dead" else [attempt_number(job) if job else None for job in jobs]
-    lane_counts = dict(zip(lanes(policy.name), counts, strict=True))
-    return render_template(
-        "queue.html",
-        queue=policy.name,
-        state=state,
-        states=_STATES,
-        lane=lane,
-        lanes=lane_counts,
-        jobs=list(zip(ids, jobs, numbers, strict=True)),
-        page=page,
-        first=start + 1,
-        last=start + len(ids),
-        total=lane_counts[lane],
-        attempts_of=attempts_of,
-    )
+    if pending.delete(job_id):
+        flash(f"Job {job_id} was deleted.")
+        return redirect(url_for("queues.show", name=origin))
+    return _tell(job_id, False, "", "dead, waiting or delayed")

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from flask import Blueprint, flash, redirect, render_template, url_for
+from flask import Blueprint, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
-from rqjobs.health import QueueHealth, parked_destinations, pause, queue_health, resume, workers
+from rqjobs.health import QueueHealth, parked_destinations, queue_health, workers
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
 
 blueprint = Blueprint("overview", __name__)
 
-Hour = list[dict[str, Figures]]
+_MANY_DIED = 10
+_SHARE_DIED = 0.1
+"""So many dead in the last hour, and this share of what ended, are worth a line at the top."""
+
+
+class Trouble(NamedTuple):
+    """One thing that needs a person."""
+
+    queues: list[str]
+    text: str
+    link: str
+    """Where it is seen ..."""
+    label: str
+    """... and what the link says."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +61,6 @@ def live() -> ResponseReturnValue:
     return render_template("_overview.html", **_numbers())
 
 
-@blueprint.post("/queues/<queue>/pause")
-def pause_queue(queue: str) -> ResponseReturnValue:
-    """No worker takes jobs of the queue until it is resumed."""
-    pause(queue)
-    flash(f"{queue} is paused. Running jobs go on, new ones wait.")
-    return redirect(url_for("overview.index"))
-
-
-@blueprint.post("/queues/<queue>/resume")
-def resume_queue(queue: str) -> ResponseReturnValue:
-    """Ends a pause."""
-    resume(queue)
-    flash(f"{queue} goes on.")
-    return redirect(url_for("overview.index"))
-
-
 def _numbers() -> dict[str, Any]:
     connection = get_connection()
     queues = queue_health(connection)
@@ -77,12 +75,27 @@ def _numbers() -> dict[str, Any]:
         "waiting": sum(queue.waiting for queue in queues),
         "active": sum(queue.active for queue in queues),
         "failed": sum(queue.failed for queue in queues),
-        "troubles": [(queue.name, reason) for queue in queues for reason in queue.reasons],
+        "troubles": list(_troubles(rows)),
         "parked": parked_destinations(connection),
         "workers": workers(connection),
         "rate": _rate_chart(minutes),
         "latency": _latency_chart(minutes),
     }
+
+
+def _troubles(rows: list[_Row]) -> Iterator[Trouble]:
+    """What is wrong with the queues; what is wrong with several in the same way is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row.health.reasons:
+            by_reason.setdefault(reason, []).append(row.health.name)
+    for reason, names in by_reason.items():
+        yield Trouble(names, reason, url_for("queues.show", name=names[0]), "see the queue")
+    for row in rows:
+        died, done = row.hour.outcomes["dead"], row.hour.outcomes["done"]
+        if died >= _MANY_DIED and died >= _SHARE_DIED * (died + done):
+            text = f"{died:,} of {died + done:,} jobs died in the last hour"
+            yield Trouble([row.health.name], text, url_for("dead.index", queue=row.health.name), "see why")
 
 
 def _minute_name(index: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ from flask import Flask
 from markupsafe import Markup
 
 from rqjobs.durations import spell
+
+_MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler looks once a second
 
 NOTHING = "\u2013"
 """What stands where there is no value: a dash."""
@@ -54,10 +57,15 @@ def ago(value: datetime | float | None) -> Markup | str:
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(moment.isoformat(timespec="seconds"), text)
 
 
+def is_overdue(due: float) -> bool:
+    """Whether a job that was to run at ``due`` should be under way by now."""
+    return due < time.time() - _MOVED_WITHIN
+
+
 def clock(value: datetime | float | None) -> str:
-    """The moment in UTC, to the millisecond."""
+    """The moment, as logs say it: ``2026-11-24 06:29:43 UTC``."""
     moment = _moment(value)
-    return NOTHING if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def pretty(value: Any) -> str:

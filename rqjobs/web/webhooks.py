@@ -1,42 +1,104 @@
-"""Webhook endpoints and the log of deliveries."""
+"""Webhook endpoints, the log of deliveries, and sending again."""
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+import json
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
-from rqjobs.database.webhook_deliveries import Filter, find
+from rqjobs.database.webhook_deliveries import Filter, find, outcomes
 from rqjobs.database.webhook_endpoints import list_endpoints, set_enabled
+from rqjobs.layout import job_key
+from rqjobs.masking import mask
+from rqjobs.webhooks import replay as send_again
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 
 _SHOWN = 50
 _OUTCOMES = ("done", "retry", "dead")
+_ATTEMPTS = 1000
+_HOURS = (1, 6, 24, 24 * 7)
+"""How far back a replay may be chosen to reach."""
+_PACE = 10.0
+_JUDGED = 200
+"""So many of the newest attempts say how an endpoint does."""
 
 
 @blueprint.get("/")
 def deliveries() -> ResponseReturnValue:
-    """The endpoints, and the newest deliveries."""
+    """The endpoints, those in trouble first, and the newest deliveries."""
     engine = get_engine()
     endpoint, outcome = request.args.get("to") or None, request.args.get("outcome")
     outcome = outcome if outcome in _OUTCOMES else None
-    found = find(engine, Filter(endpoint=endpoint, outcome=outcome), _SHOWN)
+    page = max(0, request.args.get("page", 0, type=int))
+    found = find(engine, Filter(endpoint=endpoint, outcome=outcome), _SHOWN + 1, skip=page * _SHOWN)
+    endpoints = list_endpoints(engine, limit=_SHOWN + 1, named=endpoint)
     return render_template(
         "webhooks.html",
-        endpoints=list_endpoints(engine)[:_SHOWN],
-        deliveries=found,
+        endpoints=endpoints[:_SHOWN],
+        more_endpoints=len(endpoints) > _SHOWN,
+        deliveries=found[:_SHOWN],
+        more=len(found) > _SHOWN,
+        page=page,
         endpoint=endpoint,
         outcome=outcome,
         outcomes=_OUTCOMES,
-        shown=_SHOWN,
+        lately=outcomes(engine, Filter(endpoint=endpoint), _JUDGED) if endpoint else None,
+        hours=_HOURS,
+        pace=_PACE,
     )
+
+
+@blueprint.get("/deliveries/<job_id>")
+def delivery(job_id: str) -> ResponseReturnValue:
+    """One delivery: what was sent, and every attempt with its answer."""
+    rows = find(get_engine(), Filter(job_id=job_id), _ATTEMPTS)
+    if not rows:
+        abort(404, f"There is no delivery {job_id!r} in the log.")
+    stored = next((row.job for row in rows if row.job is not None), None)
+    return render_template(
+        "delivery.html",
+        job_id=job_id,
+        attempts=rows,
+        job=mask(json.loads(stored)) if stored else None,
+        kept=get_connection().exists(job_key(job_id)),
+    )
+
+
+@blueprint.post("/deliveries/<job_id>/replay")
+def replay(job_id: str) -> ResponseReturnValue:
+    """Sends one delivery again, arrived or not."""
+    _send_again(Filter(job_id=job_id), delivered_too=True)
+    return redirect(url_for("webhooks.delivery", job_id=job_id))
+
+
+@blueprint.post("/endpoints/replay")
+def replay_endpoint() -> ResponseReturnValue:
+    """Sends again what did not arrive at an endpoint lately."""
+    endpoint = request.form.get("name", "")
+    hours = request.form.get("hours", _HOURS[0], type=int)
+    pace = min(max(request.form.get("pace", _PACE, type=float), 0.1), 1000.0)
+    wanted = Filter(endpoint=endpoint, since=datetime.now(UTC) - timedelta(hours=hours))
+    _send_again(wanted, pace=pace, dry_run=request.form.get("mode") == "dry-run")
+    return redirect(url_for("webhooks.deliveries", to=endpoint))
+
+
+def _send_again(wanted: Filter, *, pace: float = _PACE, delivered_too: bool = False, dry_run: bool = False) -> None:
+    done = send_again(wanted, pace=pace, delivered_too=delivered_too, dry_run=dry_run)
+    words = [f"{len(done.enqueued):,} {'would be sent' if dry_run else 'are sent'} again"]
+    words += [f"{len(done.under_way):,} are still under way"] if done.under_way else []
+    words += [f"of {len(done.lost):,} the content is no longer in the log"] if done.lost else []
+    flash("; ".join(words) + ".")
 
 
 @blueprint.post("/endpoints/enable")
 def enable() -> ResponseReturnValue:
     """Deliveries to the endpoint start again."""
-    return _set("is enabled: its deliveries start again.", None)
+    return _set("is enabled. Send again below what it missed.", None)
 
 
 @blueprint.post("/endpoints/disable")
@@ -49,4 +111,4 @@ def _set(said: str, reason: str | None) -> ResponseReturnValue:
     name = request.form.get("name", "")
     set_enabled(get_engine(), name, reason=reason)
     flash(f"{name} {said}")
-    return redirect(url_for("webhooks.deliveries"))
+    return redirect(url_for("webhooks.deliveries", to=name))

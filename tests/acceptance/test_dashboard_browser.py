@@ -12,8 +12,9 @@ import pytest
 import redis as redis_py
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from rqjobs import enqueue, enqueue_many
+from rqjobs import WebhookJob, enqueue, enqueue_many
 from rqjobs.layout import job_key
+from tests.support.dashboard import pages
 from tests.support.hostile import MARK, kill, plant
 from tests.support.processors import ProbeJob
 from tests.support.workers import Workers, eventually
@@ -124,20 +125,18 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
+def whole_pages(ids: dict[str, str], page: Page) -> list[str]:
+    """Every page that shows something of the planted jobs, without those that are parts of others."""
+    page.goto("/dead/")
+    paths = [path for path in pages(ids, page.content()) if not path.endswith("/live")]
+    assert any("/groups/" in path for path in paths)
+    return paths
+
+
 def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None:
     ids = plant(redis)
     page.on("dialog", lambda dialog: pytest.fail(f"a job opened a dialog: {dialog.message}"))
-    page.goto("/dead/")
-    groups = [link.get_attribute("href") for link in page.locator("a[href^='/dead/groups/']").all()]
-    assert groups
-    jobs = [ids[name] for name in ("dead", "waiting", "plain", "done")]
-    paths = [
-        "/", *groups, f"/jobs/{ids['dead']}/edit", *(f"/jobs/{job_id}" for job_id in jobs),
-        *(f"/queues/webhooks?state={state}" for state in ("waiting", "dead", "done")),
-        "/webhooks/", "/exports/", "/analytics/", "/rq/",
-        "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
-        *(f"/rq/0/view/jobs/webhooks/{registry}/8/asc/1" for registry in ("queued", "failed", "finished")),
-    ]  # fmt: skip
+    paths = whole_pages(ids, page)
     for path in paths:
         page.goto(path)
         if path.startswith("/rq/0/view/job/"):
@@ -152,9 +151,24 @@ def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None
     assert page.evaluate(f"window.{MARK}") is None
 
 
+def test_old_numbers_are_said_to_be_old(page: Page, redis: redis_py.Redis) -> None:
+    enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}))
+    for path in ("/", "/rq/"):
+        page.goto(path)
+        banner = page.get_by_role("alert")
+        expect(banner).to_be_hidden()
+        page.context.set_offline(True)
+        expect(banner).to_contain_text("The dashboard does not answer. What you see is", timeout=10_000)
+        page.context.set_offline(False)
+        expect(banner).to_be_hidden(timeout=10_000)
+    page.route("**/live", lambda route: route.fulfill(status=503))
+    page.goto("/")
+    expect(banner).to_contain_text("Redis does not answer", timeout=10_000)
+
+
 def test_no_page_is_wider_than_its_window(page: Page, redis: redis_py.Redis) -> None:
     ids = plant(redis)
-    for path in ("/", "/dead/", f"/jobs/{ids['dead']}", f"/jobs/{ids['dead']}/edit", "/queues/webhooks", "/rq/"):
+    for path in whole_pages(ids, page):
         for width in (1280, 360):
             page.set_viewport_size({"width": width, "height": 800})
             page.goto(path)

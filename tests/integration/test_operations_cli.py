@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import redis as redis_py
 from click.testing import CliRunner, Result
 
-from rqjobs import WebhookJob, enqueue_many
+from rqjobs import WebhookJob, enqueue, enqueue_many
 from rqjobs.cli import cli, main
 from rqjobs.cli.examples import EXAMPLES
 from rqjobs.layout import key
@@ -54,7 +55,7 @@ def test_failed_list_says_how_often_a_job_has_run(redis: redis_py.Redis) -> None
     (job,) = enqueue_many([WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})])
     kill(job.id, job.origin, "the endpoint answered 404", redis, attempts=1)  # which is final: 3 were allowed
     assert [letter["attempts"] for letter in json.loads(run("failed", "list", "--json").output)] == [1]
-    assert "1 attempt," in run("jobs", "show", job.id).output
+    assert "attempts 1," in run("jobs", "show", job.id).output
 
 
 def test_failed_groups_and_their_repair(redis: redis_py.Redis) -> None:
@@ -68,6 +69,19 @@ def test_failed_groups_and_their_repair(redis: redis_py.Redis) -> None:
     assert redis.llen(key("queue", "webhooks")) == 2
     assert "4 jobs were deleted" in run("failed", "purge", "--group", groups[0]["group"]).output
     assert redis.zcard(key("failed", "webhooks")) == 0
+
+
+def test_a_job_is_run_now_or_deleted(redis: redis_py.Redis) -> None:
+    waiting, delayed = (
+        enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}), delay=delay)
+        for delay in (None, "1h")
+    )
+    assert run("jobs", "run-now", waiting.id).return_value == 1
+    assert run("jobs", "run-now", delayed.id).return_value == 0
+    assert redis.zscore(key("scheduled", "webhooks"), delayed.id) <= time.time()
+    for job in (waiting, delayed):
+        assert run("jobs", "delete", job.id).return_value == 0
+    assert redis.keys("rq:job:*") == []
 
 
 def test_purge_and_requeue_by_reason(redis: redis_py.Redis) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import redis
 from sqlalchemy import insert
 
-from rqjobs import WebhookJob, enqueue
+from rqjobs import WebhookJob, enqueue, keys
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_tables import endpoints
 from rqjobs.history import retried_fields
 from rqjobs.layout import ENTRY, job_key, key, results_key
 from rqjobs.processors.export.records import Export, save
+from rqjobs.repair import start
 
 MARK = "__executed__"
 
@@ -98,13 +99,24 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     )  # fmt: skip
     connection.sadd(key("workers"), worker)
     plant_rows()
-    return {"dead": ours.id, "waiting": waiting.id, "plain": "plain-hostile", "done": "done-hostile", "queue": queue}
+    repair = start("abc", WHOLE, "dry-run", connection=connection)
+    connection.hset(keys.repair(repair.id), mapping={"message": WHOLE, "canary_id": WHOLE})
+    connection.zadd(keys.PARKED, {f"https://{WHOLE}": time.time() + 3600})
+    return {
+        "repair": repair.id,
+        "dead": ours.id,
+        "waiting": waiting.id,
+        "plain": "plain-hostile",
+        "done": "done-hostile",
+        "queue": queue,
+    }
 
 
 def plant_rows() -> None:
     """Hostile rows in the database: a delivery, its endpoint, an export."""
     engine = get_engine()
-    row = Delivery("j1", WHOLE[:255], WHOLE[:128], 1, int(time.time() * 1000), 5.0, 500, "dead", WHOLE, WHOLE, None)
+    job = json.dumps({WHOLE: WHOLE, "headers": {"X-Note": CORPUS[0]}})
+    row = Delivery("j1", WHOLE[:255], WHOLE[:128], 1, int(time.time() * 1000), 5.0, 500, "dead", WHOLE, WHOLE, job)
     write(engine, [row], [], timedelta(days=5))
     with engine.begin() as connection:
         connection.execute(

@@ -29,11 +29,28 @@ function morphChildren(old, fresh) {
   olds.slice(news.length).forEach((node) => node.remove());
 }
 
+// What is shown is old: says so, and since when. Without a reason, it is fresh again.
+let lastFresh = Date.now();
+function stale(reason) {
+  const banner = document.getElementById("stale");
+  banner.hidden = !reason;
+  if (!reason) lastFresh = Date.now();
+  else banner.textContent = `${reason} What you see is ${Math.round((Date.now() - lastFresh) / 1000)} seconds old.`;
+}
+
+// A fetch for what refreshes itself; undefined, with the page saying why, if there is no answer.
+async function fresh(url) {
+  const answer = await fetch(url, { headers: { "X-Live": "1" }, signal: AbortSignal.timeout(10000) }).catch(() => null);
+  if (answer?.status === 401) return location.reload();
+  const reasons = { 404: "This is gone.", 503: "Redis does not answer." };
+  stale(!answer ? "The dashboard does not answer." : answer.ok ? "" : reasons[answer.status] ?? "The dashboard fails.");
+  return answer?.ok ? answer : undefined;
+}
+
 async function refresh(part) {
   if (document.hidden || part.contains(document.activeElement?.closest("input, textarea, select"))) return;
-  const answer = await fetch(part.dataset.live, { headers: { "X-Live": "1" }, credentials: "same-origin" });
-  if (answer.status === 401) return location.reload();
-  if (!answer.ok) return;
+  const answer = await fresh(part.dataset.live);
+  if (!answer) return;
   const page = new DOMParser().parseFromString(`<div>${await answer.text()}</div>`, "text/html");
   morphChildren(part, document.importNode(page.body.firstElementChild, true));
 }
@@ -45,9 +62,6 @@ for (const part of document.querySelectorAll("[data-live]")) {
     busy = true;
     try {
       await refresh(part);
-      part.classList.remove("stale");
-    } catch {
-      part.classList.add("stale"); // the server is away: the next tick tries again
     } finally {
       busy = false;
     }

@@ -98,14 +98,8 @@ const views = {
 };
 
 async function show() {
-  try {
-    await views[page.view](async (url) => {
-      const answer = await fetch(url, { headers: { "X-Live": "1" } });
-      if (answer.status === 401) location.reload();
-      if (!answer.ok) throw new Error(answer.status);
-      return answer.json();
-    });
-  } catch { /* the server is away, or the job is gone: the next time tries again */ }
+  const read = async (url) => (await fresh(url))?.json() ?? Promise.reject();
+  await views[page.view](read).catch((error) => error && console.error(error));
 }
 
 document.addEventListener("click", async (event) => {

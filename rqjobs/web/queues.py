@@ -1,0 +1,115 @@
+"""One queue: what is wrong with it, its jobs in each state, its pause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from flask import Blueprint, flash, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from rq.job import Job
+from rq.utils import as_text
+
+from rqjobs.connection import get_connection
+from rqjobs.health import pause, queue_health, resume
+from rqjobs.history import Summary, summarize
+from rqjobs.layout import SERIALIZER, RegisteredJob, attempts_seen, key
+from rqjobs.queues import get_policy, lanes
+from rqjobs.web.auth import local
+from rqjobs.web.show import is_overdue
+
+blueprint = Blueprint("queues", __name__, url_prefix="/queues")
+
+_PAGE = 50
+_REGISTRIES = {"waiting": "queue", "running": "wip", "delayed": "scheduled", "dead": "failed", "done": "finished"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One job in the table."""
+
+    job_id: str
+    job: Job | None
+    """None if it is no longer kept."""
+    past: Summary
+    due: float | None
+    """When a delayed job runs."""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a delayed job should run, and nobody has moved it."""
+        return self.due is not None and is_overdue(self.due)
+
+    @property
+    def attempts(self) -> str:
+        """Which of how many, or how many there were."""
+        return attempts_seen(self.job, self.past.runs) if self.job else ""
+
+
+@blueprint.get("/<name>")
+def show(name: str) -> ResponseReturnValue:
+    """The jobs of a queue in one state, a page at a time, its lanes one after the other."""
+    policy = get_policy(name)
+    state = request.args.get("state", "waiting")
+    state = state if state in _REGISTRIES else "waiting"
+    lane = request.args.get("lane", name)
+    lane = lane if lane in lanes(policy.name) else policy.name
+    page = max(0, request.args.get("page", 0, type=int))
+    client = get_connection()
+    counts = _counts(policy.name, client)
+    rows = _rows(state, lane, page, client)
+    return render_template(
+        "queue.html",
+        health=next(queue for queue in queue_health(client) if queue.name == policy.name),
+        state=state,
+        states={each: sum(by_lane.values()) for each, by_lane in counts.items()},
+        lane=lane,
+        lanes=counts[state],
+        rows=rows,
+        page=page,
+        first=page * _PAGE + 1,
+        last=page * _PAGE + len(rows),
+        total=counts[state][lane],
+    )
+
+
+def _counts(queue: str, client: redis.Redis) -> dict[str, dict[str, int]]:
+    """How many jobs are in each state, by lane."""
+    with client.pipeline(transaction=False) as pipeline:
+        for state, registry in _REGISTRIES.items():
+            for lane in lanes(queue):
+                (pipeline.llen if state == "waiting" else pipeline.zcard)(key(registry, lane))
+        answers = iter(pipeline.execute())
+    return {state: {lane: next(answers) for lane in lanes(queue)} for state in _REGISTRIES}
+
+
+def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
+    source, start, end = key(_REGISTRIES[state], lane), page * _PAGE, page * _PAGE + _PAGE - 1
+    if state == "waiting":
+        entries: Any = [(job_id, None) for job_id in client.lrange(source, start, end)]
+    else:
+        entries = client.zrange(source, start, end, desc=state in ("dead", "done"), withscores=True)
+    # An entry of the started registry is "job:execution".
+    ids = [as_text(entry).partition(":")[0] for entry, _score in entries]
+    jobs = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
+    return [
+        _Row(job_id, job, past, score if state == "delayed" else None)
+        for job_id, job, past, (_entry, score) in zip(ids, jobs, summarize(ids, client), entries, strict=True)
+    ]
+
+
+@blueprint.post("/<name>/pause")
+def hold(name: str) -> ResponseReturnValue:
+    """No worker takes jobs of the queue until it is resumed."""
+    pause(name)
+    flash(f"{name} is paused. Running jobs go on, new ones wait.")
+    return redirect(local(request.form.get("next")))
+
+
+@blueprint.post("/<name>/resume")
+def go_on(name: str) -> ResponseReturnValue:
+    """Ends a pause."""
+    resume(name)
+    flash(f"{name} goes on.")
+    return redirect(local(request.form.get("next")))

@@ -1,0 +1,29 @@
+"""The dashboard, as several test modules look at it."""
+
+from __future__ import annotations
+
+import pytest
+import redis as redis_py
+from flask import Flask
+from flask.testing import FlaskClient
+
+from rqjobs.settings import use_settings
+from rqjobs.web import create_app
+from tests.support.dashboard import PASSWORD, sign_in, token_of
+
+
+@pytest.fixture
+def app(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
+    use_settings(None)
+    return create_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return sign_in(app)
+
+
+@pytest.fixture
+def token(client: FlaskClient) -> str:
+    return token_of(client.get("/").text)
