@@ -29,7 +29,7 @@ _PAGE = 500
 
 # What differs between failures of one cause: ids, addresses, counts, times. Status codes stay.
 _VARIABLE = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b|\b\d+\.\d+\b|\b\d{4,}\b"
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b|\b\d+\.\d+\b|\b\d{4,}\b"
     r"|[\w.+-]+@[\w.-]+"
 )
 
