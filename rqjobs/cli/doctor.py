@@ -14,14 +14,15 @@ _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 
 @click.command()
 @click.option("--online", is_flag=True, help="Also try the credentials of the mail provider and of ManyChat.")
+@click.option("--every-job", is_flag=True, help="Look at every job in Redis, not at some thousands.")
 @json_option
-def doctor(*, online: bool, as_json: bool) -> int:
+def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
     """Examine this installation: each fault with its mend.
 
     Nothing is changed. Exit 1 if there is a fault.
     """
     found: list[Finding] = []
-    for finding in examine(ask_providers=online):
+    for finding in examine(ask_providers=online, every_job=every_job):
         found.append(finding)
         if not as_json:
             mark = click.style(f"{finding.state:<7}", fg=_COLOURS[finding.state], bold=finding.state == "fault")

@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": (
         "rqjobs doctor",
         "rqjobs doctor --online  # before a release: the providers' credentials, too",
+        "rqjobs doctor --every-job   # after a crash: is any job in no list?",
         "rqjobs doctor --json    # for monitoring",
     ),
     "dashboard": (

@@ -90,9 +90,10 @@ def show(job_id: str, *, as_json: bool) -> None:
 def run_now(job_id: str) -> int:
     """Make a delayed job due now.
 
-    Rate limits and open circuit breakers stay in force. Exit 1 if the job is not delayed.
+    One that is in no list, as rqjobs doctor finds them, goes back into its queue. Rate limits and open circuit breakers
+    stay in force. Exit 1 if the job is neither.
     """
-    return _said(pending.run_now(job_id), f"{job_id} is due now", f"{job_id} is not delayed (any more)")
+    return _said(pending.run_now(job_id), f"{job_id} is due now", f"{job_id} is neither delayed nor lost")
 
 
 @jobs.command()

@@ -25,17 +25,20 @@ _CHECKS: tuple[tuple[str, Callable[[redis.Redis], Iterator[Finding]]], ...] = (
     ("queues unknown here", workers.unregistered),
     ("paused queues", workers.paused),
     ("delayed jobs", workers.overdue),
+)
+_OF_JOBS: tuple[tuple[str, Callable[[jobs.Seen], Iterator[Finding]]], ...] = (
     ("lost jobs", jobs.lost),
     ("serializer", jobs.serializer),
     ("functions", jobs.functions),
 )
 
 
-def examine(*, ask_providers: bool = False) -> Iterator[Finding]:
+def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator[Finding]:
     """Every check's findings, as they are made.
 
     Args:
         ask_providers: also try the credentials of the mail provider and of ManyChat, over the network.
+        every_job: look at every job, not at some thousands: a million take half a minute.
     """
     yield from _say("settings", settings.contradictions())
     yield from _say("folders", settings.folders())
@@ -44,16 +47,28 @@ def examine(*, ask_providers: bool = False) -> Iterator[Finding]:
         client = connect(socket_timeout=10)
     except RedisUnavailable as error:
         yield fault("redis", str(error), "start it, or mend REDIS_URL")
-        for name, _check in _CHECKS:
+        for name, _check in (*_CHECKS, *_OF_JOBS):
             yield skipped(name, "Redis does not answer")
     else:
         yield fine("redis", "answers")
         for name, check in _CHECKS:
             yield from _say(name, check(client))
+        yield from _examine_jobs(client, every=every_job)
         client.close()
     if ask_providers:
         for name, ask in online.ASKED:
             yield from _say(name, ask())
+
+
+def _examine_jobs(client: redis.Redis, *, every: bool) -> Iterator[Finding]:
+    try:
+        seen = jobs.look(client, every=every)
+    except redis.exceptions.RedisError as error:
+        for name, _check in _OF_JOBS:
+            yield skipped(name, str(error))
+        return
+    for name, check in _OF_JOBS:
+        yield from _say(name, check(seen))
 
 
 def _say(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -1,59 +1,104 @@
-"""The jobs in Redis: is each where its status says, and will workers take it? Looks at some thousands of them."""
+"""The jobs in Redis: is each where its status says, and will workers take it?"""
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 from rq.utils import as_text
 
-from rqjobs.doctor.finding import Finding, fault
+from rqjobs.doctor.finding import Finding, fault, fine
 from rqjobs.layout import ENDED, ENTRY, allowed, job_key, key
 from rqjobs.queues import lanes, policies
 
-_LOOKED_AT = 2000
+SAMPLE = 2000
+"""How many jobs are looked at unless every one is to be."""
+
+_AT_ONCE = 1000
 _NAMED = 3
 _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
+_FUNCTION = re.compile(rb'\[("(?:[^"\\]|\\.)*")')
+_HEAD = 300  # bytes of a job's data in which its function's name stands
 _VERIFIED = 50
 
 
-class _Seen(NamedTuple):
+class _Job(NamedTuple):
     job_id: str
     status: str
     origin: str
     enqueued_at: str
-    data: bytes
+    head: bytes
+    """The beginning of its data."""
 
 
-def _sample(client: redis.Redis) -> list[_Seen]:
-    names = list(islice(client.scan_iter(match=key("job", "*"), count=1000, _type="hash"), _LOOKED_AT))
+@dataclass
+class Seen:
+    """What a look at the jobs found."""
+
+    jobs: int = 0
+    every: bool = False
+    """Whether these are all that there are."""
+    lost: list[_Job] = field(default_factory=list)
+    pickled: list[str] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Functions that our workers do not run."""
+
+    @property
+    def words(self) -> str:
+        """How much this says."""
+        return f"{self.jobs:,} jobs looked at" + ("" if self.every else "; every one: rqjobs doctor --every-job")
+
+
+def look(client: redis.Redis, *, every: bool) -> Seen:
+    """Looks at some thousands of the jobs, or at every one, once for all checks."""
+    seen = Seen()
+    known = {ENTRY, *allowed()}
+    ours = {lane for policy in policies() for lane in lanes(policy.name)}
+    names = client.scan_iter(match=key("job", "*"), count=_AT_ONCE, _type="hash")
+    while chunk := list(islice(names, _AT_ONCE if every else min(_AT_ONCE, SAMPLE - seen.jobs))):
+        seen.jobs += len(chunk)
+        jobs = [job for job in _read(chunk, client) if job.status not in ENDED]
+        seen.lost += _missing([job for job in jobs if job.status in ("queued", "scheduled", "started")], client)
+        seen.pickled += [job.job_id for job in jobs if job.head[:1] == _PICKLE]
+        seen.unknown.update(
+            name for job in jobs if job.origin in ours and (name := _function(job.head)) and name not in known
+        )
+    seen.every = every or seen.jobs < SAMPLE
+    seen.lost = _missing(_again(seen.lost, client), client)  # what was on its way a moment ago has arrived
+    return seen
+
+
+def _read(names: list[bytes], client: redis.Redis) -> Iterator[_Job]:
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(name, "status", "origin", "enqueued_at", "data")
         answers = pipeline.execute()
     prefix = len(key("job", ""))
-    return [
-        _Seen(as_text(name)[prefix:], as_text(status or b""), as_text(origin or b""), as_text(at or b""), data or b"")
-        for name, (status, origin, at, data) in zip(names, answers, strict=True)
-    ]
+    for name, (status, origin, at, data) in zip(names, answers, strict=True):
+        job_id = as_text(name)[prefix:]
+        yield _Job(job_id, as_text(status or b""), as_text(origin or b""), as_text(at or b""), _plain(data or b""))
 
 
-def lost(client: redis.Redis) -> Iterator[Finding]:
-    """Jobs that say they wait or run, and are in no list: nothing would ever run them."""
-    suspects = [job for job in _sample(client) if job.status in ("queued", "scheduled", "started")]
-    gone = _missing(_again(_missing(suspects, client), client), client)  # what was on its way a moment ago has arrived
-    if gone:
-        names = ", ".join(job.job_id for job in gone[:_NAMED])
-        said = f"{len(gone)} jobs are in no list, such as {names} (status {gone[0].status})"
-        mend = "enqueue them again; a stock rq worker loses jobs when it is killed, rqjobs worker does not"
-        yield fault("", said, mend)
+def _plain(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _HEAD) if data[:1] == b"x" else data[:_HEAD]
+    except zlib.error:
+        return data[:_HEAD]
 
 
-def _again(jobs: list[_Seen], client: redis.Redis) -> list[_Seen]:
+def _function(head: bytes) -> str | None:
+    match = _FUNCTION.match(head)
+    return str(json.loads(match[1])) if match else None
+
+
+def _again(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
     with client.pipeline(transaction=False) as pipeline:
         for job in jobs:
             pipeline.hget(job_key(job.job_id), "status")
@@ -61,7 +106,7 @@ def _again(jobs: list[_Seen], client: redis.Redis) -> list[_Seen]:
     return [job for job, status in zip(jobs, answers, strict=True) if status == job.status.encode()]
 
 
-def _missing(jobs: list[_Seen], client: redis.Redis) -> list[_Seen]:
+def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
     """Those of ``jobs`` that are not where they say."""
     origins = sorted({job.origin for job in jobs})
     with client.pipeline(transaction=False) as pipeline:
@@ -103,38 +148,27 @@ def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, 
         return {origin: as_text(at or b"~") for origin, at in zip(known, pipeline.execute(), strict=True)}
 
 
-def serializer(client: redis.Redis) -> Iterator[Finding]:
+def lost(seen: Seen) -> Iterator[Finding]:
+    """Jobs that say they wait or run, and are in no list: nothing would ever run them."""
+    if seen.lost:
+        names = ", ".join(job.job_id for job in seen.lost[:_NAMED])
+        said = f"{len(seen.lost):,} of {seen.words} are in no list, such as {names} (status {seen.lost[0].status})"
+        mend = "rqjobs jobs run-now ID; a stock rq worker loses jobs when it is killed, rqjobs worker does not"
+        yield fault("", said, mend)
+    else:
+        yield fine("", seen.words)
+
+
+def serializer(seen: Seen) -> Iterator[Finding]:
     """Jobs that were enqueued with RQ's default serializer: our workers refuse to unpickle."""
-    pickled = [job for job in _sample(client) if _plain(job.data)[:1] == _PICKLE and job.status not in ENDED]
-    if pickled:
-        names = ", ".join(job.job_id for job in pickled[:_NAMED])
+    if seen.pickled:
+        names = ", ".join(seen.pickled[:_NAMED])
         mend = "enqueue with rqjobs, or Queue(..., serializer=JSONSerializer)"
-        yield fault("", f"{len(pickled)} jobs are pickled, such as {names}; they will be refused", mend)
+        yield fault("", f"{len(seen.pickled):,} jobs are pickled, such as {names}; they will be refused", mend)
 
 
-def functions(client: redis.Redis) -> Iterator[Finding]:
+def functions(seen: Seen) -> Iterator[Finding]:
     """Jobs in our queues that name what our workers do not run."""
-    ours = {lane for policy in policies() for lane in lanes(policy.name)}
-    names: dict[str, int] = {}
-    for job in _sample(client):
-        name = _function(job.data)
-        if job.origin in ours and job.status not in ENDED and name not in (None, ENTRY, *allowed()):
-            names[str(name)] = names.get(str(name), 0) + 1
-    for name, number in names.items():
+    for name, number in seen.unknown.items():
         mend = "register it: rqjobs.layout.allow, in a module of RQJOBS_IMPORT"
-        yield fault("", f"{number} jobs call {name[:80]!r}, which is not registered; they will be refused", mend)
-
-
-def _plain(data: bytes) -> bytes:
-    try:
-        return zlib.decompress(data) if data[:1] == b"x" else data
-    except zlib.error:
-        return data
-
-
-def _function(data: bytes) -> str | None:
-    try:
-        call: Any = json.loads(_plain(data))
-        return str(call[0])
-    except (ValueError, LookupError, TypeError):
-        return None
+        yield fault("", f"{number:,} jobs call {name[:80]!r}, which is not registered; they will be refused", mend)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import os
 import pickle
+import re
+import sys
 import threading
 import time
 import zlib
@@ -12,18 +16,26 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
+from urllib.parse import quote
 
 import pytest
 import redis as redis_py
 from rq import Queue
+from rq.serializers import JSONSerializer
 from rq.version import VERSION
+from sqlalchemy import text
 
 from rqjobs import WebhookJob, enqueue
-from rqjobs.doctor import examine, online, server
+from rqjobs.database import get_engine
+from rqjobs.database.schema import VERSION_TABLE, init_database
+from rqjobs.doctor import examine, jobs, online, server
 from rqjobs.health import pause
 from rqjobs.layout import job_key, key, rqjobs_version
+from rqjobs.pending import run_now
 from rqjobs.queues import policies
 from rqjobs.settings import use_settings
+from tests.support.smtp import PASSWORD, USER, smtp_server
 
 Plant = Callable[[redis_py.Redis, pytest.MonkeyPatch], object]
 
@@ -106,6 +118,33 @@ class Old(redis_py.Redis):
 
 def test_an_old_redis() -> None:
     assert [finding.state for finding in server.version(Old())] == ["fault"]
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, "cannot write its append-only file"),
+        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, "the last snapshot failed"),
+    ],
+)
+def test_a_redis_whose_disk_is_full(info: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Old, "info", lambda *_args: info)
+    assert [said in finding.said for finding in server.persistence(Old())] == [True]
+
+
+def test_what_a_managed_redis_forbids_is_skipped(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy.acl_setuser(
+        "guest", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-config", "-scan"]
+    )
+    url = os.environ["REDIS_URL"].replace("unix://", "unix://guest:x@")
+    try:
+        with configured(healthy, appendonly="no"):
+            configure(monkeypatch, REDIS_URL=url)
+            states = {finding.name: finding.state for finding in examine()}
+    finally:
+        healthy.acl_deluser("guest")
+    skipped = {"redis persistence", "lost jobs", "serializer", "functions"}
+    assert {name for name, state in states.items() if state == "skipped"} == skipped
 
 
 def test_a_clock_that_is_wrong(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,18 +232,30 @@ def plant_function(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
     redis.hset(job_key(job.id), "data", json.dumps(["os.system", None, ["true"], {}]))
 
 
-def setting(**values: str) -> Plant:
-    def plant(_redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-        use_settings(None)
+def configure(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    use_settings(None)
 
-    return plant
+
+def setting(**values: str) -> Plant:
+    return lambda _redis, monkeypatch: configure(monkeypatch, **values)
+
+
+def plant_no_s3(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "s3fs" else find_spec(name))
+    configure(monkeypatch, EXPORT_URL="s3://bucket/x", RQJOBS_SECRET_KEY="0123456789" * 4)
+
+
+def plant_unknown_queue(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
+    Queue("thumbnails", connection=redis, serializer=JSONSerializer).enqueue("x.y")
 
 
 def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("taken").touch()
-    setting(EXPORT_URL="taken/exports")(redis, monkeypatch)
+    configure(monkeypatch, EXPORT_URL="taken/exports")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +284,8 @@ def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
         ("settings", setting(DASHBOARD_PASSWORD="short")),
         ("settings", setting(RQJOBS_EMAILS_ATTEMPTS="5")),
         ("settings", setting(EXPORT_URL="memory://exports")),
+        ("settings", plant_no_s3),
+        ("queues unknown here", plant_unknown_queue),
         ("folders", plant_file_for_folder),
         ("folders", setting(EMAIL_TEMPLATES="nowhere")),
     ],
@@ -244,41 +297,116 @@ def test_a_planted_fault_is_found_alone(
     assert list(faults()) == [name]
 
 
+@pytest.mark.parametrize(
+    "plant", [plant_lost, plant_lost_in_an_empty_queue, plant_lost_while_started, plant_lost_while_scheduled]
+)
+def test_the_mend_of_a_lost_job_mends_it(
+    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, plant: Plant
+) -> None:
+    plant(healthy, monkeypatch)
+    (job_id,) = re.findall(r"such as (\w+)", faults()["lost jobs"])
+    assert run_now(job_id)
+    assert faults() == {}
+    assert not run_now(job_id) or healthy.zscore(key("scheduled", "webhooks"), job_id)
+
+
+def test_every_job_is_looked_at_if_asked(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SAMPLE", 2)
+    plant_pickle(healthy, monkeypatch)
+    plant_lost(healthy, monkeypatch)
+    (said,) = (finding.said for finding in examine() if finding.name == "lost jobs")
+    assert "jobs looked at; every one: rqjobs doctor --every-job" in said
+    found = {finding.name: finding.said for finding in examine(every_job=True) if finding.state == "fault"}
+    assert list(found) == ["lost jobs", "serializer"]
+    assert found["lost jobs"].startswith("1 of 5 jobs looked at are in no list")
+
+
 def test_a_database_without_tables(healthy: redis_py.Redis, postgres_url: str) -> None:
     assert "none of our tables" in faults()["database"]
 
 
+@pytest.mark.parametrize(("version", "said"), [("0000", "is needed"), ("9999", "of the newer version 9999")])
+def test_a_database_of_another_version(healthy: redis_py.Redis, version: str, said: str) -> None:
+    init_database(get_engine())
+    assert faults() == {}
+    with get_engine().begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :version"), {"version": version})
+    assert said in faults()["database"]
+
+
 def test_a_database_away(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting(DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")(healthy, monkeypatch)
+    configure(monkeypatch, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
     found = faults()
     assert list(found) == ["database"]
     assert "hunter2" not in found["database"]
 
 
-@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "fault"), (503, "fault")])
-def test_credentials_are_tried_online(monkeypatch: pytest.MonkeyPatch, status: int, state: str) -> None:
-    asked = []
+class Provider:
+    """A provider's API that answers ``status`` to whoever asks."""
 
-    class Provider(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers["Authorization"]))
-            self.send_response(status)
-            self.end_headers()
+    def __init__(self, status: int) -> None:
+        self.asked: list[tuple[str, str]] = []
+        provider = self
 
-        def log_message(self, *_args: object) -> None:
-            pass
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked.append((self.path, self.headers["Authorization"]))
+                self.send_response(status)
+                self.end_headers()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
-        threading.Thread(target=provider.serve_forever, daemon=True).start()
-        setting(
-            EMAIL_BACKEND="sendgrid",
-            SENDGRID_API_KEY="SG.x",
-            SENDGRID_API_URL=f"http://127.0.0.1:{provider.server_port}",
-            EMAIL_FROM="a@b.example",
-        )(None, monkeypatch)  # type: ignore[arg-type]
-        assert [finding.state for finding in online.mail()] == [state]
-        provider.shutdown()
-    assert asked == [("/v3/scopes", "Bearer SG.x")]
+            def log_message(self, *_args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "fault"), (403, "fault"), (503, "fault")])
+@pytest.mark.parametrize("name", ["SENDGRID", "RESEND", "MANYCHAT"])
+def test_credentials_are_tried_online(monkeypatch: pytest.MonkeyPatch, name: str, status: int, state: str) -> None:
+    ask, secret, path = {
+        "SENDGRID": (online.mail, "SENDGRID_API_KEY", "/v3/scopes"),
+        "RESEND": (online.mail, "RESEND_API_KEY", "/domains"),
+        "MANYCHAT": (online.manychat, "MANYCHAT_API_TOKEN", "/fb/page/getInfo"),
+    }[name]
+    backend = {} if name == "MANYCHAT" else {"EMAIL_BACKEND": name.lower()}
+    with Provider(status) as provider:
+        configure(monkeypatch, **{secret: "123:hunter2", f"{name}_API_URL": provider.url}, **backend)
+        (finding,) = ask()
+    assert finding.state == state
+    assert "hunter2" not in finding.said
+    assert provider.asked == [(path, "Bearer 123:hunter2")]
+    (finding,) = ask()  # nobody listens there any more
+    assert (finding.state, "cannot be reached" in finding.said) == ("fault", True)
+
+
+@pytest.mark.parametrize(("password", "state"), [(PASSWORD, "ok"), ("hunter2", "fault")])
+def test_the_mail_server_is_tried_online(
+    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, password: str, state: str
+) -> None:
+    with smtp_server(tmp_path, auth=True) as running:
+        url = f"smtp://{USER}:{quote(password, safe='')}@localhost:{running.port}?ca={running.ca_file}"
+        configure(monkeypatch, EMAIL_BACKEND="smtp", EMAIL_FROM="a@b.example", SMTP_URL=url)
+        names = {finding.name: finding for finding in examine(ask_providers=True)}
+    assert names["mail provider"].state == state
+    assert names["manychat"].state == "skipped"
+    assert "hunter2" not in names["mail provider"].said
+    (finding,) = online.mail()
+    assert (finding.state, "cannot be used" in finding.said) == ("fault", True)
+
+
+def test_nobody_is_asked_without_credentials(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [finding.state for finding in online.mail()] == ["skipped"]
+    configure(monkeypatch, EMAIL_BACKEND="sendgrid", EMAIL_FROM="a@b.example")
+    assert [finding.said for finding in online.mail()] == ["SENDGRID_API_KEY is not set"]
 
 
 def test_a_busy_queue_is_examined_fast(healthy: redis_py.Redis) -> None:
