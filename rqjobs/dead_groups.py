@@ -22,6 +22,10 @@ from rqjobs.queues import base_queue, get_policy, lanes, policies
 SAMPLE = 500
 """How many of the newest dead letters of a lane are grouped for a page: as many as are kept by default."""
 
+EVERYWHERE = "*"
+"""Stands for every destination: when our own network was down, all of them share one error."""
+
+_MANY = 5  # destinations that share an error are one group from this number on
 _BUDGET = 1000  # jobs that are read at one look: a page stays fast, and the next look goes on
 _EXAMPLES = 5
 _REMEMBERED = 50_000
@@ -48,6 +52,11 @@ class Cause(NamedTuple):
         """The cause in URLs and on the command line."""
         return sha256("\0".join(self).encode()).hexdigest()[:12]
 
+    @property
+    def everywhere(self) -> Cause:
+        """The same error of the same queue, whatever the destination."""
+        return self._replace(destination=EVERYWHERE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -69,6 +78,13 @@ class Group:
     oldest: datetime | None
     examples: tuple[Example, ...]
     """The newest few."""
+    parts: tuple[Group, ...] = ()
+    """Of an error that many destinations share: the groups of each, the biggest first."""
+
+    @property
+    def destination(self) -> str:
+        """As lists say it: ``12 destinations``, or the one."""
+        return f"{len(self.parts):,} destinations" if self.parts else self.cause.destination
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +97,11 @@ class Look:
     """How many dead letters were looked at."""
     total: int
     """How many there are."""
+
+    def find(self, cause_id: str) -> Group | None:
+        """The group of this cause, or the part of one."""
+        every = (each for group in self.groups for each in (group, *group.parts))
+        return next((group for group in every if group.cause.id == cause_id), None)
 
 
 class _Letter(NamedTuple):
@@ -137,7 +158,11 @@ def members(cause_id: str, connection: redis.Redis | None = None) -> Iterator[li
             everything = [as_text(job_id) for job_id in cast("list[bytes]", client.zrange(registry, 0, -1))]
             for start in range(0, len(everything), _PAGE):
                 page = [(lane, job_id, 0.0) for job_id in everything[start : start + _PAGE]]
-                yield [letter.example.job_id for letter in _read(page, client) if letter.cause.id == cause_id]
+                yield [
+                    letter.example.job_id
+                    for letter in _read(page, client)
+                    if cause_id in (letter.cause.id, letter.cause.everywhere.id)
+                ]
 
 
 def _remember(unread: list[tuple[str, str, float]], client: redis.Redis) -> None:
@@ -211,16 +236,30 @@ def _group(letters: Iterable[_Letter]) -> list[Group]:
     by_cause: dict[Cause, list[Example]] = {}
     for letter in letters:
         by_cause.setdefault(letter.cause, []).append(letter.example)
-    groups = []
+    by_error: dict[Cause, list[Group]] = {}
     for cause, found in by_cause.items():
-        found.sort(key=lambda example: example.failed_at or datetime.min.replace(tzinfo=UTC), reverse=True)
-        groups.append(
-            Group(
-                cause=cause,
-                count=len(found),
-                newest=found[0].failed_at,
-                oldest=found[-1].failed_at,
-                examples=tuple(found[:_EXAMPLES]),
-            )
-        )
+        by_error.setdefault(cause.everywhere, []).append(_of(cause, found))
+    groups = []
+    for everywhere, parts in by_error.items():
+        if len(parts) < _MANY:
+            groups += parts
+        else:
+            found = [example for part in parts for example in by_cause[part.cause]]
+            groups.append(_of(everywhere, found, parts=tuple(_biggest_first(parts))))
+    return _biggest_first(groups)
+
+
+def _of(cause: Cause, found: list[Example], parts: tuple[Group, ...] = ()) -> Group:
+    found.sort(key=lambda example: example.failed_at or datetime.min.replace(tzinfo=UTC), reverse=True)
+    return Group(
+        cause=cause,
+        count=len(found),
+        newest=found[0].failed_at,
+        oldest=found[-1].failed_at,
+        examples=tuple(found[:_EXAMPLES]),
+        parts=parts,
+    )
+
+
+def _biggest_first(groups: list[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.count, group.cause))

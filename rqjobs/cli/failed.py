@@ -6,6 +6,7 @@ import sys
 from copy import copy
 from dataclasses import asdict
 from itertools import islice
+from typing import Any
 
 import click
 
@@ -75,18 +76,28 @@ def groups(*, queue: str | None, as_json: bool) -> None:
     while found.grouped < found.total and (more := dead_groups.look(queue)).grouped > found.grouped:
         found = more
     if as_json:
-        print_json([{"group": x.cause.id, **x.cause._asdict(), "count": x.count, "newest": x.newest,
-                     "examples": [example.job_id for example in x.examples]} for x in found.groups])  # fmt: skip
+        print_json([_document(group) for group in found.groups])
         return
     if not found.groups:
         click.echo("no dead letters")
         return
     print_table(
         ("group", "queue", "jobs", "newest", "destination", "error"),
-        ((x.cause.id, x.cause.queue, x.count, x.newest, x.cause.destination, x.cause.error) for x in found.groups),
+        ((x.cause.id, x.cause.queue, x.count, x.newest, x.destination, x.cause.error) for x in found.groups),
         right=("jobs",),
     )
     click.echo("run a group again: rqjobs failed requeue --group GROUP --canary --rate 20")
+
+
+def _document(group: dead_groups.Group) -> dict[str, Any]:
+    return {
+        "group": group.cause.id,
+        **group.cause._asdict(),
+        "destinations": len(group.parts) or 1,
+        "count": group.count,
+        "newest": group.newest,
+        "examples": [example.job_id for example in group.examples],
+    }
 
 
 failed.add_command(copy(show_job), "show")  # a copy: its examples are others

@@ -37,12 +37,13 @@ def index() -> ResponseReturnValue:
 @blueprint.get("/groups/<cause>")
 def group(cause: str) -> ResponseReturnValue:
     """One group: examples, and what can be done about it."""
-    found = next((group for group in look().groups if group.cause.id == cause), None)
+    found = look().find(cause)
     if found is None:
         abort(404, "This group has no dead letters (any more), or they are beyond the newest ones that are grouped.")
     running = [repair for repair in repairs.recent() if repair.cause == cause]
+    newest = found.examples[0].job_id
     return render_template(
-        "group.html", group=found, repairs=running, rate=repairs.RATE, traceback=_traceback(found.examples[0].job_id)
+        "group.html", group=found, repairs=running, rate=repairs.RATE, traceback=_traceback(newest), shown=_SHOWN
     )
 
 

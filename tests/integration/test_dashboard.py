@@ -112,6 +112,23 @@ def test_groups_are_by_queue_error_and_destination(client: FlaskClient, redis: r
     assert "b.example" in html
 
 
+def test_an_error_that_many_destinations_share_is_one_group_and_its_parts(
+    client: FlaskClient, token: str, redis: redis_py.Redis
+) -> None:
+    jobs = enqueue_many([webhook(n, f"{'abcdef'[n % 6]}.example") for n in range(12)])
+    for job in jobs:
+        kill(job.id, job.origin, "ConnectionError: no route", redis)
+    page = client.get("/dead/").text
+    assert "6 destinations" in page
+    assert re.findall(r"<strong>(\d+)</strong>", page) == ["12"]
+    (group,) = set(re.findall(r'"(/dead/groups/[^"]+)"', page))
+    parts = [part for part in re.findall(r'"(/dead/groups/[^"]+)"', client.get(group).text) if part != group]
+    assert len(parts) == 6
+    for address, number in ((group, 12), (parts[0], 2)):
+        repair = client.post(address, data={"csrf_token": token, "title": "t", "mode": "dry-run"}).location
+        eventually_text(client, repair, f"{number} jobs belong to this group")
+
+
 def test_a_dry_run_counts_and_changes_nothing(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 7)
     page = start_repair(client, token, mode="dry-run")

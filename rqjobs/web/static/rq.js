@@ -13,6 +13,10 @@ function el(name, attributes = {}, ...children) {
 
 const data = (...parts) => page.root + "0/data/" + parts.map(encodeURIComponent).join("/") + ".json";
 const jobLink = (id, text) => el("a", { href: page.root + "0/view/job/" + encodeURIComponent(id) }, text ?? id);
+function listPage(changed) {
+  const { queue, registry, perPage, order, page: number } = { ...page, ...changed };
+  return page.root + "0/view/jobs/" + [queue, registry, perPage, order, number].map(encodeURIComponent).join("/");
+}
 const count = (value, url) => el("td", { class: "n" }, el("a", { href: url }, value.toLocaleString("en")));
 
 function ago(stamp) {
@@ -70,11 +74,11 @@ const views = {
       }
       return el("tr", {}, what, el("td", {}, ago(job.created_at)), act);
     }), "No jobs.", 3);
-    const { pagination: p } = found;
-    const links = [["«", p.first_page], ["‹", p.prev_page], ...p.pages_in_window.map((q) => [String(q.number), q]),
-      ["›", p.next_page], ["»", p.last_page]];
-    document.getElementById("pages").replaceChildren(...links.filter(([, to]) => to).map(([text, to]) =>
-      (to.number === p.current_page && text === String(to.number) ? el("strong", {}, text) : el("a", { href: to.url }, text))));
+    const to = (number, text) => el("a", { href: listPage({ page: number }) }, text);
+    const nav = [String(found.page) + " of " + found.pages.toLocaleString("en")];
+    if (found.page > 1) nav.unshift(to(1, "« first"), to(Math.min(found.page - 1, found.pages), "‹ back"));
+    if (found.page < found.pages) nav.push(to(found.page + 1, "next ›"), to(found.pages, "last »"));
+    document.getElementById("pages").replaceChildren(...nav.flatMap((each) => [each, " "]));
   },
   async job(read) {
     const job = await read(data("job", page.job));
@@ -110,8 +114,8 @@ document.addEventListener("click", async (event) => {
 
 for (const id of ["queue", "registry", "order", "per-page"]) {
   document.getElementById("pick-" + id)?.addEventListener("change", () => {
-    const pick = (name) => encodeURIComponent(document.getElementById("pick-" + name).value);
-    location.href = page.root + `0/view/jobs/${pick("queue")}/${pick("registry")}/${pick("per-page")}/${pick("order")}/1`;
+    const pick = (name) => document.getElementById("pick-" + name).value;
+    location.href = listPage({ queue: pick("queue"), registry: pick("registry"), perPage: pick("per-page"), order: pick("order"), page: 1 });
   });
 }
 
