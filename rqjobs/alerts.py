@@ -104,18 +104,20 @@ def check(connection: redis.Redis) -> None:
     if not connection.set(keys.ALERT_TURN, "1", nx=True, px=int(EVERY * 900)):
         return
     seen = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_SEEN))
-    ill = cast("set[bytes]", connection.smembers(keys.ALERT_ILL))
+    ill = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_ILL))
     for queue in queue_health(connection):
         name = queue.name.encode()
         if queue.reasons:
             text = f"{queue.name}: {'; '.join(queue.reasons)}"
-            if raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
-                connection.sadd(keys.ALERT_ILL, name)
+            if name not in ill:  # workers that start anew are no reason to wake anybody: the next look decides
+                connection.hset(keys.ALERT_ILL, queue.name, "seen")
+            elif raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
+                connection.hset(keys.ALERT_ILL, queue.name, "told")
         elif name in ill:
-            connection.srem(keys.ALERT_ILL, name)
-            raise_alert(
-                Alert(kind="queue-recovered", subject=queue.name, text=f"{queue.name} is healthy again"), connection
-            )
+            connection.hdel(keys.ALERT_ILL, queue.name)
+            if ill[name] == b"told":
+                text = f"{queue.name} is healthy again"
+                raise_alert(Alert(kind="queue-recovered", subject=queue.name, text=text), connection)
         died = queue.failed_total - int(seen[name]) if name in seen else 0
         text = f"{queue.name}: {died:,} jobs died. See why: rqjobs failed groups --queue {queue.name}"
         told = died > 0 and raise_alert(Alert(kind="jobs-died", subject=queue.name, text=text), connection)

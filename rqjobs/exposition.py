@@ -1,7 +1,7 @@
 """The metrics as Prometheus reads them.
 
-All figures but ``rqjobs_worker_*`` are those of the whole system, kept in Redis: every worker and the dashboard answer
-the same. Scrape as many as you like and take ``max`` over the instances, not ``sum``.
+All figures are those of the whole system, kept in Redis: every worker and the dashboard answer the same. Scrape as many
+as you like and take ``max`` over the instances, not ``sum``.
 """
 
 from __future__ import annotations
@@ -15,31 +15,26 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from rqjobs.health import queue_health, workers
+from rqjobs.fleet import slots_of, workers
+from rqjobs.health import queue_health
 from rqjobs.metrics import BUCKETS, OUTCOMES, Figures, Histogram, totals
 from rqjobs.queues import policies
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def render(connection: redis.Redis, slots: dict[str, int] | None = None) -> bytes:
-    """The metrics, in Prometheus' text format.
-
-    Args:
-        connection: Redis.
-        slots: in a worker, how many jobs of each queue it runs at once.
-    """
+def render(connection: redis.Redis) -> bytes:
+    """The metrics, in Prometheus' text format."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Ours(connection, slots or {}))
+    registry.register(_Ours(connection))
     return generate_latest(registry)
 
 
 class _Ours(Collector):
-    def __init__(self, connection: redis.Redis, slots: dict[str, int]) -> None:
+    def __init__(self, connection: redis.Redis) -> None:
         self._connection = connection
-        self._slots = slots
 
     def describe(self) -> Iterable[Metric]:
         """Nothing ahead: Redis is asked at each scrape only."""
@@ -51,8 +46,8 @@ class _Ours(Collector):
         yield from _runs(totals(self._connection))
         alive = workers(self._connection)
         yield GaugeMetricFamily("rqjobs_workers", "Workers that are alive.", value=len(alive))
-        slots = GaugeMetricFamily("rqjobs_worker_slots", "Jobs that this worker runs at once.", labels=["queue"])
-        for queue, number in self._slots.items():
+        slots = GaugeMetricFamily("rqjobs_worker_slots", "Jobs that all workers run at once.", labels=["queue"])
+        for queue, number in slots_of(alive).items():
             slots.add_metric([queue], number)
         yield slots
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import redis
 from rq.utils import as_text
@@ -15,7 +15,7 @@ from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.durations import spell
 from rqjobs.layout import job_key, key
-from rqjobs.queues import base_queue, get_policy, lanes, policies
+from rqjobs.queues import get_policy, lanes, policies
 
 OLDEST_LIMIT = timedelta(minutes=5)
 """A queue whose oldest waiting job is older than this is unhealthy."""
@@ -92,67 +92,6 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerState:
-    """One worker that is alive."""
-
-    name: str
-    state: str
-    """``idle``, ``busy``, ``suspended`` ..."""
-    queues: tuple[str, ...]
-    """The queues it listens to, their lanes left out."""
-    running: int
-    """Jobs that it runs now."""
-    since: datetime | None
-    heartbeat: datetime | None
-    host: str
-    pid: int | None
-    done: int
-    failed: int
-    """Attempts that failed, retried ones included."""
-    version: str
-    """Of RQ."""
-    rqjobs_version: str | None
-    """None for a stock ``rq worker``."""
-
-
-def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
-    """The workers that are alive, oldest first.
-
-    Raises:
-        RedisUnavailable: Redis does not answer.
-    """
-    client = connection or get_connection()
-    names = sorted(as_text(name) for name in cast("set[bytes]", client.smembers(key("workers"))))
-    with client.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.hgetall(name)
-            pipeline.scard(f"{name}:executions")
-        answers = pipeline.execute()
-    found = []
-    for name, raw, running in zip(names, answers[::2], answers[1::2], strict=True):
-        if not raw or b"death" in raw:
-            continue
-        fields = {as_text(field): as_text(value) for field, value in raw.items()}
-        found.append(
-            WorkerState(
-                name=name.removeprefix(key("worker", "")),
-                state=fields.get("state", "?"),
-                queues=tuple(dict.fromkeys(base_queue(lane) for lane in fields.get("queues", "").split(",") if lane)),
-                running=running or bool(fields.get("current_job")),
-                since=_moment(fields.get("birth")),
-                heartbeat=_moment(fields.get("last_heartbeat")),
-                host=fields.get("hostname", "?"),
-                pid=int(fields["pid"]) if fields.get("pid", "").isdigit() else None,
-                done=int(fields.get("successful_job_count", 0)),
-                failed=int(fields.get("failed_job_count", 0)),
-                version=fields.get("version", "?"),
-                rqjobs_version=fields.get("rqjobs_version"),
-            )
-        )
-    return sorted(found, key=lambda worker: (worker.since or datetime.max.replace(tzinfo=UTC), worker.name))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Parked:
     """A webhook destination that does not answer, so that deliveries to it are held back."""
 
@@ -174,10 +113,6 @@ def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
             Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
             for (name, until), jobs in zip(found, pipeline.execute(), strict=True)
         ]
-
-
-def _moment(stamp: str | None) -> datetime | None:
-    return datetime.fromisoformat(stamp) if stamp else None
 
 
 def pause(queue: str, connection: redis.Redis | None = None) -> None:

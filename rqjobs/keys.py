@@ -63,7 +63,7 @@ ALERT_SEEN = f"{PREFIX}:alerts:seen"
 """A hash: how many dead jobs of each queue somebody has been told of."""
 
 ALERT_ILL = f"{PREFIX}:alerts:ill"
-"""A set: the queues that somebody has been told are unhealthy, until they are healthy again."""
+"""A hash: ``seen`` or ``told`` for each queue that was unhealthy at the last look, and of which somebody was told."""
 
 
 def alert(kind: str, subject: str) -> str:

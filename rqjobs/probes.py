@@ -23,9 +23,9 @@ Answer = tuple[int, str, bytes]
 _GONE = (RedisUnavailable, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
-def metrics(slots: dict[str, int] | None = None) -> Answer:
+def metrics() -> Answer:
     """The metrics in Prometheus' text format."""
-    return 200, CONTENT_TYPE, render(get_connection(), slots)
+    return 200, CONTENT_TYPE, render(get_connection())
 
 
 def health() -> Answer:
@@ -54,19 +54,18 @@ def safely(answer: Callable[[], Answer]) -> Answer:
         return _json(503, {"ready": False, "healthy": False, "reason": "Redis does not answer"})
 
 
-def serve_probes(port: int, host: str = "127.0.0.1", slots: dict[str, int] | None = None) -> ThreadingHTTPServer:
+def serve_probes(port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
     """Serves the three in a thread of this process, without a login: they show numbers and names of queues only.
 
     Args:
         port: the port; 0 takes a free one.
         host: loopback by default. In a container, RQJOBS_HEALTH_HOST=0.0.0.0 lets its orchestrator in.
-        slots: how many jobs of each queue this worker runs at once.
 
     Raises:
         RQJobsError: the port is taken.
     """
     answers: dict[str, Callable[[], Answer]] = {
-        "/metrics": lambda: metrics(slots),
+        "/metrics": metrics,
         "/health": health,
         "/ready": ready,
     }

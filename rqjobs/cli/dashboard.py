@@ -12,6 +12,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from rqjobs import alerts
 from rqjobs.connection import get_connection
 from rqjobs.errors import RQJobsError
+from rqjobs.logs import set_up_logs
 from rqjobs.settings import get_settings
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -48,6 +49,7 @@ def open_dashboard(host: str, port: int) -> tuple[BaseWSGIServer, str | None]:
     """
     from rqjobs.web import create_app
 
+    set_up_logs()
     get_connection()
     alerts.watch()
     password = None if get_settings().dashboard_password else secrets.token_urlsafe(12)

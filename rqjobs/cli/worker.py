@@ -7,7 +7,7 @@ import click
 from rqjobs import alerts
 from rqjobs.cli.params import QUEUE
 from rqjobs.logs import set_up_logs
-from rqjobs.queues import get_policy, policies
+from rqjobs.queues import get_policy
 
 
 @click.command()
@@ -56,8 +56,7 @@ def worker(
     if health_port is not None:
         from rqjobs.probes import serve_probes
 
-        chosen = [get_policy(name) for name in queues] or list(policies())
-        serve_probes(health_port, health_host, {policy.name: policy.concurrency for policy in chosen})
+        serve_probes(health_port, health_host)
     names = [get_policy(name).name for name in queues] or None
     if processes > 1:
         from rqjobs.worker.supervisor import Supervisor

@@ -11,8 +11,8 @@ from rq.version import VERSION
 
 from rqjobs.doctor.finding import Finding, fault, fine
 from rqjobs.durations import spell
+from rqjobs.fleet import workers as living
 from rqjobs.health import OVERDUE_LIMIT, queue_health
-from rqjobs.health import workers as living
 from rqjobs.layout import rqjobs_version
 from rqjobs.queues import lanes_in_order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -26,7 +26,9 @@ _PROBES = ("probes.metrics", "probes.health", "probes.ready")
 """What machines ask: they may say user name and password with each request instead (HTTP Basic)."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _TRIES, _WINDOW = 10, 60.0
-"""So many wrong passwords in so many seconds, then nobody is let in for a while."""
+"""So many wrong passwords in so many seconds from one address, then nobody is let in from there for a while. Machines
+are counted apart: a scraper with an old password must not lock out the people."""
+_ADDRESSES = 1000  # that are remembered
 
 
 def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[], bool] | None = None) -> None:
@@ -63,22 +65,25 @@ class _Login:
         self._wanted = (username.encode(), password.get_secret_value().encode())
         self.mark = sha256(b"\0".join(self._wanted)).hexdigest()[:32]
         """In each session: another password ends them all."""
-        self._wrong: deque[float] = deque(maxlen=_TRIES)
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
 
-    @property
-    def closed(self) -> bool:
-        """Whether too many wrong passwords came lately."""
-        return len(self._wrong) == _TRIES and time.monotonic() - self._wrong[0] < _WINDOW
+    def closed(self, who: str) -> bool:
+        """Whether too many wrong passwords came lately from ``who``."""
+        wrong = self._wrong.get(who)
+        return wrong is not None and len(wrong) == _TRIES and time.monotonic() - wrong[0] < _WINDOW
 
-    def check(self, username: str | None, password: str | None) -> bool:
+    def check(self, who: str, username: str | None, password: str | None) -> bool:
         """Whether both are right; takes as long whichever is wrong."""
-        if self.closed:
+        if self.closed(who):
             return False
         given = ((username or "").encode(), (password or "").encode())
         name, word = (hmac.compare_digest(*pair) for pair in zip(self._wanted, given, strict=True))
         right = name and word  # both were compared
         if not right:
-            self._wrong.append(time.monotonic())
+            self._wrong.setdefault(who, deque(maxlen=_TRIES)).append(time.monotonic())
+            self._wrong.move_to_end(who)
+            while len(self._wrong) > _ADDRESSES:
+                self._wrong.popitem(last=False)
         return right
 
 
@@ -108,7 +113,11 @@ def _by_machine(login: _Login) -> bool:
     if request.endpoint not in _PROBES or request.method not in _SAFE:
         return False
     given = request.authorization
-    return given is not None and given.type == "basic" and login.check(given.username, given.password)
+    return (
+        given is not None
+        and given.type == "basic"
+        and login.check(f"machine at {request.remote_addr}", given.username, given.password)
+    )
 
 
 def _refuse() -> ResponseReturnValue:
@@ -155,11 +164,11 @@ def login() -> ResponseReturnValue:
     context: dict[str, Any] = {"next": request.values.get("next") or "", "error": None}
     if request.method == "GET":
         return render_template("login.html", **context)
-    guard = _login_of(current_app)
-    if guard.closed:
+    guard, who = _login_of(current_app), str(request.remote_addr)
+    if guard.closed(who):
         context["error"] = "Too many wrong passwords. Wait a minute."
         return render_template("login.html", **context), 429
-    if not guard.check(request.form.get("username"), request.form.get("password")):
+    if not guard.check(who, request.form.get("username"), request.form.get("password")):
         context["error"] = "User name or password is wrong."
         return render_template("login.html", **context), 401
     session.clear()

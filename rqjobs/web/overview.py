@@ -10,7 +10,8 @@ from flask import Blueprint, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
-from rqjobs.health import QueueHealth, parked_destinations, queue_health, workers
+from rqjobs.fleet import slots_of, workers
+from rqjobs.health import QueueHealth, parked_destinations, queue_health
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
@@ -40,6 +41,8 @@ class _Row:
     health: QueueHealth
     hour: Figures
     spark: str
+    slots: int
+    """How many of its jobs all workers run at once; 0 where nobody says."""
 
     @property
     def state(self) -> str:
@@ -66,7 +69,11 @@ def _numbers() -> dict[str, Any]:
     queues = queue_health(connection)
     hour = last_hour(connection)
     by_queue = {queue.name: [minute.get(queue.name, Figures()) for minute in hour] for queue in queues}
-    rows = [_Row(queue, together(by_queue[queue.name]), _spark(by_queue[queue.name])) for queue in queues]
+    found = workers(connection)
+    slots = slots_of(found)
+    rows = [
+        _Row(queue, together(by_queue[queue.name]), _spark(by_queue[queue.name]), slots[queue.name]) for queue in queues
+    ]
     minutes = [together(minute.values()) for minute in hour]
     return {
         "rows": rows,
@@ -77,7 +84,8 @@ def _numbers() -> dict[str, Any]:
         "failed": sum(queue.failed for queue in queues),
         "troubles": list(_troubles(rows)),
         "parked": parked_destinations(connection),
-        "workers": workers(connection),
+        "workers": found,
+        "slots": slots.total(),
         "rate": _rate_chart(minutes),
         "latency": _latency_chart(minutes),
     }

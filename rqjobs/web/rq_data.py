@@ -11,7 +11,7 @@ from rq.rate_limit import RateLimitRegistry
 from rq.utils import as_text
 
 from rqjobs.connection import get_connection
-from rqjobs.health import workers
+from rqjobs.fleet import workers
 from rqjobs.history import read_history, summarize
 from rqjobs.layout import SERIALIZER, RegisteredJob, fetch_job, job_key, key, payload_of
 

@@ -206,6 +206,7 @@ def run_worker(
     worker.grace = grace
     worker.watchdog = Watchdog(worker.give_up)
     worker.meter = Meter()
+    worker.slots = slots(chosen, threads)
     loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
     finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
 
@@ -225,7 +226,7 @@ def run_worker(
     dispatcher = worker.dispatcher = Dispatcher(
         connect=lambda: connect(socket_timeout=15),
         worker=worker.name,
-        lines=_lines(chosen, slots(chosen, threads), worker, loop),
+        lines=_lines(chosen, worker.slots, worker, loop),
         settings=settings,
         limits=Limits(burst, max_jobs),
         finish_by_rq=finish,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -34,6 +36,8 @@ class StockWorker(Worker):
     log_result_lifespan = False
     log_job_description = False
     relay: Relay | None = None
+    slots: Mapping[str, int] = MappingProxyType({})
+    """How many jobs of each queue run at once; empty where one of any queue does."""
 
     @property
     def dequeue_timeout(self) -> int:
@@ -52,9 +56,10 @@ class StockWorker(Worker):
             self._ordered_queues = open_queues or [nothing]
 
     def register_birth(self) -> None:
-        """As RQ does, and our version with it, for ``rqjobs doctor``."""
+        """As RQ does, with what doctor and the dashboard say of our workers."""
         super().register_birth()
-        self.connection.hset(self.key, "rqjobs_version", rqjobs_version())
+        ours: dict[Any, Any] = {"rqjobs_version": rqjobs_version(), "rqjobs_slots": json.dumps(dict(self.slots))}
+        self.connection.hset(self.key, mapping=ours)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job in its work horse."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 import pytest
@@ -17,6 +13,7 @@ from rqjobs import WebhookJob, alerts, enqueue, keys
 from rqjobs.alerts import Alert, check, on_alert, raise_alert
 from rqjobs.logs import TextFormatter
 from rqjobs.settings import use_settings
+from tests.support.chat import Chat
 from tests.support.smtp import PASSWORD, USER, smtp_server
 
 
@@ -48,6 +45,8 @@ def test_an_unhealthy_queue_is_told_once(redis: redis_py.Redis, told: list[Alert
     assert told == []
     enqueue(webhook())
     look(redis)
+    assert told == []  # a worker may be starting this moment
+    look(redis)
     look(redis)
     assert [(alert.kind, alert.subject) for alert in told] == [("queue-unhealthy", "webhooks")]
     assert "rqjobs worker" in told[0].text
@@ -78,6 +77,7 @@ def test_one_process_looks_for_all(redis: redis_py.Redis, told: list[Alert]) -> 
 def test_a_queue_that_is_healthy_again(redis: redis_py.Redis, told: list[Alert]) -> None:
     enqueue(webhook())
     look(redis)
+    look(redis)
     redis.delete("rq:queue:webhooks")
     look(redis)
     look(redis)
@@ -85,32 +85,14 @@ def test_a_queue_that_is_healthy_again(redis: redis_py.Redis, told: list[Alert])
     assert told[1].text == "webhooks is healthy again"
 
 
-class Chat:
-    """Where a chat's incoming webhook leads; it answers ``status``."""
-
-    def __init__(self, status: int = 200) -> None:
-        self.posted: list[dict[str, str]] = []
-        chat = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                chat.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/hunter2"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+def test_workers_that_start_anew_wake_nobody(redis: redis_py.Redis, told: list[Alert]) -> None:
+    enqueue(webhook())
+    look(redis)
+    redis.delete("rq:queue:webhooks")
+    look(redis)
+    enqueue(webhook())
+    look(redis)
+    assert told == []
 
 
 GONE = Alert(kind="endpoint-disabled", subject="a shop", text="it is gone")

@@ -177,6 +177,16 @@ def test_many_wrong_passwords_close_the_login_for_a_while(app: Flask) -> None:
         assert client.post("/login", data={"password": "x", "csrf_token": token}).status_code == 401
     form = {"username": "admin", "password": PASSWORD, "csrf_token": token}
     assert client.post("/login", data=form).status_code == 429
+    assert client.get("/ready", auth=("admin", PASSWORD)).status_code == 200
+    elsewhere = {"REMOTE_ADDR": "192.0.2.7"}
+    assert client.post("/login", data=form, environ_overrides=elsewhere).status_code == 302
+
+
+def test_a_scraper_with_an_old_password_locks_nobody_out(app: Flask) -> None:
+    for _ in range(20):
+        assert app.test_client().get("/metrics", auth=("admin", "old")).status_code == 401
+    assert app.test_client().get("/metrics", auth=("admin", PASSWORD)).status_code == 401
+    assert sign_in(app).get("/").status_code == 200
 
 
 def test_another_password_ends_every_session(app: Flask, client: FlaskClient) -> None:

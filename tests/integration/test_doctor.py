@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,6 @@ import pytest
 import redis as redis_py
 from rq import Queue
 from rq.serializers import JSONSerializer
-from rq.version import VERSION
 from sqlalchemy import text
 
 from rqjobs import WebhookJob, enqueue
@@ -31,28 +30,14 @@ from rqjobs.database import get_engine
 from rqjobs.database.schema import VERSION_TABLE, init_database
 from rqjobs.doctor import examine, jobs, online, server
 from rqjobs.health import pause
-from rqjobs.layout import job_key, key, rqjobs_version
+from rqjobs.layout import job_key, key
 from rqjobs.pending import run_now
 from rqjobs.queues import policies
 from rqjobs.settings import use_settings
+from tests.support.fleet import stamp, worker
 from tests.support.smtp import PASSWORD, USER, smtp_server
 
 Plant = Callable[[redis_py.Redis, pytest.MonkeyPatch], object]
-
-
-def stamp(ago: float = 0.0) -> str:
-    return datetime.fromtimestamp(time.time() - ago, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def worker(redis: redis_py.Redis, name: str = "w1", **changed: str) -> None:
-    """A worker as Redis shows it."""
-    queues = [policy.name for policy in policies()]
-    fields = {"birth": stamp(100), "last_heartbeat": stamp(), "queues": ",".join(queues), "state": "idle",
-              "version": VERSION, "rqjobs_version": rqjobs_version(), "hostname": "here", "pid": "1"}  # fmt: skip
-    redis.hset(key("worker", name), mapping={**fields, **changed})
-    redis.sadd(key("workers"), key("worker", name))
-    for queue in changed.get("queues", ",".join(queues)).split(","):
-        redis.sadd(key("workers", queue), key("worker", name))
 
 
 def webhook() -> WebhookJob:

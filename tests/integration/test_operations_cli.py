@@ -23,6 +23,7 @@ from rqjobs.cli.examples import EXAMPLES
 from rqjobs.layout import key
 from rqjobs.metrics import BUCKETS, Histogram, Sample, last_hour, record, totals
 from rqjobs.probes import serve_probes
+from tests.support.fleet import worker
 from tests.support.hostile import kill
 from tests.support.workers import ROOT, Workers, eventually
 
@@ -176,7 +177,9 @@ def test_a_mistake_is_one_plain_line(
 
 
 def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:
-    server = serve_probes(0, slots={"email": 10})
+    for name, slots in (("w1", '{"email": 10, "webhooks": 200}'), ("w2", '{"email": 5}'), ("w3", "[1]")):
+        worker(redis, name, rqjobs_slots=slots)
+    server = serve_probes(0)
     try:
 
         def get(path: str) -> tuple[int, str]:
@@ -189,7 +192,7 @@ def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:
 
         assert get("/ready")[0] == 200
         assert json.loads(get("/health")[1])["healthy"] is True
-        assert 'rqjobs_worker_slots{queue="email"} 10.0' in get("/metrics")[1]
+        assert 'rqjobs_worker_slots{queue="email"} 15.0' in get("/metrics")[1]
         assert get("/other")[0] == 404
     finally:
         server.shutdown()
@@ -201,7 +204,8 @@ def test_whoever_reads_metrics_asks_for_such_that_exist(redis: redis_py.Redis, f
     from rqjobs.exposition import render
 
     record([Sample("webhooks", "done", 0.1, 0.1)], redis)
-    known = set(re.findall(r"^(rqjobs_\w+)", render(redis, {"webhooks": 1}).decode(), re.MULTILINE))
+    worker(redis, rqjobs_slots='{"webhooks": 200}')
+    known = set(re.findall(r"^(rqjobs_\w+)", render(redis).decode(), re.MULTILINE))
     text = (ROOT / "deploy" / file).read_text()
     asked = set(re.findall(r"rqjobs_\w+", " ".join(re.findall(r'expr"?: (.*)', text))))
     assert len(asked) > 3
