@@ -235,7 +235,7 @@ def plant_no_s3(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plant_unknown_queue(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
-    Queue("thumbnails", connection=redis, serializer=JSONSerializer).enqueue("x.y")
+    Queue("nobody-knows", connection=redis, serializer=JSONSerializer).enqueue("x.y")
 
 
 def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
