@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 import click
 
+from rqjobs.sandbox.mail import MailAPI, Sent
 from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
 from rqjobs.sandbox.receiver import Received, Receiver, signing_secret
+from rqjobs.sandbox.server import LocalServer
 from rqjobs.settings import get_settings
 
 
@@ -34,13 +38,11 @@ def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
         page, colon, secret = token.partition(":")
         if not (page.isdigit() and colon and secret):
             raise click.BadParameter("a token is <page id>:<secret>, such as 1000:sandbox", param_hint="--token")
-    try:
+    with _listening(host, port):
         api = ManyChatSandbox(tokens, host=host, port=port)
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
     click.echo(f"ManyChat is played on {api.url}; see its state at {api.url}/sandbox/state; Ctrl-C ends it.")
     click.echo(f"In another terminal:\n  export MANYCHAT_API_URL={api.url} MANYCHAT_API_TOKEN={tokens[0]}")
-    api.serve()
+    _serve(api)
 
 
 @sandbox.command()
@@ -57,20 +59,52 @@ def webhooks(port: int) -> None:
     """  # noqa: D301  # click's \b keeps the lines
     secrets = get_settings().webhook_signing_secret
     secret = secrets[0].get_secret_value() if secrets else signing_secret()
+    with _listening("127.0.0.1", port):
+        receiver = Receiver(secret, port=port, on_request=_show)
+    click.echo(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
+    click.echo("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
+    if not secrets:
+        click.echo(f"  export WEBHOOK_SIGNING_SECRET={secret}")
+    click.echo("")
+    _serve(receiver)
+
+
+@sandbox.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8978, show_default=True, help="0 takes any free one.")
+def mail(port: int) -> None:
+    """SendGrid's and Resend's APIs: they check each mail, send nothing, and show what would have gone out."""
+    with _listening("127.0.0.1", port):
+        api = MailAPI(port=port, on_sent=_show_mail)
+    click.echo(f"SendGrid and Resend are played on {api.url}; Ctrl-C ends it.")
+    click.echo("In every other terminal, one of the two:")
+    for name in ("resend", "sendgrid"):
+        upper = name.upper()
+        click.echo(f"  export EMAIL_BACKEND={name} {upper}_API_URL={api.url} {upper}_API_KEY={api.key}")
+    click.echo("")
+    _serve(api)
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
     try:
-        with Receiver(secret, port=port, on_request=_show) as receiver:
-            click.echo(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
-            click.echo("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
-            if not secrets:
-                click.echo(f"  export WEBHOOK_SIGNING_SECRET={secret}")
-            click.echo("")
-            threading.Event().wait()
+        yield
     except OSError as error:
-        reason = f"cannot listen on 127.0.0.1:{port}: {error.strerror}"
-        raise click.ClickException(f"{reason}; choose another --port") from None
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+
+
+def _serve(played: LocalServer) -> None:
+    with played:
+        threading.Event().wait()
 
 
 def _show(request: Received) -> None:
     verified = "signature verified" if request.verified else "WRONG SIGNATURE"
     webhook_id, body = request.headers.get("webhook-id", "(no id)"), request.body.decode(errors="replace")
     click.echo(f"{request.path} {webhook_id} {verified}, answered {request.status}: {body}")
+
+
+def _show_mail(sent: Sent) -> None:
+    people = sent.payload.get("to") or [box["email"] for box in sent.payload["personalizations"][0]["to"]]
+    click.echo(
+        f"{sent.path} to {', '.join([people] if isinstance(people, str) else people)}: {sent.payload['subject']}"
+    )

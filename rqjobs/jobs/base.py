@@ -81,6 +81,18 @@ def describe_faults(model: type[BaseModel], error: ValidationError, prefix: str 
     return faults
 
 
+STRICT = ConfigDict(
+    frozen=True,
+    strict=True,
+    extra="forbid",
+    alias_generator=to_camel,
+    populate_by_name=True,
+    allow_inf_nan=False,
+    hide_input_in_errors=True,
+)
+"""How every part of a job is checked: nothing is guessed, nothing unknown is taken, no value is shown in an error."""
+
+
 class JobModel(BaseModel):
     """The base of every job: immutable data that is checked when it is made.
 
@@ -90,15 +102,7 @@ class JobModel(BaseModel):
         InvalidJob: with every fault named, when an instance is made from faulty data.
     """
 
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-    )
+    model_config = STRICT
 
     queue: ClassVar[str]
     """The named queue that jobs of this kind go to."""

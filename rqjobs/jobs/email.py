@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field
 
-from rqjobs.jobs.base import JobModel, Name, json_object
+from rqjobs.jobs.base import STRICT, JobModel, Name, json_object
 
 _ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"  # RFC 5322 atext, and beyond ASCII RFC 6531
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -128,14 +127,7 @@ EmailAddresses = Annotated[str | list[str], BeforeValidator(_check_addresses)]
 class Attachment(BaseModel):
     """A file that goes with a mail. A plain string in ``EmailJob.attachments`` is its ``source``."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
+    model_config = STRICT
 
     source: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_check_line)]
     """Where the worker finds it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""

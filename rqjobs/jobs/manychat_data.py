@@ -10,13 +10,14 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+
+from rqjobs.jobs.base import STRICT
 
 _MAX_NAME = 255
 _PHONE = re.compile(r"\+[1-9]\d{6,14}")
@@ -73,15 +74,7 @@ Value = Annotated[str | bool | int | float | None, PlainValidator(_value)]
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-    )
+    model_config = STRICT
 
 
 class Lookup(_Data):

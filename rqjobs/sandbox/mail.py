@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from rqjobs.sandbox.server import LocalServer, Request
 
 _SENDGRID, _RESEND = "/v3/mail/send", "/emails"
 _SENDGRID_RESERVED = {"x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding",
@@ -47,46 +46,27 @@ class Sent:
 
 
 @dataclass
-class MailAPI:
-    """Both APIs on a free port of 127.0.0.1. Use it as a context manager; ``url`` is for both ``..._API_URL``."""
+class MailAPI(LocalServer):
+    """Both APIs on 127.0.0.1. Use it as a context manager; ``url`` is for both ``..._API_URL``."""
 
     key: str = "test-key"
+    port: int = 0
+    """Where to listen; 0 takes any free port."""
     sent: list[Sent] = field(default_factory=list)
     requests: int = 0
     script: deque[Script] = field(default_factory=deque)
     """Answers to come; when it is empty, requests get what they deserve."""
+    on_sent: Callable[[Sent], None] | None = None
+    """Told of each mail that goes out."""
 
-    def __enter__(self) -> Self:
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                api._handle(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Quiet: what was sent is in ``sent``."""
-
+    def __post_init__(self) -> None:
         self._answers: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        return self
+        self.listen(port=self.port)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _handle(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("content-length", 0)))
-        headers = {name.lower(): value for name, value in request.headers.items()}
+    def handle(self, request: Request) -> None:
+        """Answers as scripted, or as the request deserves."""
+        body, headers = request.read(), request.named_headers()
         with self._lock:
             self.requests += 1
             script = self.script.popleft() if self.script else None
@@ -101,17 +81,10 @@ class MailAPI:
         if script is not None:
             status, answer, extra = script.status, script.body, script.headers
         if script is not None and script.hang_up:
-            request.close_connection = True
+            request.hang_up()
             return
         text = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
-        with contextlib.suppress(ConnectionError):  # whoever asked has gone: that is their trouble to sort out
-            request.send_response(status)
-            for name, value in extra.items():
-                request.send_header(name, value)
-            request.send_header("content-type", "application/json")
-            request.send_header("content-length", str(len(text)))
-            request.end_headers()
-            request.wfile.write(text)
+        request.answer(status, text, {"Content-Type": "application/json", **extra})
 
     def _deserved(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any, dict[str, str]]:
         try:
@@ -131,8 +104,7 @@ class MailAPI:
         faults = sendgrid_faults(payload)
         if faults:
             return 400, {"errors": [{"message": fault, "field": None, "help": None} for fault in faults]}, {}
-        made = uuid.uuid4().hex
-        self.sent.append(Sent(_SENDGRID, headers, payload, made))
+        made = self._send(_SENDGRID, headers, payload)
         return 202, None, {"X-Message-Id": made}
 
     def _resend(self, headers: dict[str, str], payload: Any, body: str) -> tuple[int, Any, dict[str, str]]:
@@ -148,11 +120,17 @@ class MailAPI:
                 message = "Same idempotency key used with a different request payload"
                 return 409, {"statusCode": 409, "message": message, "name": "invalid_idempotent_request"}, {}
             return 200, {"id": made}, {}
-        made = str(uuid.uuid4())
+        made = self._send(_RESEND, headers, payload)
         if key is not None:
             self._answers[key] = (body, made)
-        self.sent.append(Sent(_RESEND, headers, payload, made))
         return 200, {"id": made}, {}
+
+    def _send(self, path: str, headers: dict[str, str], payload: dict[str, Any]) -> str:
+        sent = Sent(path, headers, payload, str(uuid.uuid4()))
+        self.sent.append(sent)
+        if self.on_sent is not None:
+            self.on_sent(sent)
+        return sent.id
 
 
 def sendgrid_faults(payload: Any) -> list[str]:

@@ -11,12 +11,11 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from rqjobs.sandbox.manychat_account import Account, ApiFault, Clearing
+from rqjobs.sandbox.server import LocalServer, Request
 
 LIMITS = {"page": 100, "find": 50, "send": 20, "other": 10}
 """Calls a second and token, by the kind of call."""
@@ -55,7 +54,7 @@ class Fault:
     """Whether the connection is closed without an answer."""
 
 
-class ManyChatSandbox:
+class ManyChatSandbox(LocalServer):
     """The API on ``http://127.0.0.1:<port>``; a context manager that serves while it is entered.
 
     Args:
@@ -81,32 +80,12 @@ class ManyChatSandbox:
         self._faults: dict[str, deque[Fault]] = {}
         self._recent: dict[tuple[str, str], deque[float]] = {}
         self._lock = threading.Lock()
-        self._server = _Server((host, port), _Handler)
-        self._server.sandbox = self
-        self.url = f"http://{host}:{self._server.server_port}"
+        self.listen(host, port)
 
     @property
     def account(self) -> Account:
         """The first account."""
         return next(iter(self.accounts.values()))
-
-    def serve(self) -> None:
-        """Serves until :meth:`close` or Ctrl-C."""
-        self._server.serve_forever(poll_interval=0.1)
-
-    def close(self) -> None:
-        """Stops serving."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve, name="manychat-sandbox", daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def fail_next(self, path: str, *faults: Fault) -> None:
         """The next calls of ``path`` (such as ``subscriber/addTag``) get these answers, one each."""
@@ -137,7 +116,29 @@ class ManyChatSandbox:
             for account in self.accounts.values()
         }
 
-    def answer(self, method: str, path: str, token: str, args: dict[str, Any]) -> tuple[Fault | None, int, Any]:
+    def handle(self, request: Request) -> None:
+        """Answers one request: the query of a GET is its arguments, or a JSON body."""
+        parts, body = urlsplit(request.path), request.read()
+        if parts.path == "/sandbox/state":
+            request.answer(200, json.dumps(self.state(), indent=2).encode(), {"Content-Type": "application/json"})
+            return
+        args = dict(parse_qsl(parts.query, keep_blank_values=True)) if request.command == "GET" else _object(body)
+        token = (request.headers.get("Authorization") or "").removeprefix("Bearer ")
+        fault, status, answer = self._answer(request.command, parts.path.removeprefix("/fb/"), token, args)
+        headers: dict[str, str] = {}
+        if fault is not None:
+            time.sleep(fault.delay)
+            if fault.dropped:
+                request.hang_up()
+                return
+            status, answer, headers = fault.status, fault.body, fault.headers
+        if isinstance(answer, bytes):
+            request.answer(status, answer, {"Content-Type": "text/html; charset=utf-8", **headers})
+        else:
+            text = answer if isinstance(answer, str) else json.dumps(answer)
+            request.answer(status, text.encode(), {"Content-Type": "application/json", **headers})
+
+    def _answer(self, method: str, path: str, token: str, args: dict[str, Any]) -> tuple[Fault | None, int, Any]:
         """What to do with one request: a fault to play, the status, the body (bytes are HTML)."""
         now = time.monotonic()
         kind = _kind(method, path)
@@ -167,6 +168,14 @@ class ManyChatSandbox:
         return True
 
 
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        args = json.loads(body or b"{}")
+    except ValueError:
+        args = None
+    return args if isinstance(args, dict) else {}
+
+
 def _kind(method: str, path: str) -> str:
     if path == "subscriber/findBySystemField":
         return "find"
@@ -182,63 +191,3 @@ def _run(account: Account, method: str, path: str, args: dict[str, Any]) -> tupl
         return 404, _NOT_FOUND.encode()
     except ApiFault as fault:
         return 400, {"status": "error", "message": "Validation error", "details": {"messages": fault.messages}}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-    sandbox: ManyChatSandbox
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    server: _Server
-
-    def do_GET(self) -> None:  # http.server calls it so
-        """The query is the arguments."""
-        parts = urlsplit(self.path)
-        if parts.path == "/sandbox/state":
-            self._send(200, json.dumps(self.server.sandbox.state(), indent=2).encode(), "application/json", {})
-        else:
-            self._answer("GET", parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)))
-
-    def do_POST(self) -> None:  # http.server calls it so
-        """The JSON body is the arguments."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        try:
-            args = json.loads(body or b"{}")
-        except ValueError:
-            args = None
-        self._answer("POST", urlsplit(self.path).path, args if isinstance(args, dict) else {})
-
-    def _answer(self, method: str, path: str, args: dict[str, Any]) -> None:
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        fault, status, body = self.server.sandbox.answer(method, path.removeprefix("/fb/"), token, args)
-        headers: dict[str, str] = {}
-        if fault is not None:
-            time.sleep(fault.delay)
-            if fault.dropped:
-                self.close_connection = True
-                return
-            status, body, headers = fault.status, fault.body, fault.headers
-        if isinstance(body, bytes):
-            self._send(status, body, "text/html; charset=utf-8", headers)
-        else:
-            text = body if isinstance(body, str) else json.dumps(body)
-            self._send(status, text.encode(), "application/json", headers)
-
-    def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server names it so
-        """Nothing: the sandbox keeps its calls in ``calls``."""

@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from rqjobs.sandbox.server import LocalServer, Request
 from rqjobs.signing import InvalidSignature, verify
 
 
@@ -38,8 +37,8 @@ class Received:
 
 
 @dataclass
-class Receiver:
-    """A receiver on a free port of 127.0.0.1. Use it as a context manager.
+class Receiver(LocalServer):
+    """A receiver on 127.0.0.1. Use it as a context manager.
 
     ``/ok`` answers 204 to whoever signed well and 401 to others, ``/flaky/N`` fails N times for each webhook-id
     and then works, ``/gone`` answers 410, ``/status/N`` answers N, ``/slow/N`` answers after N seconds.
@@ -52,36 +51,13 @@ class Receiver:
     on_request: Callable[[Received], None] | None = None
     """Told of each request."""
 
-    def __enter__(self) -> Self:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                receiver._answer(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Quiet: what came in is in ``received``."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        return self
+        self.listen(port=self.port)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("content-length", 0)))
-        headers = {name.lower(): value for name, value in request.headers.items()}
+    def handle(self, request: Request) -> None:
+        """Checks the signature, keeps the request, and answers by its path."""
+        body, headers = request.read(), request.named_headers()
         try:
             verify(self.secret, headers, body, now=time.time())
             verified = True
@@ -95,9 +71,7 @@ class Receiver:
             self.on_request(received)
         if request.path.startswith("/slow/"):
             time.sleep(float(request.path.rpartition("/")[2]))
-        request.send_response(status)
-        request.send_header("content-length", "0")
-        request.end_headers()
+        request.answer(status)
 
     def _status(self, path: str, headers: dict[str, str], *, verified: bool) -> int:
         if not verified:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rqjobs import enqueue_email, enqueue_many
+from rqjobs.attempt import Attempt
 from rqjobs.cli import main
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import EmailJob
+from rqjobs.processors.email import send
+from rqjobs.settings import use_settings
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -86,3 +92,21 @@ def test_a_mail_that_cannot_be_made_never_reaches_redis(redis) -> None:
     assert redis.keys("rq:*") == []
     enqueue_email(good)
     assert redis.llen("rq:queue:email") == 1
+
+
+def test_the_sandbox_says_what_to_set_and_shows_what_would_go_out(redis, monkeypatch) -> None:
+    command = [sys.executable, "-u", "-m", "rqjobs", "sandbox", "mail", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(5)]
+        for line in lines:
+            if "export " in line:
+                for name, value in re.findall(r"(\w+)=(\S+)", line):
+                    monkeypatch.setenv(name, value)
+                use_settings(None)
+                job = EmailJob(to=["a@x.example", "b@x.example"], subject="Hello", template="welcome", data={})
+                result = send(job, Attempt(job_id=line.split("=")[1].split()[0], queue="email"))
+                path = {"resend": "/emails", "sendgrid": "/v3/mail/send"}[result["backend"]]
+                assert process.stdout.readline() == f"{path} to a@x.example, b@x.example: Hello\n"
+        process.terminate()
+    assert sum("export " in line for line in lines) == 2
