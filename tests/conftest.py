@@ -7,8 +7,9 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
@@ -24,6 +25,9 @@ _OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "S
          "EXPORT_", "DASHBOARD_", "ANALYTICS_", "RQ_")  # fmt: skip
 for _name in [name for name in os.environ if name.startswith(_OURS)]:
     del os.environ[_name]
+
+_CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("rqjobs")
@@ -129,6 +133,32 @@ def workers(tmp_path: Path, redis: redis_py.Redis) -> Iterator[Workers]:
     started = Workers(tmp_path)
     yield started
     started.stop()
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets variables of the environment, and has the settings read again."""
+
+    def set_(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        use_settings(None)
+
+    return set_
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("Debian's chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

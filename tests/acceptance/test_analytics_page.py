@@ -1,12 +1,10 @@
 """The analytics page in a real browser: drawn to scale, readable on a phone, nothing loaded from elsewhere."""
 
 import re
-import shutil
 import threading
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import sync_playwright
 from werkzeug.serving import make_server
 
 from rqjobs.processors.analytics import record_batch, report
@@ -14,15 +12,9 @@ from rqjobs.settings import use_settings
 from rqjobs.web import create_app
 from tests.support.scans import attempts, scans
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 PERIOD = {"since": "2026-03-01", "until": "2026-03-14", "zone": "Europe/Berlin"}
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed: apt-get install chromium"),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
@@ -39,31 +31,28 @@ def address(redis, monkeypatch):
     server.server_close()
 
 
-def test_the_page_in_a_browser(address):
+def test_the_page_in_a_browser(address, browser):
     found = report(**PERIOD)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            faults, elsewhere = [], []
-            page.on("console", lambda message, faults=faults: faults.append(message.text))
-            page.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
-            page.on(
-                "request",
-                lambda request, seen=elsewhere: None if request.url.startswith(address) else seen.append(request.url),
-            )
-            page.goto(f"{address}/login")
-            page.fill("[name=username]", "admin")
-            page.fill("[name=password]", "x")
-            page.click("main button")
-            page.goto(f"{address}/analytics/?" + "&".join(f"{name}={value}" for name, value in PERIOD.items()))
-            assert page.locator(".figures b").first.inner_text() == f"{found.totals.scans:,}"
-            check_bars(page, found)
-            check_shares(page, found)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert (faults, elsewhere) == ([], [])
-            page.close()
-        browser.close()
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        faults, elsewhere = [], []
+        page.on("console", lambda message, faults=faults: faults.append(message.text))
+        page.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+        page.on(
+            "request",
+            lambda request, seen=elsewhere: None if request.url.startswith(address) else seen.append(request.url),
+        )
+        page.goto(f"{address}/login")
+        page.fill("[name=username]", "admin")
+        page.fill("[name=password]", "x")
+        page.click("main button")
+        page.goto(f"{address}/analytics/?" + "&".join(f"{name}={value}" for name, value in PERIOD.items()))
+        assert page.locator(".figures b").first.inner_text() == f"{found.totals.scans:,}"
+        check_bars(page, found)
+        check_shares(page, found)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert (faults, elsewhere) == ([], [])
+        page.close()
 
 
 def check_bars(page, found):

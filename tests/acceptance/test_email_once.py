@@ -16,7 +16,6 @@ from rqjobs import dead_letters, enqueue_many, keys
 from rqjobs.jobs import EmailJob
 from rqjobs.layout import key
 from rqjobs.sandbox.mail import MailAPI, Script
-from rqjobs.settings import use_settings
 from tests.support.smtp import MailServer, smtp_server
 from tests.support.workers import Workers
 
@@ -27,19 +26,14 @@ FORMS = [pytest.param((60, 2, 1), id="short"), LONG]
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, redis) -> Callable[..., None]:
-    def set_(**variables: str) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        use_settings(None)
-
-    set_(
+def configure(configure: Callable[..., None], redis) -> Callable[..., None]:
+    configure(
         EMAIL_FROM="Shop <shop@shop.example>",
         RQJOBS_LEASE="2s",
         RQJOBS_KEEP_COMPLETED="2000",
         RQJOBS_KEEP_FAILED="2000",
     )
-    return set_
+    return configure
 
 
 @pytest.fixture

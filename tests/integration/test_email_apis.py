@@ -12,34 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import admit, send
 from rqjobs.processors.email.backends import http
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
 from rqjobs.sandbox.mail import MailAPI, Script
-from rqjobs.settings import use_settings
+from tests.support.emails import WHEN, attempt, job
 
 Configure = Callable[..., None]
-WHEN = datetime(2026, 3, 3, tzinfo=UTC)
 SENDGRID_ERROR = {"errors": [{"message": "does not fit", "field": "x", "help": None}]}
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, redis) -> Iterator[Configure]:
-    def set_(**variables: str) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        use_settings(None)
-
-    set_(
+def configure(configure: Configure, redis) -> Iterator[Configure]:
+    configure(
         EMAIL_FROM="Shop <shop@shop.example>",
         SENDGRID_API_KEY="test-key",
         RESEND_API_KEY="test-key",
         RESEND_RATE="1000/s",
     )
-    yield set_
+    yield configure
     if http._kept.session is not None:
         http._kept.session.close()
 
@@ -67,18 +60,6 @@ def sendgrid(api: MailAPI, configure: Configure) -> MailAPI:
 def resend(api: MailAPI, configure: Configure) -> MailAPI:
     configure(EMAIL_BACKEND="resend")
     return api
-
-
-def job(**fields: object) -> EmailJob:
-    return EmailJob(
-        **{"to": "ada@a.example", "subject": "Hello", "template": "welcome", "data": {"name": "Ada"}} | fields
-    )
-
-
-def attempt(job_id: str = "job-1", number: int = 1, enqueued_at: datetime = WHEN, seconds: float = 20) -> Attempt:
-    return Attempt(
-        job_id=job_id, queue="email", number=number, of=3, enqueued_at=enqueued_at, timeout=timedelta(seconds=seconds)
-    )
 
 
 def full(tmp_path: Path) -> EmailJob:

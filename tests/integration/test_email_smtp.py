@@ -6,37 +6,29 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from rqjobs import keys
-from rqjobs.attempt import Attempt
 from rqjobs.database.suppressions import lift, list_suppressions
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
-from rqjobs.settings import use_settings
 from rqjobs.smtp import Server
+from tests.support.emails import WHEN, attempt, job
 from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
 
 Configure = Callable[..., None]
-WHEN = datetime(2026, 3, 3, tzinfo=UTC)
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, redis) -> Iterator[Configure]:
-    def set_(**variables: str) -> None:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        use_settings(None)
-
-    set_(EMAIL_BACKEND="smtp", EMAIL_FROM="Shop <shop@shop.example>")
-    yield set_
+def configure(configure: Configure, redis) -> Iterator[Configure]:
+    configure(EMAIL_BACKEND="smtp", EMAIL_FROM="Shop <shop@shop.example>")
+    yield configure
     backend._kept().close()
 
 
@@ -45,18 +37,6 @@ def server(tmp_path: Path, configure: Configure) -> Iterator[MailServer]:
     with smtp_server(tmp_path) as running:
         configure(SMTP_URL=f"smtp://localhost:{running.port}?ca={running.ca_file}")
         yield running
-
-
-def job(**fields: object) -> EmailJob:
-    return EmailJob(
-        **{"to": "ada@a.example", "subject": "Hello", "template": "welcome", "data": {"name": "Ada"}} | fields
-    )
-
-
-def attempt(job_id: str = "job-1", number: int = 1, enqueued_at: datetime = WHEN, seconds: float = 20) -> Attempt:
-    return Attempt(
-        job_id=job_id, queue="email", number=number, of=3, enqueued_at=enqueued_at, timeout=timedelta(seconds=seconds)
-    )
 
 
 def test_a_mail_over_starttls(server: MailServer) -> None:
