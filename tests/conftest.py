@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -16,8 +17,12 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from rqjobs import connection, database, queues
+from rqjobs import alerts, connection, database, ownjobs, queues, sources
 from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.integrations import bridge
+from rqjobs.processors.analytics import hooks as scans
+from rqjobs.processors.manychat import accounts
+from rqjobs.processors.webhook import endpoints
 from rqjobs.settings import Settings, use_settings
 from tests.support.workers import Workers
 
@@ -28,6 +33,9 @@ for _name in [name for name in os.environ if name.startswith(_OURS)]:
 
 _CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+_REGISTRIES = ((alerts, "_hooks"), (sources, "_SOURCES"), (ownjobs, "_surroundings"), (bridge, "_handed_down"),
+               (endpoints, "_hooks"), (scans, "_hooks"), (accounts, "_source"))  # fmt: skip
 
 hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("rqjobs")
@@ -162,11 +170,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def only_our_queues() -> Iterator[None]:
-    """The five queues, for examples that register their own; what other tests registered is back afterwards."""
-    before = dict(queues._POLICIES)
-    for name in list(before)[5:]:
-        del queues._POLICIES[name]
-    yield
-    queues._POLICIES.clear()
-    queues._POLICIES.update(before)
+def only_our_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The five queues, for examples that register their own; what they register is gone after the test."""
+    monkeypatch.setattr(queues, "_POLICIES", dict(list(queues._POLICIES.items())[:5]))
+    for module, registry in _REGISTRIES:
+        monkeypatch.setattr(module, registry, copy.copy(getattr(module, registry)))

@@ -135,13 +135,15 @@ class Attachment(BaseModel):
     """The file's name in the mail; the source's last part by default."""
     content_type: Annotated[str, Field(pattern=r"^[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+$")] | None = None
     """Such as ``application/pdf``; by the name's ending by default."""
+    content_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """Makes it an image of the HTML, which shows it by ``<img src="cid:CONTENT_ID">``, instead of a file beside it."""
 
 
 def _attachment(value: object) -> object:
     if isinstance(value, str):
         return {"source": value}
     if not isinstance(value, dict | Attachment):
-        raise ValueError("a path, a URL, or an object with source, name, content_type")  # noqa: TRY004
+        raise ValueError("a path, a URL, or an object with source, name, content_type, content_id")  # noqa: TRY004
     return value
 
 

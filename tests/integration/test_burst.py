@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from rqjobs import enqueue_many, wait_for_result
-from rqjobs.integrations import bridge, burst
+from rqjobs.integrations import burst
 from rqjobs.settings import use_settings
 from tests.support.ownjobs import greet
 from tests.support.processors import ProbeJob
@@ -15,7 +15,6 @@ from tests.support.processors import ProbeJob
 @pytest.fixture(autouse=True)
 def token(redis, monkeypatch, workers):
     monkeypatch.setenv("RQJOBS_CRON_TOKEN", "sesame")
-    monkeypatch.setattr(bridge, "_handed_down", ({}, ""))  # of apps that other tests made
     for name, value in workers.environment(RQJOBS_IMPORT="tests.support.ownjobs tests.support.processors").items():
         monkeypatch.setenv(name, value)
     use_settings(None)

@@ -115,6 +115,13 @@ def test_resends_request(resend: MailAPI, tmp_path: Path) -> None:
     assert (result["provider_id"], result["accepted"]) == (sent.id, 4)
 
 
+def test_an_image_of_the_html(api: MailAPI, backend: str, tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(b"png")
+    send(job(attachments=[{"source": str(tmp_path / "logo.png"), "content_id": "logo"}]), attempt())
+    (sent,) = api.sent[0].payload["attachments"]
+    assert (sent["content_id"], sent.get("disposition")) == ("logo", "inline" if backend == "sendgrid" else None)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 302])
 def test_sendgrids_permanent_answers(sendgrid: MailAPI, status: int) -> None:
     sendgrid.script.append(Script(status, SENDGRID_ERROR))

@@ -326,6 +326,36 @@ def test_ten_megabytes_arrive_whole(server: MailServer, tmp_path: Path, configur
         send(job(attachments=[str(tmp_path / "big.bin")]), attempt("job-2"))
 
 
+def test_attachments_are_read_as_they_were_written(server: MailServer, tmp_path: Path) -> None:
+    files = {"a.csv": "Größe;€\n".encode(), "b.txt": "Größe\n".encode("latin-1"), "c.eml": b"Subject: hi\r\n\r\nho\r\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    send(job(attachments=[str(tmp_path / name) for name in files]), attempt())
+    table, old, mail = server.mails[0].message.iter_attachments()
+    assert (table.get_content().splitlines(), table.get_content_type()) == (["Größe;€"], "text/csv")
+    assert (old.get_param("charset"), old.get_payload(decode=True)) == (None, files["b.txt"])
+    assert (mail.get_content_type(), mail.get_content()) == ("application/octet-stream", files["c.eml"])
+
+
+def test_an_image_of_the_html_is_no_attachment(server: MailServer, tmp_path: Path) -> None:
+    (tmp_path / "templates" / "email").mkdir(parents=True)
+    (tmp_path / "templates" / "email" / "news.html.j2").write_text('<img src="cid:logo" alt="Shop"> news')
+    (tmp_path / "logo.png").write_bytes(b"png")
+    (tmp_path / "a.pdf").write_bytes(b"pdf")
+    files = [str(tmp_path / "a.pdf"), {"source": str(tmp_path / "logo.png"), "contentId": "logo"}]
+    send(job(template="news", attachments=files), attempt())
+    message = server.mails[0].message
+    assert [part.get_filename() for part in message.iter_attachments()] == ["a.pdf"]
+    assert [part.get_content_type() for part in message.walk()] == [
+        "multipart/mixed", "multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png",
+        "application/pdf"]  # fmt: skip
+    (image,) = (part for part in message.walk() if part["Content-ID"])
+    assert (image["Content-ID"], image.get_content_disposition(), image.get_content()) == ("<logo>", "inline", b"png")
+    (tmp_path / "templates" / "email" / "news.html.j2").rename(tmp_path / "templates" / "email" / "news.txt.j2")
+    send(job(template="news", attachments=files), attempt("job-2"))
+    assert [part.get_filename() for part in server.mails[1].message.iter_attachments()] == ["logo.png", "a.pdf"]
+
+
 def test_a_server_that_takes_less_is_not_sent_more(tmp_path: Path, configure: Configure) -> None:
     (tmp_path / "a.bin").write_bytes(b"x" * 50_000)
     with smtp_server(tmp_path, size_limit=20_000) as server:

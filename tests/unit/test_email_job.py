@@ -84,6 +84,7 @@ def test_no_text_breaks_the_parser_and_no_address_holds_a_line_break(text: str) 
         ),
         ({"attachments": [{"source": "a", "name": "a\r\nb"}]}, "one line"),
         ({"attachments": [{"source": "a", "content_type": "text/plain\r\nX: y"}]}, "attachments.0"),
+        ({"attachments": [{"source": "a", "content_id": "a>\r\nX: y"}]}, "attachments.0"),
         ({"attachments": [7]}, "a path, a URL"),
         ({"tags": ["a b"]}, "tags.0"),
     ],

@@ -12,6 +12,8 @@ from rqjobs.jobs.email import Attachment
 from rqjobs.processors.email.message import File
 from rqjobs.settings import Settings
 
+_BYTES = "application/octet-stream"
+
 
 def read_attachments(attachments: list[Attachment], settings: Settings) -> list[File]:
     """The files of a mail.
@@ -27,8 +29,12 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
         data = _read(attachment.source, left, settings)
         left -= len(data)
         name = attachment.name or posixpath.basename(urlsplit(attachment.source).path) or "attachment"
-        kind = attachment.content_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        files.append(File(name, kind, data))
+        kind = attachment.content_type or mimetypes.guess_type(name)[0] or _BYTES
+        if kind.startswith(
+            ("message/", "multipart/")
+        ):  # never in base64 (RFC 2046, 5.2.1), and a file may hold anything
+            kind = _BYTES
+        files.append(File(name, kind, data, attachment.content_id))
     return files
 
 

@@ -18,6 +18,8 @@ class File:
     name: str
     content_type: str
     data: bytes
+    content_id: str | None = None
+    """By which the HTML shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +90,30 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
     message.set_content(mail.text)
     if mail.html is not None:
         message.add_alternative(mail.html, subtype="html")
-    for file in mail.files:
+    body = message.get_body(("html",))
+    for file in sorted(
+        mail.files, key=lambda file: file.content_id is None
+    ):  # images first: they are parts of the body
         maintype, _, subtype = file.content_type.partition("/")
-        message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=file.name)
+        if file.content_id is not None and body is not None:
+            content_id = f"<{file.content_id}>"
+            body.add_related(file.data, maintype, subtype, cid=content_id, disposition="inline", filename=file.name)
+            continue
+        # Text without a charset is ASCII to many programs (RFC 2046, 4.1.2).
+        params = {"charset": "utf-8"} if maintype == "text" and _is_utf8(file.data) else {}
+        message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=file.name, params=params)
     # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
     # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
     own = "".join(f"{name}: {value}\r\n" for name, value in mail.headers.items())
     return own.encode("ascii") + message.as_bytes()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _address(box: Mailbox) -> Address:

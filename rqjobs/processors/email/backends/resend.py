@@ -103,6 +103,7 @@ def payload_of(mail: Mail) -> dict[str, Any]:
                 "content": base64.b64encode(file.data).decode(),
                 "filename": file.name,
                 "content_type": file.content_type,
+                **({"content_id": file.content_id} if file.content_id else {}),
             }
             for file in mail.files
         ]

@@ -17,6 +17,7 @@ from rqjobs.processors.email.message import Mail
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.settings import get_settings
 
+_ATTACHED = {"disposition": "attachment"}
 _SLOW_DOWN = timedelta(seconds=10)
 
 
@@ -77,7 +78,7 @@ def payload_of(mail: Mail) -> dict[str, Any]:
                 "content": base64.b64encode(file.data).decode(),
                 "type": file.content_type,
                 "filename": file.name,
-                "disposition": "attachment",
+                **({"disposition": "inline", "content_id": file.content_id} if file.content_id else _ATTACHED),
             }
             for file in mail.files
         ]
