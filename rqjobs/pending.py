@@ -1,8 +1,10 @@
-"""Jobs that wait: run sooner, or deleted, by hand."""
+"""What people do to single jobs that are not dead: run them sooner, stop them, delete them."""
 
 from __future__ import annotations
 
 import redis
+from rq.command import send_command
+from rq.job import JobStatus
 
 from rqjobs.connection import get_connection
 from rqjobs.layout import fetch_job, run_script
@@ -20,6 +22,23 @@ def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
     client = connection or get_connection()
     job = fetch_job(job_id, client)
     return bool(run_script("run_now", client, [job_id, job.origin]))
+
+
+def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
+    """Asks the worker of a running job to stop it, which ends it as a dead letter; False if it does not run (any more).
+
+    It reaches jobs in processes at once, and in threads as soon as a blocking call returns. Coroutines
+    (webhooks) and batches (qr-analytics) end by their time limit.
+
+    Raises:
+        JobNotFound: there is no such job.
+    """
+    client = connection or get_connection()
+    job = fetch_job(job_id, client)
+    if job.get_status(refresh=False) != JobStatus.STARTED or not job.worker_name:
+        return False
+    send_command(client, job.worker_name, "stop-job", job_id=job_id)
+    return True
 
 
 def delete(job_id: str, connection: redis.Redis | None = None) -> bool:

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "rqjobs jobs show booking-4711 --json | jq .history",
     ),
     "jobs run-now": ("rqjobs jobs run-now booking-4711",),
+    "jobs stop": ("rqjobs jobs stop 0660ffd5b0a8a30ea7544c88",),
     "jobs delete": ("rqjobs jobs delete booking-4711",),
     "failed": (
         "rqjobs failed groups                                 # what they died of, counted",

@@ -19,7 +19,7 @@ from rqjobs.masking import mask
 
 @click.group()
 def jobs() -> None:
-    """Look at single jobs, run them sooner, delete them."""
+    """Look at single jobs, run them sooner, stop, delete them."""
 
 
 @jobs.command()
@@ -94,6 +94,17 @@ def run_now(job_id: str) -> int:
     stay in force. Exit 1 if the job is neither.
     """
     return _said(pending.run_now(job_id), f"{job_id} is due now", f"{job_id} is neither delayed nor lost")
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+def stop(job_id: str) -> int:
+    """Ask the worker of a running job to stop it.
+
+    The job becomes a dead letter. Deliveries of webhooks and batches of scans are not reached: they end by their own
+    time limit. Exit 1 if the job does not run.
+    """
+    return _said(pending.stop(job_id), f"the worker of {job_id} was asked to stop it", f"{job_id} does not run")
 
 
 @jobs.command()

@@ -124,6 +124,13 @@ def run_now(job_id: str) -> ResponseReturnValue:
     return _tell(job_id, pending.run_now(job_id), "The job is due now.", "delayed")
 
 
+@blueprint.post("/<job_id>/stop")
+def stop(job_id: str) -> ResponseReturnValue:
+    """Asks the worker of a running job to stop it."""
+    said = "Its worker was asked to stop it. Deliveries and batches are not reached: they end by their time limit."
+    return _tell(job_id, pending.stop(job_id), said, "running")
+
+
 def _tell(job_id: str, done: bool, said: str, state: str) -> ResponseReturnValue:
     flash(said if done else f"Nothing was done: the job is not {state} (any more).")
     return redirect(url_for("jobs.show", job_id=job_id))

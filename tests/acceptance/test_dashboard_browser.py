@@ -88,6 +88,16 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     page.get_by_role("button", name="Save and run again").click()
     expect(page.locator(".tag").first).to_have_text("done", timeout=10_000)
 
+    # One that runs away is stopped.
+    page.on("dialog", lambda dialog: dialog.accept())
+    endless = enqueue(probe(tmp_path, do="spin"))
+    eventually(lambda: redis.hget(job_key(endless.id), "status") == b"started")
+    page.goto(f"/jobs/{endless.id}")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".tag").first).to_have_text("dead", timeout=10_000)
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("status")).to_contain_text("was deleted")
+
     # A group is run again: one canary first, then the others.
     for dead in enqueue_many([probe(tmp_path) for _ in range(6)], delay="1h"):
         redis.zrem("rq:scheduled:probe", dead.id)

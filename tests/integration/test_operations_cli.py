@@ -81,6 +81,7 @@ def test_a_job_is_run_now_or_deleted(redis: redis_py.Redis) -> None:
     assert run("jobs", "run-now", delayed.id).return_value == 0
     assert redis.zscore(key("scheduled", "webhooks"), delayed.id) <= time.time()
     for job in (waiting, delayed):
+        assert run("jobs", "stop", job.id).return_value == 1
         assert run("jobs", "delete", job.id).return_value == 0
     assert redis.keys("rq:job:*") == []
 

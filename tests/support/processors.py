@@ -49,6 +49,9 @@ def probe(job: ProbeJob, attempt: Attempt) -> Any:
             raise RetryLater(
                 timedelta(seconds=1), "told to wait", counts=len(Path(job.log).read_text().splitlines()) > 1
             )
+        case "spin":
+            while True:
+                time.sleep(0.01)
         case "exit":
             os._exit(3)
         case _:
