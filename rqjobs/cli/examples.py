@@ -117,6 +117,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "sandbox": ("rqjobs sandbox webhooks",),
     "sandbox webhooks": ("rqjobs sandbox webhooks",),
     "sandbox manychat": ("rqjobs sandbox manychat",),
+    "sandbox mail": ("rqjobs sandbox mail",),
     "completion": (
         "rqjobs completion bash > ~/.local/share/bash-completion/completions/rqjobs",
         "rqjobs completion zsh > ~/.zfunc/_rqjobs",

@@ -72,7 +72,10 @@ def webhooks(port: int) -> None:
 @sandbox.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8978, show_default=True, help="0 takes any free one.")
 def mail(port: int) -> None:
-    """SendGrid's and Resend's APIs: they check each mail, send nothing, and show what would have gone out."""
+    """SendGrid's and Resend's APIs, which show what they would send.
+
+    They check each mail as the real ones do, and send nothing.
+    """
     with _listening("127.0.0.1", port):
         api = MailAPI(port=port, on_sent=_show_mail)
     click.echo(f"SendGrid and Resend are played on {api.url}; Ctrl-C ends it.")

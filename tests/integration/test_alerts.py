@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +12,6 @@ import redis as redis_py
 from rqjobs import WebhookJob, alerts, enqueue, keys
 from rqjobs.alerts import Alert, check, on_alert, raise_alert
 from rqjobs.logs import TextFormatter
-from rqjobs.settings import use_settings
 from tests.support.chat import Chat
 from tests.support.smtp import PASSWORD, USER, smtp_server
 
@@ -33,6 +32,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def webhook() -> WebhookJob:
     return WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})
+
+
+Configure = Callable[..., None]
 
 
 def look(redis: redis_py.Redis) -> None:
@@ -98,21 +100,13 @@ def test_workers_that_start_anew_wake_nobody(redis: redis_py.Redis, told: list[A
 GONE = Alert(kind="endpoint-disabled", subject="a shop", text="it is gone")
 
 
-def configure(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    use_settings(None)
-
-
-def test_a_post_and_a_hook_that_fails(
-    redis: redis_py.Redis, told: list[Alert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_post_and_a_hook_that_fails(redis: redis_py.Redis, told: list[Alert], configure: Configure) -> None:
     @on_alert
     def broken(_alert: Alert) -> None:
         raise RuntimeError("no")
 
     with Chat() as chat:
-        configure(monkeypatch, ALERT_URL=chat.url, DASHBOARD_URL="https://ops.example/")
+        configure(ALERT_URL=chat.url, DASHBOARD_URL="https://ops.example/")
         assert raise_alert(GONE, redis)
     alerts._hooks.remove(broken)
     link = "https://ops.example/webhooks/?to=a%20shop"
@@ -123,12 +117,12 @@ def test_a_post_and_a_hook_that_fails(
 
 
 def test_what_nobody_got_is_tried_again_and_its_address_is_not_logged(
-    redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+    redis: redis_py.Redis, configure: Configure, log: pytest.LogCaptureFixture
 ) -> None:
     redis.hset(keys.ALERT_SEEN, "email", 0)
     redis.hset(keys.totals("email"), "failed", 3)
     with Chat(status=404) as chat:
-        configure(monkeypatch, ALERT_URL=chat.url)
+        configure(ALERT_URL=chat.url)
         look(redis)
     assert "ALERT_URL answers 404" in log.text
     redis.delete(keys.alert("jobs-died", "email"))
@@ -138,18 +132,15 @@ def test_what_nobody_got_is_tried_again_and_its_address_is_not_logged(
     assert 0 < redis.ttl(keys.alert("jobs-died", "email")) <= 60
     redis.delete(keys.alert("jobs-died", "email"))
     with Chat() as chat:
-        configure(monkeypatch, ALERT_URL=chat.url)
+        configure(ALERT_URL=chat.url)
         look(redis)
     assert [post["text"].split(".")[0] for post in chat.posted] == ["email: 3 jobs died"]
 
 
-def test_a_mail_by_the_mail_server_of_the_settings(
-    redis: redis_py.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mail_by_the_mail_server_of_the_settings(redis: redis_py.Redis, tmp_path: Path, configure: Configure) -> None:
     with smtp_server(tmp_path, auth=True) as server:
         login = f"{USER}:{quote(PASSWORD, safe='')}"
         configure(
-            monkeypatch,
             SMTP_URL=f"smtp://{login}@localhost:{server.port}?ca={server.ca_file}",
             EMAIL_FROM="Shop <shop@shop.example>",
             ALERT_EMAIL="ops@shop.example, night@shop.example",
@@ -172,10 +163,10 @@ def test_a_mail_by_the_mail_server_of_the_settings(
 
 
 def test_a_mail_never_sends_a_password_in_the_clear(
-    redis: redis_py.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+    redis: redis_py.Redis, tmp_path: Path, configure: Configure, log: pytest.LogCaptureFixture
 ) -> None:
     with smtp_server(tmp_path, starttls=False) as server:
-        configure(monkeypatch, SMTP_URL=f"smtp://u:hunter2@localhost:{server.port}", ALERT_EMAIL="ops@shop.example")
+        configure(SMTP_URL=f"smtp://u:hunter2@localhost:{server.port}", ALERT_EMAIL="ops@shop.example")
         assert not raise_alert(GONE, redis)
     assert server.mails == []
     assert "never sent in the clear" in log.text
