@@ -17,6 +17,14 @@ from rqjobs.embedded import EmbeddedServerError, ensure_server
 from rqjobs.errors import RedisUnavailable
 from rqjobs.settings import get_settings
 
+PASSING = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+"""Errors of Redis that a later try may not have: it is away or loading, full, or a replica since a failover."""
+
 _lock = threading.Lock()
 _shared: tuple[int, str, redis.Redis] | None = None
 
@@ -54,6 +62,12 @@ def connect(url: str | None = None, **options: Any) -> redis.Redis:
     except (redis.exceptions.RedisError, OSError, ValueError, EmbeddedServerError) as error:
         raise RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
     return client
+
+
+def leave_replica(client: redis.Redis, error: Exception) -> None:
+    """After READONLY: lets go of the connections, so that the next ones go to whoever is the master by now."""
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _open(url: str, options: dict[str, Any]) -> redis.Redis:

@@ -6,15 +6,20 @@
 --     done   result (base64, '' = none), how long it is kept (s, -1 = for ever), '', ''
 --     retry  error (base64 of zlib), seconds to wait, retries left, attempt
 --     dead   error, how long it is kept (s, '' = RQ's year, -1 = for ever), retries left, attempt
+--     stop   as dead, for a job that was told to stop
+--     bury   as dead, for a job whose true outcome was refused: keys of a wrong type are deleted
 --     back   '', '', '', ''           to the front of its queue, as if it had not been taken
 --     hold   when (unix s), '', '', ''  to the scheduled registry, no attempt counted
--- Answers {ids whose lease was lost, ids with dependents: not written, RQ's own path is to finish them}
+-- Answers which of the jobs (from 0): {lost their lease, have dependents: not written, RQ's own path is to finish them,
+--   were refused, each with the error after it: a key has another type than RQ's, or a number is out of range}
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep_completed, keep_failed = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now, seconds = tonumber(time[1]) + tonumber(time[2]) / 1000000, tonumber(time[1])
-local lost, dependents, garbage = {}, {}, {}
+local lost, dependents, refused, garbage = {}, {}, {}, {}
 local succeeded, failed, working = 0, 0, 0
+
+local ends = {done = true, dead = true, stop = true, bury = true}  -- what lets dependents go on
 
 local lanes, at = {}, 8
 for i = 1, tonumber(ARGV[7]) do
@@ -23,25 +28,15 @@ for i = 1, tonumber(ARGV[7]) do
   at = at + 2
 end
 
-local parents = {}
-for i = at, #ARGV, 12 do
-  if ARGV[i] == 'done' or ARGV[i] == 'dead' then
-    parents[#parents + 1] = prefix .. ':job:' .. ARGV[i + 1] .. ':dependents'
-  end
-end
-local any_dependents = #parents > 0 and redis.call('EXISTS', unpack(parents)) > 0
+local first, parents = at, {}
 while ARGV[at] do
-  local lane = lanes[tonumber(ARGV[at + 3])]
-  local id, how = ARGV[at + 1], ARGV[at]
-  if any_dependents and (how == 'done' or how == 'dead')
-      and redis.call('EXISTS', prefix .. ':job:' .. id .. ':dependents') == 1 then
-    dependents[#dependents + 1] = id
-  else
-    lane.jobs[#lane.jobs + 1] = at
-    lane.members[#lane.members + 1] = id .. ':' .. ARGV[at + 2]
-  end
+  local lane, id = lanes[tonumber(ARGV[at + 3])], ARGV[at + 1]
+  lane.jobs[#lane.jobs + 1] = at
+  lane.members[#lane.members + 1] = id .. ':' .. ARGV[at + 2]
+  if ends[ARGV[at]] then parents[#parents + 1] = prefix .. ':job:' .. id .. ':dependents' end
   at = at + 12
 end
+local any_dependents = #parents > 0 and redis.call('EXISTS', unpack(parents)) > 0
 
 local waiters, waited = ours .. ':waiters', false
 if redis.call('EXISTS', waiters) == 1 then waited = true end
@@ -69,24 +64,22 @@ local function write(lane, i, surplus)
   local key = prefix .. ':job:' .. id
   local took = tonumber(ARGV[i + 5]) - tonumber(ARGV[i + 4])
   if how == 'done' then
-    succeeded, working, lane.done = succeeded + 1, working + took, lane.done + 1
     local ttl = tonumber(ARGV[i + 9])
-    local asked = waited and redis.call('ZSCORE', waiters, id)
-    if (surplus or ttl == 0) and not asked then  -- it would be trimmed, or expire, at once
-      trash(id)
-      return
+    local brief = surplus or ttl == 0  -- it would be trimmed, or expire, at once
+    if not brief or (waited and redis.call('ZSCORE', waiters, id)) then
+      if ARGV[i + 8] == '' then result(1, id, i) else result(1, id, i, 'return_value', ARGV[i + 8]) end
     end
-    if ARGV[i + 8] == '' then result(1, id, i) else result(1, id, i, 'return_value', ARGV[i + 8]) end
-    if surplus or ttl == 0 then
+    if brief then
       trash(id)
-      return
+    else
+      redis.call('HSET', key, 'status', 'finished', 'started_at', ARGV[i + 6], 'ended_at', ARGV[i + 7],
+        'last_heartbeat', ARGV[i + 7])
+      expire(prefix .. ':results:' .. id, ttl)
+      expire(key, ttl)
+      lane.finished[#lane.finished + 1] = ttl < 0 and '+inf' or seconds + ttl
+      lane.finished[#lane.finished + 1] = id
     end
-    redis.call('HSET', key, 'status', 'finished', 'started_at', ARGV[i + 6], 'ended_at', ARGV[i + 7],
-      'last_heartbeat', ARGV[i + 7])
-    expire(prefix .. ':results:' .. id, ttl)
-    expire(key, ttl)
-    lane.finished[#lane.finished + 1] = ttl < 0 and '+inf' or seconds + ttl
-    lane.finished[#lane.finished + 1] = id
+    succeeded, working, lane.done = succeeded + 1, working + took, lane.done + 1
   elseif how == 'back' then
     redis.call('HSET', key, 'status', 'queued', 'started_at', '', 'worker_name', '')
     table.insert(lane.back, 1, id)
@@ -95,21 +88,14 @@ local function write(lane, i, surplus)
     lane.scheduled[#lane.scheduled + 1] = ARGV[i + 8]
     lane.scheduled[#lane.scheduled + 1] = id
   else
-    failed, working = failed + 1, working + took
+    local results = prefix .. ':results:' .. id
+    if how == 'bury' and type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
     result(how == 'retry' and 4 or 2, id, i, 'exc_string', ARGV[i + 8], 'attempt', ARGV[i + 11])
     redis.call('HSET', key, 'started_at', ARGV[i + 6], 'ended_at', ARGV[i + 7], 'last_heartbeat', ARGV[i + 7])
     if ARGV[i + 10] ~= '' then redis.call('HSET', key, 'retries_left', ARGV[i + 10]) end
-    if how == 'dead' then
-      redis.call('HSET', key, 'status', 'failed')
-      local ttl = tonumber(ARGV[i + 9])
-      if ttl then expire(prefix .. ':results:' .. id, ttl) end  -- as RQ: without a limit of its own it stays
-      ttl = ttl or 31536000
-      expire(key, ttl)
-      lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
-      lane.dead[#lane.dead + 1] = id
-    else
-      lane.retried = lane.retried + 1
+    if how == 'retry' then
       local wait, ttl = tonumber(ARGV[i + 9]), tonumber(redis.call('HGET', key, 'ttl') or '')
+      if ttl then redis.call('EXPIRE', key, math.floor(ttl)) end
       if wait > 0 then
         redis.call('HSET', key, 'status', 'scheduled')
         lane.scheduled[#lane.scheduled + 1] = string.format('%.6f', now + wait)
@@ -118,8 +104,17 @@ local function write(lane, i, surplus)
         redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
         lane.queued[#lane.queued + 1] = id
       end
-      if ttl then redis.call('EXPIRE', key, math.floor(ttl)) end
+      lane.retried = lane.retried + 1
+    else
+      redis.call('HSET', key, 'status', how == 'stop' and 'stopped' or 'failed')
+      local ttl = tonumber(ARGV[i + 9])
+      if ttl then expire(results, ttl) end  -- as RQ: without a limit of its own it stays
+      ttl = ttl or 31536000
+      expire(key, ttl)
+      lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
+      lane.dead[#lane.dead + 1] = id
     end
+    failed, working = failed + 1, working + took
   end
 end
 
@@ -134,59 +129,74 @@ local function trim(registry, keep)
   end
 end
 
+local function refuse(i, error)
+  refused[#refused + 1] = (i - first) / 12
+  refused[#refused + 1] = type(error) == 'table' and error.err or tostring(error)
+end
+
+local function write_lane(lane)
+  local registry, mine, coming, jobs = prefix .. ':wip:' .. lane.name, {}, 0, {}
+  local scores = redis.call('ZMSCORE', registry, unpack(lane.members))
+  for n, i in ipairs(lane.jobs) do
+    if not scores[n] then
+      lost[#lost + 1] = (i - first) / 12
+    elseif any_dependents and ends[ARGV[i]]
+        and redis.call('EXISTS', prefix .. ':job:' .. ARGV[i + 1] .. ':dependents') == 1 then
+      dependents[#dependents + 1] = (i - first) / 12
+    else
+      mine[#mine + 1] = lane.members[n]
+      jobs[#jobs + 1] = i
+      if ARGV[i] == 'done' then coming = coming + 1 end
+    end
+  end
+  if #mine == 0 then return end
+  -- The first write is one that a full Redis allows; it allows the others of the script then. The last one ends
+  -- the lease: were there an error in between, the jobs would not be lost.
+  redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
+  local ended = {}
+  for n, i in ipairs(jobs) do
+    local surplus = false
+    if ARGV[i] == 'done' then
+      coming = coming - 1
+      surplus = coming >= keep_completed
+    end
+    local written, error = pcall(write, lane, i, surplus)
+    if written then
+      ended[#ended + 1] = mine[n]
+      garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
+      garbage[#garbage + 1] = prefix .. ':executions:' .. ARGV[i + 1]
+    else
+      refuse(i, error)
+    end
+  end
+  local queue = prefix .. ':queue:' .. lane.name
+  if #lane.queued > 0 or #lane.scheduled > 0 or #lane.back > 0 then
+    redis.call('SADD', prefix .. ':queues', queue)
+  end
+  if #lane.queued > 0 then redis.call('RPUSH', queue, unpack(lane.queued)) end
+  if #lane.back > 0 then redis.call('LPUSH', queue, unpack(lane.back)) end
+  if #lane.scheduled > 0 then redis.call('ZADD', prefix .. ':scheduled:' .. lane.name, unpack(lane.scheduled)) end
+  if #lane.finished > 0 then
+    redis.call('ZADD', prefix .. ':finished:' .. lane.name, unpack(lane.finished))
+    trim(prefix .. ':finished:' .. lane.name, keep_completed)
+  end
+  if #lane.dead > 0 then
+    redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
+    trim(prefix .. ':failed:' .. lane.name, keep_failed)
+  end
+  if #ended > 0 then redis.call('ZREM', registry, unpack(ended)) end
+  local totals = ours .. ':totals:' .. lane.queue
+  if lane.done > 0 then redis.pcall('HINCRBY', totals, 'completed', lane.done) end
+  if #lane.dead > 0 then redis.pcall('HINCRBY', totals, 'failed', #lane.dead / 2) end
+  if lane.retried > 0 then redis.pcall('HINCRBY', totals, 'retried', lane.retried) end
+end
+
 for _, lane in ipairs(lanes) do
-  if #lane.members > 0 then
-    local registry, mine, coming = prefix .. ':wip:' .. lane.name, {}, 0
-    local scores = redis.call('ZMSCORE', registry, unpack(lane.members))
-    local jobs = {}
-    for n, i in ipairs(lane.jobs) do
-      if scores[n] then
-        mine[#mine + 1] = lane.members[n]
-        jobs[#jobs + 1] = i
-        if ARGV[i] == 'done' then coming = coming + 1 end
-      else
-        lost[#lost + 1] = ARGV[i + 1]
-      end
+  if #lane.jobs > 0 then
+    local written, error = pcall(write_lane, lane)
+    if not written then
+      for _, i in ipairs(lane.jobs) do refuse(i, error) end
     end
-    if #mine > 0 then
-      -- The first write is one that a full Redis allows; it allows the others of the script then. The last one ends
-      -- the lease: were there an error in between, the jobs would not be lost.
-      redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
-      for n, i in ipairs(jobs) do
-        garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
-        garbage[#garbage + 1] = prefix .. ':executions:' .. ARGV[i + 1]
-        local surplus = false
-        if ARGV[i] == 'done' then
-          coming = coming - 1
-          surplus = coming >= keep_completed
-        end
-        write(lane, i, surplus)
-      end
-    end
-    local queue = prefix .. ':queue:' .. lane.name
-    if #lane.queued > 0 or #lane.scheduled > 0 or #lane.back > 0 then
-      redis.call('SADD', prefix .. ':queues', queue)
-    end
-    if #lane.queued > 0 then redis.call('RPUSH', queue, unpack(lane.queued)) end
-    if #lane.back > 0 then
-      local front = {}
-      for n, id in ipairs(lane.back) do front[n] = id end
-      redis.call('LPUSH', queue, unpack(front))
-    end
-    if #lane.scheduled > 0 then redis.call('ZADD', prefix .. ':scheduled:' .. lane.name, unpack(lane.scheduled)) end
-    if #lane.finished > 0 then
-      redis.call('ZADD', prefix .. ':finished:' .. lane.name, unpack(lane.finished))
-      trim(prefix .. ':finished:' .. lane.name, keep_completed)
-    end
-    if #lane.dead > 0 then
-      redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
-      trim(prefix .. ':failed:' .. lane.name, keep_failed)
-    end
-    if #mine > 0 then redis.call('ZREM', registry, unpack(mine)) end
-    local totals = ours .. ':totals:' .. lane.queue
-    if lane.done > 0 then redis.call('HINCRBY', totals, 'completed', lane.done) end
-    if #lane.dead > 0 then redis.call('HINCRBY', totals, 'failed', #lane.dead / 2) end
-    if lane.retried > 0 then redis.call('HINCRBY', totals, 'retried', lane.retried) end
   end
 end
 
@@ -197,4 +207,4 @@ local record = prefix .. ':worker:' .. worker
 if succeeded > 0 then redis.call('HINCRBY', record, 'successful_job_count', succeeded) end
 if failed > 0 then redis.call('HINCRBY', record, 'failed_job_count', failed) end
 if working > 0 then redis.call('HINCRBYFLOAT', record, 'total_working_time', string.format('%.6f', working)) end
-return {lost, dependents}
+return {lost, dependents, refused}

@@ -1,24 +1,33 @@
--- Renews the leases of running jobs, as RQ's heartbeat does.
--- ARGV: RQ's prefix, lease (s), now (RQ's format), then for each: lane, id, execution
--- Answers the executions whose lease is gone: another worker has taken the job, or it was deleted.
-local prefix, lease, iso = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+-- Renews the worker's heartbeat and the leases of what it runs, as RQ's heartbeats do.
+-- ARGV: RQ's prefix, worker, how long its record lives (s), lease (s), now (RQ's format), then for each job:
+--   lane, id, execution
+-- Answers {1 if the worker's record is there, executions whose lease is gone: another worker has taken the job, or it
+--   was deleted}
+local prefix, lease, iso = ARGV[1], tonumber(ARGV[4]), ARGV[5]
+local record, ttl = prefix .. ':worker:' .. ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local seconds, stamp = tonumber(time[1]), string.format('%d.%06d', time[1], time[2])
-local lost = {}
-for i = 4, #ARGV, 3 do
+redis.call('EXPIRE', record .. ':executions', ttl)  -- a write that a full Redis allows, and then the others too
+local answer = {redis.call('HEXISTS', record, 'birth')}
+if answer[1] == 1 then
+  redis.call('HSET', record, 'last_heartbeat', iso)
+  redis.call('EXPIRE', record, ttl)
+end
+for i = 6, #ARGV, 3 do
   local registry, id, execution = prefix .. ':wip:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local member = id .. ':' .. execution
-  if redis.call('ZSCORE', registry, member) then
+  local held = redis.pcall('ZSCORE', registry, member)
+  if not held then
+    answer[#answer + 1] = execution
+  elseif type(held) == 'string' then  -- a registry of another type is no loss of a lease
     redis.call('ZADD', registry, 'XX', seconds + lease, member)
     redis.call('HSET', prefix .. ':execution:' .. member, 'last_heartbeat', stamp)
     redis.call('EXPIRE', prefix .. ':execution:' .. member, lease + 60)
-    redis.call('ZADD', prefix .. ':executions:' .. id, 'XX', seconds + lease + 60, execution)
+    redis.pcall('ZADD', prefix .. ':executions:' .. id, 'XX', seconds + lease + 60, execution)
     redis.call('EXPIRE', prefix .. ':executions:' .. id, lease + 60)
     if redis.call('EXISTS', prefix .. ':job:' .. id) == 1 then
-      redis.call('HSET', prefix .. ':job:' .. id, 'last_heartbeat', iso)
+      redis.pcall('HSET', prefix .. ':job:' .. id, 'last_heartbeat', iso)
     end
-  else
-    lost[#lost + 1] = execution
   end
 end
-return lost
+return answer

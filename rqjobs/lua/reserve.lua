@@ -38,11 +38,13 @@ local lane = 0
 while ARGV[at] do
   local name, queue = ARGV[at], queues[tonumber(ARGV[at + 1])]
   lane, at = lane + 1, at + 2
-  local list, leases, members = prefix .. ':queue:' .. name, {}, {}
-  while queue.budget > 0 do
+  local list, registry, leases, members = prefix .. ':queue:' .. name, prefix .. ':wip:' .. name, {}, {}
+  -- With a registry of another type its jobs could not be marked as taken: they stay. The keeper says so.
+  local sound = queue.budget > 0 and redis.call('EXISTS', list) == 1 and type(redis.pcall('ZCARD', registry)) == 'number'
+  while sound and queue.budget > 0 do
     local wanted = queue.budget
-    local ids = redis.call('LPOP', list, wanted)
-    if not ids then break end
+    local ids = redis.pcall('LPOP', list, wanted)
+    if not ids or ids.err then break end
     for _, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
@@ -63,7 +65,7 @@ while ARGV[at] do
         redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
           'worker_name', worker)
         redis.call('EXPIRE', record, ttl)
-        redis.call('ZADD', index, leased + 60, execution)
+        redis.pcall('ZADD', index, leased + 60, execution)  -- a key of another type must not cost the others
         redis.call('EXPIRE', index, ttl)
         leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
         answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
@@ -74,10 +76,10 @@ while ARGV[at] do
     if #ids < wanted then break end
   end
   if #members > 0 then
-    redis.call('ZADD', prefix .. ':wip:' .. name, unpack(leases))
+    redis.call('ZADD', registry, unpack(leases))
     redis.call('SADD', executions, unpack(members))
   end
-  if queue.rate and queue.budget == 0 and queue.wanted > queue.taken and redis.call('LLEN', list) > 0 then
+  if queue.rate and queue.budget == 0 and queue.wanted > queue.taken and redis.call('EXISTS', list) == 1 then
     queue.held = true
   end
 end

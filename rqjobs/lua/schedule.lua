@@ -1,12 +1,17 @@
 -- Moves jobs whose time has come from the scheduled registries to their queues, each in its order, atomically.
 -- ARGV: RQ's prefix, now (RQ's format), how many at most a lane, lane, lane, ...
--- Answers {seconds until the next job is due (-1 = none waits), moved, lane, id, ... of jobs with RQ's own rate limit}
-local prefix, iso, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- Answers {seconds until the next job is due (-1 = none waits), moved, lane, id, ... of jobs with RQ's own rate limit:
+--   RQ's own methods are to move them, and whoever called has so many seconds before they are due again}
+local prefix, iso, most, again = ARGV[1], ARGV[2], tonumber(ARGV[3]), 10
+redis.call('DEL', prefix .. ':scheduled')  -- never there: a write that a full Redis allows, and then the others too
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local moved, soonest, others = 0, -1, {}
-for i = 4, #ARGV do
-  local registry, list = prefix .. ':scheduled:' .. ARGV[i], prefix .. ':queue:' .. ARGV[i]
+
+local function move(lane)
+  local registry, list = prefix .. ':scheduled:' .. lane, prefix .. ':queue:' .. lane
+  local kind = redis.call('TYPE', list).ok
+  if kind ~= 'list' and kind ~= 'none' then return end
   local due = redis.call('ZRANGEBYSCORE', registry, '-inf', string.format('%.6f', now), 'LIMIT', 0, most)
   local back, front, gone = {}, {}, {}
   for _, id in ipairs(due) do
@@ -16,12 +21,13 @@ for i = 4, #ARGV do
     if job.err then
       gone[#gone + 1] = id
     elseif job[2] and job[2] ~= '' then
-      others[#others + 1], others[#others + 2] = ARGV[i], id
+      redis.call('ZADD', registry, string.format('%.6f', now + again), id)
+      others[#others + 1], others[#others + 2] = lane, id
     else
       gone[#gone + 1] = id
       if job[1] then
         redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
-        if tonumber(job[6] or '') then redis.call('EXPIRE', key, math.floor(tonumber(job[6]))) end
+        if tonumber(job[6] or '') then redis.pcall('EXPIRE', key, math.floor(tonumber(job[6]))) end
         local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
         local side = first and front or back
         side[#side + 1] = id
@@ -39,4 +45,6 @@ for i = 4, #ARGV do
     soonest = soonest < 0 and wait or math.min(soonest, wait)
   end
 end
+
+for i = 4, #ARGV do pcall(move, ARGV[i]) end  -- a registry of another type must not stop the others; the keeper tells
 return {string.format('%.6f', soonest), moved, others}

@@ -51,12 +51,16 @@ class BatchRunner:
     def stop(self) -> None:
         """A thread cannot be ended from outside."""
 
+    def stop_job(self, job: Taken) -> bool:
+        """Interrupts a batch of this job alone; a bigger one goes on without it, whose outcome is settled elsewhere."""
+        return self._engine.watchdog.interrupt(job)
+
     def close(self) -> None:
         """Ends the thread."""
         self._closed = True
         self._filled.set()
 
-    def replace(self) -> None:
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # there is one thread
         """The thread was given up: another takes its place."""
         self._start()
 
@@ -79,6 +83,8 @@ class BatchRunner:
         started = time.time()
         items: list[Item] = []
         for job in batch:
+            if job.settled:  # stopped or handed back before it began
+                continue
             try:
                 if job.special:
                     raise NotOurs  # noqa: TRY301
@@ -103,7 +109,7 @@ class BatchRunner:
             if len(results) != len(jobs):
                 raise ValueError(f"{self._policy.batch} answered {len(results)} results for {len(jobs)} jobs")  # noqa: TRY301
         except TimeLimit:
-            outcomes = [timed_out(job, started) for job in jobs]
+            outcomes = [timed_out(job, started, stopped=slot.stopped) for job in jobs]
         except BaseException as error:  # noqa: BLE001  # the batch's failure is each item's
             outcomes = [job.failed(error, started) for job in jobs]
         else:

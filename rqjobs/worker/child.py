@@ -22,6 +22,7 @@ from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.logs import set_up_logs
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, load
 from rqjobs.tracing import traced
+from rqjobs.worker.taken import UNSERIALIZABLE
 
 GROWTH = 64 * 1024
 """KiB by which the process may grow before it is replaced, so that memory goes back to the system."""
@@ -81,7 +82,6 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
         result = processor(policy.model.parse(message["payload"]), attempt)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        json.dumps(result)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
         later = error if isinstance(error, RetryLater) else None
         return {
@@ -92,6 +92,10 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
         }
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        json.dumps(result)
+    except (TypeError, ValueError, RecursionError):
+        result = UNSERIALIZABLE
     return {"result": result}
 
 

@@ -60,7 +60,7 @@ class LoopRunner:
         self._loop = thread.loop
         self._jobs: deque[Taken] = deque()
         self._free = slots
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._scheduled = False
         self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = traced(load(policy.processor))
 
@@ -82,7 +82,23 @@ class LoopRunner:
 
     def stop(self) -> None:
         """Cancels what runs."""
-        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks])
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks.values()])
+
+    def stop_job(self, job: Taken) -> bool:
+        """Cancels its task."""
+        if not self._engine.watchdog.interrupt(job):  # by RQ's own methods it runs in a thread
+            self._loop.call_soon_threadsafe(self._stop_job, job)
+        return True
+
+    def replace(self, job: Taken) -> None:
+        """A thread that ran this job by RQ's own methods was given up: its task waits for it no longer."""
+        self._loop.call_soon_threadsafe(self._stop_job, job)
+
+    def _stop_job(self, job: Taken) -> None:
+        if job.settle(job.stopped(time.time())):  # not left to the task: it may not even have begun
+            self._engine.settled(job)
+        if (task := self._tasks.get(job.execution)) is not None:
+            task.cancel()
 
     def close(self) -> None:
         """The loop is closed by whoever started it."""
@@ -94,13 +110,14 @@ class LoopRunner:
                 job = self._jobs.popleft()
             except IndexError:
                 return
+            if job.settled:  # stopped or handed back before it began
+                continue
             self._free -= 1
-            task = self._loop.create_task(self._run(job))
-            self._tasks.add(task)
+            self._tasks[job.execution] = task = self._loop.create_task(self._run(job), name=job.execution)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task.get_name(), None)
         self._free += 1
         if self._jobs:
             self._start()
@@ -118,8 +135,6 @@ class LoopRunner:
             outcome = await asyncio.to_thread(self._special, job, started)
         except TimeoutError as error:
             outcome = timed_out(job, started) if limit.expired() else job.failed(error, started)
-        except asyncio.CancelledError:
-            outcome = timed_out(job, started, stopped=True)
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             outcome = job.failed(error, started)
         if job.settle(outcome):

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +43,9 @@ LINGER = 0.02
 
 POLL = 1.0
 """Seconds after which the queues are looked at although nobody said that there is something."""
+
+RARELY = 30.0
+"""Seconds after which the scheduled jobs are, where Redis tells of changes; where it does not, ``POLL``."""
 
 OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
 
@@ -95,7 +98,9 @@ class Dispatcher:
     limits: Limits
     finish_by_rq: Callable[[Taken], None]
     """Finishes, by RQ's own methods and elsewhere, a job that has dependents."""
-    on_command: Callable[[dict[str, Any]], None]
+    enqueue_by_rq: Callable[[str, str], None]
+    """Enqueues, by RQ's own methods and elsewhere, a scheduled job of a lane that has RQ's own rate limit."""
+    on_command: Callable[[Mapping[str, Any]], None]
     log_settled: Callable[[Taken], None]
     report: Callable[..., None]
     """Stores the progress of a job, for ``Attempt.report``."""
@@ -109,6 +114,9 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self.bell = Bell()
+        self._left: set[str] = set()  # executions that are left to their leases, since they may have run
+        self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
+        self._why: deque[str] = deque()  # why it is to stop, not yet logged
         self._lanes = lanes_in_order(list(self.lines))
         self._indices = {name: str(number) for number, name in enumerate(self._lanes, 1)}
         order = list(self.lines)
@@ -138,16 +146,46 @@ class Dispatcher:
             self._sleeping = False
             self.bell.ring()
 
-    def stop(self, grace: float) -> None:
-        """Take no more; finish within ``grace`` seconds, hand the rest back. A second call shortens the grace."""
+    def enqueued(self, job_id: str) -> None:
+        """RQ's own methods have enqueued a scheduled job, or could not."""
+        self._look_again()
+        self._moving.discard(job_id)
+        self.bell.ring()
+
+    def finished(self, job: Taken) -> None:
+        """RQ's own methods have written the outcome of a job that has dependents."""
+        self._look_again()
+        self.taken.pop(job.execution, None)
+        self.bell.ring()
+
+    def leave(self, job: Taken) -> None:
+        """``job`` has no outcome that Redis takes, or another worker has it: whoever sees its lease end decides."""
+        self._left.add(job.execution)
+        self.taken.pop(job.execution, None)
+
+    def stop(self, grace: float, why: str) -> None:
+        """Take no more; finish within ``grace`` seconds, hand the rest back. A second call shortens the grace.
+
+        Logs nothing itself: a signal's handler may run in the middle of a line that is being logged.
+        """
         at = time.monotonic() + grace
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
+        self._why.append(why)
         self.bell.ring()
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the grace period is over."""
+        return self._stop_at is not None and time.monotonic() > self._stop_at
 
     @property
     def stopping(self) -> bool:
         """Whether it takes no more."""
         return self._stop_at is not None
+
+    def _look_again(self) -> None:
+        for line in self.lines.values():
+            line.hungry = True
 
     # The loop
 
@@ -166,7 +204,7 @@ class Dispatcher:
                 if not self.outage:
                     event(logging.ERROR, "redis is away", error=str(error) or type(error).__name__)
                 self.outage = True
-                if self._stop_at is not None and time.monotonic() > self._stop_at:
+                if self.out_of_time:
                     event(logging.ERROR, "stopped without redis", left_to_their_leases=len(self.taken))
                     return
                 failures += 1
@@ -181,8 +219,7 @@ class Dispatcher:
     def _open(self) -> Wire:
         prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED)
         wire = Wire(self.connect(), prefixes, key("pubsub", self.worker), self.bell)
-        for line in self.lines.values():
-            line.hungry = True
+        self._look_again()
         self._due = 0.0
         self._give_back_unknown(wire)
         return wire
@@ -190,8 +227,9 @@ class Dispatcher:
     def _give_back_unknown(self, wire: Wire) -> None:
         """Jobs that were reserved for us in an answer that never reached us: nobody has run them."""
         (members,) = wire.call([("SMEMBERS", key("worker", self.worker, "executions"))])
-        unknown = [member.decode().rpartition(":") for member in members]
-        lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in self.taken]
+        unknown = [member.decode(errors="replace").rpartition(":") for member in members]
+        known = self._left.union(self.taken)
+        lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in known]
         if not lost:
             return
         origins = wire.call([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
@@ -234,7 +272,7 @@ class Dispatcher:
             if asked:
                 self._hand_out(asked, next(answers))
             if scheduling:
-                self._scheduled(next(answers))
+                self._scheduled(next(answers), RARELY if wire.pushes else POLL)
             self._listen(wire.pushed())
             if self._fast:
                 time.sleep(PACE)
@@ -259,22 +297,22 @@ class Dispatcher:
         self._listen(wire.pushed())
         if time.monotonic() >= self._poll_at:
             self._poll_at = time.monotonic() + POLL
-            for line in self.lines.values():
-                line.hungry = True
+            self._look_again()
 
     def _listen(self, messages: Iterable[list[Any]]) -> None:
         """Redis says which of the watched keys have changed, and passes on commands to this worker."""
         for message in messages:
             if message[0] == b"message":
-                with contextlib.suppress(ValueError):
-                    self.on_command(json.loads(message[2]))
+                try:
+                    self.on_command(dict(json.loads(message[2])))
+                except Exception:  # whatever somebody published, the loop goes on
+                    logging.getLogger("rqjobs").exception("a command to this worker failed")
             elif message[0] == b"invalidate":
                 changed = message[1] or [b""]
                 if any(name.startswith(b"%b:scheduled:" % RQ_KEY_PREFIX.encode()) for name in changed):
                     self._due = 0.0
                 if any(b":scheduled:" not in name for name in changed):
-                    for line in self.lines.values():
-                        line.hungry = True
+                    self._look_again()
 
     # Taking jobs
 
@@ -283,8 +321,7 @@ class Dispatcher:
             return []
         if now >= self._rate_at:
             self._rate_at = float("inf")
-            for line in self.lines.values():
-                line.hungry = True
+            self._look_again()
         left = None if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
         if left == 0:
             return []
@@ -320,7 +357,11 @@ class Dispatcher:
         for words in answer[1:]:
             lane = self._lanes[words[2] - 1]
             name = lane.removesuffix(":high").removesuffix(":low")
-            job = Taken(words, lane, self.lines[name].policy, self.report)
+            try:
+                job = Taken(words, lane, self.lines[name].policy, self.report)
+            except ValueError as error:
+                event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
+                continue
             self.taken[job.execution] = job
             found.setdefault(name, []).append(job)
         for line, budget in asked:
@@ -345,7 +386,10 @@ class Dispatcher:
             line.settled += 1
             self.log_settled(job)
             if job.outcome is not None and job.outcome.how == "written":
+                self._look_again()  # RQ's methods may have enqueued its dependents, or who waited for its slot
                 self.taken.pop(job.execution, None)
+            elif job.outcome is not None and job.outcome.how == "left":
+                self.leave(job)
             else:
                 self._unwritten.append(job)
 
@@ -379,36 +423,49 @@ class Dispatcher:
 
     def _written(self, batch: list[Taken], answer: list[Any]) -> None:
         del self._unwritten[: len(batch)]
-        lost, dependents = answer
-        parents = {job_id.decode() for job_id in dependents}
+        lost, parents, errors = answer
+        refused = dict(zip(errors[::2], errors[1::2], strict=True))
         if lost:
-            event(logging.WARNING, "leases were lost: others run these jobs", ids=" ".join(i.decode() for i in lost))
+            ids = " ".join(batch[number].job_id for number in lost)
+            event(logging.WARNING, "leases were lost: others run these jobs", ids=ids)
         retried = False
-        for job in batch:
+        for number, job in enumerate(batch):
             assert job.outcome is not None
-            if job.job_id in parents:
+            if number in refused:
+                self._set_aside(job, refused[number].decode(errors="replace"))
+            elif number in parents:
                 self.finish_by_rq(job)
             else:
                 self.taken.pop(job.execution, None)
             retried = retried or job.outcome.how in ("retry", "hold", "back")
         if retried:  # our own changes are not pushed to us
             self._due = 0.0
-            for line in self.lines.values():
-                line.hungry = True
+            self._look_again()
 
-    def _scheduled(self, answer: list[Any]) -> None:
+    def _set_aside(self, job: Taken, why: str) -> None:
+        """Redis cannot write this outcome, now or ever: the job is dead with that reason, or left to its lease."""
+        assert job.outcome is not None
+        event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.how, error=why)
+        if job.outcome.how in ("bury", "back", "hold"):
+            self.leave(job)
+        else:
+            job.bury(why)
+            self._unwritten.append(job)
+
+    def _scheduled(self, answer: list[Any], longest: float) -> None:
         wait, moved, others = float(answer[0]), answer[1], answer[2]
-        self._due = time.monotonic() + wait if wait >= 0 else float("inf")
+        self._due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
         if moved:
-            for line in self.lines.values():
-                line.hungry = True
+            self._look_again()
         for position in range(0, len(others), 2):
-            self.on_command({"command": "rate-limited", "lane": others[position], "job_id": others[position + 1]})
+            job_id = others[position + 1].decode(errors="replace")
+            self._moving.add(job_id)
+            self.enqueue_by_rq(others[position].decode(), job_id)
 
     # Ending
 
     def _finished(self) -> bool:
-        if self.taken or self._outbox or self._unwritten:
+        if self.taken or self._outbox or self._unwritten or self._moving:
             return False
         if self._stop_at is not None:
             return True
@@ -418,6 +475,8 @@ class Dispatcher:
 
     def _wind_down(self, now: float) -> None:
         """Hands back what has not begun; at the end of the grace period everything."""
+        while self._why:
+            event(logging.INFO, "worker stopping", why=self._why.popleft())
         back = [job for line in self.lines.values() for job in line.runner.waiting()]
         over = self._stop_at is not None and now >= self._stop_at
         if over:

@@ -11,22 +11,14 @@ import signal
 import sys
 import threading
 import time
-import zlib
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import redis
-from rq import Queue
-from rq.executions import Execution
-from rq.job import JobStatus
-from rq.timeouts import BaseDeathPenalty
-from rq.worker import BaseWorker
 
 from rqjobs.connection import connect
-from rqjobs.layout import SERIALIZER, RegisteredJob, job_key
+from rqjobs.layout import SERIALIZER, job_key, run_script
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
@@ -38,7 +30,7 @@ from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.keeper import Keeper
 from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
-from rqjobs.worker.stock import StockWorker
+from rqjobs.worker.special import SpecialWorker
 from rqjobs.worker.taken import RESULT_TTL, Taken
 from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
 from rqjobs.worker.watchdog import Slot, Watchdog
@@ -50,80 +42,22 @@ SWITCH = 0.001
 """Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
 
 
-class _Watched(BaseDeathPenalty):
-    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead."""
+class EngineWorker(SpecialWorker):
+    """What the parts of the engine need of each other."""
 
-    def setup_death_penalty(self) -> None:
-        """The watchdog has it."""
-
-    def cancel_death_penalty(self) -> None:
-        """The watchdog has it."""
-
-
-class EngineWorker(StockWorker):
-    """A worker as RQ and its tools see it, and RQ's own methods for the jobs that need them."""
-
-    death_penalty_class = _Watched
     watchdog: Watchdog
-    dispatcher: Dispatcher
     meter: Meter
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's, without what the forking worker does besides."""
-        BaseWorker.heartbeat(self, timeout, pipeline)
-
-    def procline(self, message: str) -> None:
-        """The process does many things at once: its title stays."""
+    grace: float = 25.0
 
     def settled(self, job: Taken) -> None:
         """A job has its outcome."""
         self.dispatcher.settled(job)
 
-    def run_special(self, taken: Taken) -> None:
-        """Runs a job with callbacks, repeats, RQ's own rate limit and the like: RQ's methods from start to end."""
-        job, queue, execution = self._load(taken)
-        self.executions[execution.id] = execution
-        self.perform_job(job, queue, execution)
-
-    def _load(self, taken: Taken) -> tuple[RegisteredJob, Queue, Execution]:
-        job = RegisteredJob.fetch(taken.job_id, connection=self.connection, serializer=SERIALIZER)
-        assert isinstance(job, RegisteredJob)
-        queue = Queue(taken.lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
-        execution = Execution(taken.execution, taken.job_id, self.connection, worker_name=self.name)
-        execution._job = job  # noqa: SLF001  # it would be fetched again
-        return job, queue, execution
-
-    def finish(self, taken: Taken) -> None:
-        """Writes the outcome of a job that has dependents; tried until Redis takes it."""
-        outcome = taken.outcome
-        assert outcome is not None
-        while True:
-            try:
-                job, queue, execution = self._load(taken)
-                execution.created_at = datetime.fromtimestamp(outcome.started, UTC)
-                job.started_at, job.ended_at = execution.created_at, datetime.fromtimestamp(outcome.ended, UTC)
-                if outcome.how == "done":
-                    job._result = json.loads(b64decode(outcome.words[0])) if outcome.words[0] else None  # type: ignore[arg-type]  # noqa: SLF001
-                    job._status = JobStatus.FINISHED  # noqa: SLF001
-                    self.handle_job_success(job, queue, queue.started_job_registry, execution)
-                else:
-                    job.retries_left = 0
-                    text = zlib.decompress(b64decode(outcome.words[0])).decode()  # type: ignore[arg-type]
-                    self.handle_job_failure(job, queue, None, text, execution)
-            except redis.exceptions.ConnectionError:
-                time.sleep(1)
-            except Exception:
-                logging.getLogger("rqjobs").exception("a job with dependents was left to its lease")
-                break
-            else:
-                break
-        self.dispatcher.taken.pop(taken.execution, None)
-
     def report(self, job_id: str, progress: Mapping[str, object]) -> None:
         """Stores the progress of a running job in its meta, as RQ's ``job.meta``."""
         meta = self.connection.hget(job_key(job_id), "meta")
         merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
-        self.connection.hset(job_key(job_id), "meta", json.dumps(merged))
+        run_script("report", self.connection, [job_id, json.dumps(merged)])
 
     def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
         """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""
@@ -131,8 +65,7 @@ class EngineWorker(StockWorker):
             event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
             if job.settle(timed_out(job, time.time() - job.timeout, stopped=slot.stopped)):
                 self.settled(job)
-        runner: Any = self.dispatcher.lines[jobs[0].policy.name].runner
-        runner.replace()
+        self.dispatcher.lines[jobs[0].policy.name].runner.replace(jobs[0])
 
     def lost(self, job: Taken) -> None:
         """Another worker has the job now. A process can be killed; a thread's outcome will be refused by Redis."""
@@ -142,17 +75,20 @@ class EngineWorker(StockWorker):
             runner.kill(job.job_id)
 
     def command(self, command: Mapping[str, Any]) -> None:
-        """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``; and what the schedule script leaves to us."""
-        what, job_id = command.get("command"), str(command.get("job_id", ""))
+        """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``, ``stop-execution``."""
+        what, job_id, execution = (str(command.get(word, "")) for word in ("command", "job_id", "execution_id"))
         if what == "shutdown":
-            self.dispatcher.stop(self.grace)
+            self.dispatcher.stop(self.grace, "shutdown command")
         elif what in ("stop-job", "stop-execution"):
-            runners = [line.runner for line in self.dispatcher.lines.values()]
-            stopped = any(runner.stop_job(job_id) for runner in runners if isinstance(runner, ProcessRunner))
-            if not stopped and not self.watchdog.interrupt(job_id):
+            running = [job for job in self.dispatcher.taken.values() if job.job_id == job_id and not job.settled]
+            found = [job for job in running if execution in ("", job.execution)]
+            if not found:
                 event(logging.WARNING, "stop-job: it does not run here", id=job_id)
-
-    grace: float = 25.0
+            for job in found:
+                event(logging.INFO, "job is stopped by command", id=job_id, queue=job.lane)
+                runner = self.dispatcher.lines[job.policy.name].runner
+                if not runner.stop_job(job) and job.settle(job.stopped(time.time())):
+                    self.settled(job)
 
 
 def slots(chosen: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
@@ -220,8 +156,17 @@ def run_worker(
         worker.meter.settled(job)
 
     def stop(why: str) -> None:
-        event(logging.INFO, "worker stopping", why=why)
-        dispatcher.stop(grace)
+        dispatcher.stop(grace, why)
+
+    def enqueue_limited(lane: str, job_id: str) -> None:
+        def enqueue() -> None:
+            try:
+                worker.enqueue_limited(lane, job_id)
+            except Exception:
+                logging.getLogger("rqjobs").exception("a scheduled job could not be enqueued")
+            dispatcher.enqueued(job_id)
+
+        finishers.submit(enqueue)
 
     dispatcher = worker.dispatcher = Dispatcher(
         connect=lambda: connect(socket_timeout=15),
@@ -230,6 +175,7 @@ def run_worker(
         settings=settings,
         limits=Limits(burst, max_jobs),
         finish_by_rq=finish,
+        enqueue_by_rq=enqueue_limited,
         on_command=worker.command,
         log_settled=settled,
         report=worker.report,
@@ -247,7 +193,7 @@ def run_worker(
         keeper.start()
         event(logging.INFO, "worker started", name=worker.name, queues=",".join(names), pid=os.getpid())
         dispatcher.run()
-    finishers.shutdown()
+    finishers.shutdown(cancel_futures=dispatcher.out_of_time)
     worker.watchdog.stop()
     for line in dispatcher.lines.values():
         line.close()
@@ -296,8 +242,7 @@ def _signals(dispatcher: Dispatcher, grace: float) -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         again = dispatcher.stopping
         name = signal.Signals(number).name
-        event(logging.INFO, "worker stopping", why=name + (" again: handing jobs back" if again else ""))
-        dispatcher.stop(0.0 if again else grace)
+        dispatcher.stop(0.0 if again else grace, name + (" again: handing jobs back" if again else ""))
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

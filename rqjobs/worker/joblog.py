@@ -39,7 +39,7 @@ class JobLog:
         took = outcome.ended - outcome.started
         if outcome.how == "done":
             event(logging.INFO, "job completed", id=job.job_id, queue=job.lane, attempt=job.number, seconds=took)
-        elif outcome.how in ("retry", "dead"):
+        elif outcome.how in ("retry", "dead", "stop"):
             retries = outcome.how == "retry"
             event(
                 logging.WARNING if retries else logging.ERROR,

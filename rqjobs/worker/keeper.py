@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from rq import Queue
-from rq.registry import StartedJobRegistry, clean_registries
+from rq.rate_limit import RateLimitRegistry
 from rq.scheduler import RQScheduler
 from rq.scripts import ACQUIRE_OR_REFRESH_LOCK_SCRIPT, release_lock
 from rq.utils import as_text
@@ -21,29 +21,22 @@ from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from rqjobs import keys
+from rqjobs.connection import PASSING, leave_replica
 from rqjobs.layout import SERIALIZER, RegisteredJob, run_script
 from rqjobs.logs import event
 from rqjobs.queues import base_queue
 from rqjobs.settings import Settings
 from rqjobs.worker.dispatcher import Dispatcher, _iso
+from rqjobs.worker.special import MOST_DEATHS, POISON, TRIED_AGAIN, USED_UP
 
 if TYPE_CHECKING:
     from rqjobs.worker.engine import EngineWorker
 
-MOST_DEATHS = 3
-"""After so many workers died under a job, the job is taken for the cause."""
-
 MAINTENANCE = 600.0
-"""Seconds between two runs of RQ's own housekeeping: expired registry entries, workers that are gone."""
+"""Seconds between two runs of RQ's own housekeeping: expired registry entries, workers that are gone,"""
 
-
-def _error(text: str) -> bytes:
-    return b64encode(zlib.compress(text.encode()))
-
-
-_TRIED_AGAIN = _error("WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease")
-_USED_UP = _error("WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease")
-_POISON = _error(f"WorkerDied: {MOST_DEATHS} workers died while they ran this job; it may be the cause")
+FIRST = 10.0
+"""and after the start until the first."""
 
 
 class Keeper:
@@ -74,8 +67,10 @@ class Keeper:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rqjobs-keeper", daemon=True)
         self._next = 0.0
-        self._maintained = time.monotonic()
+        self._maintained = time.monotonic() - MAINTENANCE + FIRST
         self._renewed = time.monotonic()
+        self._steady = True
+        self._wrong: set[str] = set()
 
     def start(self) -> None:
         """Ticks once here, so that everything is in place, then in its thread."""
@@ -93,27 +88,27 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopping.wait(min(1.0, self._period)):
-            try:
-                self.tick()
-            except redis.exceptions.RedisError:
-                logging.getLogger("rqjobs").debug("the keeper's tick failed", exc_info=True)
-            except Exception:  # the thread must outlive whatever a tick runs into
-                logging.getLogger("rqjobs").exception("the keeper's tick failed")
+            self.tick()
 
     def tick(self) -> None:
-        """One round of everything that is due."""
-        self._check_limits()
-        self._say_state()
-        self._worker.meter.flush(self._client)
-        if time.monotonic() < self._next:
-            return
-        self._renew()
-        self._lead()
-        self._recover()
-        self._next = time.monotonic() + self._period
-        if time.monotonic() - self._maintained > MAINTENANCE:
-            self._maintained = time.monotonic()
-            self._maintain()
+        """One round of everything that is due. What fails does not keep the rest from being done."""
+        now = time.monotonic()
+        steps: list[Callable[[], None]] = [self._check_limits]
+        if now >= self._next:
+            steps += [self._renew, self._lead, self._recover]
+        steps += [self._say_state, self._measure]
+        if now - self._maintained > MAINTENANCE:
+            steps.append(self._maintain)
+        for step in steps:
+            try:
+                step()
+            except PASSING as error:
+                logging.getLogger("rqjobs").debug("the keeper's step failed", exc_info=True)
+                leave_replica(self._client, error)
+                if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+                    return  # away
+            except Exception:  # the thread must outlive whatever a step runs into
+                logging.getLogger("rqjobs").exception("the keeper's step failed")
 
     def _check_limits(self) -> None:
         if os.getppid() != self._parent and os.environ.get("RQJOBS_SUPERVISED"):
@@ -127,22 +122,27 @@ class Keeper:
         if self._worker.get_state() != state:
             self._worker.set_state(state)
 
+    def _measure(self) -> None:
+        self._worker.meter.flush(self._client)
+
     def _renew(self) -> None:
         """The worker's heartbeat, and the leases of what it runs."""
-        if not self._client.exists(self._worker.key):  # it expired while Redis was out of reach
-            self._worker.register_birth()
-        self._worker.heartbeat()
+        began = time.monotonic()
         jobs = list(self._dispatcher.taken.values())
         lost: set[str] = set()
-        for start in range(0, len(jobs), 500):
-            words: list[Any] = [self._lease, _iso()]
+        for start in range(0, max(len(jobs), 1), 500):
+            words: list[Any] = [self._worker.name, self._worker.worker_ttl + 60, self._lease, _iso()]
             for job in jobs[start : start + 500]:
                 words += (job.lane, job.job_id, job.execution)
-            lost.update(as_text(execution) for execution in run_script("renew", self._client, words))
-        now = time.monotonic()
-        if now - self._renewed > self._lease:
-            event(logging.WARNING, "leases were not renewed in time", seconds=now - self._renewed)
-        self._renewed = now
+            born, *gone = run_script("renew", self._client, words)
+            lost.update(as_text(execution) for execution in gone)
+        if not born:  # its record expired while Redis was out of reach
+            self._client.delete(self._worker.key)
+            self._worker.register_birth()
+        if began - self._renewed > self._lease:
+            event(logging.WARNING, "leases were not renewed in time", seconds=began - self._renewed)
+        self._steady = began - self._renewed < 2 * self._period + 1
+        self._renewed, self._next = began, began + self._period
         for job in jobs:
             if job.execution in lost and job.execution in self._dispatcher.taken and not job.settled:
                 self._worker.lost(job)
@@ -163,40 +163,61 @@ class Keeper:
             self._scheduler.register_birth()
 
     def _recover(self) -> None:
-        """Takes back the jobs whose lease has run out."""
-        recover(self._client, self._lanes, self._settings)
+        """Takes back the jobs whose lease has run out, unless it may only be that Redis was away."""
+        if not self._steady:
+            return
+        special, wrong = recover(self._client, self._lanes, self._settings)
+        for job in special:
+            try:
+                self._worker.recover_special(*job)
+            except PASSING:
+                raise
+            except Exception:
+                logging.getLogger("rqjobs").exception("a dead worker's job could not be taken back")
+        for what in wrong - self._wrong:
+            event(logging.ERROR, "a key of RQ's is of another type: its queue stands still", key=what)
+        self._wrong = wrong
 
     def _maintain(self) -> None:
+        self._maintained = time.monotonic()
         for lane in self._lanes:
             queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
             if queue.acquire_maintenance_lock():
-                clean_registries(queue)
+                for registry in (queue.finished_job_registry, queue.failed_job_registry, queue.ready_job_registry):
+                    registry.cleanup()
                 clean_worker_registry(queue)
                 queue.intermediate_queue.cleanup(self._worker, queue)
                 queue.release_maintenance_lock()
+        for limit in RateLimitRegistry.all(self._client):
+            limit.cleanup()
+        self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
 
 
-def recover(client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = "") -> int:
-    """Puts jobs of dead workers back into their queues, or among the dead letters; how many is answered.
+def recover(
+    client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = ""
+) -> tuple[list[tuple[str, str, str]], set[str]]:
+    """Puts jobs of dead workers back into their queues, or among the dead letters.
 
     Args:
         client: a connection.
         lanes: the queues' lanes to look at.
         settings: for how many dead letters are kept.
         dead: the name of a worker that is known to be dead; without it leases decide.
+
+    Returns:
+        Lane, job and execution of those that RQ's own methods must take back, the caller within 30 s; and the keys of
+        these lanes that are of another type than RQ's.
     """
-    words: list[Any] = [keys.PREFIX, _iso(), settings.rqjobs_keep_failed, MOST_DEATHS, _TRIED_AGAIN, _USED_UP, _POISON]
-    words += (dead, len(lanes))
+    errors = [b64encode(zlib.compress(text.encode())) for text in (TRIED_AGAIN, USED_UP, POISON)]
+    words: list[Any] = [keys.PREFIX, _iso(), settings.rqjobs_keep_failed, MOST_DEATHS, *errors, dead, len(lanes)]
     for lane in lanes:
         words += (lane, base_queue(lane))
-    special, *jobs = run_script("recover", client, words)
+    special, wrong, *jobs = run_script("recover", client, words)
     for job_id, worker, status in jobs:
         level = logging.WARNING if status == b"queued" else logging.ERROR
         event(level, "job of a dead worker", id=as_text(job_id), worker=as_text(worker), now=as_text(status))
-    for lane in special:
-        StartedJobRegistry(as_text(lane), connection=client, serializer=SERIALIZER, job_class=RegisteredJob).cleanup()
-    return len(jobs)
+    return [(as_text(lane), as_text(job), as_text(run)) for lane, job, run in special], {as_text(k) for k in wrong}
 
 
 def _rss() -> int:

@@ -10,7 +10,7 @@ import redis
 from rqjobs.metrics import Outcome, Sample, Tally, write
 from rqjobs.worker.taken import Taken
 
-_OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead"}
+_OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stop": "dead"}
 
 
 class Meter:

@@ -119,9 +119,13 @@ class Child:
         self.stopped = True
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
-        timer = threading.Timer(PATIENCE, self.kill)
+        timer = threading.Timer(PATIENCE, self._end)
         timer.daemon = True
         timer.start()
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
 
     def close(self) -> int:
         """Lets an idle process end, and waits for it; its exit code."""
@@ -143,7 +147,7 @@ class ProcessRunner:
         self._slots = slots
         self._jobs: SimpleQueue[Taken | None] = SimpleQueue()
         self._threads = 0
-        self._busy = 0
+        self._busy: set[int] = set()
         self._running: dict[str, Child] = {}
         self._stopping = False
         self._started: list[threading.Thread] = []
@@ -152,7 +156,10 @@ class ProcessRunner:
         """Takes jobs over."""
         for job in jobs:
             self._jobs.put(job)
-        while self._threads < min(self._slots, self._busy + self._jobs.qsize()):
+        self._grow()
+
+    def _grow(self) -> None:
+        while self._threads < min(self._slots, len(self._busy) + self._jobs.qsize()):
             self._threads += 1
             name = f"rqjobs-{self._policy.name}-{self._threads}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -190,12 +197,17 @@ class ProcessRunner:
             child.kill()
         return child is not None
 
-    def stop_job(self, job_id: str) -> bool:
-        """Stops this job for good; False if it does not run here."""
-        child = self._running.get(job_id)
+    def stop_job(self, job: Taken) -> bool:
+        """Stops this job for good; False if it has not begun."""
+        child = self._running.get(job.job_id)
         if child is not None:
             child.stop()
-        return child is not None
+        return child is not None or self._engine.watchdog.interrupt(job)
+
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
+        """A thread was given up: another may take its place."""
+        self._threads -= 1
+        self._grow()
 
     def _work(self) -> None:
         child: Child | None = None
@@ -211,31 +223,35 @@ class ProcessRunner:
                 if child is not None:
                     child.close()
                 return
-            self._busy += 1
+            self._busy.add(threading.get_ident())
             if child is not None and child.process.poll() is not None:
                 child.close()
                 child = None
             child = self._run(job, child)
-            self._busy -= 1
+            self._busy.discard(threading.get_ident())
 
     def _run(self, job: Taken, child: Child | None) -> Child | None:
         started = time.time()
         outcome, keep = None, False
+        if job.settled:  # stopped or handed back before it began
+            return child
         try:
             if job.special:
                 raise NotOurs  # noqa: TRY301
             job.prepare()
             child = child or Child(self._policy.name)
             self._running[job.job_id] = child
+            if job.outcome is not None or self._stopping:  # just now: nobody else would end it
+                child.kill()
             answer = child.run(job)
             outcome, keep = _outcome(job, answer, started), answer["keep"] and not child.stopped
+            if child.stopped and "error" in answer:
+                outcome = job.stopped(started)
         except NotOurs:
             outcome, keep = self._special(job, started), True
         except ChildDied:
-            if child is not None and child.stopped:
-                outcome = job.failure("rqjobs.errors.PermanentFailure: stopped by command", started, permanent=True)
-            else:
-                outcome = job.failure(_death(child), started)
+            stopped = child is not None and child.stopped
+            outcome = job.stopped(started) if stopped else job.failure(_death(child), started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
             outcome = job.failed(error, started)
         finally:

@@ -85,7 +85,7 @@ class StockWorker(Worker):
         execution: Execution | None = None,
     ) -> None:
         """A failed run: RQ retries or buries the job; a dead one is counted."""
-        number, retries = attempt_number(job), job.should_retry
+        number, retries = attempt_number(job), job.should_retry and self._stopped_job_id != job.id
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
         self._count("retried" if retries else "failed", "failed", job)
         event(

@@ -9,9 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
+
+import redis
+from rq.scheduler import RQScheduler
+from rq.scripts import release_lock
 
 from rqjobs.connection import connect
 from rqjobs.errors import RedisUnavailable
@@ -26,10 +31,14 @@ _LOOK = 0.1
 _LONG_LIFE = 60.0
 """A process that lived so many seconds is started again at once, whatever it died of."""
 
+_RAN = 10.0
+"""A process that lived so many seconds had what it needs to run."""
+
 _LONGEST_PAUSE = 30.0
 
 _CANNOT_START = 2
-"""The exit code of a worker whose settings are wrong: starting it again would not help."""
+"""The exit code of a worker whose settings are wrong, or that finds no Redis. Starting it again would not help,
+unless workers of this supervisor have run before: then it is Redis that is away."""
 
 
 @dataclass
@@ -62,6 +71,8 @@ class Supervisor:
         self._grace = grace
         self._burst = burst
         self._signals = 0
+        self._why: deque[str] = deque()
+        self._ran = False
         self._told = 0
         self._kill_at = 0.0
         self._code = 0
@@ -82,13 +93,15 @@ class Supervisor:
     def _install_signals(self) -> None:
         def stop(number: int, _frame: object) -> None:
             self._signals += 1
-            event(logging.INFO, "supervisor stopping", why=signal.Signals(number).name)
+            self._why.append(signal.Signals(number).name)  # logged by the loop: here a line may be half written
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)
             signal.signal(signal.SIGINT, stop)
 
     def _pass_on_signals(self) -> None:
+        while self._why:
+            event(logging.INFO, "supervisor stopping", why=self._why.popleft())
         if self._told < self._signals:
             self._told = self._signals
             self._kill_at = self._kill_at or time.monotonic() + self._grace + 10
@@ -111,11 +124,12 @@ class Supervisor:
         if code is None:
             return
         member.process = None
+        self._ran = self._ran or code == 0 or time.monotonic() - member.born > _RAN
         if code == 0:
             member.done, member.again_at, member.pause = self._burst, 0.0, 0.5
         elif self._signals and code == -signal.SIGTERM:
             pass  # told to stop before it could listen to the signal
-        elif code == _CANNOT_START:
+        elif code == _CANNOT_START and not self._ran:
             self._code, self._signals = code, self._signals + 1
         else:
             self._bury(member, code)
@@ -132,10 +146,17 @@ class Supervisor:
         member.again_at = time.monotonic() + (0.0 if lived > _LONG_LIFE else member.pause)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         event(logging.ERROR, "worker died", name=member.name, of=how, lived=lived)
-        try:
-            client = connect()
+        threading.Thread(target=_take_over, args=(member.name,), daemon=True).start()  # Redis may be slow, or away
+
+
+def _take_over(dead: str) -> None:
+    """Puts back the jobs of a dead worker and frees its turn as the scheduler of delayed jobs."""
+    try:
+        with connect() as client:
             import_registrations()
-            recover(client, lanes_in_order(), get_settings(), dead=member.name)
-            client.close()
-        except RedisUnavailable:
-            pass  # the leases run out
+            lanes = lanes_in_order()
+            recover(client, lanes, get_settings(), dead=dead)
+            for lane in lanes:
+                release_lock(client, RQScheduler.get_locking_key(lane), dead)
+    except (RedisUnavailable, redis.exceptions.RedisError) as error:  # then the leases run out
+        event(logging.WARNING, "a dead worker's jobs wait for their leases", name=dead, error=str(error))

@@ -21,6 +21,9 @@ from rqjobs.queues import QueuePolicy, base_queue
 RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
 
+UNSERIALIZABLE = "Unserializable return value"
+"""What is kept of a result that is not JSON, as RQ has it."""
+
 ERROR_LIMIT = 16_000
 """Characters of a traceback that are kept: its end, where the reason is."""
 
@@ -29,7 +32,8 @@ class Outcome(NamedTuple):
     """What became of a job, as finish.lua wants it."""
 
     how: str
-    """``done``, ``retry``, ``dead``, ``back``, ``hold``; ``written`` if RQ's own path has written it."""
+    """``done``, ``retry``, ``dead``, ``stop``, ``bury``, ``back``, ``hold``; ``written`` if RQ's own path has written
+    it, ``left`` if it could not."""
     words: tuple[str | bytes | int | float, str | int | float, str | int, str | int] = ("", "", "", "")
     started: float = 0.0
     ended: float = 0.0
@@ -145,7 +149,7 @@ class Taken:
         try:
             value = "" if result is None else b64encode(json.dumps(result).encode())
         except (TypeError, ValueError, RecursionError):
-            value = b64encode(b'"Unserializable return value"')  # as RQ has it
+            value = b64encode(json.dumps(UNSERIALIZABLE).encode())
         return Outcome("done", (value, self.result_ttl, "", ""), started, time.time())
 
     def failed(self, error: BaseException, started: float, text: str | None = None) -> Outcome:
@@ -160,6 +164,18 @@ class Taken:
             counts=not isinstance(error, RetryLater) or error.counts,
         )
 
+    def stopped(self, started: float) -> Outcome:
+        """The outcome of a job that was told to stop: filed among the dead, its attempts kept, as RQ has it."""
+        words = _error("rqjobs.errors.PermanentFailure: stopped by command")
+        return Outcome("stop", (words, self.failure_ttl, "", self.number), started, time.time())
+
+    def bury(self, why: str) -> None:
+        """Replaces an outcome that Redis refused: the job ran, and is not to run again because of a broken key."""
+        assert self.outcome is not None
+        how, _words, started, ended = self.outcome
+        text = f"rqjobs.errors.PermanentFailure: it ran, but Redis refused its outcome ({how}): {why}"
+        self.outcome = Outcome("bury", (_error(text), "", "", self.number), started, ended)
+
     def failure(
         self, text: str, started: float, *, permanent: bool = False, after: float | None = None, counts: bool = True
     ) -> Outcome:
@@ -173,7 +189,7 @@ class Taken:
             counts: whether the run uses up an attempt.
         """
         ended, left = time.time(), self.retries_left
-        words = b64encode(zlib.compress(text[-ERROR_LIMIT:].encode(errors="replace")))
+        words = _error(text)
         if permanent or (counts and left <= 0):
             left_after = 0 if permanent and left else ""
             return Outcome("dead", (words, self.failure_ttl, left_after, self.number), started, ended)
@@ -183,9 +199,16 @@ class Taken:
         return Outcome("retry", (words, wait, left - 1 if counts else "", self.number), started, ended)
 
 
+def _error(text: str) -> bytes:
+    return b64encode(zlib.compress(text[-ERROR_LIMIT:].encode(errors="replace")))
+
+
 @lru_cache(1000)
 def _read_intervals(text: bytes) -> tuple[float, ...]:
-    return tuple(float(wait) for wait in json.loads(text))
+    waits = tuple(float(wait) for wait in json.loads(text))
+    if not all(0 <= wait < float("inf") for wait in waits):
+        raise ValueError(f"retry_intervals: {text[:100]!r}")
+    return waits
 
 
 @lru_cache(1000)

@@ -48,6 +48,12 @@ class Runner(Protocol):
     def stop(self) -> None:
         """Ends what runs in it, if it can."""
 
+    def stop_job(self, job: Taken) -> bool:
+        """Ends this one job for good; False if it has not begun, or runs together with others."""
+
+    def replace(self, job: Taken) -> None:
+        """The thread that runs this job was given up."""
+
     def close(self) -> None:
         """Ends its idle threads; the engine has ended."""
 
@@ -89,13 +95,17 @@ class ThreadRunner:
     def stop(self) -> None:
         """Threads cannot be ended from outside: they end with the process."""
 
+    def stop_job(self, job: Taken) -> bool:
+        """Interrupts the thread that runs it."""
+        return self._engine.watchdog.interrupt(job)
+
     def close(self) -> None:
         """Ends the idle threads."""
         self._closed = True
         for _thread in range(self._slots):
             self._tokens.put(None)
 
-    def replace(self) -> None:
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
         """A thread was given up: another may take its place."""
         with self._lock:
             self._threads -= 1
@@ -135,6 +145,8 @@ class ThreadRunner:
         self._engine.watchdog.forget(slot)
 
     def _run(self, slot: Slot, job: Taken) -> None:
+        if job.settled:  # stopped or handed back before it began
+            return
         outcome = run_in_slot(slot, job, self._processor, self._engine)
         if not slot.abandoned and job.settle(outcome):
             self._engine.settled(job)
@@ -169,14 +181,16 @@ def run_special(slot: Slot, job: Taken, engine: Engine, started: float) -> Outco
             engine.run_special(job)
         finally:
             slot.leave()
-    except BaseException:  # Redis was away: the lease runs out, another worker takes the job
-        event(logging.ERROR, "job left to its lease", id=job.job_id, queue=job.lane)
+    except BaseException as error:  # Redis was away: the lease runs out, another worker takes the job
+        why = f"{type(error).__name__}: {error}"
+        event(logging.ERROR, "job left to its lease", id=job.job_id, queue=job.lane, error=why)
         logging.getLogger("rqjobs").debug("its error", exc_info=True)
+        return Outcome("left", started=started, ended=time.time())
     return Outcome("written", started=started, ended=time.time())
 
 
 def timed_out(job: Taken, started: float, *, stopped: bool = False) -> Outcome:
     """The outcome of a run past its time limit, or of one that was told to stop."""
     if stopped:
-        return job.failure("rqjobs.errors.PermanentFailure: stopped by command", started, permanent=True)
+        return job.stopped(started)
     return job.failed(JobTimeout(timedelta(seconds=job.timeout)), started)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,10 @@ PATIENCE = 5.0
 
 class TimeLimit(BaseException):
     """Raised inside a thread whose job ran past its limit; ``except Exception`` lets it by."""
+
+
+class Stopped(TimeLimit):
+    """The same by command: the job is not to run again."""
 
 
 class Slot:
@@ -55,9 +60,9 @@ class Slot:
                 continue
             return
 
-    def interrupt(self) -> None:
-        """Raises TimeLimit in the thread, as soon as it runs Python code; with the lock held."""
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), ctypes.py_object(TimeLimit))
+    def interrupt(self, why: type[TimeLimit] = TimeLimit) -> None:
+        """Raises ``why`` in the thread, as soon as it runs Python code; with the lock held."""
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), ctypes.py_object(why))
         self.warned = True
 
 
@@ -86,13 +91,14 @@ class Watchdog:
         """Watches it no more."""
         self._slots.discard(slot)
 
-    def interrupt(self, job_id: str) -> bool:
-        """Interrupts the thread that runs this job now, because somebody asked for it."""
+    def interrupt(self, job: Taken) -> bool:
+        """Interrupts the thread that runs this job alone, because somebody asked for it; False if none does."""
         for slot in list(self._slots):
             with slot.lock:
-                if len(slot.jobs) == 1 and slot.jobs[0].job_id == job_id:
+                if len(slot.jobs) == 1 and slot.jobs[0] is job:
                     slot.stopped = True
-                    slot.interrupt()
+                    slot.interrupt(Stopped)
+                    slot.deadline = time.monotonic()  # from now on its patience counts
                     return True
         return False
 
@@ -101,7 +107,10 @@ class Watchdog:
             now = time.monotonic()
             for slot in list(self._slots):
                 if slot.deadline < now:
-                    self._judge(slot, now)
+                    try:
+                        self._judge(slot, now)
+                    except Exception:  # the others' limits must hold all the same
+                        logging.getLogger("rqjobs").exception("a time limit could not be kept")
 
     def _judge(self, slot: Slot, now: float) -> None:
         with slot.lock:

@@ -203,4 +203,4 @@ def test_rqs_own_tools_see_and_command_the_worker(workers, redis, log):
     for job in jobs:
         send_stop_job_command(redis, job.id, serializer=JSONSerializer)
     for job in jobs:
-        eventually(lambda job=job: job.get_status() == "failed", 10)
+        eventually(lambda job=job: job.get_status() == "stopped", 10)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rq import Callback, Queue, Repeat, Retry, SimpleWorker
+from rq import Callback, Queue, Repeat, Retry, SimpleWorker, get_current_job
+from rq.group import Group
 from rq.job import Dependency
+from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
+from rq.webhook import Webhook
 
 from rqjobs import enqueue
 from rqjobs.layout import RegisteredJob, allow
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.taken import RESULT_TTL
 from tests.support.tasks import Task
+
+_OWN = r"rq:(worker|scheduler|queue:.*:intermediate|clean)|rqjobs:|rq:workers"
+"""Keys that say who works, not what became of jobs."""
 
 _TIMES = ("created_at", "enqueued_at", "started_at", "ended_at", "last_heartbeat")
 _VARYING = ("execution_id", "execution_started_at", "execution_ended_at", "worker_name", "attempt")
@@ -37,9 +45,50 @@ def called(job, connection, *details):
     connection.incr("called")
 
 
+@allow
+def retry_result(times):
+    """Asks for another run in RQ's own way, by what it returns."""
+    return Retry(max=times, interval=100) if times else "done"
+
+
+@allow
+def look():
+    """What Redis holds while a job runs."""
+    job = get_current_job()
+    redis = job.connection
+    keys = sorted(key.decode().replace(job.id, "JOB") for key in redis.keys("rq:*"))
+    (member,) = redis.zrange("rq:wip:tasks", 0, -1)
+    execution = member.decode().partition(":")[2]
+    fields = redis.hgetall(f"rq:execution:{member.decode()}")
+    running = redis.hgetall(job.key)
+    result = {
+        "keys": [key.replace(execution, "EXECUTION") for key in keys if not re.match(_OWN, key)],
+        "execution": sorted(field.decode() for field in fields),
+        "job": sorted(field.decode() for field, value in running.items() if value),
+        "status": running[b"status"].decode(),
+        "of worker": redis.scard(f"rq:worker:{job.worker_name}:executions"),
+        "expire": [redis.ttl(key) > 0 for key in redis.keys("rq:execution*")],
+        "index": redis.zcard(f"rq:executions:{job.id}"),
+        "hash expires": redis.ttl(job.key) > 0,
+    }
+    redis.set("seen", json.dumps(result, sort_keys=True))
+
+
 def by_rq(queue: Queue) -> None:
     worker = _RQ([queue], connection=queue.connection, serializer=JSONSerializer, default_result_ttl=RESULT_TTL)
-    worker.work(burst=True, logging_level="CRITICAL")
+    worker.work(burst=True, logging_level="CRITICAL", with_scheduler=True)
+
+
+@allow
+def raising(job, connection, *details):
+    """A callback that fails."""
+    raise ValueError("the callback failed")
+
+
+@allow
+def retry_result_now():
+    """Asks for another run, each time."""
+    return Retry(max=2)
 
 
 def by_engine(queue: Queue) -> None:
@@ -59,6 +108,39 @@ def dependents(queue: Queue) -> None:
     first = plain(queue, job_id="first")
     plain(queue, job_id="second", depends_on=first)
     plain(queue, job_id="third", depends_on=Dependency([first], allow_failure=True))
+
+
+def in_a_group(queue: Queue) -> None:
+    payload = {"do": "return"}
+    datas = [Queue.prepare_data(ENTRY, args=("tasks", payload), job_id=f"a{n}", description="task") for n in range(3)]
+    Group.create(queue.connection, name="together").enqueue_many(queue, datas)
+
+
+def limited(queue: Queue, do: str = "return", **options: Any) -> None:
+    """Three jobs of which RQ lets one into the queue at a time."""
+    for n in range(3):
+        plain(queue, do, job_id=f"a{n}", rate_limit=RateLimit("narrow", 1), **options)
+
+
+def due(queue: Queue, **options: Any) -> None:
+    for n in range(3):
+        when = datetime.now(UTC) - timedelta(seconds=9 - n)
+        queue.enqueue_at(when, ENTRY, args=("tasks", {"mark": str(n)}), job_id=f"a{n}", description="task", **options)
+
+
+def canceled(queue: Queue) -> None:
+    plain(queue, job_id="a")
+    plain(queue, job_id="b").cancel()
+    plain(queue, job_id="c").delete()
+    queue.connection.rpush("rq:queue:tasks", "c")  # an id whose job is gone
+
+
+def dead_of_a_worker(queue: Queue, **options: Any) -> None:
+    """A job whose worker died long ago: its lease has run out."""
+    job = plain(queue, job_id="a", **options)
+    queue.connection.delete("rq:queue:tasks")
+    queue.connection.hset(job.key, mapping={"status": "started", "worker_name": "gone"})
+    queue.connection.zadd("rq:wip:tasks", {"a:x": 1})
 
 
 def failed_dependents(queue: Queue) -> None:
@@ -97,6 +179,35 @@ CASES: dict[str, Callable[[Queue], object]] = {
     "callback": lambda queue: plain(queue, job_id="a", on_success=Callback(called)),
     "failure-callback": lambda queue: plain(queue, "fail", job_id="a", on_failure=Callback(called)),
     "repeat": lambda queue: plain(queue, job_id="a", repeat=Repeat(times=2, interval=60)),
+    "repeat-at-once": lambda queue: plain(queue, job_id="a", repeat=Repeat(times=2)),
+    "repeat-of-a-failure": lambda queue: plain(queue, "fail", job_id="a", repeat=Repeat(times=2, interval=60)),
+    "callbacks-and-retry": lambda queue: plain(
+        queue, "fail", times=1, job_id="a", retry=Retry(2), on_success=Callback(called), on_failure=Callback(called)
+    ),
+    "raising-callback": lambda queue: plain(queue, job_id="a", on_success=Callback(raising), retry=Retry(1, 50)),
+    "retry-at-front": lambda queue: plain(queue, "fail", job_id="a", retry=Retry(2, 30, enqueue_at_front=True)),
+    "retry-as-a-result": lambda queue: queue.enqueue(retry_result, 2, job_id="a", description="task"),
+    "retry-as-a-result-too-often": lambda queue: queue.enqueue(retry_result_now, job_id="a", description="task"),
+    "group": in_a_group,
+    "rate-limit": limited,
+    "rate-limit-failure": lambda queue: limited(queue, "fail"),
+    "rate-limit-retry": lambda queue: limited(queue, "fail", retry=Retry(1, 40)),
+    "rate-limit-dependents": lambda queue: plain(
+        queue, job_id="second", depends_on=plain(queue, job_id="a"), rate_limit=RateLimit("narrow", 1)
+    ),
+    "due": due,
+    "due-at-front": lambda queue: due(queue, at_front=True),
+    "due-with-a-ttl": lambda queue: due(queue, ttl=700),
+    "due-with-a-rate-limit": lambda queue: due(queue, rate_limit=RateLimit("narrow", 1)),
+    "webhooks": lambda queue: plain(
+        queue, job_id="a", webhooks=[Webhook("http://127.0.0.1:9/none", "finished", timeout=1)]
+    ),
+    "canceled": canceled,
+    "at-front": lambda queue: [plain(queue, job_id="a"), plain(queue, job_id="b", at_front=True)],
+    "while-it-runs": lambda queue: queue.enqueue(look, job_id="looker", description="task"),
+    "while-it-runs-special": lambda queue: queue.enqueue(
+        look, job_id="looker", description="task", repeat=Repeat(1, 60)
+    ),
     "meta": lambda queue: plain(queue, job_id="a", meta={"who": "me"}),
     "our-own": lambda queue: enqueue(Task(mark="x"), job_id="a"),
     "our-own-failure": lambda queue: enqueue(Task(do="fail"), job_id="a"),
@@ -109,7 +220,7 @@ def snapshot(redis) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for raw in sorted(redis.keys("*")):
         key = raw.decode()
-        if re.match(r"rq:(worker|scheduler|queue:.*:intermediate|clean)|rqjobs:|rq:workers", key):
+        if re.match(_OWN, key):
             continue
         kind = redis.type(raw).decode()
         found[key] = (kind, _value(redis, raw, kind), _coarse(redis.ttl(raw)))

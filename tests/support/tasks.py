@@ -15,6 +15,7 @@ from pydantic import Field
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import JobModel
+from rqjobs.layout import allow
 from rqjobs.queues import QueuePolicy, register_queue
 
 
@@ -92,6 +93,8 @@ async def do_async(job: Task, attempt: Attempt) -> Any:
     _raise(job, attempt)
     if job.do == "sleep":
         await asyncio.sleep(job.args["seconds"])
+    if job.do == "cancelled":
+        raise asyncio.CancelledError
     note(job, attempt, "ends")
     return {"attempt": attempt.number}
 
@@ -102,11 +105,19 @@ def do_batch(items: Sequence[tuple[Task, Attempt]]) -> list[Any]:
         note(job, attempt, f"batch-of-{len(items)}")
         try:
             _raise(job, attempt)
+            if job.do == "sleep":
+                time.sleep(job.args["seconds"])
         except Exception as error:
             results.append(error)
         else:
             results.append({"batch": len(items)})
     return results
+
+
+@allow
+def leave_a_note(job, connection, *details):
+    """A callback: counts its calls in Redis."""
+    connection.incr("noted")
 
 
 _held: set[str] = set()

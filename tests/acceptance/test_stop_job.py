@@ -1,0 +1,115 @@
+"""``send_stop_job_command``: whatever runs the job, it ends for good, and the next one runs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from rq import Callback, Queue
+from rq.command import send_stop_job_command
+from rq.executions import Execution
+from rq.serializers import JSONSerializer
+
+from rqjobs import enqueue, enqueue_many
+from rqjobs.history import read_history
+from rqjobs.layout import RegisteredJob, fetch_job
+from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task, leave_a_note, notes
+from tests.support.workers import eventually
+
+ALL = ("tasks", "coroutines", "batches", "processes")
+
+
+@pytest.fixture(autouse=True)
+def log(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKS_LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+def begin(workers, *queues, **env):
+    process = workers.start(*queues, RQJOBS_IMPORT="tests.support.tasks", **env)
+    eventually(lambda: "worker started" in workers.logs())
+    return process
+
+
+def stop(redis, job):
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "worker_name"))
+    send_stop_job_command(redis, job.id, serializer=JSONSerializer)
+
+
+def is_stopped(redis, job):
+    """As RQ files it: its own status, among the dead, with the attempts that it had."""
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped", 15)
+    stopped = fetch_job(job.id, redis)
+    assert redis.zscore(f"rq:failed:{job.origin}", job.id)
+    assert stopped.retries_left == 2
+    assert "stopped" in str(read_history(stopped)[-1].error)
+    eventually(lambda: not redis.zcard(f"rq:wip:{job.origin}"))
+
+
+@pytest.mark.parametrize(("model", "do"), [(Task, "spin"), (CoroutineTask, "sleep"), (ProcessTask, "sleep")])
+def test_a_running_job_is_stopped_for_good(workers, redis, log, model, do):
+    begin(workers, model.queue)
+    job = enqueue(model(do=do, mark="a", args={"seconds": 60}))
+    eventually(lambda: notes(log))
+    stop(redis, job)
+    is_stopped(redis, job)
+    after = enqueue(model(mark="b"))
+    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished", 10)
+    assert [words[0] for words in notes(log) if words[2] == "begins"] == ["a", "b"]
+    assert [words[0] for words in notes(log) if words[2] == "ends"] == ["b"]
+
+
+def test_one_job_of_a_batch_is_stopped_and_the_others_are_done(workers, redis, log):
+    jobs = [enqueue(BatchTask(do="sleep", mark=str(n), args={"seconds": 1.5})) for n in range(3)]
+    begin(workers, "batches")
+    eventually(lambda: len(notes(log)) == 1)  # the first of the batch sleeps
+    stop(redis, jobs[2])
+    eventually(lambda: redis.hget(f"rq:job:{jobs[2].id}", "status") == b"stopped", 1.4)  # while its batch goes on
+    eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"2")
+    is_stopped(redis, jobs[2])
+
+
+def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, log):
+    begin(workers, "processes", "batches")
+    enqueue(BatchTask(do="sleep", mark="first", args={"seconds": 2}))
+    eventually(lambda: notes(log))
+    waiting = enqueue(BatchTask(mark="never"))
+    stop(redis, waiting)
+    is_stopped(redis, waiting)
+    eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"1")
+    time.sleep(0.3)
+    assert "never" not in {words[0] for words in notes(log)}
+
+
+def test_a_thread_that_hears_nothing_is_given_up(workers, redis, log):
+    """time.sleep() is one call of C: no exception gets in. The job ends all the same, and another takes the slot."""
+    begin(workers, "tasks", "--threads", "1")
+    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 25}))
+    eventually(lambda: notes(log))
+    stop(redis, job)
+    is_stopped(redis, job)
+    after = enqueue(Task(mark="b"))
+    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished", 5)
+
+
+def test_rqs_stopped_callback_is_called(workers, redis, log):
+    queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
+    spin = ("tasks", {"do": "spin", "mark": "a", "args": {"seconds": 60}})
+    begin(workers, "tasks")
+    job = queue.enqueue(
+        "rqjobs.worker.entry.perform", args=spin, on_stopped=Callback(leave_a_note), on_failure=Callback(leave_a_note)
+    )
+    eventually(lambda: notes(log))
+    (member,) = redis.zrange("rq:wip:tasks", 0, -1)
+    assert Execution.from_composite_key(member.decode(), redis).job_id == job.id
+    stop(redis, job)
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped", 15)
+    assert redis.get("noted") == b"1"  # the callback of stopped jobs, and not that of failures as well
+
+
+def test_a_coroutine_whose_own_task_was_cancelled_is_tried_again(workers, redis, log):
+    """Somebody else's CancelledError is a failure like any other, and no command to stop."""
+    begin(workers, "coroutines")
+    (job,) = enqueue_many([CoroutineTask(do="cancelled", mark="a")], attempts=2, backoff="fixed:0s")
+    eventually(lambda: fetch_job(job.id, redis).get_status() == "failed")
+    assert [words[1] for words in notes(log)] == ["1", "2"]

@@ -1,0 +1,168 @@
+"""Keys of another type, numbers out of range, ids that are none: one such job never holds up the others."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from rqjobs import enqueue_many
+from rqjobs.dead_letters import requeue
+from rqjobs.history import read_history
+from rqjobs.layout import fetch_job
+from tests.support.processors import ProbeJob
+from tests.support.tasks import BatchTask, CoroutineTask, Task
+
+ENV = {"RQJOBS_IMPORT": "tests.support.tasks tests.support.processors", "RQJOBS_LEASE": "1"}
+HOW_MANY = 20
+
+
+def set_field(field, value):
+    return lambda redis, job_id: redis.hset(f"rq:job:{job_id}", field, value)
+
+
+def make_string(key):
+    def spoil(redis, job_id):
+        redis.delete(key.format(job_id))
+        redis.set(key.format(job_id), "not RQ's")
+
+    return spoil
+
+
+REFUSED = {
+    "results": make_string("rq:results:{}"),
+    "result-ttl": set_field("result_ttl", 10**17),
+}
+"""What lets a job run, and its outcome not be written."""
+
+UNREADABLE = {
+    "retry-intervals": set_field("retry_intervals", "[NaN]"),
+    "timeout": set_field("timeout", "soon"),
+}
+
+
+def burst(workers, *queues, timeout=30):
+    done = workers.run("worker", *queues, "--burst", timeout=timeout, **ENV)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask])
+@pytest.mark.parametrize("how", REFUSED)
+def test_a_job_whose_outcome_cannot_be_written_is_dead_and_the_others_are_done(workers, redis, model, how):
+    jobs = enqueue_many([model(mark=str(n)) for n in range(HOW_MANY)])
+    REFUSED[how](redis, jobs[7].id)
+    log = burst(workers, model.queue)
+    totals = redis.hgetall(f"rqjobs:totals:{model.queue}")
+    assert totals == {b"completed": b"%d" % (HOW_MANY - 1), b"failed": b"1"}
+    assert redis.zcard(f"rq:wip:{model.queue}") == 0
+    assert "redis refused an outcome" in log
+    dead = fetch_job(jobs[7].id, redis)
+    assert dead.get_status() == "failed"
+    assert "it ran, but Redis refused its outcome (done)" in str(read_history(dead)[-1].error)
+    redis.hdel(f"rq:job:{dead.id}", "result_ttl")
+    assert requeue([dead.id], connection=redis)  # mended, it can be done again
+    burst(workers, model.queue)
+    assert fetch_job(dead.id, redis).get_status() == "finished"
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_job_that_cannot_be_read_is_dead_and_the_others_are_done(workers, redis, how):
+    jobs = enqueue_many([Task(mark=str(n)) for n in range(HOW_MANY)])
+    UNREADABLE[how](redis, jobs[7].id)
+    burst(workers, "tasks")
+    assert redis.hgetall("rqjobs:totals:tasks") == {b"completed": b"%d" % (HOW_MANY - 1), b"failed": b"1"}
+    assert redis.zrange("rq:failed:tasks", 0, -1) == [jobs[7].id.encode()]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_failing_job_whose_outcome_cannot_be_written_is_not_tried_for_ever(workers, redis, special):
+    (job,) = enqueue_many([Task(do="fail")], attempts=2, backoff="fixed:0s")
+    if special:  # RQ's own path
+        redis.hset(f"rq:job:{job.id}", "group_id", "x")
+    make_string("rq:results:{}")(redis, job.id)
+    burst(workers, "tasks")
+    assert redis.zcard("rq:wip:tasks") == 0
+    assert redis.hget(f"rq:job:{job.id}", "status") == b"failed"
+    assert redis.zscore("rq:failed:tasks", job.id)
+
+
+def test_an_index_of_another_type_costs_no_job(workers, redis):
+    """Reserving pops many ids at once: whatever is wrong with one of them, the others are marked as taken."""
+    jobs = enqueue_many([Task(mark=str(n)) for n in range(HOW_MANY)])
+    make_string("rq:executions:{}")(redis, jobs[7].id)
+    burst(workers, "tasks")
+    assert redis.hget("rqjobs:totals:tasks", "completed") == b"%d" % HOW_MANY
+
+
+def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):
+    (job,) = enqueue_many([Task(mark="a")])
+    redis.restore(b"rq:job:\xff\xfe", 0, redis.dump(f"rq:job:{job.id}"))
+    redis.lpush("rq:queue:tasks", b"\xff\xfe")
+    assert "no job's id" in burst(workers, "tasks")
+    assert fetch_job(job.id, redis).get_status() == "finished"
+    time.sleep(1.1)
+    burst(workers, "tasks")
+    assert redis.zcard("rq:wip:tasks") == 0
+    assert redis.zcard("rq:failed:tasks") == 0
+
+
+@pytest.mark.parametrize("key", ["wip", "queue", "scheduled", "finished", "failed"])
+def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key):
+    jobs = enqueue_many([CoroutineTask(mark="a"), BatchTask(mark="b")])
+    waiting = enqueue_many([Task(mark=str(n)) for n in range(HOW_MANY)])
+    later = enqueue_many([Task(mark=f"later {n}") for n in range(HOW_MANY)], delay="0.1s")
+    soon = enqueue_many([CoroutineTask(mark="soon")], delay="0.1s")
+    name = f"rq:{key}:tasks"
+    kept = redis.dump(name)
+    redis.set(name, "not RQ's")
+    time.sleep(0.15)
+    burst(workers, "tasks", "coroutines", "batches")
+    assert {fetch_job(job.id, redis).get_status() for job in [*jobs, *soon]} == {"finished"}
+    redis.delete(name)  # somebody mends it
+    if kept is not None:
+        redis.restore(name, 0, kept)
+    time.sleep(1.1)  # leases run out
+    for _ in range(3):
+        burst(workers, "tasks")
+    everywhere = redis.zcard("rq:wip:tasks") + redis.llen("rq:queue:tasks") + redis.zcard("rq:scheduled:tasks")
+    assert everywhere == 0
+    ended = [redis.hget(f"rq:job:{job.id}", "status") for job in [*waiting, *later]]
+    assert set(ended) <= {b"finished", b"failed"}, ended  # none is lost
+
+
+def test_the_worker_says_which_key_is_broken(workers, redis):
+    redis.set("rq:failed:probe", "not RQ's")
+    workers.start("probe", "tasks", **ENV)
+    deadline = time.monotonic() + 20
+    while "rq:failed:probe" not in workers.logs():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    redis.delete("rq:failed:probe")
+    (job,) = enqueue_many([ProbeJob(log="log")])
+    while fetch_job(job.id, redis).get_status() != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "message", ["[]", "{", '{"command": "stop-job"}', '{"command": 7}', '"x"', "[" * 100_000, "[[1]]"]
+)
+def test_whatever_is_published_to_a_worker_it_goes_on(workers, redis, message):
+    process = workers.start("tasks", **ENV)
+    while not redis.smembers("rq:workers"):
+        time.sleep(0.05)
+    (worker,) = redis.smembers("rq:workers")
+    name = worker.decode().rpartition(":")[2]
+    deadline = time.monotonic() + 20
+    while not redis.publish(f"rq:pubsub:{name}", message):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (job,) = enqueue_many([Task()])
+    while fetch_job(job.id, redis).get_status() != "finished":
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    redis.publish(f"rq:pubsub:{name}", json.dumps({"command": "shutdown"}))
+    assert process.wait(20) == 0
