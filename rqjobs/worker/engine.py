@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import json
 import logging
@@ -192,6 +193,7 @@ def run_worker(
         worker.watchdog.start()
         keeper.start()
         event(logging.INFO, "worker started", name=worker.name, queues=",".join(names), pid=os.getpid())
+        gc.freeze()  # what is imported by now stays: the collector need not look at it again and again
         dispatcher.run()
     finishers.shutdown(cancel_futures=dispatcher.out_of_time)
     worker.watchdog.stop()
