@@ -25,10 +25,7 @@ def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
 
 
 def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
-    """Asks the worker of a running job to stop it, which ends it as a dead letter; False if it does not run (any more).
-
-    It reaches jobs in processes at once, and in threads as soon as a blocking call returns. Coroutines
-    (webhooks) and batches (qr-analytics) end by their time limit.
+    """Asks the worker of a running job to stop it, which makes it a dead letter; False if it does not run (any more).
 
     Raises:
         JobNotFound: there is no such job.

@@ -101,8 +101,7 @@ def run_now(job_id: str) -> int:
 def stop(job_id: str) -> int:
     """Ask the worker of a running job to stop it.
 
-    The job becomes a dead letter. Deliveries of webhooks and batches of scans are not reached: they end by their own
-    time limit. Exit 1 if the job does not run.
+    The job becomes a dead letter. Exit 1 if it does not run.
     """
     return _said(pending.stop(job_id), f"the worker of {job_id} was asked to stop it", f"{job_id} does not run")
 

@@ -127,8 +127,7 @@ def run_now(job_id: str) -> ResponseReturnValue:
 @blueprint.post("/<job_id>/stop")
 def stop(job_id: str) -> ResponseReturnValue:
     """Asks the worker of a running job to stop it."""
-    said = "Its worker was asked to stop it. Deliveries and batches are not reached: they end by their time limit."
-    return _tell(job_id, pending.stop(job_id), said, "running")
+    return _tell(job_id, pending.stop(job_id), "Its worker was asked to stop it.", "running")
 
 
 def _tell(job_id: str, done: bool, said: str, state: str) -> ResponseReturnValue:
