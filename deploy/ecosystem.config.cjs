@@ -8,8 +8,7 @@ module.exports = {
       args: "worker --health-port 8080 --grace 25",
       exec_mode: "fork",
       instances: 1, // more workers: --processes N
-      kill_signal: "SIGTERM",
-      kill_timeout: 40000, // longer than --grace: PM2's 1.6 s would kill running jobs
+      kill_timeout: 40000, // longer than --grace: PM2's 1.6 s would kill running jobs; its SIGINT is as good as SIGTERM
       treekill: false, // the worker ends its own processes
       autorestart: true,
       exp_backoff_restart_delay: 200,

@@ -2,7 +2,7 @@
 
 ``wsgi`` and ``asgi`` are complete apps; mount one, or serve it by itself::
 
-    gunicorn rqjobs.integrations.burst:wsgi
+    gunicorn --timeout 120 rqjobs.integrations.burst:wsgi
     uvicorn rqjobs.integrations.burst:asgi
 
 ``POST /`` with ``Authorization: Bearer <RQJOBS_CRON_TOKEN>`` runs ``rqjobs worker --burst`` and answers what it did.
