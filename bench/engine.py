@@ -13,7 +13,8 @@ import psutil
 
 from bench.systems import Stage, System, installed, middle, sent, show, stage
 
-GUESS = {"rqjobs": 12_000, "BullMQ": 12_000, "Dramatiq": 3_000, "taskiq": 2_500, "SAQ": 2_000, "Huey": 1_500}
+WORK = ("noop", "sleep", "latency")
+GUESS = {"rqjobs": 20_000, "BullMQ": 16_000, "Dramatiq": 3_000, "taskiq": 2_500, "SAQ": 2_000, "Huey": 1_500}
 
 
 def throughput(on: Stage, system: System, kind: str, slots: int, seconds: float) -> dict[str, float]:
@@ -70,12 +71,19 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--only", nargs="*", metavar="SYSTEM", default=[], help="rqjobs BullMQ ...; all by default")
+    options.add_argument(
+        "--work", nargs="*", choices=("noop", "sleep", "latency"), default=("noop", "sleep", "latency")
+    )
     chosen = options.parse_args()
+    systems = [system for system in installed() if not chosen.only or system.name in chosen.only]
     with stage() as on:
         for title, kind, slots in (("No-op", "noop", 50), ("50 ms sleep", "sleep", 50), ("50 ms sleep", "sleep", 200)):
-            found: dict[str, list[dict[str, float]]] = {system.name: [] for system in installed()}
+            if kind not in chosen.work:
+                continue
+            found: dict[str, list[dict[str, float]]] = {system.name: [] for system in systems}
             for _run in range(chosen.runs):
-                order = [system for system in installed() if system.slots or slots == 50]
+                order = [system for system in systems if system.slots or slots == 50]
                 random.shuffle(order)
                 for system in order:
                     try:
@@ -87,14 +95,15 @@ def main() -> None:
                         found[system.name].append(result)
             report(f"{title}, one process, {slots} slots", found)
         rows = []
-        for system in installed():
+        for system in systems if "latency" in chosen.work else ():
             try:
                 waits = latency(on, system, 100)
             except RuntimeError as error:
                 print(f"not measured: {error}", flush=True)
                 continue
             rows.append([system.name, f"{waits[len(waits) // 2]:.2f}", f"{waits[int(len(waits) * 0.99) - 1]:.2f}"])
-        show("At idle, from the enqueue to the job's end", ["", "p50 ms", "p99 ms"], rows)
+        if rows:
+            show("At idle, from the enqueue to the job's end", ["", "p50 ms", "p99 ms"], rows)
 
 
 def report(title: str, found: dict[str, list[dict[str, float]]]) -> None:

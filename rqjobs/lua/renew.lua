@@ -21,9 +21,13 @@ for i = 6, #ARGV, 3 do
     answer[#answer + 1] = execution
   elseif type(held) == 'string' then  -- a registry of another type is no loss of a lease
     redis.call('ZADD', registry, 'XX', seconds + lease, member)
-    redis.call('HSET', prefix .. ':execution:' .. member, 'last_heartbeat', stamp)
-    redis.call('EXPIRE', prefix .. ':execution:' .. member, lease + 60)
-    redis.pcall('ZADD', prefix .. ':executions:' .. id, 'XX', seconds + lease + 60, execution)
+    local run = prefix .. ':execution:' .. member
+    if redis.call('HSETNX', run, 'id', execution) == 1 then  -- a short job's, left out at first (reserve.lua)
+      redis.call('HSET', run, 'job_id', id, 'created_at', stamp, 'worker_name', ARGV[2])
+    end
+    redis.call('HSET', run, 'last_heartbeat', stamp)
+    redis.call('EXPIRE', run, lease + 60)
+    redis.pcall('ZADD', prefix .. ':executions:' .. id, seconds + lease + 60, execution)
     redis.call('EXPIRE', prefix .. ':executions:' .. id, lease + 60)
     if redis.call('EXISTS', prefix .. ':job:' .. id) == 1 then
       redis.pcall('HSET', prefix .. ':job:' .. id, 'last_heartbeat', iso)

@@ -1,12 +1,14 @@
 -- Takes jobs out of their queues and marks them started, as RQ 3 does, in one step: a worker killed at
 -- any instant leaves each job either waiting or in the started registry with a lease.
 -- ARGV: RQ's prefix, our prefix, worker, lease (s), now (RQ's format), 24 hex digits that start every execution's id,
+--   '1' = write RQ's record of each execution now ('' = the worker does, by renew.lua, for jobs that run for long),
 --   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
 --   then the lanes in the order of taking: name, which of the queues (from 1)
 -- Answers {seconds until a rate limit frees (-1 = none holds anything back), job, job, ...}; a job is
 --   {id, execution, lane (from 1), special ('1' = RQ's own path), data, timeout, retries_left, retry_intervals,
 --    created_at, result_ttl, failure_ttl, enqueued_at}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local records = ARGV[7] == '1'
 local answer = {'-1'}
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
 local paused = {}
@@ -17,8 +19,8 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local stamp, leased, ttl = string.format('%.6f', now), tonumber(time[1]) + lease, lease + 60
 local executions, taken = prefix .. ':worker:' .. worker .. ':executions', 0
 
-local queues, at = {}, 8
-for i = 1, tonumber(ARGV[7]) do
+local queues, at = {}, 9
+for i = 1, tonumber(ARGV[8]) do
   local queue = {name = ARGV[at], budget = tonumber(ARGV[at + 1]), taken = 0}
   if ARGV[at + 2] ~= '' then  -- a token bucket, refilled since it was last used
     queue.rate, queue.burst, queue.bucket = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ours .. ':rate:' .. queue.name
@@ -61,12 +63,14 @@ while ARGV[at] do
         local member = id .. ':' .. execution
         redis.call('HSET', key, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
-        local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
-        redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
-          'worker_name', worker)
-        redis.call('EXPIRE', record, ttl)
-        redis.pcall('ZADD', index, leased + 60, execution)  -- a key of another type must not cost the others
-        redis.call('EXPIRE', index, ttl)
+        if records or special == '1' then
+          local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
+          redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
+            'worker_name', worker)
+          redis.call('EXPIRE', record, ttl)
+          redis.pcall('ZADD', index, leased + 60, execution)  -- a key of another type must not cost the others
+          redis.call('EXPIRE', index, ttl)
+        end
         leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
         answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
           job[5] or '', job[6] or '', job[7] or '', job[19] or ''}

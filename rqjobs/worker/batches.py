@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,20 +11,19 @@ from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.threads import Engine, run_special, timed_out
+from rqjobs.worker.threads import Engine, Runner, run_special, timed_out
 from rqjobs.worker.watchdog import Slot, TimeLimit
 
 Item = tuple[Taken, JobModel, Attempt]
 
 
-class BatchRunner:
+class BatchRunner(Runner):
     """One batch runs while the next one gathers, so a batch grows with the load and waits for nothing."""
 
     def __init__(self, policy: QueuePolicy, engine: Engine) -> None:
-        self.capacity = 2 * policy.batch_size
+        super().__init__(2 * policy.batch_size)
         self._policy = policy
         self._engine = engine
-        self._jobs: deque[Taken] = deque()
         self._filled = threading.Event()
         self._closed = False
         self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
@@ -38,18 +36,6 @@ class BatchRunner:
         """Takes jobs over."""
         self._jobs.extend(jobs)
         self._filled.set()
-
-    def waiting(self) -> list[Taken]:
-        """Gives back what is in no batch yet."""
-        found = []
-        while True:
-            try:
-                found.append(self._jobs.popleft())
-            except IndexError:
-                return found
-
-    def stop(self) -> None:
-        """A thread cannot be ended from outside."""
 
     def stop_job(self, job: Taken) -> bool:
         """Interrupts a batch of this job alone; a bigger one goes on without it, whose outcome is settled elsewhere."""

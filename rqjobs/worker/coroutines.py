@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Taken
-from rqjobs.worker.threads import Engine, run_special, timed_out
+from rqjobs.worker.threads import Engine, Runner, run_special, timed_out
 from rqjobs.worker.watchdog import Slot
 
 
@@ -51,14 +50,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class LoopRunner:
+class LoopRunner(Runner):
     """Runs a queue whose processor is a coroutine function, at most ``slots`` jobs at once."""
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: LoopThread) -> None:
-        self.capacity = slots
+        super().__init__(slots)
         self._engine = engine
         self._loop = thread.loop
-        self._jobs: deque[Taken] = deque()
         self._free = slots
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._scheduled = False
@@ -70,15 +68,6 @@ class LoopRunner:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon_threadsafe(self._start)
-
-    def waiting(self) -> list[Taken]:
-        """Gives back what has not begun."""
-        found = []
-        while True:
-            try:
-                found.append(self._jobs.popleft())
-            except IndexError:
-                return found
 
     def stop(self) -> None:
         """Cancels what runs."""
@@ -99,9 +88,6 @@ class LoopRunner:
             self._engine.settled(job)
         if (task := self._tasks.get(job.execution)) is not None:
             task.cancel()
-
-    def close(self) -> None:
-        """The loop is closed by whoever started it."""
 
     def _start(self) -> None:
         self._scheduled = False

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import redis
@@ -27,19 +28,31 @@ from rqjobs.worker.threads import Runner
 from rqjobs.worker.wire import Bell, Refused, Wire, Word
 
 BATCH = 400
-"""The most jobs that one call to Redis reserves for a queue, or writes back: about 15 ms of Redis."""
+"""The most jobs that one call to Redis writes back: about 5 ms of Redis. Twice as many may be reserved ahead."""
 
-AHEAD = 0.015
+TURN = 200
+"""The most jobs that are reserved for a queue at once: these run while Redis is asked for the next ones."""
+
+AHEAD = 0.05
 """Seconds of work that a busy queue has reserved beyond its slots, so that no slot waits for Redis."""
 
 FAST = 500.0
 """Jobs a second from which on the loop takes its time, so that each call to Redis is for many jobs:"""
 
+ENOUGH = 100
+"""outcomes that are worth a turn,"""
+
 PACE = 0.004
-"""seconds from one turn to the next,"""
+"""seconds after which a turn comes all the same,"""
+
+LOOK = 0.02
+"""seconds from one look at how things go to the next,"""
 
 LINGER = 0.02
-"""and seconds that an outcome waits for others. Of what ends in one batch only the kept ones need be written."""
+"""seconds that an outcome waits for others (of what ends in one batch only the kept ones need be written),"""
+
+BRIEF = 0.1
+"""and seconds within which a job may end without RQ's record of its execution, half of what a short job costs Redis."""
 
 POLL = 1.0
 """Seconds after which the queues are looked at although nobody said that there is something."""
@@ -76,7 +89,7 @@ class Line:
     def budget(self) -> int:
         """How many jobs it can take now."""
         ahead = int(self.rate * AHEAD) if self.policy.runs_in == "thread" else 0
-        return min(self.runner.capacity + min(ahead, BATCH) - self.held, 2 * BATCH)
+        return min(self.runner.capacity + min(ahead, 2 * BATCH) - self.held, TURN)
 
 
 @dataclass
@@ -108,6 +121,8 @@ class Dispatcher:
     """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
     taken: dict[str, Taken] = field(default_factory=dict)
     """Everything reserved and not yet written back, by execution."""
+    record_ttl: int = 480
+    """Seconds that Redis keeps the record of a worker that says nothing more: RQ's ``worker_ttl`` and a minute."""
     beat: float = 0.0
     """When the loop last spoke with Redis, ``time.monotonic()``."""
     outage: bool = False
@@ -126,7 +141,9 @@ class Dispatcher:
             self._lane_words += (lane, order.index(queue) + 1)
         self._outbox: deque[Taken] = deque()
         self._unwritten: list[Taken] = []
+        self._bare: deque[tuple[float, Taken]] = deque()
         self._sleeping = False
+        self._enough = 1
         self._stop_at: float | None = None
         self._reserved = 0
         self._fast = False
@@ -135,6 +152,7 @@ class Dispatcher:
         self._poll_at = 0.0
         self._rate_at = float("inf")
         self._measured = time.monotonic()
+        self._nudged = False
         self._led: frozenset[str] = frozenset()
 
     # What other threads call
@@ -142,7 +160,7 @@ class Dispatcher:
     def settled(self, job: Taken) -> None:
         """``job`` has its outcome: write it."""
         self._outbox.append(job)
-        if self._sleeping:
+        if self._sleeping and len(self._outbox) >= self._enough:
             self._sleeping = False
             self.bell.ring()
 
@@ -256,6 +274,9 @@ class Dispatcher:
             asked = self._asked(now)
             if asked:
                 commands.append(self._reserve(wire, asked))
+            bare = self._without_record(now)
+            if bare:
+                commands.append(self._record(wire, bare))
             scheduling = bool(self.leading) and (now >= self._due or self._led != self.leading)
             if scheduling:
                 self._led = self.leading
@@ -271,33 +292,41 @@ class Dispatcher:
                 self._written(batch, next(answers))
             if asked:
                 self._hand_out(asked, next(answers))
+            if bare:
+                next(answers)
             if scheduling:
                 self._scheduled(next(answers), RARELY if wire.pushes else POLL)
             self._listen(wire.pushed())
-            if self._fast:
-                time.sleep(PACE)
 
     def _is_time_to_write(self, now: float) -> bool:
-        return not self._fast or self._stop_at is not None or now - self._wrote >= LINGER
+        late = now - self._wrote >= LINGER or len(self._unwritten) >= BATCH
+        return late or not self._fast or self._stop_at is not None
 
     def _sleep(self, wire: Wire, now: float) -> None:
         if self._fast:
-            wire.sleep(max(PACE - (now - self.beat), 0.0005))
+            self._doze(wire, max(PACE - (now - self.beat), 0.0005))
             self._listen(wire.pushed())
             return
         until = min(self._poll_at, self._rate_at, self._due if self.leading else self._poll_at)
+        if self._nudged:
+            until = min(until, self._measured + LOOK)
+        if self._bare:
+            until = min(until, self._bare[0][0])
         if self._stop_at is not None:
             until = min(until, max(self._stop_at, now + 0.001))
-        self._sleeping = True
-        if self._outbox:  # it came before anybody knew that we sleep
-            self._sleeping = False
-            return
-        wire.sleep(until - now)
-        self._sleeping = False
+        self._doze(wire, until - now)
         self._listen(wire.pushed())
         if time.monotonic() >= self._poll_at:
             self._poll_at = time.monotonic() + POLL
             self._look_again()
+
+    def _doze(self, wire: Wire, seconds: float) -> None:
+        """Sleeps until there are outcomes enough, or Redis says something."""
+        self._enough = ENOUGH if self._fast else 1
+        self._sleeping = True
+        if len(self._outbox) < self._enough:  # else they came before anybody knew that we sleep
+            wire.sleep(seconds)
+        self._sleeping = False
 
     def _listen(self, messages: Iterable[list[Any]]) -> None:
         """Redis says which of the watched keys have changed, and passes on commands to this worker."""
@@ -326,19 +355,20 @@ class Dispatcher:
         if left == 0:
             return []
         asked = []
+        least = ENOUGH if self._fast and now - self.beat < PACE else 1
         for line in self.lines.values():
             budget = line.budget if line.hungry else 0
             if left is not None:
                 budget = min(budget, left)
                 left -= max(budget, 0)
-            if budget > 0:
+            if budget >= least:
                 asked.append((line, budget))
         return asked
 
     def _reserve(self, wire: Wire, asked: list[tuple[Line, int]]) -> Sequence[Word]:
         budgets = {line.policy.name: budget for line, budget in asked}
         words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self._lease, _iso(), os.urandom(12).hex()]
-        words.append(len(self.lines))
+        words += ("" if self._fast else "1", len(self.lines))
         for name, line in self.lines.items():
             rate = line.policy.rate
             limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
@@ -354,6 +384,7 @@ class Dispatcher:
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         found: dict[str, list[Taken]] = {}
+        brief = time.monotonic() + BRIEF if self._fast else None
         for words in answer[1:]:
             lane = self._lanes[words[2] - 1]
             name = lane.removesuffix(":high").removesuffix(":low")
@@ -363,6 +394,8 @@ class Dispatcher:
                 event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
                 continue
             self.taken[job.execution] = job
+            if brief is not None:
+                self._bare.append((brief, job))
             found.setdefault(name, []).append(job)
         for line, budget in asked:
             jobs = found.get(line.policy.name, [])
@@ -372,6 +405,21 @@ class Dispatcher:
                 line.held += len(jobs)
                 self._reserved += len(jobs)
                 (line.admission or line.runner).submit(jobs)
+
+    def _without_record(self, now: float) -> list[Taken]:
+        """The jobs that run for so long now that somebody may want to see their executions."""
+        bare: list[Taken] = []
+        while self._bare and self._bare[0][0] <= now and len(bare) < BATCH:
+            _when, job = self._bare.popleft()
+            if not job.settled:
+                bare.append(job)
+        return bare
+
+    def _record(self, wire: Wire, jobs: list[Taken]) -> Sequence[Word]:
+        words: list[Word] = [RQ_KEY_PREFIX, self.worker, self.record_ttl, self._lease, _iso()]
+        for job in jobs:
+            words += (job.lane, job.job_id, job.execution)
+        return wire.script("renew", words)
 
     # Writing back
 
@@ -396,12 +444,13 @@ class Dispatcher:
     def _measure(self) -> None:
         now = time.monotonic()
         took = now - self._measured
-        if took >= 0.02:  # noqa: PLR2004
+        if took >= LOOK:
             for line in self.lines.values():
                 line.rate = line.settled / took
                 line.settled = 0
             self._fast = sum(line.rate for line in self.lines.values()) > FAST
             self._measured = now
+            self._nudged = sum(line.runner.nudge() for line in self.lines.values()) > 0  # each of them
 
     def _finish(self, wire: Wire, batch: list[Taken]) -> Sequence[Word]:
         words: list[Word] = []
@@ -493,5 +542,10 @@ class Dispatcher:
 
 def _iso(moment: float | None = None) -> str:
     """A time as RQ writes it."""
-    stamp = datetime.fromtimestamp(time.time() if moment is None else moment, UTC)
-    return stamp.isoformat(timespec="microseconds")[:26] + "Z"
+    second, micros = divmod(round((time.time() if moment is None else moment) * 1_000_000), 1_000_000)
+    return f"{_iso_second(second)}.{micros:06d}Z"
+
+
+@lru_cache(100)
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -22,7 +22,7 @@ from rqjobs.errors import JobTimeout
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.threads import Engine, run_special
+from rqjobs.worker.threads import Engine, Runner, run_special
 from rqjobs.worker.watchdog import Slot
 
 IDLE = 60.0
@@ -137,15 +137,15 @@ class Child:
             return self.process.returncode
 
 
-class ProcessRunner:
+class ProcessRunner(Runner):
     """One thread a slot, each with a process that is started for its first job and ended after a minute of idleness."""
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
-        self.capacity = slots
+        super().__init__(slots)
         self._policy = policy
         self._engine = engine
         self._slots = slots
-        self._jobs: SimpleQueue[Taken | None] = SimpleQueue()
+        self._queue: SimpleQueue[Taken | None] = SimpleQueue()
         self._threads = 0
         self._busy: set[int] = set()
         self._running: dict[str, Child] = {}
@@ -155,11 +155,11 @@ class ProcessRunner:
     def submit(self, jobs: Sequence[Taken]) -> None:
         """Takes jobs over."""
         for job in jobs:
-            self._jobs.put(job)
+            self._queue.put(job)
         self._grow()
 
     def _grow(self) -> None:
-        while self._threads < min(self._slots, len(self._busy) + self._jobs.qsize()):
+        while self._threads < min(self._slots, len(self._busy) + self._queue.qsize()):
             self._threads += 1
             name = f"rqjobs-{self._policy.name}-{self._threads}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -171,7 +171,7 @@ class ProcessRunner:
         found: list[Taken] = []
         while True:
             try:
-                job = self._jobs.get_nowait()
+                job = self._queue.get_nowait()
             except Empty:
                 return found
             if job is not None:
@@ -186,7 +186,7 @@ class ProcessRunner:
     def close(self) -> None:
         """Ends the threads and their processes."""
         for _thread in range(self._threads):
-            self._jobs.put(None)
+            self._queue.put(None)
         for thread in self._started:
             thread.join(5)
 
@@ -213,7 +213,7 @@ class ProcessRunner:
         child: Child | None = None
         while True:
             try:
-                job = self._jobs.get(timeout=IDLE if child is not None else None)
+                job = self._queue.get(timeout=IDLE if child is not None else None)
             except Empty:
                 if child is not None:
                     child.close()

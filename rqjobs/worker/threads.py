@@ -20,6 +20,9 @@ from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
 from rqjobs.worker.watchdog import Slot, TimeLimit, Watchdog
 
+QUICK = 0.001
+"""Seconds: while the jobs of a queue take less, few threads run them, for switching would cost more than the jobs."""
+
 
 class Engine(Protocol):
     """What the runners need of the engine."""
@@ -33,23 +36,37 @@ class Engine(Protocol):
         """Runs the job by RQ's own methods."""
 
 
-class Runner(Protocol):
-    """Runs the jobs of one queue."""
+class Runner:
+    """Runs the jobs of one queue, and keeps those that wait for it."""
 
-    capacity: int
-    """How many jobs it may hold at once."""
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        """How many jobs it may hold at once."""
+        self._jobs: deque[Taken] = deque()
 
     def submit(self, jobs: Sequence[Taken]) -> None:
         """Takes jobs over. Never blocks."""
+        raise NotImplementedError
 
     def waiting(self) -> list[Taken]:
         """Gives back the jobs that it has not started, in order."""
+        found = []
+        while True:
+            try:
+                found.append(self._jobs.popleft())
+            except IndexError:
+                return found
+
+    def nudge(self) -> bool:
+        """Called now and then: sees to it that waiting jobs are begun. Whether to come back soon."""
+        return False
 
     def stop(self) -> None:
-        """Ends what runs in it, if it can."""
+        """Ends what runs in it, if it can: a thread cannot be ended from outside."""
 
     def stop_job(self, job: Taken) -> bool:
         """Ends this one job for good; False if it has not begun, or runs together with others."""
+        raise NotImplementedError
 
     def replace(self, job: Taken) -> None:
         """The thread that runs this job was given up."""
@@ -58,22 +75,23 @@ class Runner(Protocol):
         """Ends its idle threads; the engine has ended."""
 
 
-class ThreadRunner:
+class ThreadRunner(Runner):
     """A pool of threads that grows up to the queue's slots.
 
-    A thread that finds more work wakes the next one, so quick jobs run in few threads and do not pay for
-    switching between many, while each job that blocks sets another thread free at once.
+    A thread that finds more work wakes the next one, so each job that blocks sets another thread free at once.
+    Where jobs are quick it does not, for switching costs more than they do: :meth:`nudge` notices when one is not.
     """
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
-        self.capacity = slots
+        super().__init__(slots)
         self._policy = policy
         self._engine = engine
         self._slots = slots
-        self._jobs: deque[Taken] = deque()
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._waking = self._closed = False
         self._threads = self._idle = 0
+        self._begun = self._seen = 0
+        self._took = 1.0  # seconds a job, lately; both are written by many threads, and need not be exact
         self._lock = threading.Lock()
         self._processor: Callable[[JobModel, Attempt], Any] = traced(load(policy.processor))
 
@@ -83,17 +101,16 @@ class ThreadRunner:
         if not self._waking:
             self._wake()
 
-    def waiting(self) -> list[Taken]:
-        """Gives back what no thread has begun."""
-        found = []
-        while True:
-            try:
-                found.append(self._jobs.popleft())
-            except IndexError:
-                return found
-
-    def stop(self) -> None:
-        """Threads cannot be ended from outside: they end with the process."""
+    def nudge(self) -> bool:
+        """If none was begun since the last time, the jobs are not quick any more: threads wake each other again."""
+        if not self._jobs:
+            return False
+        if self._begun == self._seen:
+            self._took = 1.0
+            if not self._waking:
+                self._wake()
+        self._seen = self._begun
+        return self._idle > 0 or self._threads < self._slots
 
     def stop_job(self, job: Taken) -> bool:
         """Interrupts the thread that runs it."""
@@ -139,7 +156,8 @@ class ThreadRunner:
                     self._idle -= 1
                 self._waking = False
                 continue
-            if self._jobs and not self._waking:
+            self._begun += 1
+            if self._took > QUICK and self._jobs and not self._waking:
                 self._wake()
             self._run(slot, job)
         self._engine.watchdog.forget(slot)
@@ -148,6 +166,7 @@ class ThreadRunner:
         if job.settled:  # stopped or handed back before it began
             return
         outcome = run_in_slot(slot, job, self._processor, self._engine)
+        self._took += (outcome.ended - outcome.started - self._took) / 10
         if not slot.abandoned and job.settle(outcome):
             self._engine.settled(job)
 

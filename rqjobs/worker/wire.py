@@ -13,7 +13,7 @@ import hiredis
 import redis
 
 Word = Any  # str, bytes, int or float: what hiredis packs
-SCRIPTS = ("reserve", "finish", "schedule")
+SCRIPTS = ("reserve", "finish", "schedule", "renew")
 
 
 class Refused(Exception):
