@@ -218,12 +218,3 @@ def test_a_busy_worker_writes_the_record_of_an_execution_where_a_job_runs_for_lo
     wait_for_result(long, "20s")
     eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"4001", 30)
     assert redis.keys("rq:execution*") == []
-
-
-def test_quick_jobs_do_not_wait_behind_one_that_is_not(workers, log):
-    begin(workers, "tasks")
-    enqueue_many([Task(mark=str(n)) for n in range(2_000)])
-    slow = [Task(do="sleep", mark=f"slow{n}", args={"seconds": 1.5}) for n in range(5)]
-    enqueue_many([job for pair in zip(slow, (Task(mark=f"quick{n}") for n in range(5)), strict=True) for job in pair])
-    eventually(lambda: "quick4" in times(log) and "slow4" in times(log), 20)
-    assert times(log)["quick4"] - times(log)["slow0"] < 1.2

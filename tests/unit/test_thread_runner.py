@@ -1,0 +1,65 @@
+"""ThreadRunner alone: when threads wake each other, and when nudge() must."""
+
+import threading
+import time
+
+from rqjobs.queues import get_policy
+from rqjobs.worker.taken import Taken
+from rqjobs.worker.threads import QUICK, ThreadRunner
+from rqjobs.worker.watchdog import Watchdog
+from tests.support import tasks
+from tests.support.workers import eventually
+
+DATA = b'["rqjobs.worker.entry.perform",null,["tasks",{"mark":"%s"}],{}]'
+RELEASE = threading.Event()
+
+
+class FakeEngine:
+    """Notes what was settled."""
+
+    def __init__(self):
+        self.watchdog = Watchdog(lambda slot, jobs: None)
+        self.done = []
+
+    def settled(self, job):
+        self.done.append(job.job_id)
+
+
+def taken(name):
+    stamp = b"2026-01-01T00:00:00.000000Z"
+    words = (name.encode(), b"e", 1, b"", DATA % name.encode(), b"60", b"", b"", stamp, b"", b"", stamp)
+    return Taken(words, "tasks", get_policy("tasks"), lambda *_: None)
+
+
+def processor(job, attempt):
+    if job.mark == "blocks":
+        RELEASE.wait(20)
+
+
+def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(monkeypatch):
+    monkeypatch.setattr(tasks, "do", processor)
+    engine = FakeEngine()
+    runner = ThreadRunner(get_policy("tasks"), 4, engine)
+    for n in range(200):
+        runner.submit([taken(f"j{n}")])
+        eventually(lambda n=n: len(engine.done) == n + 1, every=0.001)
+    assert runner._took < QUICK
+    runner.submit([taken("blocks"), taken("quick")])
+    time.sleep(0.1)
+    assert engine.done[-1] != "quick"
+    assert runner.nudge()  # something was begun since the last time
+    assert runner.nudge()
+    eventually(lambda: engine.done[-1] == "quick", 5)
+    RELEASE.set()
+    runner.close()
+
+
+def test_jobs_that_block_wake_other_threads_at_once(monkeypatch):
+    monkeypatch.setattr(tasks, "do", processor)
+    RELEASE.clear()
+    engine = FakeEngine()
+    runner = ThreadRunner(get_policy("tasks"), 4, engine)
+    runner.submit([taken("blocks"), taken("blocks"), taken("blocks"), taken("quick")])
+    eventually(lambda: engine.done == ["quick"], 5)
+    RELEASE.set()
+    runner.close()
