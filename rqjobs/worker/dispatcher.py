@@ -54,6 +54,9 @@ LINGER = 0.02
 BRIEF = 0.1
 """and seconds within which a job may end without RQ's record of its execution, half of what a short job costs Redis."""
 
+STAY = 5.0
+"""Seconds that a burst stays for jobs whose turn comes by then: a provider's pace is no reason to leave them."""
+
 POLL = 1.0
 """Seconds after which the queues are looked at although nobody said that there is something."""
 
@@ -145,6 +148,7 @@ class Dispatcher:
         self._sleeping = False
         self._enough = 1
         self._stop_at: float | None = None
+        self._turns: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
         self._reserved = 0
         self._fast = False
         self._wrote = 0.0
@@ -396,6 +400,7 @@ class Dispatcher:
             self.taken[job.execution] = job
             if brief is not None:
                 self._bare.append((brief, job))
+            self._turns.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
         for line, budget in asked:
             jobs = found.get(line.policy.name, [])
@@ -486,6 +491,8 @@ class Dispatcher:
                 self.finish_by_rq(job)
             else:
                 self.taken.pop(job.execution, None)
+            if job.outcome.how == "hold" and self.limits.burst:
+                self._turns[job.job_id] = float(job.outcome.words[0] or 0)
             retried = retried or job.outcome.how in ("retry", "hold", "back")
         if retried:  # our own changes are not pushed to us
             self._due = 0.0
@@ -520,7 +527,10 @@ class Dispatcher:
             return True
         if self.limits.max_jobs is not None and self._reserved >= self.limits.max_jobs:
             return True
-        return self.limits.burst and self._rate_at == float("inf") and not any(li.hungry for li in self.lines.values())
+        if not self.limits.burst or self._rate_at < float("inf") or any(li.hungry for li in self.lines.values()):
+            return False
+        now = time.time()
+        return not any(now - 1 < turn < now + STAY for turn in self._turns.values())
 
     def _wind_down(self, now: float) -> None:
         """Hands back what has not begun; at the end of the grace period everything."""

@@ -1,12 +1,14 @@
 """The endpoint for platforms that have only a cron."""
 
 import asyncio
+import json
 import threading
 
 import pytest
 
-from rqjobs import enqueue_many, wait_for_result
+from rqjobs import EmailJob, enqueue_many, wait_for_result
 from rqjobs.integrations import burst
+from rqjobs.sandbox.mail import MailAPI
 from rqjobs.settings import use_settings
 from tests.support.ownjobs import greet
 from tests.support.processors import ProbeJob
@@ -34,6 +36,16 @@ def test_it_runs_what_waits(tmp_path):
     assert status == "200 OK"
     assert body.startswith('{"completed": 1, "failed": 1, "seconds": ')
     assert wait_for_result(good, "1s") == "hello Ada"
+
+
+def test_it_stays_for_jobs_that_wait_for_their_turn(configure):
+    with MailAPI() as api:
+        configure(EMAIL_BACKEND="resend", RESEND_API_URL=api.url, RESEND_API_KEY=api.key, RESEND_RATE="4/s")
+        mail = EmailJob(to="a@x.example", subject="s", template="welcome", data={})
+        enqueue_many([mail] * 12)
+        document = json.loads(call()[1])
+    assert (document["completed"], document["more"], len(api.sent)) == (12, False, 12)
+    assert document["seconds"] > 1.5
 
 
 def test_who_may_not():
