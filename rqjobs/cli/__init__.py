@@ -13,6 +13,7 @@ import click
 import redis
 
 from rqjobs.cli.examples import epilog, teach
+from rqjobs.connection import PASSING
 from rqjobs.errors import RQJobsError
 from rqjobs.queues import import_registrations
 
@@ -93,6 +94,9 @@ def main(args: Sequence[str] | None = None) -> None:
         code = 2
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         click.echo(f"error: the connection to Redis was lost: {error}", err=True)
+        code = 2
+    except PASSING as error:
+        click.echo(f"error: Redis does not take it now: {error}", err=True)
         code = 2
     except BrokenPipeError:  # the reader of our output has gone: `rqjobs ... | head`
         sys.stderr.close()

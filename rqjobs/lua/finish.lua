@@ -19,6 +19,10 @@ local now, seconds = tonumber(time[1]) + tonumber(time[2]) / 1000000, tonumber(t
 local lost, dependents, refused, garbage = {}, {}, {}, {}
 local succeeded, failed, working = 0, 0, 0
 
+-- Never there: a write that a full Redis allows, and then the others too. A replica, or a Redis that cannot save, says
+-- so here; any later error is due to one job or lane.
+redis.call('DEL', prefix .. ':wip')
+
 local ends = {done = true, dead = true, stop = true, bury = true}  -- what lets dependents go on
 
 local lanes, at = {}, 8
@@ -150,8 +154,7 @@ local function write_lane(lane)
     end
   end
   if #mine == 0 then return end
-  -- The first write is one that a full Redis allows; it allows the others of the script then. The last one ends
-  -- the lease: were there an error in between, the jobs would not be lost.
+  -- The last write ends the lease: were there an error before it, the jobs would not be lost.
   redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
   local ended = {}
   for n, i in ipairs(jobs) do

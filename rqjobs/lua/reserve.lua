@@ -46,7 +46,9 @@ while ARGV[at] do
   while sound and queue.budget > 0 do
     local wanted = queue.budget
     local ids = redis.pcall('LPOP', list, wanted)
-    if not ids or ids.err then break end
+    if not ids then break end
+    if ids.err and not string.find(ids.err, '^WRONGTYPE') then return redis.error_reply(ids.err) end  -- a replica now
+    if ids.err then break end
     for _, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
