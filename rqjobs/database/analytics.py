@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, DateTime, Index, Integer, SmallInteger, String, Table
+from sqlalchemy.dialects.postgresql import JSONB
 
 from rqjobs.database import metadata
 
 QUARTERS = 96
 """Quarter hours of a day: every time zone in use begins its days at one of them."""
-
-QUARTER_COLUMNS = tuple(f"q{quarter:02}" for quarter in range(QUARTERS))
-"""The columns of :data:`counts` that hold them: ``q00`` is 00:00 to 00:15 UTC, ``q95`` is 23:45 to 24:00."""
 
 events = Table(
     "rqjobs_qr_events",
@@ -43,8 +41,8 @@ visitors = Table(
     "rqjobs_qr_visitors",
     metadata,
     Column("day", Date, primary_key=True),
-    Column("scope", String(260), primary_key=True),
     Column("visitor", String(16), primary_key=True),
+    Column("scope", String(260), primary_key=True),
     Column("first", SmallInteger, nullable=False),
     Column("again", Boolean, nullable=False),
     Column("seen_on", Date, nullable=False),
@@ -52,22 +50,23 @@ visitors = Table(
 )
 """Who scanned on a UTC day: the quarter hour of the first scan, and whether there was another.
 
-The day comes first in the key, so that all writing of a day stays in one place of the tree, however large it is.
+The day comes first in the key, so that all writing of a day stays in one place of the tree, however large it is; a
+visitor's rows for the code and for its owner lie side by side.
 """
 
 counts = Table(
     "rqjobs_qr_counts",
     metadata,
+    Column("day", Date, primary_key=True),
     Column("scope", String(260), primary_key=True),
     Column("metric", String(16), primary_key=True),
-    Column("day", Date, primary_key=True),
     Column("value", String(255), primary_key=True),
     Column("total", BigInteger, nullable=False),
-    *(Column(name, Integer) for name in QUARTER_COLUMNS),
+    Column("quarters", JSON().with_variant(JSONB(), "postgresql")),
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": "80"},
 )
-"""How often something happened on a UTC day, in all and by quarter hour (NULL: never).
+"""How often something happened on a UTC day, in all and by quarter hour: ``{"48": 2}`` is twice from 12:00 to 12:15.
 
 ``scope`` is ``all``, ``user:<owner>`` or ``code:<QR code>``. ``metric`` is an event (``value``: its result) or
 
@@ -78,5 +77,6 @@ counts = Table(
 - ``client_week``, ``place_week``, ``code_week``: the same by week, at its Monday, without quarter hours, in the scopes
   ``all`` and ``user``: a quarter of a year of a thousand codes is 20,000 rows instead of 90,000
 
-One row a day instead of one a quarter hour: a year is 365 rows, and any time zone's days can be cut from it.
+One row a day instead of one a quarter hour: a year is 365 rows, and any time zone's days can be cut from it. The day
+comes first in the key here too: a batch changes some hundred rows of today, which then lie in few pages.
 """

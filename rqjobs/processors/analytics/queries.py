@@ -1,18 +1,18 @@
-"""The questions to the counts, as SQL that both databases answer from a range of the primary key."""
+"""The questions to the counts, in forms that both databases answer by looking up days in the primary key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, Integer, Select, cast, func, select, union_all
 
-from rqjobs.database.analytics import QUARTER_COLUMNS, counts
+from rqjobs.database.analytics import counts
 from rqjobs.processors.analytics.period import Period, Step, begin
 from rqjobs.processors.analytics.tally import BREAKDOWNS
 
 _DAY = timedelta(days=1)
-_WEEK = timedelta(days=7)
 _SERIES = ("scan", "visitor", "validation")
 
 
@@ -22,23 +22,20 @@ def by_time(
     """Scans, visitors and validations by step, and scans by weekday (Monday first) and hour; local time."""
     series = {start: [0, 0, 0] for start in starts}
     heatmap = [[0] * 24 for _ in range(7)]
-    first, last = period.utc_days
-    rows = connection.execute(
-        text(
-            f"SELECT metric, day, {', '.join(QUARTER_COLUMNS)} FROM {counts.name} "  # noqa: S608  # our own columns
-            f"WHERE scope = :scope AND metric IN {_listed(_SERIES)} AND day BETWEEN '{first}' AND '{last}'"
-        ),
-        {"scope": scope},
-    )
-    hours: dict[str, list[tuple[int, int, list[int], datetime]]] = {}
-    for metric, raw_day, *numbers in rows:
-        day = str(raw_day)
-        if day not in hours:
-            local = period.local_hours(date.fromisoformat(day))
-            hours[day] = [(start, end, series[begin(hour, step)], hour) for start, end, hour in local]
-        column = _SERIES.index(metric)
-        for start, end, point, hour in hours[day]:
-            if number := sum(filter(None, numbers[start:end])):
+    days = _days(*period.utc_days)
+    rows = connection.execute(_rows(scope, _SERIES, days, counts.c.day, counts.c.quarters))
+    places: dict[date, dict[int, tuple[list[int], datetime]]] = {}
+    for metric, day, quarters in rows:
+        if day not in places:
+            places[day] = {
+                quarter: (series[begin(hour, step)], hour)
+                for start, end, hour in period.local_hours(day)
+                for quarter in range(start, end)
+            }
+        column, here = _SERIES.index(metric), places[day]
+        for quarter, number in quarters.items():
+            if found := here.get(int(quarter)):
+                point, hour = found
                 point[column] += number
                 if column == 0:
                     heatmap[hour.weekday()][hour.hour] += number
@@ -47,12 +44,10 @@ def by_time(
 
 def by_result(connection: Connection, scope: str, metrics: Sequence[str], period: Period) -> dict[tuple[str, str], int]:
     """The sums of a period by metric and value, of metrics that have few values."""
-    first, last = period.whole_days
-    condition = f"metric IN {_listed(metrics)}"
-    parts = [_part(condition, "total", first, last), *_edges(condition, period)]
-    statement = f"SELECT metric, value, sum(n) FROM ({' UNION ALL '.join(parts)}) AS part GROUP BY metric, value"  # noqa: S608
-    rows = connection.execute(text(statement), {"scope": scope})
-    return {(metric, value): int(number) for metric, value, number in rows if number}
+    parts = [_rows(scope, metrics, _days(*period.whole_days), counts.c.value, counts.c.total)]
+    part = union_all(*parts, *_edges(connection, scope, metrics, period)).subquery()
+    statement = select(part.c.metric, part.c.value, func.sum(part.c.total)).group_by(part.c.metric, part.c.value)
+    return {(metric, value): int(number) for metric, value, number in connection.execute(statement) if number}
 
 
 def by_value(connection: Connection, scope: str, metric: str, period: Period, top: int | None = None) -> dict[str, int]:
@@ -61,43 +56,44 @@ def by_value(connection: Connection, scope: str, metric: str, period: Period, to
     Whole weeks are read as such where they are kept, the days before and after them one by one.
     """
     assert metric in BREAKDOWNS
-    first, last = period.whole_days
-    monday = first + (-first.weekday() % 7) * _DAY
-    after = last + _DAY - ((last + _DAY).weekday() % 7) * _DAY
-    condition = f"metric = '{metric}'"
-    if scope.startswith("code:") or after <= monday:
-        parts = [_part(condition, "total", first, last)]
-    else:
-        parts = [
-            _part(condition, "total", first, monday - _DAY),
-            _part(f"metric = '{metric}_week'", "total", monday, after - _WEEK),
-            _part(condition, "total", after, last),
-        ]
-    parts += _edges(condition, period)
-    limit = "ORDER BY 2 DESC, value LIMIT :top" if top is not None else ""
-    statement = f"SELECT value, sum(n) FROM ({' UNION ALL '.join(parts)}) AS part GROUP BY value {limit}"  # noqa: S608
-    rows = connection.execute(text(statement), {"scope": scope} | ({} if top is None else {"top": top}))
-    return {value: int(number) for value, number in rows if number}
+    days = _days(*period.whole_days)
+    mondays: list[date] = []
+    if not scope.startswith("code:"):
+        mondays = [day for day in days[:-6] if day.weekday() == 0]
+    in_weeks = {monday + number * _DAY for monday in mondays for number in range(7)}
+    parts = [
+        _rows(scope, [metric], [day for day in days if day not in in_weeks], counts.c.value, counts.c.total),
+        _rows(scope, [f"{metric}_week"], mondays, counts.c.value, counts.c.total),
+    ]
+    part = union_all(*parts, *_edges(connection, scope, [metric], period)).subquery()
+    number = func.sum(part.c.total)
+    statement = select(part.c.value, number).group_by(part.c.value)
+    if top is not None:
+        statement = statement.order_by(number.desc(), part.c.value).limit(top)
+    return {value: int(number) for value, number in connection.execute(statement) if number}
 
 
-def _edges(condition: str, period: Period) -> list[str]:
-    """The UTC days that lie in the period in part: those of their quarter hours that do."""
-    first, last = period.whole_days
-    parts = []
-    for day in dict.fromkeys(period.utc_days):
-        if not first <= day <= last:
-            columns = (f"coalesce({QUARTER_COLUMNS[quarter]}, 0)" for quarter in period.clip(day))
-            parts.append(_part(condition, " + ".join(columns), day, day))
-    return parts
-
-
-def _part(condition: str, number: str, first: date, last: date) -> str:
-    # The dates are date objects of ours; written out, the database sees how narrow the range is.
-    return (
-        f"SELECT metric, value, {number} AS n FROM {counts.name} "  # noqa: S608  # names and dates of our own
-        f"WHERE scope = :scope AND {condition} AND day BETWEEN '{first}' AND '{last}'"
+def _rows(scope: str, metrics: Sequence[str], days: Sequence[date], *columns: ColumnElement[Any]) -> Select[Any]:
+    return select(counts.c.metric, *columns).where(
+        counts.c.day.in_(days), counts.c.scope == scope, counts.c.metric.in_(metrics)
     )
 
 
-def _listed(names: Iterable[str]) -> str:
-    return f"({', '.join(repr(name) for name in names)})"
+def _edges(connection: Connection, scope: str, metrics: Sequence[str], period: Period) -> list[Select[Any]]:
+    """The UTC days that lie in the period in part: those of their quarter hours that do."""
+    first, last = period.whole_days
+    each = func.jsonb_each_text if connection.dialect.name == "postgresql" else func.json_each
+    parts = []
+    for day in dict.fromkeys(period.utc_days):
+        if not first <= day <= last:
+            quarters = period.clip(day)
+            item = each(counts.c.quarters).table_valued("key", "value")
+            number = select(func.coalesce(func.sum(cast(item.c.value, Integer)), 0)).where(
+                cast(item.c.key, Integer).between(quarters.start, quarters.stop - 1)
+            )
+            parts.append(_rows(scope, metrics, [day], counts.c.value, number.scalar_subquery().label("total")))
+    return parts
+
+
+def _days(first: date, last: date) -> list[date]:
+    return [first + number * _DAY for number in range((last - first).days + 1)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, text
 
-from rqjobs.database.analytics import QUARTER_COLUMNS, counts, visitors
+from rqjobs.database.analytics import counts, visitors
 from rqjobs.database.analytics import events as events_table
 from rqjobs.processors.analytics.events import QREvent
 from rqjobs.processors.analytics.tally import Cell, Visit, VisitorKey, by_week, merge_visits, tally, visits
@@ -19,9 +20,16 @@ _LOCK = 0x72716A_7172  # "rqj", "qr"
 _EVENT_COLUMNS = (*QREvent._fields, "recorded_at")
 _VISITOR_COLUMNS = ("day", "scope", "visitor", "first", "again", "seen_on")
 _KEEP_VISITOR = (
-    "ON CONFLICT (day, scope, visitor) DO UPDATE SET "
+    "ON CONFLICT (day, visitor, scope) DO UPDATE SET "
     "first = excluded.first, again = excluded.again, seen_on = excluded.seen_on"
 )
+_COUNT_COLUMNS = ("scope", "metric", "day", "value", "total")
+_ADD = f"ON CONFLICT (day, scope, metric, value) DO UPDATE SET total = {counts.name}.total + excluded.total"
+_QUARTERS = {
+    "sqlite": "quarters = json_set({0}, '$.{1}', coalesce({0} ->> '$.{1}', 0) + excluded.total)",
+    "postgresql": "quarters = {0} || jsonb_build_object('{1}', coalesce(({0} ->> '{1}')::bigint, 0) + excluded.total)",
+}
+_MOST_VARIABLES = 32_000  # SQLite takes 32,766 in a statement
 
 
 def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
@@ -37,7 +45,7 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
     for event in events:
         by_id.setdefault(event.event_id, event)
     with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
+        if _is_postgres(connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         known = _known_ids(connection, list(by_id))
         fresh = [event for event_id, event in by_id.items() if event_id not in known]
@@ -51,23 +59,24 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
 
 
 def _known_ids(connection: Connection, ids: list[str]) -> set[str]:
-    if connection.dialect.name == "postgresql":
-        condition, parameter = "= ANY(%s)", ids
-    else:
-        condition, parameter = "IN (SELECT value FROM json_each(?))", json.dumps(ids)  # type: ignore[assignment]
-    statement = f"SELECT event_id FROM {events_table.name} WHERE event_id {condition}"  # noqa: S608  # constants
-    return set(connection.exec_driver_sql(statement, (parameter,)).scalars())
+    given = "jsonb_array_elements_text(%s::jsonb)" if _is_postgres(connection) else "json_each(?)"
+    statement = f"SELECT event_id FROM {given} AS k JOIN {events_table.name} ON event_id = k.value"  # noqa: S608  # constants
+    return set(connection.exec_driver_sql(statement, (json.dumps(ids),)).scalars())
 
 
 def _event_rows(connection: Connection, events: Sequence[QREvent], now: datetime) -> list[tuple[Any, ...]]:
-    if connection.dialect.name == "postgresql":
-        return [(*event[:-1], _json(event.extra), now) for event in events]
-    stamp = _sqlite_time(now)
-    return [(*event[:5], _sqlite_time(event.occurred_at), *event[6:-1], _json(event.extra), stamp) for event in events]
-
-
-def _json(extra: Mapping[str, Any] | None) -> str | None:
-    return None if extra is None else json.dumps(extra)
+    write = datetime.isoformat if _is_postgres(connection) else _sqlite_time
+    stamp = write(now)
+    return [
+        (
+            *event[:5],
+            write(event.occurred_at),
+            *event[6:-1],
+            None if event.extra is None else json.dumps(event.extra),
+            stamp,
+        )
+        for event in events
+    ]
 
 
 def _sqlite_time(moment: datetime) -> str:
@@ -84,50 +93,54 @@ def _meet(connection: Connection, new: dict[VisitorKey, Visit], today: str) -> C
 
 
 def _known_visits(connection: Connection, keys: list[VisitorKey]) -> dict[VisitorKey, Visit]:
-    columns = "v.day, v.scope, v.visitor, v.first, v.again"
-    if connection.dialect.name == "postgresql":
-        statement = (
-            f"SELECT {columns} FROM {visitors.name} v "  # noqa: S608  # constants
-            "JOIN unnest(%s::date[], %s::text[], %s::text[]) AS k (day, scope, visitor) USING (day, scope, visitor)"
-        )
-        parameters: tuple[Any, ...] = tuple(list(column) for column in zip(*keys, strict=True)) or ([], [], [])
+    if _is_postgres(connection):
+        given, day = "jsonb_array_elements(%s::jsonb)", "(k.value ->> 0)::date"
     else:
-        statement = (
-            f"SELECT {columns} FROM json_each(?) k CROSS JOIN {visitors.name} v "  # noqa: S608  # constants
-            "ON v.day = k.value ->> 0 AND v.scope = k.value ->> 1 AND v.visitor = k.value ->> 2"
-        )
-        parameters = (json.dumps(keys),)
+        given, day = "json_each(?)", "k.value ->> 0"
+    statement = (
+        f"SELECT v.day, v.scope, v.visitor, v.first, v.again FROM {given} AS k CROSS JOIN {visitors.name} AS v "  # noqa: S608  # constants
+        f"WHERE v.day = {day} AND v.scope = k.value ->> 1 AND v.visitor = k.value ->> 2"
+    )
     return {
         VisitorKey(str(day), scope, visitor): Visit(first, bool(again))
-        for day, scope, visitor, first, again in connection.exec_driver_sql(statement, parameters)
+        for day, scope, visitor, first, again in connection.exec_driver_sql(statement, (json.dumps(keys),))
     }
 
 
 def _count(connection: Connection, cells: Counter[Cell]) -> None:
-    conflict = f"ON CONFLICT (scope, metric, day, value) DO UPDATE SET total = {counts.name}.total + excluded.total"
     weeks = [(*row, number) for row, number in by_week(cells).items()]
-    _insert(connection, counts, ("scope", "metric", "day", "value", "total"), weeks, conflict)
+    _insert(connection, counts, _COUNT_COLUMNS, weeks, _ADD)
     by_quarter: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for cell, number in cells.items():
-        by_quarter[cell[4]].append((*cell[:4], number, number))
+        quarter = cell[4]
+        by_quarter[quarter].append((*cell[:4], number, f'{{"{quarter}": {number}}}'))
     for quarter, rows in by_quarter.items():
-        column = QUARTER_COLUMNS[quarter]
-        add = f"{conflict}, {column} = coalesce({counts.name}.{column}, 0) + excluded.{column}"
-        _insert(connection, counts, ("scope", "metric", "day", "value", "total", column), rows, add)
+        add = _QUARTERS[connection.dialect.name].format(f"{counts.name}.quarters", quarter)
+        _insert(connection, counts, (*_COUNT_COLUMNS, "quarters"), rows, f"{_ADD}, {add}")
 
 
 def _insert(
     connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], conflict: str = ""
 ) -> None:
-    """Many rows in one statement: an array a column on PostgreSQL, a prepared statement's loop on SQLite."""
-    if not rows:
-        return
+    """Many rows in one statement: from a JSON text on PostgreSQL, with a variable for each value on SQLite.
+
+    One statement lets other threads work while it runs; sqlite3's executemany asks for the interpreter at every row.
+    """
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
-    if connection.dialect.name == "postgresql":
-        arrays = ", ".join(f"%s::{table.c[name].type.compile(connection.dialect)}[]" for name in columns)
-        values = tuple(list(column) for column in zip(*rows, strict=True))
-        select = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of our own columns and types
-        connection.exec_driver_sql(f"{into} {select} {conflict}", values)
-    else:
-        marks = ", ".join("?" * len(columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks}) {conflict}", list(rows))
+    if _is_postgres(connection):
+        types = (table.c[name].type.compile(connection.dialect) for name in columns)
+        values = ", ".join(f"(r ->> {index})::{type_}" for index, type_ in enumerate(types))
+        statement = f"{into} SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS r {conflict}"  # noqa: S608  # names of our own columns and types
+        if rows:
+            connection.exec_driver_sql(statement, (json.dumps(rows),))
+        return
+    most = _MOST_VARIABLES // len(columns)
+    row = f"({', '.join('?' * len(columns))})"
+    for start in range(0, len(rows), most):
+        chunk = rows[start : start + most]
+        statement = f"{into} VALUES {', '.join([row] * len(chunk))} {conflict}"
+        connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk)))
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"

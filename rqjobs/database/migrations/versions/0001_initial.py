@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -49,13 +50,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "rqjobs_qr_counts",
+        sa.Column("day", sa.Date(), nullable=False),
         sa.Column("scope", sa.String(length=260), nullable=False),
         sa.Column("metric", sa.String(length=16), nullable=False),
-        sa.Column("day", sa.Date(), nullable=False),
         sa.Column("value", sa.String(length=255), nullable=False),
         sa.Column("total", sa.BigInteger(), nullable=False),
-        *(sa.Column(f"q{quarter:02}", sa.Integer()) for quarter in range(96)),
-        sa.PrimaryKeyConstraint("scope", "metric", "day", "value", name=op.f("pk_rqjobs_qr_counts")),
+        sa.Column("quarters", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.PrimaryKeyConstraint("day", "scope", "metric", "value", name=op.f("pk_rqjobs_qr_counts")),
         postgresql_with={"fillfactor": "80"},
         sqlite_with_rowid=False,
     )
@@ -87,12 +88,12 @@ def upgrade() -> None:
     op.create_table(
         "rqjobs_qr_visitors",
         sa.Column("day", sa.Date(), nullable=False),
-        sa.Column("scope", sa.String(length=260), nullable=False),
         sa.Column("visitor", sa.String(length=16), nullable=False),
+        sa.Column("scope", sa.String(length=260), nullable=False),
         sa.Column("first", sa.SmallInteger(), nullable=False),
         sa.Column("again", sa.Boolean(), nullable=False),
         sa.Column("seen_on", sa.Date(), nullable=False),
-        sa.PrimaryKeyConstraint("day", "scope", "visitor", name=op.f("pk_rqjobs_qr_visitors")),
+        sa.PrimaryKeyConstraint("day", "visitor", "scope", name=op.f("pk_rqjobs_qr_visitors")),
         sqlite_with_rowid=False,
     )
     op.create_table(
