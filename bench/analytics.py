@@ -36,15 +36,19 @@ from rqjobs.processors.analytics import report
 from rqjobs.settings import use_settings
 
 STORED = (10_000, 1_000_000)
-SENT = 20_000
+SENT = 40_000
 GOALS = {"SQLite": 8_000, "PostgreSQL": 6_000}
 REPORT_GOAL = 0.050
 DAYS, CODES, OWNERS, PLACES = 90, 1_000, 50, 300
 AGENTS = [
-    f"Mozilla/5.0 (Linux; Android {10 + n % 5}; SM-S{n}B) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{n}.0.0.0 "
-    "Mobile Safari/537.36"
-    for n in range(300)
-]
+    f"Mozilla/5.0 ({system}) AppleWebKit/537.36 (KHTML, like Gecko) {browser.format(version)}"
+    for system in ("Linux; Android 14; SM-S911B", "Windows NT 10.0; Win64; x64", "X11; Linux x86_64")
+    for browser in ("Chrome/{}.0.0.0 Mobile Safari/537.36", "Chrome/{0}.0.0.0 Safari/537.36 Edg/{0}.0.0.0",
+                    "Chrome/120.0.0.0 Safari/537.36 OPR/{}.0.0.0", "Chrome/{}.0.0.0 Safari/537.36",
+                    "SamsungBrowser/{}.0 Chrome/120.0.0.0 Mobile Safari/537.36")
+    for version in range(100, 120)
+]  # fmt: skip
+"""Three hundred, which are fifteen clients."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -148,19 +152,20 @@ def value_of(metric: str, rows: int, scopes: int) -> str:
 
 
 def jobs(count: int) -> list[QRAnalyticsJob]:
-    """Events of the last quarter of an hour."""
+    """Events of the last quarter of an hour; each code is scanned in fifteen cities."""
     dice = random.Random()
     start = datetime.now(UTC) - timedelta(minutes=15)
     found = []
     for number in range(count):
         code = int(CODES * dice.random() ** 2)
+        city = (code * 15 + dice.randrange(15)) % PLACES
         data = {
             "eventId": str(uuid.uuid4()),
             "timestamp": (start + timedelta(milliseconds=900_000 * number // count)).isoformat(),
             "userId": f"u{code % OWNERS}",
             "userAgent": dice.choice(AGENTS),
             "ip": f"10.{dice.randrange(9)}.{dice.randrange(256)}.{dice.randrange(256)}",
-            "location": {"country": f"C{code % 20}", "city": f"City {dice.randrange(PLACES)}"},
+            "location": {"country": f"C{city % 20}", "city": f"City {city}"},
         }
         found.append(QRAnalyticsJob(qr_code_id=f"qr_{code}", event="qr.scanned", data=data))
     return found

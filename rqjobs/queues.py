@@ -52,7 +52,7 @@ class QueuePolicy:
     """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
     batch: str | None = None
     """``module:function`` that does many jobs at once, if the processor has one."""
-    batch_size: int = 500
+    batch_size: int = 1000
     """How many jobs ``batch`` is given at most."""
     admit: str | None = None
     """``module:function`` that may hold jobs back before they start (rqjobs.attempt.Hold)."""

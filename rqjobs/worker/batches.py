@@ -1,4 +1,4 @@
-"""Jobs in batches: one thread hands many jobs at once to a queue's ``batch`` function."""
+"""Jobs in batches: many at once are handed to a queue's ``batch`` function."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from rqjobs.worker.watchdog import Slot, TimeLimit
 
 Item = tuple[Taken, JobModel, Attempt]
 
+_THREADS = 2
+
 
 class BatchRunner(Runner):
-    """One batch runs while the next one gathers, so a batch grows with the load and waits for nothing."""
+    """Batches grow with the load and wait for nothing.
+
+    While one waits for its database the next is worked out, and a third gathers.
+    """
 
     def __init__(self, policy: QueuePolicy, engine: Engine) -> None:
-        super().__init__(2 * policy.batch_size)
+        super().__init__((_THREADS + 1) * policy.batch_size)
         self._policy = policy
         self._engine = engine
         self._filled = threading.Event()
         self._closed = False
         self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
-        self._start()
+        for _thread in range(_THREADS):
+            self._start()
 
     def _start(self) -> None:
         threading.Thread(target=self._work, name=f"rqjobs-{self._policy.name}", daemon=True).start()
@@ -42,12 +48,12 @@ class BatchRunner(Runner):
         return self._engine.watchdog.interrupt(job)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         self._closed = True
         self._filled.set()
 
-    def replace(self, job: Taken) -> None:  # noqa: ARG002  # there is one thread
-        """The thread was given up: another takes its place."""
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # the threads are alike
+        """A thread was given up: another takes its place."""
         self._start()
 
     def _work(self) -> None:

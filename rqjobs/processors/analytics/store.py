@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from rqjobs.processors.analytics.events import QREvent
 from rqjobs.processors.analytics.tally import Cell, Visit, VisitorKey, by_week, merge_visits, tally, visits
 
 _LOCK = 0x72716A_7172  # "rqj", "qr"
+_turn = threading.Lock()
 _EVENT_COLUMNS = (*QREvent._fields, "recorded_at")
 _VISITOR_COLUMNS = ("day", "scope", "visitor", "first", "again", "seen_on")
 _KEEP_VISITOR = (
@@ -35,8 +37,9 @@ _MOST_VARIABLES = 32_000  # SQLite takes 32,766 in a statement
 def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
     """Stores and counts those of ``events`` that are not stored yet; all of them or, if it raises, none.
 
-    Batches take turns: on SQLite by its one writer, on PostgreSQL by an advisory lock. They all add to the same
-    rows (the counts of today), so they would wait for each other anyway; taking turns, they cannot deadlock.
+    Batches take turns: in a process by a lock, between processes by SQLite's one writer or PostgreSQL's advisory
+    lock. They all add to the same rows (the counts of today), so they would wait for each other anyway; taking
+    turns, they cannot deadlock.
 
     Returns:
         The event ids that are new.
@@ -44,7 +47,7 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
     by_id: dict[str, QREvent] = {}
     for event in events:
         by_id.setdefault(event.event_id, event)
-    with engine.begin() as connection:
+    with _turn, engine.begin() as connection:
         if _is_postgres(connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         known = _known_ids(connection, list(by_id))
