@@ -48,17 +48,15 @@ class Load:
         self.server, self.log, self.jobs = server, log, jobs
         self.failing = {str(n) for n in range(0, jobs, 10)}
         models = (Task, CoroutineTask, BatchTask)
-        work = [
-            models[n % 3](
-                do="fail" if str(n) in self.failing else "sleep", mark=str(n), args={"seconds": 0.02, "times": 1}
-            )
-            for n in range(jobs)
+        args = {"seconds": 0.02, "times": 1}
+        quick = [
+            models[n % 3](do="fail" if str(n) in self.failing else "sleep", mark=str(n), args=args) for n in range(jobs)
         ]
-        work += [model(do="sleep", mark=f"long-{model.queue}", args={"seconds": long}) for model in models[:2]]
-        enqueue_many(work[jobs:], priority="high", connection=server)
-        enqueue_many(work[:jobs], attempts=3, backoff="fixed:0.3s", connection=server)
+        slow = [Task(do="sleep", mark=f"long-{n}", args={"seconds": long}) for n in range(3)]  # a worker has two slots
+        enqueue_many(slow, priority="high", connection=server)
+        enqueue_many(quick, attempts=3, backoff="fixed:0.3s", connection=server)
         enqueue_many([Task(mark=f"later-{n}") for n in range(20)], delay=f"{later}s", connection=server)
-        self.total = jobs + 22
+        self.total = jobs + 23
         options = ("--threads", "9")
         environment = {"RQJOBS_IMPORT": "tests.support.tasks", "RQJOBS_LEASE": str(LEASE)}
         self.workers = [workers.start(*QUEUES, *options, **environment) for _ in range(2)]
@@ -80,7 +78,7 @@ class Load:
 
 
 def test_a_full_redis_drains(server, log, workers):
-    load = Load(server, log, workers)
+    load = Load(server, log, workers, long=LEASE * 4)
     server.config_set("maxmemory", 1)
     with pytest.raises(redis_py.exceptions.OutOfMemoryError):
         server.set("x", "y")
