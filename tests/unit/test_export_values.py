@@ -7,15 +7,17 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rqjobs.processors.export import text as text_formats
+from rqjobs.processors.export import values
 from rqjobs.processors.export.right_to_left import visual
 from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
-from rqjobs.processors.export.values import guard, guard_inner, iso_datetime, iso_duration
+from rqjobs.processors.export.values import SCALARS, converted, guard, guard_inner, iso_datetime, iso_duration
 from rqjobs.processors.export.writing import Heading
 
 HEADING = Heading(columns=("a", "b"), title="t", created_at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -69,6 +71,7 @@ CELL = st.one_of(
 def encoder(request, monkeypatch):
     if request.param == "json":
         monkeypatch.setattr(text_formats, "orjson", None)
+        monkeypatch.setattr(values, "orjson", None)
 
 
 @pytest.mark.parametrize("writer", [JsonWriter, NdjsonWriter])
@@ -88,6 +91,42 @@ def test_csv_reads_back_as_it_was(rows):
     assert list(csv.reader(io.StringIO(content, newline="")))[1:] == [[text, str(number)] for text, number in rows]
 
 
+TEXT = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from('",\r\n;'))
+PLAIN = TEXT | st.none() | st.integers() | st.floats()
+
+
+@given(st.integers(1, 3).flatmap(lambda width: st.lists(st.tuples(*[PLAIN] * width), min_size=1, max_size=5)))
+def test_csv_is_what_the_standard_librarys_writer_writes(rows):
+    heading = Heading(columns=("a", "b", "c")[: len(rows[0])], title="t", created_at=HEADING.created_at)
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerows([heading.columns, *rows])
+    assert written(CsvWriter, rows, heading, bom=False, guarded=False) == buffer.getvalue().encode()
+
+
+@given(st.lists(st.none() | TEXT | st.sampled_from(["=1", "x;=1", "+49151", "\n@x"]), min_size=1, max_size=5))
+def test_a_column_is_guarded_as_its_texts_are_one_by_one(column):
+    content = written(CsvWriter, [(text, 1) for text in column]).decode("utf-8-sig")
+    found = [row[0] for row in csv.reader(io.StringIO(content, newline=""))][1:]
+    assert found == ["" if text is None else guard_inner(guard(text)) for text in column]
+
+
+ZONES = st.sampled_from(
+    [None, UTC, ZoneInfo("UTC"), ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=-9, minutes=-30))]
+)
+MOMENTS = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES)  # noqa: DTZ001
+
+
+def test_a_column_of_moments_is_written_as_each_of_them(encoder):
+    @given(st.lists(st.none() | MOMENTS, max_size=5))
+    def check(column):
+        expected = [None if moment is None else iso_datetime(moment) for moment in column]
+        assert converted([column], SCALARS)[0] == expected
+        lines = written(NdjsonWriter, [(moment, None) for moment in column]).splitlines()
+        assert [json.loads(line)["a"] for line in lines] == expected
+
+    check()
+
+
 @given(st.text())
 def test_no_text_survives_the_guard_as_a_formula(text):
     guarded = guard(text)
@@ -98,7 +137,7 @@ def test_no_text_survives_the_guard_as_a_formula(text):
 
 def test_every_type_has_one_spelling(encoder):
     zoned = datetime(2026, 1, 31, 23, 30, tzinfo=timezone(timedelta(hours=1)))
-    values = [
+    spellings = [
         (zoned, "2026-01-31T22:30:00Z"),
         (datetime(2026, 1, 31, 9, 30, 0, 500), "2026-01-31T09:30:00.000500"),  # noqa: DTZ001
         (date(2026, 1, 31), "2026-01-31"),
@@ -113,7 +152,7 @@ def test_every_type_has_one_spelling(encoder):
         (float("nan"), None),
         (None, None),
     ]
-    for value, expected in values:
+    for value, expected in spellings:
         assert json.loads(written(NdjsonWriter, [(value, None)]))["a"] == expected
     assert json.loads(written(NdjsonWriter, [(2**70, float("inf")), (0.5, None)]).splitlines()[0])["b"] is None
     flat = written(CsvWriter, [(True, None), ({"a": 1}, [1, 2])], bom=False).decode().split("\r\n")
@@ -130,9 +169,9 @@ def test_right_to_left_is_drawn_in_its_order():
     assert visual("(שלום)") == "(םולש)"
 
 
-def written(writer, rows, **options) -> bytes:
+def written(writer, rows, heading=HEADING, **options) -> bytes:
     file = io.BytesIO()
-    out = writer(file, HEADING, **options)
+    out = writer(file, heading, **options)
     if rows:
         out.write(list(zip(*rows, strict=True)))
     out.close()
