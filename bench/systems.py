@@ -37,7 +37,8 @@ class System:
     app: str
     """Its module in bench/apps."""
     worker: tuple[str, ...]
-    """The command; ``SLOTS`` and ``KIND`` in it are replaced, ``BIN/`` is its environment's folder of programs."""
+    """The command; ``SLOTS``, ``KIND`` and ``PROCESSES`` in it are replaced, ``BIN/`` is its environment's folder of
+    programs. One without ``PROCESSES`` is started so many times, as number ``NUMBER``."""
     peer: str = ""
     """Its folder under BENCH_PEERS/v; empty for what the project itself has installed."""
     slots: bool = True
@@ -58,16 +59,19 @@ SYSTEMS = (
     System("RQ SimpleWorker", "rq_app", ("BIN/python", str(APPS / "rq_worker.py"), "SimpleWorker"), slots=False),
     System("RQ", "rq_app", ("BIN/python", str(APPS / "rq_worker.py"), "Worker"), slots=False),
     System("BullMQ", "bullmq", ("node", str(APPS / "bullmq_worker.js")), "node"),
-    System("Dramatiq", "dramatiq_app", ("BIN/dramatiq", "dramatiq_app", "-p", "1", "-t", "SLOTS"), "dramatiq"),
+    System("Dramatiq", "dramatiq_app", ("BIN/dramatiq", "dramatiq_app", "-p", "PROCESSES", "-t", "SLOTS"), "dramatiq"),
     System("Huey", "huey_app", ("BIN/huey_consumer", "huey_app.huey", "-w", "SLOTS", "-k", "thread", "-q"), "huey"),
     System(
-        "Celery", "celery_app", ("BIN/celery", "-A", "celery_app", "worker", "-P", "threads", "-c", "SLOTS"), "celery"
+        "Celery",
+        "celery_app",
+        ("BIN/celery", "-A", "celery_app", "worker", "-P", "threads", "-c", "SLOTS", "-n", "NUMBER@%h"),
+        "celery",
     ),
-    System("SAQ", "saq_app", ("BIN/saq", "saq_app.settings"), "saq"),
+    System("SAQ", "saq_app", ("BIN/saq", "saq_app.settings", "--workers", "PROCESSES"), "saq"),
     System(
         "taskiq",
         "taskiq_app",
-        ("BIN/taskiq", "worker", "taskiq_app:broker", "-w", "1", "--max-async-tasks", "SLOTS"),
+        ("BIN/taskiq", "worker", "taskiq_app:broker", "-w", "PROCESSES", "--max-async-tasks", "SLOTS"),
         "taskiq",
     ),
 )  # fmt: skip
@@ -123,23 +127,38 @@ class Stage:
     @contextmanager
     def worker(self, system: System, kind: str, slots: int) -> Iterator[psutil.Process]:
         """The system's worker, for as long as the block runs."""
-        words = [
-            word.replace("BIN/", f"{system.binaries}/").replace("SLOTS", str(slots)).replace("KIND", kind)
-            for word in system.worker
-        ]
-        with (self.folder / "worker.log").open("w") as log:
-            process = subprocess.Popen(
-                words, env=self.environment(slots), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-            )
+        with self.workers(system, kind, slots, 1) as (process,):
+            yield process
+
+    @contextmanager
+    def workers(self, system: System, kind: str, slots: int, processes: int) -> Iterator[list[psutil.Process]]:
+        """So many worker processes of the system, or the one that is their parent, for as long as the block runs."""
+        started = []
+        for number in range(1 if "PROCESSES" in system.worker else processes):
+            words = [
+                word.replace("BIN/", f"{system.binaries}/")
+                .replace("SLOTS", str(slots))
+                .replace("KIND", kind)
+                .replace("PROCESSES", str(processes))
+                .replace("NUMBER", str(number))
+                for word in system.worker
+            ]
+            with (self.folder / f"worker-{number}.log").open("w") as log:
+                process = subprocess.Popen(
+                    words, env=self.environment(slots), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                )
+            started.append(process)
         try:
-            yield psutil.Process(process.pid)
+            yield [psutil.Process(process.pid) for process in started]
         finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            for process in started:
+                process.terminate()
+            for process in started:
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
 
     def times(self) -> list[float]:
         """When each job was done."""

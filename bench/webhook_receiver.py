@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from typing import ClassVar
 
 import uvloop
 
@@ -17,6 +19,7 @@ class Receiver(asyncio.Protocol):
 
     delay = 0.02
     count = 0
+    times: ClassVar[dict[bytes, float]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -33,12 +36,25 @@ class Receiver(asyncio.Protocol):
         if len(self.buffer) < end + 4 + length:
             return
         self.buffer = b""
-        if head.startswith(b"get "):  # how many deliveries have come so far
-            count = str(Receiver.count).encode()
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(count), count))
+        if head.startswith(b"get "):
+            self.tell(head)
             return
         Receiver.count += 1
-        asyncio.get_running_loop().call_later(self.delay, self.transport.write, ANSWER)
+        path = head[5 : head.index(b" ", 5)]
+        if path != b"/hook":
+            Receiver.times[path] = time.time()
+        asyncio.get_running_loop().call_later(self.delay, self.answer)
+
+    def answer(self) -> None:
+        """Says that it has come, to who still listens."""
+        if not self.transport.is_closing():
+            self.transport.write(ANSWER)
+
+    def tell(self, head: bytes) -> None:
+        """How many deliveries have come so far; or when the latest to each path came."""
+        lines = [b"%s %f" % item for item in self.times.items()] if b"/times" in head else [b"%d" % self.count]
+        self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"\n".join(lines))
+        self.transport.close()
 
 
 class Dead(asyncio.Protocol):

@@ -1,137 +1,252 @@
 """Webhooks: deliveries a second to a 20 ms endpoint, everything included - signing, guard, log, the receiver and Redis
-on the same cores - and the same with half of the traffic to a destination that never answers.
+on the same cores - beside other job systems that do the bare POST; and what a destination that never answers costs.
 
-``python -m bench.webhooks [DELIVERIES]``
+``python -m bench.webhooks [--runs N] [--seconds S]``
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import psutil
 
+from bench.engine import cpu
+from bench.systems import ROOT, Stage, System, installed, middle, show, stage
 from rqjobs import WebhookJob, enqueue_many
-from rqjobs.connection import get_connection
-from rqjobs.embedded import stop_server
 from rqjobs.health import pause, resume
 from rqjobs.settings import use_settings
 
-PEERS = {"taskiq": 2400, "SAQ": 2220, "BullMQ": 1940, "Dramatiq": 1240, "Celery": 590, "RQ pool of 8": 264}
-"""Deliveries a second, each at its best setting, on two idle cores of the machine that this was written on."""
 DELAY = 0.02
-WORKERS = 2
-ROOT = Path(__file__).parents[1]
+CORES = 2
+SLOTS = {"Celery": 50, "Huey": 100}
+"""Jobs at once in each of its two processes, where a system is faster with fewer than 200."""
+POOL = 8
+"""Processes of a system that runs one job at a time."""
+GUESS = {"rqjobs": 8_000, "BullMQ": 8_000, "BullMQ by fetch": 4_000, "Celery": 1_500, "RQ SimpleWorker": 300}
+"""Deliveries a second, for the number of jobs that keep a system busy long enough; 3,000 for others."""
+STEADY = 200
+"""Deliveries a second to each of two destinations, for the latency of one of them."""
+ENVIRONMENT = {
+    "WEBHOOK_ALLOW": "127.0.0.1",
+    "WEBHOOK_SIGNING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "WEBHOOK_TIMEOUT": "2s",
+    "WEBHOOK_BREAKER_AFTER": "1s",
+}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+@dataclass(frozen=True)
+class Receiver:
+    """bench/webhook_receiver.py at work."""
+
+    process: psutil.Process
+    port: int
+    dead_port: int
+
+    def url(self, path: str = "/hook", *, dead: bool = False) -> str:
+        """An address that answers after DELAY, or one that accepts and never answers."""
+        return f"http://127.0.0.1:{self.dead_port if dead else self.port}{path}"
+
+    def get(self, path: str) -> str:
+        """What it says of what came."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection, connection.makefile("rb") as answer:
+            connection.sendall(f"GET {path} HTTP/1.1\r\ncontent-length: 0\r\n\r\n".encode())
+            return answer.read().partition(b"\r\n\r\n")[2].decode()
+
+    def arrived(self) -> int:
+        """How many deliveries have come so far."""
+        return int(self.get("/count"))
+
+    def until(self, count: int, limit: float = 60.0) -> float:
+        """When so many had come, ``time.perf_counter()``."""
+        end = time.perf_counter() + limit
+        while (come := self.arrived()) < count:
+            if time.perf_counter() > end:
+                raise RuntimeError(f"{come} of {count} deliveries have come within {limit:g} s")
+            time.sleep(0.005)
+        return time.perf_counter()
+
+    def times(self) -> dict[str, float]:
+        """When the latest delivery to each path came, Unix time."""
+        words = (line.split() for line in self.get("/times").splitlines())
+        return {path: float(at) for path, at in words}
 
 
-def cpu(*processes: psutil.Process) -> float:
-    times = [process.cpu_times() for process in processes]
-    return sum(time.user + time.system for time in times)
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver, for as long as the block runs."""
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ports.append(int(server.getsockname()[1]))
+    command = [sys.executable, "-m", "bench.webhook_receiver", str(ports[0]), str(DELAY), str(ports[1])]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        time.sleep(1)
+        yield Receiver(psutil.Process(process.pid), *ports)
+    finally:
+        process.terminate()
+        process.wait()
 
 
-def arrived(port: int) -> int:
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n")
-        return int(connection.recv(1000).rpartition(b"\r\n")[2])
+class Speed(NamedTuple):
+    """Deliveries a second, and CPU microseconds a delivery."""
+
+    rate: float
+    worker: float
+    redis: float
+    receiver: float
 
 
-def jobs(port: int, count: int) -> list[WebhookJob]:
-    payload = {"qr_code": "ABC123", "text": "x" * 200}
-    url = f"http://127.0.0.1:{port}/hook"
-    return [WebhookJob(webhook_id="wh_1", event="qr.scanned", url=url, payload=payload) for _ in range(count)]
+def speed(on: Stage, receiver: Receiver, processes: Sequence[psutil.Process], count: int, start: int) -> Speed:
+    """Watches ``count`` deliveries after ``start`` others, without the first fifth and the last twentieth of them."""
+
+    def at(part: float) -> tuple[float, int, float, float, float]:
+        moment = receiver.until(start + int(part * count))
+        own = sum(cpu(process) for process in processes)
+        return moment, receiver.arrived(), own, on.redis_cpu(), cpu(receiver.process)
+
+    first, last = at(0.2), at(0.95)
+    took, done, *used = (after - before for before, after in zip(first, last, strict=True))
+    return Speed(done / took, *(1e6 * seconds / done for seconds in used))
 
 
-def measure(name: str, ports: tuple[int, int | None], count: int, processes: Sequence[psutil.Process]) -> float:
-    """Deliveries a second to the healthy receiver, ``count`` of them, and as many to the dead one if there is any."""
-    port, dead_port = ports
-    receiver, server, *workers = processes
-    before = arrived(port)
-    busy = cpu(*workers), cpu(server), cpu(receiver)
-    healthy = jobs(port, count)
-    mixed = (
-        [job for pair in zip(healthy, jobs(dead_port, count), strict=True) for job in pair] if dead_port else healthy
-    )
-    pause("webhooks")  # enqueueing is not what is measured here
+def peer(on: Stage, receiver: Receiver, system: System, kind: str, seconds: float) -> Speed:
+    """One of the others: its jobs do the bare POST. They wait in Redis before its workers start."""
+    on.clear()
+    count, start = int(GUESS.get(system.name, 3_000) * seconds), receiver.arrived()
+    on.produce(system, "fill", kind, str(count))
+    slots, processes = SLOTS.get(system.name, 200), CORES if system.slots else POOL
+    with on.workers(system, kind, slots, processes) as started:
+        return speed(on, receiver, started, count, start)
+
+
+def jobs(urls: Sequence[str]) -> list[WebhookJob]:
+    """Deliveries with the payload of the others' jobs."""
+    payload = {"qrCode": "ABC123", "n": 1}
+    return [WebhookJob(webhook_id="webhook_123", event="qr.scanned", url=url, payload=payload) for url in urls]
+
+
+@contextmanager
+def our_workers(on: Stage) -> Iterator[list[psutil.Process]]:
+    """Ours, on an empty Redis, warm."""
+    on.clear()
+    system = replace(installed()[0], worker=("BIN/rqjobs", "worker", "webhooks"))
+    with on.workers(system, "webhooks", 0, CORES) as processes:
+        time.sleep(3)
+        yield processes
+
+
+def ours(on: Stage, receiver: Receiver, seconds: float, *, dead: bool) -> Speed:
+    """Deliveries of ours; with as many to a dead destination in between, whose circuit breaker is open already."""
+    with our_workers(on) as processes:
+        enqueue_many(jobs([receiver.url()] * 1000 + [receiver.url(dead=True)] * 100 * dead))
+        time.sleep(5 if dead else 1)
+        count, start = int(GUESS["rqjobs"] * seconds), receiver.arrived()
+        pause("webhooks")
+        time.sleep(0.5)
+        enqueue_many(jobs([receiver.url(), receiver.url(dead=True)] * count if dead else [receiver.url()] * count))
+        resume("webhooks")
+        return speed(on, receiver, processes, count, start)
+
+
+def latencies(receiver: Receiver, seconds: float, others: Callable[[], list[WebhookJob]]) -> list[float]:
+    """Milliseconds from enqueue to arrival, while ``others`` are enqueued as well, one by one."""
+    sent: dict[str, float] = {}
+    begun = time.time()
+    for number in range(int(STEADY * seconds)):
+        time.sleep(max(0.0, begun + number / STEADY - time.time()))
+        path = f"/{begun}/{number}"
+        batch = jobs([receiver.url(path)]) + others()
+        sent[path] = time.time()
+        enqueue_many(batch)
     time.sleep(1)
-    enqueue_many(mixed)
-    resume("webhooks")
-    while (first := arrived(port) - before) == 0:
-        time.sleep(0.001)
-    started = time.perf_counter()
-    while (done := arrived(port) - before) < count and time.perf_counter() - started < 120:
-        time.sleep(0.01)
-    rate = (done - first) / (time.perf_counter() - started)
-    ended = cpu(*workers), cpu(server), cpu(receiver)
-    used = [(after - start) / done * 1e6 for start, after in zip(busy, ended, strict=True)]
-    print(
-        f"{name:<28}{rate:>7.0f}/s   CPU us per delivery: workers {used[0]:.0f}, Redis {used[1]:.0f},"
-        f" receiver {used[2]:.0f}; two idle cores would do {2e6 / sum(used):.0f}/s"
-    )
-    return rate
+    came = receiver.times()
+    return sorted(1000 * (came.get(path, float("inf")) - at) for path, at in sent.items())
 
 
-def main(count: int = 10_000) -> None:
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile."""
+    return values[int(len(values) * 0.99)]
+
+
+def measure_peers(on: Stage, receiver: Receiver, runs: int, seconds: float) -> dict[str, Speed]:
+    """Every other system that is installed, in turns."""
+    wanted = [(system, "post") for system in installed() if system.name not in ("rqjobs", "RQ")]
+    wanted += [(replace(system, name="BullMQ by fetch"), "fetch") for system, _ in wanted if system.name == "BullMQ"]
+    found: dict[str, list[Speed]] = {}
+    for _ in range(runs):
+        for system, kind in wanted:
+            try:
+                found.setdefault(system.name, []).append(peer(on, receiver, system, kind, seconds))
+            except RuntimeError as error:  # a peer that does not run here says so, and the others go on
+                print(f"not measured: {system.name}: {error}", flush=True)
+    return {name: medians(speeds) for name, speeds in found.items() if speeds}
+
+
+def medians(speeds: Sequence[Speed]) -> Speed:
+    """The median of each figure."""
+    return Speed(*(middle(list(values)) for values in zip(*speeds, strict=True)))
+
+
+def report_speeds(alone: Speed, mixed: Speed, others: dict[str, Speed]) -> None:
+    """Prints how all compare."""
+    rows = [
+        [name, f"{found.rate:,.0f}", f"{alone.rate / found.rate:.2f}x", *(f"{used:.0f}" for used in found[1:])]
+        for name, found in {"rqjobs": alone, "rqjobs, and half to a dead one": mixed, **others}.items()
+    ]
+    heads = ["", "deliveries/s", "rqjobs is", "worker us", "redis us", "receiver us"]
+    show(f"To a {DELAY * 1000:.0f} ms endpoint, {CORES} worker processes", heads, rows)
+    if others:
+        best = max(others, key=lambda name: others[name].rate)
+        print(f"{alone.rate / others[best].rate:.2f} x the best peer, {best} (goal 2 x)")
+    print(f"beside a dead destination {mixed.rate / alone.rate:.2f} x the rate alone (goal 0.8 x)")
+
+
+def report_latencies(receiver: Receiver, seconds: float) -> None:
+    """Prints what a destination that falls silent costs the deliveries to another."""
+    latencies(receiver, 2, list)
+    alone = latencies(receiver, seconds, list)
+    together = latencies(receiver, seconds, lambda: jobs([receiver.url(dead=True)]))
+    rows = [
+        [name, f"{middle(values):.1f}", f"{p99(values):.1f}", f"{values[-1]:.1f}"]
+        for name, values in (("alone", alone), ("beside a silent one", together))
+    ]
+    title = f"{STEADY} deliveries a second, from the enqueue to the arrival"
+    show(title, ["", "p50 ms", "p99 ms", "longest ms"], rows)
+    print(f"p99 {p99(together) / p99(alone):.2f} x (goal under 2 x)")
+
+
+def main() -> None:
     """Prints the figures and how they compare."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ |= {
-            "REDIS_URL": f"embedded:{folder}/redis",
-            "RQJOBS_DATA": str(folder),
-            "DATABASE_URL": f"sqlite:///{folder}/rqjobs.db",
-            "WEBHOOK_ALLOW": "127.0.0.1",
-            "WEBHOOK_SIGNING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "WEBHOOK_TIMEOUT": "2s",
-            "WEBHOOK_BREAKER_AFTER": "1s",
-            "PYTHONPATH": str(ROOT),
+    options = argparse.ArgumentParser()
+    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--seconds", type=float, default=3.0)
+    chosen = options.parse_args()
+    with stage() as on, receiving() as receiver:
+        os.environ |= ENVIRONMENT | {
+            "REDIS_URL": f"unix://{on.socket}",
+            "RQJOBS_DATA": str(on.folder / "data"),
+            "DATABASE_URL": f"sqlite:///{on.folder}/rqjobs.db",
+            "BENCH_URL": receiver.url(),
         }
         use_settings(None)
-        get_connection()
-        port, dead_port = free_port(), free_port()
-        command = [sys.executable, "-m", "bench.webhook_receiver", str(port), str(DELAY), str(dead_port)]
-        started = [subprocess.Popen(command, cwd=ROOT)]
-        log = (folder / "worker.log").open("w")
-        command = [sys.executable, "-m", "rqjobs", "worker", "webhooks"]
-        started += [subprocess.Popen(command, cwd=folder, stderr=log) for _ in range(WORKERS)]
-        try:
-            time.sleep(1)
-            receiver, *workers = [psutil.Process(process.pid) for process in started]
-            server = psutil.Process(int(get_connection().info("server")["process_id"]))
-            processes = [receiver, server, *workers]
-            enqueue_many(jobs(port, 500))
-            deadline = time.monotonic() + 30
-            while arrived(port) < 500:
-                assert time.monotonic() < deadline, (folder / "worker.log").read_text()[-2000:]
-                time.sleep(0.1)
-            time.sleep(1)
-            print(f"webhooks: {count:,} deliveries to a {DELAY * 1000:.0f} ms endpoint, {WORKERS} worker processes")
-            # The dead destination has been dead for a while: its circuit breaker is open when the measuring begins.
-            enqueue_many(jobs(dead_port, 100))
-            time.sleep(5)
-            alone = measure("all healthy", (port, None), count, processes)
-            mixed = measure("half to a dead destination", (port, dead_port), count // 2, processes)
-            best = max(PEERS, key=PEERS.__getitem__)
-            print(f"  {alone / PEERS[best]:.1f} x {best} ({PEERS[best]}/s, goal 2 x)   ", end="")
-            print(f"beside a dead destination {mixed / alone:.2f} x (goal 0.8 x)")
-            print("  peers on two idle cores: " + ", ".join(f"{name} {rate}/s" for name, rate in PEERS.items()))
-        finally:
-            for process in reversed(started):
-                process.terminate()
-            for process in started:
-                process.wait()
-            log.close()
-            stop_server(folder / "redis")
+        with our_workers(on):
+            report_latencies(receiver, 5 * chosen.seconds)
+        runs = range(chosen.runs)
+        alone, mixed = (
+            medians([ours(on, receiver, chosen.seconds, dead=dead) for _ in runs]) for dead in (False, True)
+        )
+        report_speeds(alone, mixed, measure_peers(on, receiver, chosen.runs, chosen.seconds))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

@@ -6,7 +6,7 @@ import marks
 from huey import RedisHuey
 
 huey = RedisHuey("bench", url=os.environ["BENCH_REDIS"])
-TASKS = {"noop": huey.task(name="noop")(marks.noop), "sleep": huey.task(name="sleep")(marks.sleep)}
+TASKS = {name: huey.task(name=name)(getattr(marks, name)) for name in ("noop", "sleep", "post")}
 
 
 def one(kind, data):

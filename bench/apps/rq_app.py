@@ -7,7 +7,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 queue = Queue("bench", connection=redis.Redis.from_url(os.environ["BENCH_REDIS"]), serializer=JSONSerializer)
-NAMES = {"noop": "bench.apps.marks.noop", "sleep": "bench.apps.marks.sleep"}
+NAMES = {"noop": "bench.apps.marks.noop", "sleep": "bench.apps.marks.sleep", "post": "bench.apps.marks.post"}
 
 
 def one(kind, data):

@@ -8,6 +8,13 @@ from redis.asyncio import Redis
 from saq import Job
 from saq.queue.redis import RedisQueue
 
+try:
+    import uvloop
+except ImportError:
+    pass
+else:
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 queue = RedisQueue(Redis.from_url(os.environ["BENCH_REDIS"]))
 
 
@@ -19,7 +26,11 @@ async def sleep(ctx, *, data):
     await marks.async_sleep(data)
 
 
-settings = {"queue": queue, "functions": [noop, sleep], "concurrency": int(os.environ.get("BENCH_SLOTS", "50"))}
+async def post(ctx, *, data):
+    await marks.async_post(data)
+
+
+settings = {"queue": queue, "functions": [noop, sleep, post], "concurrency": int(os.environ.get("BENCH_SLOTS", "50"))}
 loop = asyncio.new_event_loop()
 
 

@@ -19,7 +19,12 @@ async def sleep(data: dict) -> None:
     await marks.async_sleep(data)
 
 
-TASKS = {"noop": noop, "sleep": sleep}
+@broker.task
+async def post(data: dict) -> None:
+    await marks.async_post(data)
+
+
+TASKS = {"noop": noop, "sleep": sleep, "post": post}
 loop = asyncio.new_event_loop()
 started = []
 
