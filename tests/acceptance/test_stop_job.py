@@ -71,12 +71,13 @@ def test_one_job_of_a_batch_is_stopped_and_the_others_are_done(workers, redis, l
 
 def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, log):
     begin(workers, "processes", "batches")
-    enqueue(BatchTask(do="sleep", mark="first", args={"seconds": 2}))
-    eventually(lambda: notes(log))
+    for begun, mark in enumerate(("first", "second"), 1):  # two batches are under way at once
+        enqueue(BatchTask(do="sleep", mark=mark, args={"seconds": 3}))
+        eventually(lambda begun=begun: len(notes(log)) == begun)
     waiting = enqueue(BatchTask(mark="never"))
     stop(redis, waiting)
     is_stopped(redis, waiting)
-    eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"1")
+    eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"2")
     time.sleep(0.3)
     assert "never" not in {words[0] for words in notes(log)}
 
