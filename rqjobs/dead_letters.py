@@ -22,6 +22,7 @@ from rqjobs.layout import (
     fetch_job,
     job_key,
     key,
+    pack_data,
     payload_of,
     run_script,
 )
@@ -159,11 +160,11 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
         raise
     except ValueError as error:
         raise InvalidJob(policy.model.__name__, [str(error)]) from None
-    data = encode_data(policy.name, job.dump())
+    data = encode_data(policy.name, job.dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
-    client.hset(job_key(job_id), mapping={"data": data, "description": job.label()})
+    client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
 
 
 def _lanes(queue: str | None) -> list[str]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import redis
@@ -28,19 +28,21 @@ from rqjobs.jobs import (
     QRAnalyticsJob,
     WebhookJob,
 )
+from rqjobs.jobs.base import encode_json
 from rqjobs.layout import SERIALIZER, encode_data
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
 from rqjobs.tracing import FIELD, context_to_carry
-from rqjobs.writing import Entry, later, write
+from rqjobs.writing import Entry, Kind, later, write
 
-_blank: dict[str, Any] | None = None
-_empty: dict[str, type] = {}
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # RQ's own rule, and a length
 _MAX_DELAY = timedelta(days=3660)
 
 _id_lock = threading.Lock()
 _last_id = 0
+
+_usual: dict[tuple[str, Priority, bool, bool], tuple[QueuePolicy, Kind]] = {}
+"""The kinds of jobs whose options are their policy's, by queue, priority, ``unique`` and whether they wait first."""
 
 ModelT = TypeVar("ModelT", bound=JobModel)
 
@@ -125,13 +127,12 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
         DuplicateJob: naming the ids that were there already; the other jobs are enqueued.
         RedisUnavailable: Redis does not answer.
     """
-    now = round(time.time(), 6)
+    now = time.time_ns() // 1000
     entries = []
     for index, item in enumerate(jobs):
-        job, own = item if isinstance(item, tuple) else (item, cast("JobOptions", {}))
-        entries.append(
-            _entry(job, cast("JobOptions", {**options, **own}), now + index * 1e-6)
-        )  # their order is in created_at
+        job, own = item if isinstance(item, tuple) else (item, None)
+        chosen = cast("JobOptions", {**options, **own}) if own else options
+        entries.append(_entry(job, chosen, now + index))  # their order is in created_at
     if not entries:
         return []
     connection = options.get("connection")
@@ -149,18 +150,13 @@ def _parse(model: type[ModelT], job: object) -> ModelT:
     return job if isinstance(job, model) else model.parse(job)
 
 
-def _entry(job: JobModel, options: JobOptions, now: float) -> Entry:
-    """The job's hash as RQ reads it. Left out is what RQ restores as None anyway: memory counts for a backlog."""
-    kind = type(job).__name__
+def _entry(job: JobModel, options: JobOptions, now: int) -> Entry:
+    """The job as Redis will hold it; ``now`` in microseconds of Unix time."""
     policy = get_policy(job.queue)
     faults: list[str] = []
-    attempts, waits = _attempts(options, policy, faults)
-    timeout = _duration(options, "timeout", faults) or policy.timeout
     delay = _duration(options, "delay", faults)
-    priority = options.get("priority", "normal")
-    if priority not in PRIORITIES:
-        faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
-    data = encode_data(policy.name, job.dump())
+    kind = _kind(policy, options, bool(delay), faults)
+    data = encode_data(policy.name, job.dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
@@ -168,48 +164,54 @@ def _entry(job: JobModel, options: JobOptions, now: float) -> Entry:
     if policy.check is not None:
         faults.extend(load(policy.check)(job))
     if faults:
-        raise InvalidJob(kind, faults)
+        raise InvalidJob(type(job).__name__, faults)
+    due = now / 1_000_000 + delay.total_seconds() if delay else None
+    return Entry(kind, job_id, due, data, _stamp(now), job.label())
+
+
+def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:
+    """What the job has in common with others. Left out is what RQ restores as None anyway, and the time of enqueueing,
+    which is that of creation: memory counts for a backlog.
+    """  # noqa: D205
+    priority = options.get("priority", "normal")
+    if priority not in PRIORITIES:
+        faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
+        priority = "normal"
+    unique, trace = bool(options.get("unique")), context_to_carry()
+    usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout"))
+    known = _usual.get((policy.name, priority, unique, delayed)) if usual else None
+    if known is not None and known[0] is policy:
+        return known[1]
+    attempts, backoff = _attempts(options, policy, faults)
+    timeout = _duration(options, "timeout", faults) or policy.timeout
     name = lane(policy.name, priority)
-    stamp = _stamp(now)
-    fields: dict[str, Any] = {
-        "data": data,
-        "status": JobStatus.SCHEDULED.value if delay else JobStatus.QUEUED.value,
+    fields: dict[str, str | int] = {
+        "status": JobStatus.SCHEDULED.value if delayed else JobStatus.QUEUED.value,
         "origin": name,
-        "created_at": stamp,
-        "description": job.label(),
         "timeout": max(1, round(timeout.total_seconds())),
     }
-    if not delay:
-        fields["enqueued_at"] = stamp
-    if attempts > 1:
-        fields["retries_left"] = attempts - 1
-        fields["retry_intervals"] = waits
-    if trace := context_to_carry():
-        fields["meta"] = json.dumps({FIELD: trace})
-    due = now + delay.total_seconds() if delay else None
-    return Entry(job_id, name, due, options.get("unique", False), fields)
+    if attempts > 1 and backoff is not None:
+        waits = [int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)]
+        fields |= {"retries_left": attempts - 1, "retry_intervals": json.dumps(waits)}
+    if trace:
+        fields["meta"] = encode_json({FIELD: trace})
+    kind = Kind(name, unique, fields)
+    if usual and not policy.backoff.jitter:
+        _usual[policy.name, priority, unique, delayed] = (policy, kind)
+    return kind
 
 
-def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, str]:
+def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff | None]:
     given: Any = options.get("attempts")
     attempts = policy.attempts if given is None else given
     if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
         faults.append(f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
         attempts = 1
     try:
-        backoff = parse_backoff(options.get("backoff") or policy.backoff)
+        return attempts, parse_backoff(options.get("backoff") or policy.backoff)
     except (ValueError, AttributeError) as error:
         faults.append(f"backoff: {error}")
-        return attempts, "[]"
-    return attempts, _waits(backoff, attempts) if backoff.jitter else _fixed_waits(backoff, attempts)
-
-
-def _waits(backoff: Backoff, attempts: int) -> str:
-    """The waits as RQ stores them."""
-    return json.dumps([int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)])
-
-
-_fixed_waits = lru_cache(1000)(_waits)
+        return attempts, None
 
 
 def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | None:
@@ -226,7 +228,7 @@ def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | 
     return duration
 
 
-def _job_id(job: JobModel, options: JobOptions, now: float, faults: list[str]) -> str:
+def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> str:
     job_id: Any = options.get("job_id")
     if job_id is None:
         return _content_id(job) if options.get("unique") else _new_id(now)
@@ -235,13 +237,12 @@ def _job_id(job: JobModel, options: JobOptions, now: float, faults: list[str]) -
     return str(job_id)
 
 
-def _new_id(now: float) -> str:
+def _new_id(now: int) -> str:
     """24 hex digits that sort by time and, in one process, by order: 56 bits of microseconds, 40 random bits."""
     global _last_id  # noqa: PLW0603
     with _id_lock:
-        _last_id = max(int(now * 1_000_000), _last_id + 1)
-        stamp = _last_id
-    return (stamp.to_bytes(7) + os.urandom(5)).hex()
+        _last_id = stamp = max(now, _last_id + 1)
+    return f"{stamp:014x}{os.urandom(5).hex()}"
 
 
 def _content_id(job: JobModel) -> str:
@@ -249,53 +250,65 @@ def _content_id(job: JobModel) -> str:
     return base64.b32hexencode(hashlib.sha256(content).digest()[:15]).decode().lower()
 
 
-def _stamp(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")[:26] + "Z"
+def _stamp(now: int) -> str:
+    seconds, rest = divmod(now, 1_000_000)
+    return f"{_second(seconds)}.{rest:06}Z"
 
 
-def _row(entry: Entry, now: float) -> dict[str, Any]:
+@lru_cache(100)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+
+
+def _row(entry: Entry, now: int) -> dict[str, Any]:
     """The entry as the outbox keeps it."""
-    fields = {**entry.fields, "data": entry.fields["data"].decode()}
+    own = {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
     return {
         "token": _new_id(now),
         "job_id": entry.job_id,
-        "lane": entry.lane,
+        "lane": entry.kind.lane,
         "due": entry.due,
-        "only_once": entry.unique,
-        "fields": json.dumps(fields),
-        "created_at": now,
+        "only_once": entry.kind.unique,
+        "fields": encode_json({**entry.kind.fields, **own}),
+        "created_at": now / 1_000_000,
     }
 
 
-def _new_job(connection: redis.Redis) -> Job:
-    """An empty RQ job. RQ's constructor looks at its serializer for longer than Redis takes to write the job."""
-    global _blank  # noqa: PLW0603
-    if _blank is None:
-        _blank = vars(Job("blank", connection=connection, serializer=SERIALIZER))
-        _empty.update({name: type(value) for name, value in _blank.items() if isinstance(value, list | dict)})
-    job = Job.__new__(Job)
-    vars(job).update(_blank)
-    for name, kind in _empty.items():  # not shared between jobs
-        setattr(job, name, kind())
-    job.connection = connection
-    return job
+@cache
+def _blank() -> dict[str, Any]:
+    """The attributes of an empty RQ job. RQ's constructor takes longer than Redis to write one."""
+    return vars(Job("blank", connection=later(), serializer=SERIALIZER))
+
+
+@lru_cache(1000)
+def _attributes(kind: Kind) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The attributes of an RQ job of this kind, and those of them that must not be shared between jobs."""
+    fields: dict[str, Any] = kind.fields
+    attributes = _blank() | {
+        "origin": kind.lane,
+        "timeout": fields["timeout"],
+        "retries_left": fields.get("retries_left"),
+        "retry_intervals": json.loads(fields.get("retry_intervals", "null")),
+        "meta": json.loads(fields.get("meta", "{}")),
+        "_status": JobStatus(fields["status"]),
+    }
+    return attributes, [(name, value) for name, value in attributes.items() if isinstance(value, list | dict)]
 
 
 def _rq_job(entry: Entry, connection: redis.Redis) -> Job:
     """The RQ job that was written, without reading it back."""
-    fields = entry.fields
-    job = _new_job(connection)
-    job._id = entry.job_id  # noqa: SLF001  # the setter checks what was checked
-    job.data = fields["data"]
-    job.origin = entry.lane
-    job.description = fields["description"]
-    job.created_at = datetime.fromisoformat(fields["created_at"])
-    job.enqueued_at = job.created_at if entry.due is None else None
-    job.timeout = fields["timeout"]
-    job.retries_left = fields.get("retries_left")
-    if "meta" in fields:
-        job.meta = json.loads(fields["meta"])
-    if "retry_intervals" in fields:
-        job.retry_intervals = json.loads(fields["retry_intervals"])
-    job._status = JobStatus(fields["status"])  # noqa: SLF001  # the setter would write to Redis
+    attributes, mutable = _attributes(entry.kind)
+    created_at = datetime.fromisoformat(entry.created_at)
+    job = Job.__new__(Job)
+    vars(job).update(
+        attributes,
+        connection=connection,
+        _id=entry.job_id,
+        _data=entry.data,
+        description=entry.description,
+        created_at=created_at,
+        enqueued_at=created_at if entry.due is None else None,
+    )
+    for name, value in mutable:
+        setattr(job, name, value.copy())
     return job

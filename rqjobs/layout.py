@@ -12,11 +12,12 @@ from typing import Any, cast
 import redis
 from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import DeserializationError, NoSuchJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from rqjobs.errors import JobNotFound, PermanentFailure
+from rqjobs.jobs.base import encode_json
 from rqjobs.scripts import load_script
 
 ENTRY = "rqjobs.worker.entry.perform"
@@ -24,6 +25,8 @@ ENTRY = "rqjobs.worker.entry.perform"
 
 SERIALIZER = JSONSerializer
 """JSON only: RQ's default, pickle, runs code when it is read."""
+
+_PLAIN = 512  # bytes: what a hash of the embedded server holds in its compact form
 
 _allowed: dict[str, Callable[..., Any]] = {}
 
@@ -49,9 +52,18 @@ class RegisteredJob(Job):
     def restore(self, raw_data: Any) -> None:
         """Reads the job; one that must not run loses its retries, so that its failure is final."""
         super().restore(raw_data)
+        if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
+            self.enqueued_at = self.created_at  # one time is kept for both
         if self.refusal is not None:
             self.retries_left = 0
             self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        """What RQ writes, without the time that was not read."""
+        fields: dict[str, Any] = super().to_dict(include_meta, include_result)
+        if self.enqueued_at == self.created_at:
+            fields.pop("enqueued_at", None)
+        return fields
 
     @property
     def refusal(self) -> str | None:
@@ -162,12 +174,23 @@ def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
     return load_script(name)(args=[RQ_KEY_PREFIX, *args], client=connection)
 
 
-def encode_data(queue: str, payload: dict[str, Any]) -> bytes:
-    """The ``data`` of a job's hash. RQ deflates it, and reads it plain as well: plain costs less."""
-    return _encode([ENTRY, None, [queue, payload], {}]).encode()
+def encode_data(queue: str, payload: bytes) -> bytes:
+    """The ``data`` of a job: its function and arguments. ``payload`` is the job model as JSON."""
+    return _call(queue) + payload + b"],{}]"
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+@cache
+def _call(queue: str) -> bytes:
+    return f'["{ENTRY}",null,[{encode_json(queue)},'.encode()
+
+
+def pack_data(data: bytes) -> bytes:
+    """``data`` as the job's hash holds it. RQ deflates all data, and reads plain data as well.
+
+    Short data stays plain, which is faster. Deflated, what is longer takes less than half the memory, and most of it
+    fits the compact form of a hash again.
+    """
+    return min(data, zlib.compress(data, 1), key=len) if len(data) > _PLAIN else data
 
 
 def decode_data(data: bytes) -> dict[str, Any] | None:

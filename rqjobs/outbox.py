@@ -27,7 +27,7 @@ from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import event
 from rqjobs.settings import get_settings
-from rqjobs.writing import Entry, write_now
+from rqjobs.writing import Entry, Kind, write_now
 
 _BATCH = 200
 _KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last two steps leaves one
@@ -79,8 +79,9 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
 
 def _entry(row: Any) -> Entry:
     fields = json.loads(row.fields)
-    fields["data"] = fields["data"].encode()
-    return Entry(row.job_id, row.lane, row.due, bool(row.only_once), fields, row.token)
+    data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
+    kind = Kind(row.lane, bool(row.only_once), fields)
+    return Entry(kind, row.job_id, row.due, data.encode(), created_at, description, row.token)
 
 
 class Relay:

@@ -20,7 +20,7 @@ from rqjobs.jobs import (
     QRAnalyticsJob,
     WebhookJob,
 )
-from rqjobs.settings import get_settings
+from rqjobs.settings import QueueSettings, get_settings
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
@@ -109,6 +109,10 @@ _POLICIES: dict[str, QueuePolicy] = {
 }
 
 
+_applied: dict[str, tuple[QueuePolicy, QueueSettings, QueuePolicy]] = {}
+"""Policies with settings applied, beside what they are made of."""
+
+
 def register_queue(policy: QueuePolicy) -> None:
     """Adds a queue of the app's own, after the five; RQJOBS_IMPORT makes workers import its module.
 
@@ -141,7 +145,11 @@ def get_policy(name: str) -> QueuePolicy:
     overrides = get_settings().queues.get(policy.name)
     if overrides is None:
         return policy
-    return replace(policy, **{key: value for key, value in overrides if value is not None})
+    known = _applied.get(policy.name)
+    if known is None or known[0] is not policy or known[1] is not overrides:
+        changed = replace(policy, **{key: value for key, value in overrides if value is not None})
+        known = _applied[policy.name] = (policy, overrides, changed)
+    return known[2]
 
 
 def lane(queue: str, priority: Priority) -> str:

@@ -137,13 +137,13 @@ class Captured:
         """Takes what would have been written to Redis."""
         now = time.time()
         for entry in entries:
-            queue, payload = json.loads(entry.fields["data"])[2]
+            queue, payload = json.loads(entry.data)[2]
             self.jobs.append(
                 CapturedJob(
                     job=resolve(queue, payload)[1],
                     job_id=entry.job_id,
-                    lane=entry.lane,
-                    attempts=entry.fields.get("retries_left", 0) + 1,
+                    lane=entry.kind.lane,
+                    attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,
                     delay=timedelta(seconds=round(entry.due - now)) if entry.due is not None else None,
                 )
             )

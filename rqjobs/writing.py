@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import redis
+from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import as_text
 
-from rqjobs.connection import get_connection
+from rqjobs.connection import ask, get_connection
 from rqjobs.errors import DuplicateJob
-from rqjobs.layout import run_script
+from rqjobs.layout import pack_data, run_script
 from rqjobs.logs import event
+from rqjobs.scripts import load_script
 
 _CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kind:
+    """What jobs of one queue and the same options have in common; it travels once for all of them."""
+
+    lane: str
+    unique: bool
+    fields: dict[str, str | int]
+    """A part of their hashes."""
 
 
 class Entry(NamedTuple):
     """One job as the script wants it, and what the caller gets back is made of."""
 
+    kind: Kind
     job_id: str
-    lane: str
     due: float | None
-    unique: bool
-    fields: dict[str, Any]
+    data: bytes
+    created_at: str
+    description: str
     token: str = ""
     """The outbox row's id: an entry of the same token is written once, whoever tries again."""
 
@@ -77,39 +93,36 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
     if _capture is not None:
         _capture(entries)
         return []
-    client = connection or get_connection()
     now = time.time()
     calls = [[now, *_words(entries[start : start + _CHUNK])] for start in range(0, len(entries), _CHUNK)]
     if len(calls) == 1:
-        answers = [run_script("enqueue", client, calls[0])]
+        answers = [_call(calls[0], connection)]
     else:
-        with client.pipeline(transaction=False) as pipeline:
+        with (connection or get_connection()).pipeline(transaction=False) as pipeline:
             for words in calls:
                 run_script("enqueue", pipeline, words)
             answers = pipeline.execute()
     return [as_text(job_id) for answer in answers for job_id in answer]
 
 
-_OWN = ("data", "description", "created_at", "enqueued_at")
-"""What differs from job to job; the other fields are sent once for all jobs that have them in common."""
+def _call(words: list[Any], connection: redis.Redis | None) -> list[bytes]:
+    if connection is None:
+        with contextlib.suppress(redis.exceptions.RedisError):  # again, then: a job that did arrive is recognised
+            return cast("list[bytes]", ask("EVALSHA", load_script("enqueue").sha, 0, RQ_KEY_PREFIX, *words))
+    return cast("list[bytes]", run_script("enqueue", connection or get_connection(), words))
 
 
 def _words(entries: Sequence[Entry]) -> list[Any]:
-    shared: dict[tuple[Any, ...], int] = {}
+    numbers: dict[Kind, int] = {}
     words: list[Any] = []
-    for entry in entries:
-        own = {name: value for name in _OWN if (value := entry.fields.get(name)) is not None}
-        common = tuple(item for item in entry.fields.items() if item[0] not in own)
-        number = shared.setdefault(common, len(shared) + 1)
-        due = "" if entry.due is None else repr(entry.due)
-        words += (entry.job_id, entry.lane, due, "1" if entry.unique else "", entry.token, number)
-        words.append("+".join(own))
-        words += own.values()
-    head: list[Any] = [len(shared)]
-    for common in shared:
-        head.append(2 * len(common))
-        for item in common:
-            head += item
+    for kind, job_id, due, data, created_at, description, token in entries:
+        number = numbers.setdefault(kind, len(numbers) + 1)
+        when = "" if due is None else repr(due)
+        words += (number, job_id, when, token, pack_data(data), created_at, description)
+    head: list[Any] = [len(numbers)]
+    for kind in numbers:
+        fields = chain.from_iterable(kind.fields.items())
+        head += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)
     return head + words
 
 

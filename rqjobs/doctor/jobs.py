@@ -27,6 +27,7 @@ _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
 _FUNCTION = re.compile(rb'\[("(?:[^"\\]|\\.)*")')
 _HEAD = 300  # bytes of a job's data in which its function's name stands
 _VERIFIED = 50
+_SINCE = ("enqueued_at", "created_at")  # the first is left out where it is the second
 
 
 class _Job(NamedTuple):
@@ -78,12 +79,12 @@ def look(client: redis.Redis, *, every: bool) -> Seen:
 def _read(names: list[bytes], client: redis.Redis) -> Iterator[_Job]:
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
-            pipeline.hmget(name, "status", "origin", "enqueued_at", "data")
+            pipeline.hmget(name, "status", "origin", *_SINCE, "data")
         answers = pipeline.execute()
     prefix = len(key("job", ""))
-    for name, (status, origin, at, data) in zip(names, answers, strict=True):
-        job_id = as_text(name)[prefix:]
-        yield _Job(job_id, as_text(status or b""), as_text(origin or b""), as_text(at or b""), _plain(data or b""))
+    for name, (status, origin, at, since, data) in zip(names, answers, strict=True):
+        job_id, when = as_text(name)[prefix:], as_text(at or since or b"")
+        yield _Job(job_id, as_text(status or b""), as_text(origin or b""), when, _plain(data or b""))
 
 
 def _plain(data: bytes) -> bytes:
@@ -144,8 +145,10 @@ def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, 
     known = {origin: head for origin, head in heads.items() if head is not None}
     with client.pipeline(transaction=False) as pipeline:
         for head in known.values():
-            pipeline.hget(job_key(as_text(head)), "enqueued_at")
-        return {origin: as_text(at or b"~") for origin, at in zip(known, pipeline.execute(), strict=True)}
+            pipeline.hmget(job_key(as_text(head)), *_SINCE)
+        return {
+            origin: as_text(at or since or b"~") for origin, (at, since) in zip(known, pipeline.execute(), strict=True)
+        }
 
 
 def lost(seen: Seen) -> Iterator[Finding]:

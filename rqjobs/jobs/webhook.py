@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ _RESERVED = (
 )
 
 
+@lru_cache(1000)
 def check_url(url: str) -> str:
     """``url`` if it is an http(s) URL with a host and without a user name; what it points at is judged later.
 

@@ -1,74 +1,59 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
--- ARGV: RQ's prefix, the time, number of sets of fields that jobs have in common, for each: number of words, field,
---   value, ...; then for each job:
---   id, queue, due (unix seconds, '' = now), unique ('1' or ''), outbox token or '', which set of fields,
---   names of its own fields with + between them, their values
+-- ARGV: RQ's prefix, the time, number of kinds, for each what its jobs have in common: queue, unique ('1' or ''),
+--   number of words, field, value, ...; then for each job: which kind (from 1), id, due (unix seconds, '' = now),
+--   outbox token or '', data, created_at, description
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
 -- Answers the ids that were not written because they are already there.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
-local prefix, now, i, refused, queues, sets, names = ARGV[1], ARGV[2], 4, {}, {}, {}, {}
+local prefix, now, at, kinds, waiting, refused = ARGV[1], ARGV[2], 4, {}, {}, {}
 for n = 1, tonumber(ARGV[3]) do
-  local count = tonumber(ARGV[i])
-  sets[n] = {unpack(ARGV, i + 1, i + count)}
-  i = i + 1 + count
+  local queue, last = ARGV[at], at + 2 + tonumber(ARGV[at + 2])
+  waiting[queue] = waiting[queue] or {}
+  kinds[n] = {queue = queue, unique = ARGV[at + 1], waiting = waiting[queue],
+              hash = {'data', '', 'created_at', '', 'description', '', unpack(ARGV, at + 3, last)}}
+  at = last + 1
 end
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
               ready_to_enqueue = true}
 
--- Whether the job at `key` is the very one whose own fields begin after ARGV[at]: created in the same microsecond.
-local function again(key, own, at)
-  for n, name in ipairs(own) do
-    if name == 'created_at' then return redis.call('HGET', key, name) == ARGV[at + n] end
+-- Whether there is room for a job whose id has been seen: an ended one gives way.
+local function room(key, id, status, created_at, kind)
+  if redis.call('HGET', key, 'created_at') == created_at then
+    return false  -- the same job: redis-py sent the call once more because its answer was lost
   end
-  return false
+  if busy[status] or (kind.unique == '1' and status == 'finished') then
+    refused[#refused + 1] = id
+    return false
+  end
+  local origin = redis.call('HGET', key, 'origin') or kind.queue
+  for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
+    redis.call('ZREM', prefix .. ':' .. registry .. ':' .. origin, id)
+  end
+  redis.call('DEL', key, prefix .. ':results:' .. id)
+  return true
 end
 
-while ARGV[i] do
-  local id, queue, due, unique, token = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local fields, own = sets[tonumber(ARGV[i + 5])], names[ARGV[i + 6]]
-  if not own then
-    own = {}
-    for name in string.gmatch(ARGV[i + 6], '[^+]+') do own[#own + 1] = name end
-    names[ARGV[i + 6]] = own
-  end
+for i = at, #ARGV, 7 do
+  local kind, id, due, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = prefix .. ':job:' .. id
   local status = redis.call('HGET', key, 'status')
-  if token ~= '' and redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 0 then
-    -- moved before
-  elseif status and again(key, own, i + 6) then
-    -- redis-py sent the call once more because its answer was lost
-  elseif status and (busy[status] or (unique == '1' and status == 'finished')) then
-    refused[#refused + 1] = id
-  else
-    if status then  -- an ended job of this id makes room for the new one
-      local origin = redis.call('HGET', key, 'origin') or queue
-      for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
-        redis.call('ZREM', prefix .. ':' .. registry .. ':' .. origin, id)
-      end
-      redis.call('DEL', key, prefix .. ':results:' .. id)
+  local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
+  if new and (not status or room(key, id, status, ARGV[i + 5], kind)) then
+    local hash = kind.hash
+    hash[2], hash[4], hash[6] = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
+    redis.call('HSET', key, unpack(hash))
+    if not kind.known then
+      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. kind.queue)
+      kind.known = true
     end
-    if not queues[queue] then
-      queues[queue] = {}
-      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
-    end
-    local words = {}
-    for n, name in ipairs(own) do
-      words[2 * n - 1], words[2 * n] = name, ARGV[i + 6 + n]
-    end
-    for _, word in ipairs(fields) do words[#words + 1] = word end
-    redis.call('HSET', key, unpack(words))
     if due == '' then
-      local ids = queues[queue]
-      ids[#ids + 1] = id
+      kind.waiting[#kind.waiting + 1] = id
     else
-      redis.call('ZADD', prefix .. ':scheduled:' .. queue, due, id)
+      redis.call('ZADD', prefix .. ':scheduled:' .. kind.queue, due, id)
     end
   end
-  i = i + 7 + #own
 end
-for queue, ids in pairs(queues) do
-  for from = 1, #ids, 1000 do
-    redis.call('RPUSH', prefix .. ':queue:' .. queue, unpack(ids, from, math.min(from + 999, #ids)))
-  end
+for queue, ids in pairs(waiting) do
+  if #ids > 0 then redis.call('RPUSH', prefix .. ':queue:' .. queue, unpack(ids)) end
 end
 return refused

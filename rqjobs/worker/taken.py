@@ -63,7 +63,7 @@ class Taken:
         self.special = special == b"1"
         self.data: bytes = data
         self.created_at: bytes = created_at
-        self.enqueued_at: bytes = enqueued_at
+        self.enqueued_at: bytes = enqueued_at or created_at  # a first run's is not kept twice
         """When it came into its queue the last time: a retry's wait begins anew."""
         self.fault: str | None = None
         """Why the job's hash cannot be read; anybody with access to Redis may have written it."""

@@ -21,7 +21,8 @@ from rqjobs import (
     enqueue_webhook,
     fixed,
 )
-from rqjobs.connection import connect
+from rqjobs.connection import connect, get_connection
+from rqjobs.layout import fetch_job
 
 HOOK = WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://api.example.com/hook", payload={"a": "ä"})
 
@@ -37,9 +38,18 @@ def test_rq_reads_what_we_write(redis):
     assert theirs.args == ["webhooks", HOOK.dump()]
     assert (theirs.retries_left, theirs.retry_intervals, theirs.timeout) == (3, [2, 4, 8], 7)
     assert (theirs.origin, theirs.get_status()) == ("webhooks", "queued")
-    assert abs(theirs.enqueued_at - datetime.now(UTC)) < timedelta(seconds=30)
-    for name in ("id", "origin", "args", "description", "retries_left", "retry_intervals", "enqueued_at", "timeout"):
+    assert abs(theirs.created_at - datetime.now(UTC)) < timedelta(seconds=30)
+    for name in ("id", "origin", "args", "description", "retries_left", "retry_intervals", "created_at", "timeout"):
         assert getattr(ours, name) == getattr(theirs, name)
+    assert ours.enqueued_at == fetch_job(ours.id, redis).enqueued_at == theirs.created_at
+
+
+def test_a_job_of_many_bytes_is_kept_in_few(redis):
+    long = HOOK.model_copy(update={"payload": {"text": "the same words, " * 200}})
+    job = enqueue_webhook(long)
+    assert redis.hstrlen(job.key, "data") < len(job.data) / 10
+    assert redis.object("encoding", job.key) == b"listpack"
+    assert rq_job(job.id, redis).args == fetch_job(job.id, redis).args == ["webhooks", long.dump()]
 
 
 def test_the_description_has_neither_payload_nor_address(redis):
@@ -124,9 +134,12 @@ def test_threads_share_one_connection_safely(redis):
     assert set(Queue("webhooks", connection=redis).job_ids) == ids
 
 
-def test_a_call_that_redis_py_sends_again_is_no_duplicate(redis, monkeypatch):
-    """An answer that is lost on its way makes redis-py send the call once more."""
-    client = connect()
+@pytest.mark.parametrize("ours", [True, False], ids=["our-connection", "theirs"])
+def test_a_call_that_is_sent_again_is_no_duplicate(ours, redis, monkeypatch):
+    """An answer that is lost on its way makes us, or redis-py, send the call once more."""
+    enqueue_webhook(HOOK)
+    redis.flushdb()
+    client = get_connection() if ours else connect()
     real, lost = client.connection_pool.connection_class.read_response, [True]
 
     def lose_the_first_answer(self, *args, **kwargs):
@@ -137,7 +150,26 @@ def test_a_call_that_redis_py_sends_again_is_no_duplicate(redis, monkeypatch):
         return answer
 
     monkeypatch.setattr(client.connection_pool.connection_class, "read_response", lose_the_first_answer)
-    job = enqueue_webhook(HOOK, connection=client)
+    job = enqueue_webhook(HOOK, connection=None if ours else client)
     assert not lost
     assert Queue("webhooks", connection=redis).job_ids == [job.id]
-    client.close()
+    if not ours:
+        client.close()
+
+
+def test_connections_that_were_closed_meanwhile_are_made_anew(redis):
+    enqueue_webhook(HOOK)
+    redis.client_kill_filter(_type="normal", skipme=True)
+    ids = [enqueue_webhook(HOOK).id for _ in range(3)]
+    assert Queue("webhooks", connection=redis).job_ids[1:] == ids
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next(redis, monkeypatch):
+    enqueue_webhook(HOOK, job_id="first")
+    kind = get_connection().connection_pool.connection_class
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "read_response", lambda *_args, **_options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            enqueue_webhook(HOOK, job_id="first")  # the answer is on its way: it is there already
+    enqueue_webhook(HOOK, job_id="second")
+    assert Queue("webhooks", connection=redis).job_ids == ["first", "second"]

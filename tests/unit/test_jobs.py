@@ -2,13 +2,14 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rqjobs.errors import InvalidJob
-from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
+from rqjobs.jobs import DataExportJob, EmailJob, JobModel, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
 
 WEBHOOK = {"webhook_id": "wh_1", "event": "qr.scanned", "url": "https://api.example.com/hook", "payload": {"a": 1}}
 
@@ -99,3 +100,22 @@ def test_anything_but_an_object_is_refused_in_words():
             WebhookJob.parse(wrong)
     with pytest.raises(InvalidJob, match="not a string"):
         WebhookJob.parse({1: 2})
+
+
+class Anything(JobModel):
+    """An app's own model, with a field that is not checked."""
+
+    queue: ClassVar[str] = "anything"
+    value: Any
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": -float("inf")}, "\ud800"])
+def test_what_json_cannot_carry_is_never_changed_silently(value):
+    with pytest.raises(ValueError):
+        Anything(value=value).dump_json()
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "ä€😀", 2**70, 1e300, None, {"a": [True, 0.1]}])
+def test_the_json_of_a_job_says_what_it_holds(value):
+    job = Anything(value=value)
+    assert json.loads(job.dump_json()) == job.dump() == {"value": value}
