@@ -55,36 +55,37 @@ if op == 'ask' then
     elseif state.open > 0 and state.base < now + 0.5 then
       not_before(state, now + 1, pace)
     end
-    local verdicts = {}
-    for j = i, i + count - 1 do
-      local id = ARGV[j]
-      local rank = parked > 0 and tonumber(redis.call('HGET', ranks, id) or nil) or nil
+    local ids, verdicts, new = {unpack(ARGV, i, i + count - 1)}, {}, {}
+    local known = parked > 0 and redis.call('HMGET', ranks, unpack(ids)) or {}
+    for j, id in ipairs(ids) do
+      local rank = tonumber(known[j] or nil)
       local turn = not rank or state.base + (rank - state.head) / pace <= now + 0.05
       if probing or (state.open == 0 and room > 0 and turn) then
         if probing then
           state.probe, probing, changed = now + patience, false, true
-          verdicts[#verdicts + 1] = 'probe'
+          verdicts[j] = 'probe'
         else
           room = room - 1
-          verdicts[#verdicts + 1] = 'go'
+          verdicts[j] = 'go'
         end
         if rank then
           redis.call('HDEL', ranks, id)
           state.low, parked, changed = math.max(state.low, rank + 1), parked - 1, true
         end
       elseif state.open == 0 and not rank and not silent then
-        verdicts[#verdicts + 1] = 'soon'
+        verdicts[j] = 'soon'
       else
         if state.open == 0 and turn and state.base < now + 0.5 then not_before(state, now + 1, pace) end
         if not rank then
           rank = state.seq
           state.seq, parked = rank + 1, parked + 1
-          redis.call('HSET', ranks, id, rank)
+          new[#new + 1], new[#new + 2] = id, rank
         end
         changed = true
-        verdicts[#verdicts + 1] = string.format('%.6f', math.max(state.base + (rank - state.head) / pace, now + 0.01))
+        verdicts[j] = string.format('%.6f', math.max(state.base + (rank - state.head) / pace, now + 0.01))
       end
     end
+    if #new > 0 then redis.call('HSET', ranks, unpack(new)) end
     i = i + count
     if changed then save(name, state) end
     if parked > 0 then redis.call('EXPIRE', ranks, KEPT) end

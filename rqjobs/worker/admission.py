@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.jobs import JobModel
@@ -14,6 +14,11 @@ from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
 from rqjobs.worker.threads import Engine, Runner
+
+Asked = tuple[Taken, JobModel, Attempt]
+
+SHORT = 0.05
+"""Seconds: a job that is held for less stays in memory until then, which costs less than its way through Redis."""
 
 
 class Admission:
@@ -36,35 +41,51 @@ class Admission:
         self._jobs.put(None)
 
     def _work(self) -> None:
+        kept: list[tuple[float, Asked]] = []
         while True:
-            jobs = self._jobs.get()
+            try:
+                wait = max(0.0, min(due for due, _ in kept) - time.time()) if kept else None
+                jobs = self._jobs.get(timeout=wait)
+            except Empty:
+                jobs = []
             if jobs is None:
                 return
-            ready: list[Taken] = []
-            asked: list[tuple[Taken, JobModel, Attempt]] = []
-            for job in jobs:
-                try:
-                    if job.special:
-                        raise NotOurs  # noqa: TRY301
-                    asked.append((job, *job.prepare()))
-                except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
-                    ready.append(job)
-            for job, hold in self._holds(asked):
+            ready, asked = self._prepare(jobs)
+            now = time.time()
+            asked += [item for due, item in kept if due <= now]
+            kept = [(due, item) for due, item in kept if due > now]
+            for item, hold in self._holds(asked):
+                job, until = item[0], 0.0 if hold is None else hold.until.timestamp()
                 if hold is None:
                     ready.append(job)
-                elif job.settle(Outcome("hold", (repr(hold.until.timestamp()), "", "", ""), ended=time.time())):
+                elif until - now < SHORT:
+                    kept.append((until, item))
+                elif job.settle(Outcome("hold", (repr(until), "", "", ""), ended=now)):
                     event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=hold.reason)
                     self._engine.settled(job)
             if ready:
                 self._runner.submit(ready)
 
-    def _holds(self, asked: Sequence[tuple[Taken, JobModel, Attempt]]) -> list[tuple[Taken, Hold | None]]:
+    @staticmethod
+    def _prepare(jobs: Sequence[Taken]) -> tuple[list[Taken], list[Asked]]:
+        """Those that the runner judges by itself, and those to ask about."""
+        ready: list[Taken] = []
+        asked: list[Asked] = []
+        for job in jobs:
+            try:
+                if job.special:
+                    raise NotOurs  # noqa: TRY301
+                asked.append((job, *job.prepare()))
+            except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
+                ready.append(job)
+        return ready, asked
+
+    def _holds(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | None]]:
         if not asked:
             return []
-        jobs = [job for job, _model, _attempt in asked]
         try:
             holds = self._admit([(model, attempt) for _job, model, attempt in asked])
-            return list(zip(jobs, holds, strict=True))
+            return list(zip(asked, holds, strict=True))
         except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because a look at them failed
             event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
-            return [(job, None) for job in jobs]
+            return [(item, None) for item in asked]

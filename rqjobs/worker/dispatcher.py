@@ -464,7 +464,7 @@ class Dispatcher:
             assert outcome is not None
             started, ended = outcome.started, outcome.ended
             words += (outcome.how, job.job_id, job.execution, self._indices[job.lane], repr(started), repr(ended))
-            words += (_iso(started), _iso(ended), *outcome.words)
+            words += (_iso(started) if started else "", _iso(ended) if started else "", *outcome.words)
         return self._finish_command(wire, words)
 
     def _finish_command(self, wire: Wire, words: list[Word]) -> Sequence[Word]:

@@ -21,6 +21,7 @@ from rqjobs.processors.webhook.endpoints import key_of
 _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
 _MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
 _NEW_PACE = 500.0  # so many of them a second ask again
+_TOGETHER = 0.02  # seconds that parked deliveries gather, so that one question is for many
 _DATABASE_WAIT = 5.0
 
 
@@ -43,7 +44,7 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
 
 def _judge(shared: Context, groups: dict[str, list[int]], ids: Sequence[str]) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait, by their index."""
-    now = time.monotonic()
+    now, moment = time.monotonic(), time.time()
     unanswered = shared.destinations.unanswered(now)
     questions: list[breaker.Question] = []
     for origin, indices in groups.items():
@@ -53,11 +54,15 @@ def _judge(shared: Context, groups: dict[str, list[int]], ids: Sequence[str]) ->
         if destination.clear_until > now and room >= len(indices):
             for index in indices:
                 destination.admit(ids[index], now)
+        elif destination.parks_until > moment + _TOGETHER and shared.destinations.asks_at > moment:
+            hold = _hold(shared.destinations.asks_at, f"{origin} does not answer")
+            yield from ((index, hold) for index in indices)
         else:
             silent = destination.silent(now)
             questions.append(breaker.Question(origin, room, silent, [ids[index] for index in indices]))
     if not questions:
         return
+    shared.destinations.asks_at = moment + _TOGETHER
     try:
         answers = breaker.ask(questions, shared.settings)
     except redis.exceptions.RedisError:
@@ -73,6 +78,7 @@ def _obey(
     question: breaker.Question, answer: breaker.Answer, destination: Destination, indices: Sequence[int]
 ) -> Iterator[tuple[int, Hold]]:
     now = time.monotonic()
+    destination.parks_until = 0.0
     for index, job_id, verdict in zip(indices, question.job_ids, answer.verdicts, strict=True):
         if verdict == "probe":
             destination.probes.add(job_id)
@@ -82,7 +88,9 @@ def _obey(
             destination.asked_again = max(time.time() + _MOMENT, destination.asked_again + 1 / _NEW_PACE)
             yield index, _hold(destination.asked_again, f"{question.destination} has not answered yet")
         else:
-            yield index, _hold(float(verdict), f"{question.destination} does not answer: parked")
+            until = float(verdict)
+            destination.parks_until = min(destination.parks_until or until, until)
+            yield index, _hold(until, f"{question.destination} does not answer: parked")
 
 
 def _origin(shared: Context, job: WebhookJob) -> str | None:

@@ -20,7 +20,7 @@ class Destination:
 
     __slots__ = (
         "_admitted", "answered", "asked_again", "busy_since", "clear_until", "failing", "in_flight", "latency",
-        "probes",
+        "parks_until", "probes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +33,8 @@ class Destination:
         self.failing = False
         self.asked_again = 0.0
         """Unix time: when the last of the deliveries that wait for its first answers asks again."""
+        self.parks_until = 0.0
+        """Unix time: the first that the breaker has said a parked delivery may be tried at; 0 if it said none."""
         self.probes: set[str] = set()
         self._admitted: dict[str, float] = {}
 
@@ -80,6 +82,8 @@ class Destinations:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.asks_at = 0.0
+        """Unix time: until then, questions about who does not answer are gathered."""
         self._known: dict[str, Destination] = {}
         self._lock = threading.Lock()
 
