@@ -174,6 +174,12 @@ class Stage:
             time.sleep(0.01)
         return True
 
+    def settle(self) -> None:
+        """Lets Redis rewrite its log now, so that it does not begin to while something is measured."""
+        self.redis.bgrewriteaof()
+        while any(self.redis.info("persistence")[f"aof_rewrite_{state}"] for state in ("in_progress", "scheduled")):
+            time.sleep(0.05)
+
     def redis_cpu(self) -> float:
         """CPU seconds of Redis so far."""
         info = self.redis.info("cpu")
