@@ -70,6 +70,8 @@ class BatchRunner(Runner):
                     except IndexError:
                         break
                 self._run(slot, batch)
+        self._engine.watchdog.forget(slot)
+        self._filled.set()  # for the other thread, if this one took note of close()
 
     def _run(self, slot: Slot, batch: list[Taken]) -> None:
         started = time.time()
