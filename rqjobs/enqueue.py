@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, TypedDict, TypeVar, Unpack, cast
 
@@ -29,7 +29,7 @@ from rqjobs.jobs import (
     WebhookJob,
 )
 from rqjobs.jobs.base import encode_json
-from rqjobs.layout import SERIALIZER, encode_data
+from rqjobs.layout import SERIALIZER, encode_data, timestamp
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
 from rqjobs.tracing import FIELD, context_to_carry
@@ -166,7 +166,7 @@ def _entry(job: JobModel, options: JobOptions, now: int) -> Entry:
     if faults:
         raise InvalidJob(type(job).__name__, faults)
     due = now / 1_000_000 + delay.total_seconds() if delay else None
-    return Entry(kind, job_id, due, data, _stamp(now), job.label())
+    return Entry(kind, job_id, due, data, timestamp(now), job.label())
 
 
 def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:
@@ -248,16 +248,6 @@ def _new_id(now: int) -> str:
 def _content_id(job: JobModel) -> str:
     content = json.dumps([job.queue, job.dump()], sort_keys=True).encode()
     return base64.b32hexencode(hashlib.sha256(content).digest()[:15]).decode().lower()
-
-
-def _stamp(now: int) -> str:
-    seconds, rest = divmod(now, 1_000_000)
-    return f"{_second(seconds)}.{rest:06}Z"
-
-
-@lru_cache(100)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def _row(entry: Entry, now: int) -> dict[str, Any]:

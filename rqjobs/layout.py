@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -110,6 +112,17 @@ def rqjobs_version() -> str:
 def key(*parts: str) -> str:
     """A key of RQ's: ``key("queue", "webhooks")`` is ``rq:queue:webhooks``."""
     return ":".join((RQ_KEY_PREFIX, *parts))
+
+
+def timestamp(micros: int | None = None) -> str:
+    """A time as RQ writes it, from microseconds of Unix time; now by default."""
+    second, rest = divmod(time.time_ns() // 1000 if micros is None else micros, 1_000_000)
+    return f"{_second(second)}.{rest:06}Z"
+
+
+@lru_cache(100)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def job_key(job_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -10,17 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from rqjobs import keys
-from rqjobs.layout import key
+from rqjobs.layout import key, timestamp
 from rqjobs.logs import event
-from rqjobs.queues import QueuePolicy, lanes_in_order
+from rqjobs.queues import QueuePolicy, base_queue, lanes_in_order
 from rqjobs.settings import Settings
 from rqjobs.worker.admission import Admission
 from rqjobs.worker.taken import Outcome, Taken
@@ -109,6 +108,8 @@ class Dispatcher:
 
     connect: Callable[[], redis.Redis]
     worker: str
+    record_ttl: int
+    """Seconds that Redis keeps the record of a worker that says nothing more."""
     lines: dict[str, Line]
     settings: Settings
     limits: Limits
@@ -124,23 +125,22 @@ class Dispatcher:
     """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
     taken: dict[str, Taken] = field(default_factory=dict)
     """Everything reserved and not yet written back, by execution."""
-    record_ttl: int = 480
-    """Seconds that Redis keeps the record of a worker that says nothing more: RQ's ``worker_ttl`` and a minute."""
     beat: float = 0.0
     """When the loop last spoke with Redis, ``time.monotonic()``."""
     outage: bool = False
 
     def __post_init__(self) -> None:
         self.bell = Bell()
+        self.lease = max(1, round(self.settings.rqjobs_lease.total_seconds()))
         self._left: set[str] = set()  # executions that are left to their leases, since they may have run
         self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
         self._why: deque[str] = deque()  # why it is to stop, not yet logged
         self._lanes = lanes_in_order(list(self.lines))
         self._indices = {name: str(number) for number, name in enumerate(self._lanes, 1)}
+        self._queues = [base_queue(lane) for lane in self._lanes]
         order = list(self.lines)
         self._lane_words: list[Word] = []
-        for lane in self._lanes:
-            queue = lane.removesuffix(":high").removesuffix(":low")
+        for lane, queue in zip(self._lanes, self._queues, strict=True):
             self._lane_words += (lane, order.index(queue) + 1)
         self._outbox: deque[Taken] = deque()
         self._unwritten: list[Taken] = []
@@ -280,11 +280,11 @@ class Dispatcher:
                 commands.append(self._reserve(wire, asked))
             bare = self._without_record(now)
             if bare:
-                commands.append(self._record(wire, bare))
+                commands.append(wire.script("renew", [RQ_KEY_PREFIX, *self.renewal(bare)]))
             scheduling = bool(self.leading) and (now >= self._due or self._led != self.leading)
             if scheduling:
                 self._led = self.leading
-                commands.append(wire.script("schedule", [RQ_KEY_PREFIX, _iso(), 1000, *sorted(self._led)]))
+                commands.append(wire.script("schedule", [RQ_KEY_PREFIX, timestamp(), 1000, *sorted(self._led)]))
             if not commands:
                 if self._finished():
                     return
@@ -371,17 +371,13 @@ class Dispatcher:
 
     def _reserve(self, wire: Wire, asked: list[tuple[Line, int]]) -> Sequence[Word]:
         budgets = {line.policy.name: budget for line, budget in asked}
-        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self._lease, _iso(), os.urandom(12).hex()]
+        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self.lease, timestamp(), os.urandom(12).hex()]
         words += ("" if self._fast else "1", len(self.lines))
         for name, line in self.lines.items():
             rate = line.policy.rate
             limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
             words += (name, budgets.get(name, 0), *limit)
         return wire.script("reserve", words + self._lane_words)
-
-    @property
-    def _lease(self) -> int:
-        return max(1, round(self.settings.rqjobs_lease.total_seconds()))
 
     def _hand_out(self, asked: list[tuple[Line, int]], answer: list[Any]) -> None:
         wait = float(answer[0])
@@ -390,8 +386,7 @@ class Dispatcher:
         found: dict[str, list[Taken]] = {}
         brief = time.monotonic() + BRIEF if self._fast else None
         for words in answer[1:]:
-            lane = self._lanes[words[2] - 1]
-            name = lane.removesuffix(":high").removesuffix(":low")
+            lane, name = self._lanes[words[2] - 1], self._queues[words[2] - 1]
             try:
                 job = Taken(words, lane, self.lines[name].policy, self.report)
             except ValueError as error:
@@ -420,11 +415,12 @@ class Dispatcher:
                 bare.append(job)
         return bare
 
-    def _record(self, wire: Wire, jobs: list[Taken]) -> Sequence[Word]:
-        words: list[Word] = [RQ_KEY_PREFIX, self.worker, self.record_ttl, self._lease, _iso()]
+    def renewal(self, jobs: Iterable[Taken]) -> list[Word]:
+        """What renew.lua is told, RQ's prefix left out: the worker lives, and runs these jobs."""
+        words: list[Word] = [self.worker, self.record_ttl, self.lease, timestamp()]
         for job in jobs:
             words += (job.lane, job.job_id, job.execution)
-        return wire.script("renew", words)
+        return words
 
     # Writing back
 
@@ -464,15 +460,14 @@ class Dispatcher:
             assert outcome is not None
             started, ended = outcome.started, outcome.ended
             words += (outcome.how, job.job_id, job.execution, self._indices[job.lane], repr(started), repr(ended))
-            words += (_iso(started) if started else "", _iso(ended) if started else "", *outcome.words)
+            words += (_moment(started) if started else "", _moment(ended) if started else "", *outcome.words)
         return self._finish_command(wire, words)
 
     def _finish_command(self, wire: Wire, words: list[Word]) -> Sequence[Word]:
         settings = self.settings
-        head: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, _iso()]
+        head: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, timestamp()]
         head += (settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self._lanes))
-        for lane in self._lanes:
-            head += (lane, lane.removesuffix(":high").removesuffix(":low"))
+        head += itertools.chain.from_iterable(zip(self._lanes, self._queues, strict=True))
         return wire.script("finish", head + words)
 
     def _written(self, batch: list[Taken], answer: list[Any]) -> None:
@@ -550,12 +545,5 @@ class Dispatcher:
             self._drain()
 
 
-def _iso(moment: float | None = None) -> str:
-    """A time as RQ writes it."""
-    second, micros = divmod(round((time.time() if moment is None else moment) * 1_000_000), 1_000_000)
-    return f"{_iso_second(second)}.{micros:06d}Z"
-
-
-@lru_cache(100)
-def _iso_second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _moment(seconds: float) -> str:
+    return timestamp(round(seconds * 1_000_000))

@@ -172,6 +172,7 @@ def run_worker(
     dispatcher = worker.dispatcher = Dispatcher(
         connect=lambda: connect(socket_timeout=15),
         worker=worker.name,
+        record_ttl=worker.worker_ttl + 60,  # as RQ's heartbeat has it
         lines=_lines(chosen, worker.slots, worker, loop),
         settings=settings,
         limits=Limits(burst, max_jobs),

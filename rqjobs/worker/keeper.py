@@ -22,11 +22,11 @@ from rq.worker_registration import clean_worker_registry
 
 from rqjobs import keys
 from rqjobs.connection import PASSING, leave_replica
-from rqjobs.layout import SERIALIZER, RegisteredJob, run_script
+from rqjobs.layout import SERIALIZER, RegisteredJob, run_script, timestamp
 from rqjobs.logs import event
 from rqjobs.queues import base_queue
 from rqjobs.settings import Settings
-from rqjobs.worker.dispatcher import Dispatcher, _iso
+from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.special import MOST_DEATHS, POISON, TRIED_AGAIN, USED_UP
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Keeper:
         self._dispatcher = dispatcher
         self._settings = settings
         self._lanes = worker.queue_names()
-        self._lease = max(1, round(settings.rqjobs_lease.total_seconds()))
-        self._period = min(5.0, self._lease / 3)
+        self._period = min(5.0, dispatcher.lease / 3)
         self._max_rss = max_rss
         self._on_limit = on_limit
         self._parent = os.getppid()
@@ -131,15 +130,12 @@ class Keeper:
         jobs = list(self._dispatcher.taken.values())
         lost: set[str] = set()
         for start in range(0, max(len(jobs), 1), 500):
-            words: list[Any] = [self._worker.name, self._worker.worker_ttl + 60, self._lease, _iso()]
-            for job in jobs[start : start + 500]:
-                words += (job.lane, job.job_id, job.execution)
-            born, *gone = run_script("renew", self._client, words)
+            born, *gone = run_script("renew", self._client, self._dispatcher.renewal(jobs[start : start + 500]))
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
             self._client.delete(self._worker.key)
             self._worker.register_birth()
-        if began - self._renewed > self._lease:
+        if began - self._renewed > self._dispatcher.lease:
             event(logging.WARNING, "leases were not renewed in time", seconds=began - self._renewed)
         self._steady = began - self._renewed < 2 * self._period + 1
         self._renewed, self._next = began, began + self._period
@@ -210,7 +206,7 @@ def recover(
         these lanes that are of another type than RQ's.
     """
     errors = [b64encode(zlib.compress(text.encode())) for text in (TRIED_AGAIN, USED_UP, POISON)]
-    words: list[Any] = [keys.PREFIX, _iso(), settings.rqjobs_keep_failed, MOST_DEATHS, *errors, dead, len(lanes)]
+    words: list[Any] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MOST_DEATHS, *errors, dead, len(lanes)]
     for lane in lanes:
         words += (lane, base_queue(lane))
     special, wrong, *jobs = run_script("recover", client, words)
