@@ -9,14 +9,11 @@ import os
 import pickle
 import re
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 import pytest
@@ -35,6 +32,7 @@ from rqjobs.pending import run_now
 from rqjobs.queues import policies
 from rqjobs.settings import use_settings
 from tests.support.fleet import stamp, worker
+from tests.support.loopback import Loopback
 from tests.support.smtp import PASSWORD, USER, smtp_server
 
 Plant = Callable[[redis_py.Redis, pytest.MonkeyPatch], object]
@@ -326,34 +324,6 @@ def test_a_database_away(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatc
     assert "hunter2" not in found["database"]
 
 
-class Provider:
-    """A provider's API that answers ``status`` to whoever asks."""
-
-    def __init__(self, status: int) -> None:
-        self.asked: list[tuple[str, str]] = []
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.asked.append((self.path, self.headers["Authorization"]))
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "fault"), (403, "fault"), (503, "fault")])
 @pytest.mark.parametrize("name", ["SENDGRID", "RESEND", "MANYCHAT"])
 def test_credentials_are_tried_online(monkeypatch: pytest.MonkeyPatch, name: str, status: int, state: str) -> None:
@@ -363,12 +333,12 @@ def test_credentials_are_tried_online(monkeypatch: pytest.MonkeyPatch, name: str
         "MANYCHAT": (online.manychat, "MANYCHAT_API_TOKEN", "/fb/page/getInfo"),
     }[name]
     backend = {} if name == "MANYCHAT" else {"EMAIL_BACKEND": name.lower()}
-    with Provider(status) as provider:
+    with Loopback(status) as provider:
         configure(monkeypatch, **{secret: "123:hunter2", f"{name}_API_URL": provider.url}, **backend)
         (finding,) = ask()
     assert finding.state == state
     assert "hunter2" not in finding.said
-    assert provider.asked == [(path, "Bearer 123:hunter2")]
+    assert [(asked.path, asked.headers["Authorization"]) for asked in provider.asked] == [(path, "Bearer 123:hunter2")]
     (finding,) = ask()  # nobody listens there any more
     assert (finding.state, "cannot be reached" in finding.said) == ("fault", True)
 
