@@ -366,6 +366,7 @@ class Dispatcher:
                 budget = min(budget, left)
                 left -= max(budget, 0)
             if budget >= least:
+                line.hungry = False  # before the question: what other threads hear of meanwhile is not forgotten
                 asked.append((line, budget))
         return asked
 
@@ -399,8 +400,7 @@ class Dispatcher:
             found.setdefault(name, []).append(job)
         for line, budget in asked:
             jobs = found.get(line.policy.name, [])
-            if len(jobs) < budget:
-                line.hungry = False
+            line.hungry = line.hungry or len(jobs) >= budget
             if jobs:
                 line.held += len(jobs)
                 self._reserved += len(jobs)

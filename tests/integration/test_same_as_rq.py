@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from rq import Callback, Queue, Repeat, Retry, SimpleWorker, get_current_job
 from rq.group import Group
-from rq.job import Dependency
+from rq.job import Dependency, JobStatus
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from rqjobs import enqueue
 from rqjobs.layout import RegisteredJob, allow
+from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.taken import RESULT_TTL
 from tests.support.tasks import Task
@@ -277,3 +278,19 @@ def test_the_same_in_redis(redis, monkeypatch, case):
         run(queue)
         left.append(snapshot(redis))
     assert left[1] == left[0]
+
+
+def test_what_is_enqueued_while_redis_answers_is_not_forgotten(redis, monkeypatch):
+    """RQ's methods enqueue a dependent between "nothing waits" and its being heard: a burst still runs it."""
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+    hand_out = Dispatcher._hand_out
+
+    def late(self, *answer):
+        time.sleep(0.2)
+        hand_out(self, *answer)
+
+    monkeypatch.setattr(Dispatcher, "_hand_out", late)
+    queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
+    failed_dependents(queue)
+    by_engine(queue)
+    assert queue.fetch_job("third").get_status() == JobStatus.FINISHED
