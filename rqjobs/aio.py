@@ -14,7 +14,7 @@ from rq.job import Job
 from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.durations import parse_duration
-from rqjobs.enqueue import (
+from rqjobs.enqueueing import (
     JobOptions,
     enqueue,
     enqueue_data_export,

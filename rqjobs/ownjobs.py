@@ -18,7 +18,7 @@ from rq.job import Job
 from rqjobs.attempt import Attempt
 from rqjobs.backoff import Backoff, parse_backoff
 from rqjobs.durations import Rate, parse_duration, parse_rate
-from rqjobs.enqueue import JobOptions, enqueue
+from rqjobs.enqueueing import JobOptions, enqueue
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs.base import JobModel, describe_faults, json_faults
 from rqjobs.queues import QueuePolicy, register_queue

@@ -22,7 +22,7 @@ from rqjobs.database import webhook_deliveries as deliveries
 from rqjobs.database import webhook_endpoints as endpoints
 from rqjobs.database.webhook_deliveries import Filter
 from rqjobs.database.webhook_endpoints import Endpoint, UnknownEndpoint
-from rqjobs.enqueue import JobOptions, enqueue_many
+from rqjobs.enqueueing import JobOptions, enqueue_many
 from rqjobs.errors import DuplicateJob, InvalidJob
 from rqjobs.jobs import WebhookJob
 

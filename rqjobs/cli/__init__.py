@@ -10,52 +10,73 @@ from pathlib import Path
 from typing import Any
 
 import click
-import redis
+from click.shell_completion import CompletionItem
 
 from rqjobs.cli.examples import epilog, teach
-from rqjobs.connection import PASSING
 from rqjobs.errors import RQJobsError
-from rqjobs.queues import import_registrations
 
 _COMMANDS = {
-    "worker": "rqjobs.cli.worker:worker",
-    "enqueue": "rqjobs.cli.enqueue:enqueue",
-    "health": "rqjobs.cli.health:health",
-    "pause": "rqjobs.cli.health:pause",
-    "resume": "rqjobs.cli.health:resume",
-    "jobs": "rqjobs.cli.jobs:jobs",
-    "failed": "rqjobs.cli.failed:failed",
-    "doctor": "rqjobs.cli.doctor:doctor",
-    "dashboard": "rqjobs.cli.dashboard:dashboard",
-    "webhooks": "rqjobs.cli.webhooks:webhooks",
-    "outbox": "rqjobs.cli.outbox:outbox",
-    "exports": "rqjobs.cli.exports:exports",
-    "email": "rqjobs.cli.email:email",
-    "dev": "rqjobs.cli.dev:dev",
-    "demo": "rqjobs.cli.demo:demo",
-    "analytics": "rqjobs.cli.analytics:analytics",
-    "db": "rqjobs.cli.db:db",
-    "sandbox": "rqjobs.cli.sandbox:sandbox",
-    "completion": "rqjobs.cli.completion:completion",
+    "worker": "Run jobs of QUEUES, all by default, in priority order.",
+    "enqueue": "Enqueue one job.",
+    "health": "Show the health of every queue.",
+    "pause": "Let no worker take jobs of QUEUE until it is resumed.",
+    "resume": "End the pause of QUEUE.",
+    "jobs": "Look at single jobs, run them sooner, stop, delete them.",
+    "failed": "List, explain, requeue and purge the jobs that died.",
+    "doctor": "Examine this installation: each fault with its mend.",
+    "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",
+    "webhooks": "Endpoints, the log of deliveries, and sending again.",
+    "outbox": "Jobs on their way from the app's database to Redis.",
+    "exports": "List exports, make links to them, delete what is due.",
+    "email": "Look at mail templates, and at addresses that are not sent to.",
+    "dev": "Run Redis, a worker and the dashboard, in one terminal.",
+    "demo": "Play the main job end to end, and say what happened.",
+    "analytics": "What happened to the QR codes.",
+    "db": "The tables at DATABASE_URL.",
+    "sandbox": "Play somebody else's API on loopback.",
+    "completion": "Print the script that completes rqjobs in SHELL.",
 }
-"""Every command, in the order of ``--help``, as ``module:attribute``."""
+"""Every command, in the order of ``--help``, with its first words. Each is ``rqjobs.cli.MODULE:NAME``."""
+
+_ELSEWHERE = {"pause": "health", "resume": "health"}
+"""The modules of commands that have none of their own name."""
+
+
+_HELP = f"{__name__}.help"
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command's module when it is called, so that each starts fast."""
+    """A group that imports a command's module when it is called: ``--help`` and completion do without."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The commands' names, in the order of the table."""
         return list(_COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command meant; whether only its help is asked for is kept, since that needs no settings."""
+        ctx.meta[_HELP] = not set(args).isdisjoint(ctx.help_option_names)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of this name, imported now."""
         if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"rqjobs.cli.{_ELSEWHERE.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         teach(command, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The commands of ``--help``, none of them imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin like this, none of them imported, and the options."""
+        commands = [CompletionItem(name, help=said) for name, said in _COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(
@@ -64,14 +85,18 @@ class _LazyGroup(click.Group):
     epilog=epilog(""),
 )
 @click.version_option(package_name="rqjobs")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Background jobs on Redis: webhooks, ManyChat sync, email, QR analytics, data export.
 
     Settings come from the environment and from .env.
     """
     if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
         sys.path.append(here)
-    import_registrations()
+    if not ctx.meta.get(_HELP):
+        from rqjobs.queues import import_registrations
+
+        import_registrations()
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -92,13 +117,22 @@ def main(args: Sequence[str] | None = None) -> None:
     except RQJobsError as error:
         click.echo(f"error: {error}", err=True)
         code = 2
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-        click.echo(f"error: the connection to Redis was lost: {error}", err=True)
-        code = 2
-    except PASSING as error:
-        click.echo(f"error: Redis does not take it now: {error}", err=True)
-        code = 2
     except BrokenPipeError:  # the reader of our output has gone: `rqjobs ... | head`
         sys.stderr.close()
         code = 0
+    except Exception as error:
+        if (said := _redis_fault(error)) is None:
+            raise
+        click.echo(f"error: {said}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _redis_fault(error: Exception) -> str | None:
+    import redis  # only once something has gone wrong
+
+    from rqjobs.connection import PASSING
+
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+        return f"the connection to Redis was lost: {error}"
+    return f"Redis does not take it now: {error}" if isinstance(error, PASSING) else None

@@ -16,7 +16,7 @@ from rq.job import Job
 
 from rqjobs.cli.output import bold, print_table
 from rqjobs.connection import get_connection
-from rqjobs.enqueue import enqueue_many
+from rqjobs.enqueueing import enqueue_many
 from rqjobs.errors import RQJobsError
 from rqjobs.health import queue_health
 from rqjobs.history import read_history

@@ -12,7 +12,7 @@ import click
 
 from rqjobs.cli.output import json_option, print_json
 from rqjobs.cli.progress import wait_with_progress
-from rqjobs.enqueue import enqueue as enqueue_job
+from rqjobs.enqueueing import enqueue as enqueue_job
 from rqjobs.errors import RQJobsError
 from rqjobs.queues import Priority, get_policy, policies
 

@@ -11,7 +11,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from rqjobs.enqueue import enqueue, enqueue_many
+from rqjobs.enqueueing import enqueue, enqueue_many
 from rqjobs.health import pause, resume
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job

@@ -114,7 +114,7 @@ def test_a_missing_table_is_said_plainly(settings):
 
 
 def test_enqueue_refuses_what_could_never_run(redis):
-    from rqjobs.enqueue import enqueue_data_export
+    from rqjobs.enqueueing import enqueue_data_export
 
     with pytest.raises(InvalidJob, match="did you mean 'status'") as caught:
         enqueue_data_export(bookings_job(statsu="x", since="soon"))
@@ -291,7 +291,7 @@ def test_a_function_as_a_source(settings):
 
 
 def test_a_mail_needs_a_link_that_works_outside(redis):
-    from rqjobs.enqueue import enqueue_data_export
+    from rqjobs.enqueueing import enqueue_data_export
 
     with pytest.raises(InvalidJob, match="set EXPORT_LINK_URL"):
         enqueue_data_export(contacts_job(notify="ada@example.com"))

@@ -12,7 +12,7 @@ from typing import Any
 from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
 from rqjobs.database.schema import ensure_schema
-from rqjobs.enqueue import enqueue_email
+from rqjobs.enqueueing import enqueue_email
 from rqjobs.errors import DuplicateJob, PermanentFailure
 from rqjobs.jobs import DataExportJob, EmailJob
 from rqjobs.logs import event
