@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import redis
 from rq.job import Job
@@ -26,15 +26,11 @@ from rqjobs.enqueueing import (
 )
 from rqjobs.errors import ResultTimeout
 from rqjobs.health import QueueHealth, queue_health
-from rqjobs.jobs import (
-    DataExportJob,
-    EmailJob,
-    JobModel,
-    ManyChatSyncJob,
-    QRAnalyticsJob,
-    WebhookJob,
-)
+from rqjobs.jobs.base import JobModel
 from rqjobs.results import look_for_result
+
+if TYPE_CHECKING:
+    from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
 
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks for a result
 

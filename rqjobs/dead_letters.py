@@ -155,11 +155,11 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
         raise JobNotFound(job_id)
     policy = get_policy(letter.queue)
     try:
-        job = policy.model.parse(unmask(payload, known[1]))
+        job = policy.job_type.parse(unmask(payload, known[1]))
     except InvalidJob:
         raise
     except ValueError as error:
-        raise InvalidJob(policy.model.__name__, [str(error)]) from None
+        raise InvalidJob(policy.job_type.__name__, [str(error)]) from None
     data = encode_data(policy.name, job.dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:

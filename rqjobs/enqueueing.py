@@ -17,18 +17,11 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast
 import redis
 from rq.job import Job, JobStatus
 
+from rqjobs import jobs as models
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.durations import parse_duration
 from rqjobs.errors import InvalidJob
-from rqjobs.jobs import (
-    DataExportJob,
-    EmailJob,
-    JobModel,
-    ManyChatSyncJob,
-    QRAnalyticsJob,
-    WebhookJob,
-)
-from rqjobs.jobs.base import encode_json
+from rqjobs.jobs.base import JobModel, encode_json
 from rqjobs.layout import SERIALIZER, encode_data, timestamp
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
@@ -76,29 +69,29 @@ class JobOptions(TypedDict, total=False):
     """
 
 
-def enqueue_webhook(job: WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+def enqueue_webhook(job: models.WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues the delivery of a webhook; see :func:`enqueue` for what is returned and raised."""
-    return enqueue(_parse(WebhookJob, job), **options)
+    return enqueue(_parse(models.WebhookJob, job), **options)
 
 
-def enqueue_manychat_sync(job: ManyChatSyncJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+def enqueue_manychat_sync(job: models.ManyChatSyncJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues a change in ManyChat; see :func:`enqueue` for what is returned and raised."""
-    return enqueue(_parse(ManyChatSyncJob, job), **options)
+    return enqueue(_parse(models.ManyChatSyncJob, job), **options)
 
 
-def enqueue_email(job: EmailJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+def enqueue_email(job: models.EmailJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues a mail; see :func:`enqueue` for what is returned and raised."""
-    return enqueue(_parse(EmailJob, job), **options)
+    return enqueue(_parse(models.EmailJob, job), **options)
 
 
-def enqueue_qr_analytics(job: QRAnalyticsJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+def enqueue_qr_analytics(job: models.QRAnalyticsJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues the counting of a QR event; see :func:`enqueue` for what is returned and raised."""
-    return enqueue(_parse(QRAnalyticsJob, job), **options)
+    return enqueue(_parse(models.QRAnalyticsJob, job), **options)
 
 
-def enqueue_data_export(job: DataExportJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+def enqueue_data_export(job: models.DataExportJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues an export; see :func:`enqueue` for what is returned and raised."""
-    return enqueue(_parse(DataExportJob, job), **options)
+    return enqueue(_parse(models.DataExportJob, job), **options)
 
 
 def enqueue(job: JobModel, /, **options: Unpack[JobOptions]) -> Job:

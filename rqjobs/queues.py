@@ -7,19 +7,13 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, cast
 
 from rqjobs.backoff import Backoff, exponential
 from rqjobs.durations import Rate
 from rqjobs.errors import InvalidSettings, UnknownQueue
-from rqjobs.jobs import (
-    DataExportJob,
-    EmailJob,
-    JobModel,
-    ManyChatSyncJob,
-    QRAnalyticsJob,
-    WebhookJob,
-)
+from rqjobs.jobs.base import JobModel
 from rqjobs.settings import QueueSettings, get_settings
 
 Priority = Literal["high", "normal", "low"]
@@ -34,8 +28,8 @@ class QueuePolicy:
     """The queue's name in Redis, and the registered name of its processor."""
     kind: str
     """The job's name on the command line."""
-    model: type[JobModel]
-    """What a job of this queue must look like."""
+    model: type[JobModel] | str
+    """What a job of this queue must look like: the class, or ``module:Class`` to import it when it is needed."""
     processor: str
     """``module:function``, imported where jobs run and nowhere else."""
     attempts: int = 3
@@ -59,6 +53,11 @@ class QueuePolicy:
     check: str | None = None
     """``module:function`` that names every fault of a job which its model cannot see; called at enqueue, so light."""
 
+    @cached_property
+    def job_type(self) -> type[JobModel]:
+        """The class that ``model`` says."""
+        return self.model if isinstance(self.model, type) else cast("type[JobModel]", load(self.model))
+
 
 _POLICIES: dict[str, QueuePolicy] = {
     policy.name: policy
@@ -66,7 +65,7 @@ _POLICIES: dict[str, QueuePolicy] = {
         QueuePolicy(
             name="webhooks",
             kind="webhook",
-            model=WebhookJob,
+            model="rqjobs.jobs:WebhookJob",
             processor="rqjobs.processors.webhook:deliver",
             admit="rqjobs.processors.webhook:admit",
             timeout=timedelta(seconds=30),
@@ -75,14 +74,14 @@ _POLICIES: dict[str, QueuePolicy] = {
         QueuePolicy(
             name="manychat-sync",
             kind="manychat-sync",
-            model=ManyChatSyncJob,
+            model="rqjobs.jobs:ManyChatSyncJob",
             processor="rqjobs.processors.manychat:sync",
             admit="rqjobs.processors.manychat:admit",
         ),
         QueuePolicy(
             name="email",
             kind="email",
-            model=EmailJob,
+            model="rqjobs.jobs:EmailJob",
             processor="rqjobs.processors.email:send",
             check="rqjobs.mail:check",
             admit="rqjobs.processors.email:admit",
@@ -90,7 +89,7 @@ _POLICIES: dict[str, QueuePolicy] = {
         QueuePolicy(
             name="qr-analytics",
             kind="qr-analytics",
-            model=QRAnalyticsJob,
+            model="rqjobs.jobs:QRAnalyticsJob",
             processor="rqjobs.processors.analytics:record",
             batch="rqjobs.processors.analytics:record_batch",
             timeout=timedelta(seconds=30),
@@ -98,7 +97,7 @@ _POLICIES: dict[str, QueuePolicy] = {
         QueuePolicy(
             name="data-export",
             kind="data-export",
-            model=DataExportJob,
+            model="rqjobs.jobs:DataExportJob",
             processor="rqjobs.processors.export:export",
             timeout=timedelta(hours=1),
             concurrency=1,

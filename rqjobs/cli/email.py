@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from rqjobs import mail
+from rqjobs.addresses import parse_address
 from rqjobs.cli.enqueue import InvalidInput, read_json
 from rqjobs.cli.output import json_option, print_json, print_table
-from rqjobs.jobs.email import parse_address
 from rqjobs.settings import get_settings
 
 

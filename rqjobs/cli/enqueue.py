@@ -70,7 +70,7 @@ def enqueue(
     kinds = [policy.kind for policy in policies()]
     if kind not in kinds:
         raise InvalidInput(f"unknown kind {kind!r}; the kinds are {', '.join(kinds)}")
-    model = get_policy(kind).model.parse(read_json(job))
+    model = get_policy(kind).job_type.parse(read_json(job))
     queued = enqueue_job(
         model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, job_id=job_id
     )  # fmt: skip

@@ -3,83 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field
 
+from rqjobs.addresses import check_address, parse_address
 from rqjobs.jobs.base import STRICT, JobModel, Name, json_object
 
-_ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"  # RFC 5322 atext, and beyond ASCII RFC 6531
-_LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SET_BY_US = frozenset({
     "from", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "sender", "return-path", "received",
     "mime-version", "dkim-signature", "x-tags", "x-sg-id", "x-sg-eid",
 })  # fmt: skip
-_MEND = "write ada@example.com or Ada <ada@example.com>"
 MAX_RECIPIENTS = 50
 """The most addresses in To, in Cc and in Bcc: Resend's limit. More people get a mail each."""
-
-
-class Mailbox(NamedTuple):
-    """An address in its parts."""
-
-    name: str
-    """The display name, as people read it; empty if there is none."""
-    local: str
-    """The part before the @."""
-    domain: str
-    """The part after the @, in ASCII (IDNA 2008), lower case."""
-
-    @property
-    def address(self) -> str:
-        """The address alone, as a server takes it."""
-        return f"{self.local}@{self.domain}"
-
-
-def parse_address(text: str) -> Mailbox:
-    """``ada@example.com`` or ``Ada <ada@example.com>`` in its parts; the name needs no quotes.
-
-    Raises:
-        ValueError: a mail cannot be sent to it.
-    """
-    if not text.isprintable():
-        raise ValueError("an address has no line breaks or control characters")
-    name, spec = "", text.strip()
-    if spec.endswith(">"):
-        name, _, spec = spec[:-1].rpartition("<")
-        name = name.strip()
-        if len(name) > 1 and name[0] == name[-1] == '"':
-            name = re.sub(r"\\(.)", r"\1", name[1:-1])
-    local, _, domain = spec.strip().rpartition("@")
-    if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
-        raise ValueError(f"not an address; {_MEND}")
-    return Mailbox(name, local, _ascii_domain(domain))
-
-
-def _ascii_domain(domain: str) -> str:
-    if not domain.isascii():
-        import idna
-
-        try:
-            domain = idna.encode(domain, uts46=True).decode()
-        except idna.IDNAError:
-            raise ValueError(f"not a domain that exists; {_MEND}") from None
-    labels = domain.split(".")
-    if len(labels) < 2 or len(domain) > 253 or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004  # RFC 1035
-        raise ValueError(f"not an address; {_MEND}")
-    return domain.lower()
-
-
-def check_address(address: str) -> str:
-    """``address`` if a mail can be sent to it.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    parse_address(address)
-    return address
 
 
 def _check_line(text: str) -> str:

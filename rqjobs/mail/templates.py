@@ -10,8 +10,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rqjobs.addresses import parse_address
 from rqjobs.errors import RQJobsError
-from rqjobs.jobs.email import EmailJob, parse_address
+from rqjobs.jobs import EmailJob
 from rqjobs.mail.filters import FILTERS
 from rqjobs.mail.text import text_of
 from rqjobs.settings import Settings, get_settings

@@ -79,7 +79,7 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
     )
     try:
         signal.signal(signal.SIGTERM, _stop)
-        result = processor(policy.model.parse(message["payload"]), attempt)
+        result = processor(policy.job_type.parse(message["payload"]), attempt)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure

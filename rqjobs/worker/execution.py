@@ -23,7 +23,7 @@ def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobMod
     """
     try:
         policy = get_policy(queue)
-        return policy, policy.model.parse(dict(payload))
+        return policy, policy.job_type.parse(dict(payload))
     except (UnknownQueue, InvalidJob) as error:
         raise PermanentFailure(f"refused: {error}") from error
 

@@ -137,7 +137,7 @@ class Taken:
         if queue != self.policy.name:
             raise PermanentFailure(f"refused: a job of {str(queue)[:100]!r} in the queue {base_queue(self.lane)!r}")
         try:
-            return self.policy.model.parse(payload)
+            return self.policy.job_type.parse(payload)
         except (InvalidJob, UnknownQueue) as error:
             raise PermanentFailure(f"refused: {error}") from error
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from rqjobs import settings
 from rqjobs.settings import QueueSettings, Settings
 
 DOTENV = Path(__file__).parents[2] / ".env"
@@ -19,10 +20,11 @@ def test_every_setting_is_there_and_nothing_else():
 def test_its_values_are_the_defaults(monkeypatch):
     for name in ("RQJOBS_DATA", "DATABASE_URL"):
         monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "env_file", str(DOTENV))
-    from_file = Settings.load().model_dump()
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
-    assert from_file == Settings.load().model_dump()
+    monkeypatch.setattr(settings, "DOTENV", str(DOTENV))
+    from_file = Settings.load()
+    monkeypatch.setattr(settings, "DOTENV", "/nowhere")
+    assert from_file.model_dump() == Settings.load().model_dump()
+    assert {name.upper() for name in from_file.model_fields_set} > {"REDIS_URL", "ALERT_EVERY"}
 
 
 def test_it_explains_and_keeps_no_secret():

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqjobs.addresses import parse_address
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import EmailJob
-from rqjobs.jobs.email import parse_address
 
 GOOD = {"to": "ada@example.com", "subject": "s", "template": "t", "data": {}}
 

@@ -8,7 +8,7 @@ import email.policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rqjobs.jobs.email import Mailbox, parse_address
+from rqjobs.addresses import Mailbox, parse_address
 from rqjobs.processors.email.message import File, Mail, build
 from rqjobs.processors.email.replies import is_hard_bounce, is_transient
 

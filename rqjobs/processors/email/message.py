@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 
-from rqjobs.jobs.email import Mailbox
+from rqjobs.addresses import Mailbox
 
 
 @dataclass(frozen=True, slots=True)

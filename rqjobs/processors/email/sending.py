@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from rqjobs.addresses import Mailbox, parse_address
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.database.suppressions import suppress, suppressed
 from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.jobs import EmailJob
-from rqjobs.jobs.email import Attachment, Mailbox, addresses, parse_address
+from rqjobs.jobs.email import Attachment, addresses
 from rqjobs.logs import event
 from rqjobs.mail import TemplateFault, render
 from rqjobs.processors.email.attachments import read_attachments

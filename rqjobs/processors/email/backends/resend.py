@@ -10,10 +10,10 @@ from datetime import timedelta
 from email.headerregistry import Address
 from typing import Any, Literal, cast
 
+from rqjobs.addresses import Mailbox
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.jobs.email import Mailbox
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.effects import Effect

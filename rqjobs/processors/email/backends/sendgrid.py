@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from rqjobs.addresses import Mailbox
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.jobs.email import Mailbox
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.effects import Effect
