@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import zipfile
@@ -16,61 +18,57 @@ from tests.support import apptables
 from tests.support.workers import ROOT
 
 RUN = """
-import sys
+import os, random, signal, sys
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, partial, process
-partial._CHECKPOINT_EVERY = 0.02
-process._REPORT_EVERY = 0.0
+partial._CHECKPOINT_EVERY = process._REPORT_EVERY = 0.0
+calls_left = random.randrange(200)
+most = int(sys.argv[2])
+begun = 0
+
+def count_down(frame, event, arg):
+    global calls_left
+    calls_left -= 1
+    if calls_left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def report(progress):
-    print(progress["rows"], flush=True)
+    global begun
+    if not begun:
+        begun = progress["rows"]
+        print(begun, flush=True)
+    if most and progress["rows"] >= begun + most:
+        sys.setprofile(count_down)  # at some call soon: no other process could be relied on to be in time
 
 job = DataExportJob(user_id="user_1", export_type=sys.argv[1], data_type="contacts")
 result = export(job, Attempt(job_id="killed", queue="data-export", report=report))
 print("done", result["rows"], flush=True)
 """
-ROWS = 6_000
+ROWS = 30_000
 
 
-def start(export_type: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", RUN, export_type]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd(), env=environment())
-
-
-def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def kill_at(export_type: str, rows: int) -> int:
-    """Runs the export until it has written ``rows`` rows, and kills it there; how many it began with."""
-    process = start(export_type)
-    first = 0
-    for line in process.stdout:
-        first = first or int(line)
-        if int(line) >= rows:
-            break
-    process.kill()
-    process.stdout.close()
-    process.wait()
-    return first
+def run(export_type: str, rows: int = 0) -> subprocess.CompletedProcess[str]:
+    """The export; killed when it has written some more than ``rows`` rows, if that is given."""
+    command = [sys.executable, "-c", RUN, export_type, str(rows)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
 
 
 def killed_and_completed(export_type: str, kills: int) -> Path:
     apptables.make(get_engine())
     apptables.add_contacts(get_engine(), ROWS)
+    resumed = export_type in ("csv", "ndjson")
     begun = []
     for _ in range(kills):
-        begun.append(kill_at(export_type, random.randrange(1, ROWS - 1000)))
-        published = [path for path in Path(".rqjobs/exports").iterdir() if not path.name.startswith(".")]
-        assert published == []
-    if export_type in ("csv", "ndjson"):
-        assert max(begun) > 500  # it went on, it did not start over
-    last = start(export_type)
-    output = last.communicate()[0]
-    assert output.splitlines()[-1] == f"done {ROWS}"
+        killed = run(export_type, random.randrange(1, ROWS // (2 * kills) if resumed else ROWS // 2))
+        assert killed.returncode == -signal.SIGKILL
+        begun.append(int(killed.stdout))
+        assert all(path.name.startswith(".") for path in Path(".rqjobs/exports").iterdir())
+    last = run(export_type).stdout.split()
+    assert last[1:] == ["done", str(ROWS)]
+    begun.append(int(last[0]))
+    assert begun == sorted(set(begun)) if resumed else set(begun) == {500}  # each run went on, or started over
     (file,) = Path(".rqjobs/exports").iterdir()  # nothing is left behind, hidden or not
     return file
 
