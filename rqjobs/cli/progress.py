@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from datetime import timedelta
@@ -16,6 +17,8 @@ from rqjobs.results import wait_for_result
 
 _LOOK = 0.5
 """Seconds between two looks at the job's progress."""
+_BAR = 30
+_CLEAR = "\r\033[K"
 
 
 def wait_with_progress(job: Job, timeout: timedelta) -> Any:
@@ -23,7 +26,6 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
     if not sys.stderr.isatty():
         return wait_for_result(job, timeout)
     deadline = time.monotonic() + timeout.total_seconds()
-    shown = ""
     try:
         while True:
             left = deadline - time.monotonic()
@@ -33,11 +35,20 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
                 if left <= 0:
                     raise
             report = job.get_meta(refresh=True).get("progress")
-            words = tame(describe(report)) if isinstance(report, dict) else "waiting"
-            click.echo(f"\r{words:<{len(shown)}}", err=True, nl=False)
-            shown = words
+            words = bar(report) + tame(describe(report)) if isinstance(report, dict) else "waiting"
+            room = shutil.get_terminal_size().columns - 1  # a line that is broken could not be overwritten
+            click.echo(_CLEAR + words[:room], err=True, nl=False)
     finally:
-        click.echo(f"\r{'':<{len(shown)}}\r", err=True, nl=False)
+        click.echo(_CLEAR, err=True, nl=False)
+
+
+def bar(report: dict[str, Any]) -> str:
+    """A bar for a report that says ``percent``; otherwise nothing."""
+    percent = report.get("percent")
+    if not isinstance(percent, int | float):
+        return ""
+    done = int(max(0, min(percent, 100)) * _BAR / 100)
+    return f"[{'#' * done}{'-' * (_BAR - done)}] "
 
 
 def describe(report: dict[str, Any]) -> str:
