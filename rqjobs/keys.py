@@ -55,6 +55,9 @@ def breaker_ranks(destination: str) -> str:
 PARKED = f"{PREFIX}:webhooks:parked"
 """A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
 
+DESTINATIONS = f"{PREFIX}:webhooks:destinations"
+"""A sorted set: the webhook destinations of which a breaker knows anything, by the time of its latest change."""
+
 
 ALERT_TURN = f"{PREFIX}:alerts:turn"
 """Set for a while by the process that looked whether somebody must be told something."""

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, Select, delete, func, select
 
 from rqjobs.database.schema import ensure_schema
 from rqjobs.database.webhook_health import Health, record_health
-from rqjobs.database.webhook_tables import deliveries, endpoint_key
+from rqjobs.database.webhook_tables import WENT_WRONG, deliveries, endpoint_key
 
 RESPONSE_KEPT = 1000
 """Characters of a response that are kept."""
@@ -82,6 +82,8 @@ class Filter:
         for name in ("event", "job_id", "outcome"):
             if (value := getattr(self, name)) is not None:
                 query = query.where(columns[name] == value)
+        if self.outcome not in (None, "done"):
+            query = query.where(WENT_WRONG)
         if self.since is not None:
             query = query.where(columns.at_ms >= int(self.since.timestamp() * 1000))
         if self.until is not None:

@@ -9,12 +9,19 @@
 local prefix, op, now = ARGV[1] .. ':webhooks:breaker:', ARGV[2], tonumber(ARGV[3])
 local KEPT = 86400
 local PARKED = ARGV[1] .. ':webhooks:parked'  -- the open ones by their time: what pages show
+local KNOWN = ARGV[1] .. ':webhooks:destinations'  -- those that have a hash, by their latest change
 local FIELDS = {'f', 'since', 'open', 'pause', 'probe', 'seq', 'low', 'base', 'head'}
 
 local function load(name)
   local values, state = redis.call('HMGET', prefix .. name, unpack(FIELDS)), {}
   for i, field in ipairs(FIELDS) do state[field] = tonumber(values[i]) or 0 end
   return state
+end
+
+local function forget(name)
+  redis.call('DEL', prefix .. name)
+  redis.call('ZREM', PARKED, name)
+  redis.call('ZREM', KNOWN, name)
 end
 
 local function save(name, state)
@@ -25,6 +32,7 @@ local function save(name, state)
   end
   redis.call('HSET', prefix .. name, unpack(words))
   redis.call('EXPIRE', prefix .. name, KEPT)
+  redis.call('ZADD', KNOWN, now, name)
   if state.open > 0 then
     redis.call('ZADD', PARKED, state.open, name)
   else
@@ -87,7 +95,11 @@ if op == 'ask' then
     end
     if #new > 0 then redis.call('HSET', ranks, unpack(new)) end
     i = i + count
-    if changed then save(name, state) end
+    if changed and parked == 0 and state.f == 0 and state.open == 0 then
+      forget(name)
+    elseif changed then
+      save(name, state)
+    end
     if parked > 0 then redis.call('EXPIRE', ranks, KEPT) end
     answers[#answers + 1] = {state.open == 0 and parked == 0 and 1 or 0, state.f > 0 and 1 or 0, verdicts}
   end
@@ -103,7 +115,7 @@ if op == 'ok' then
   if state.f > 0 or state.open > 0 then
     state.f, state.since, state.open, state.pause, state.probe = 0, 0, 0, 0, 0
     if redis.call('EXISTS', prefix .. name .. ':ranks') == 0 then
-      redis.call('DEL', prefix .. name)
+      forget(name)
     else
       save(name, state)
     end
@@ -127,4 +139,5 @@ elseif state.f >= failures and now - state.since >= after then
   state.pause, state.open, state.probe, opened = pause, now + pause, 0, 1
 end
 save(name, state)
+redis.call('ZREMRANGEBYSCORE', KNOWN, '-inf', now - KEPT)
 return opened

@@ -9,11 +9,13 @@ from datetime import timedelta
 
 import pytest
 import redis as redis_py
+from sqlalchemy import event, text
 
 from rqjobs import InvalidJob
 from rqjobs.cli import main
 from rqjobs.database import get_engine
-from rqjobs.database.webhook_deliveries import Delivery, Filter, find, write
+from rqjobs.database.schema import init_database
+from rqjobs.database.webhook_deliveries import Delivery, Filter, find, replayable, write
 from rqjobs.database.webhook_endpoints import set_enabled
 from rqjobs.jobs import WebhookJob
 from rqjobs.layout import key
@@ -164,3 +166,38 @@ def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> 
     assert (shown["destination"], shown["state"], shown["failures"], shown["parked"]) == (
         "https://dead.example:443", "open", 10, 2)  # fmt: skip
     assert "https://dead.example:443" in run(capsys, "destinations")
+
+
+def test_destinations_are_found_among_a_million_other_keys(redis: redis_py.Redis) -> None:
+    settings = get_settings()
+    redis.eval("for n = 1, 1e6 do redis.call('SET', 'other:' .. n, '') end", 0)
+    for number in range(3):
+        breaker.report_failure(f"d{number}", time.time(), probe=False, settings=settings)
+    breaker.report_answer("d1")
+    redis.config_resetstat()
+    assert [found.destination for found in breaker.breakers()] == ["d0", "d2"]
+    statistics = redis.info("commandstats")
+    assert {name.removeprefix("cmdstat_") for name in statistics} <= {
+        "zrange", "hmget", "hlen", "config|resetstat", "info"}  # fmt: skip
+    assert statistics["cmdstat_hmget"]["calls"] == 2
+
+
+def test_what_went_wrong_is_found_by_an_index(database_url: str) -> None:
+    engine = get_engine()
+    init_database(engine)
+    logged([(f"j{number}", 1, "dead" if number % 100 == 0 else "done") for number in range(5000)])
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    plans = []
+
+    def ask_twice(_connection, cursor, statement, parameters, *_) -> None:  # type: ignore[no-untyped-def]
+        other = cursor.connection.cursor()
+        other.execute(explain + statement, parameters)
+        plans.append("\n".join(str(row) for row in other.fetchall()))
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    event.listen(engine, "before_cursor_execute", ask_twice)
+    assert len(find(engine, Filter(outcome="dead"), 20)) == 20
+    assert "outcome_at_ms" in plans[-1]
+    assert len(list(replayable(engine, Filter(outcome="dead")))) == 50
+    assert "outcome_at_ms" in plans[-1]

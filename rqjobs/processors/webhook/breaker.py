@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
@@ -96,11 +96,7 @@ class Breaker:
 def breakers() -> list[Breaker]:
     """Those of destinations that have failed lately, or have deliveries parked, by name."""
     connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
-    names = sorted(
-        name
-        for key in connection.scan_iter(f"{prefix}*", count=1000)
-        if not (name := key.decode().removeprefix(prefix)).endswith(":ranks")
-    )
+    names = sorted(name.decode() for name in cast("list[bytes]", connection.zrange(keys.DESTINATIONS, 0, -1)))
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(prefix + name, "f", "open")
