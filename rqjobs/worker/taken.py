@@ -7,9 +7,9 @@ import time
 import traceback
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from rqjobs.attempt import Attempt
@@ -120,7 +120,7 @@ class Taken:
             of=max(self.attempts, self.number),
             enqueued_at=_when(self.created_at),
             timeout=_duration(self.timeout),
-            report=self._report,
+            report=partial(self.report, self.job_id),  # no method of ours: a circle would wait for the collector
         )
         return self.model, self.attempt
 
@@ -140,9 +140,6 @@ class Taken:
             return self.policy.job_type.parse(payload)
         except (InvalidJob, UnknownQueue) as error:
             raise PermanentFailure(f"refused: {error}") from error
-
-    def _report(self, progress: Mapping[str, object]) -> None:
-        self.report(self.job_id, progress)
 
     def done(self, result: object, started: float) -> Outcome:
         """The outcome of a processor that returned."""

@@ -1,5 +1,6 @@
 """ThreadRunner alone: when threads wake each other, and when nudge() must."""
 
+import gc
 import threading
 import time
 
@@ -63,3 +64,19 @@ def test_jobs_that_block_wake_other_threads_at_once(monkeypatch):
     eventually(lambda: engine.done == ["quick"], 5)
     RELEASE.set()
     runner.close()
+
+
+def test_a_job_that_has_ended_is_freed_without_the_collector():
+    def alive():
+        return any(isinstance(each, Taken) and each.job_id == "freed" for each in gc.get_objects())
+
+    gc.disable()
+    try:
+        job = taken("freed")
+        job.prepare()
+        job.settle(job.done(None, 0.0))
+        assert alive()
+        del job
+        assert not alive()
+    finally:
+        gc.enable()
