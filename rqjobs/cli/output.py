@@ -67,7 +67,7 @@ def lay_out(
             # A number or a time alone would say nothing.
             f"{headers[i]} {row[i]}" if number and not isinstance(rows[number - 1][i], str) else row[i]
             for i in range(beside, len(row))
-            if row[i] != "-"
+            if not number or rows[number - 1][i] not in (None, "")
         ]
         found.append(
             [

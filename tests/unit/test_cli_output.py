@@ -57,6 +57,11 @@ def test_what_has_no_room_stands_below() -> None:
     )
 
 
+def test_a_dash_that_was_said_is_not_taken_for_nothing() -> None:
+    long = "0660ffd5b0a8a30ea7544c88"
+    assert lay_out(("id", "said"), [(long * 2, "-"), (long, None)], (), 40)[1:] == [[long * 2, "    -"], [long]]
+
+
 WORD = st.text("abcdefghij-:/.", min_size=1, max_size=35)
 CELL = st.lists(WORD, max_size=12).map(" ".join)
 
