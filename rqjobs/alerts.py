@@ -12,7 +12,6 @@ from typing import Literal, cast
 from urllib.parse import quote
 
 import redis
-import requests
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
@@ -146,6 +145,8 @@ def _watch() -> None:
 
 def _post(alert: Alert) -> None:
     """``{"text": ..., "kind": ..., "subject": ..., "link": ...}``: chats such as Slack and Mattermost show ``text``."""
+    import requests  # only when there is something to say
+
     url = get_settings().alert_url
     assert url is not None
     document = asdict(alert) | {"text": " ".join(filter(None, (alert.text, alert.link))), "link": alert.link}

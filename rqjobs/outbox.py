@@ -6,13 +6,9 @@ the two leaves row and token, and the next relay skips the writing because of th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import redis
@@ -26,12 +22,13 @@ from rqjobs.database.outbox import outbox
 from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import event
-from rqjobs.settings import get_settings
 from rqjobs.writing import Entry, Kind, write_now
+
+FAULTS = (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError)
+"""What :func:`relay` raises when it could not look, or not move all."""
 
 _BATCH = 200
 _KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last two steps leaves one
-_BACKOFF = 30.0  # seconds until a relay that failed looks again
 
 
 def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -> int:
@@ -82,52 +79,3 @@ def _entry(row: Any) -> Entry:
     data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
     kind = Kind(row.lane, bool(row.only_once), fields)
     return Entry(kind, row.job_id, row.due, data.encode(), created_at, description, row.token)
-
-
-class Relay:
-    """The relay inside a worker: call :meth:`tick` whenever there is a moment."""
-
-    def __init__(self, every: timedelta | None = None) -> None:
-        self._every = (every or get_settings().rqjobs_outbox_every).total_seconds()
-        self._next = 0.0
-        self._failing: str | None = None
-
-    def tick(self) -> None:
-        """Moves what is there if it is time; a fault is logged once, and tried again later."""
-        now = time.monotonic()
-        if self._every == 0 or now < self._next:
-            return
-        self._next = now + self._every
-        try:
-            if moved := relay():
-                event(logging.INFO, "outbox moved", jobs=moved)
-            self._failing = None
-        except (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError) as error:
-            self._next = now + max(self._every, _BACKOFF)
-            reason = str(error).splitlines()[0]
-            if reason != self._failing:
-                event(logging.WARNING, "outbox not read", error=reason)
-            self._failing = reason
-
-    def run(self, stop: threading.Event) -> None:
-        """Ticks until ``stop`` is set."""
-        while not stop.wait(min(self._every, 1.0)):
-            self.tick()
-
-
-@contextlib.contextmanager
-def relaying() -> Iterator[None]:
-    """A relay in a thread of its own, for as long as the block runs; it has looked once before the block begins."""
-    relay_ = Relay()
-    relay_.tick()
-    stop = threading.Event()
-    if get_settings().rqjobs_outbox_every == timedelta():
-        yield
-        return
-    thread = threading.Thread(target=relay_.run, args=(stop,), name="rqjobs-outbox", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(5)

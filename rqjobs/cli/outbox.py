@@ -13,7 +13,8 @@ from rqjobs.database import get_engine
 from rqjobs.database.outbox import outbox as table
 from rqjobs.database.schema import ensure_schema
 from rqjobs.logs import set_up_logs
-from rqjobs.outbox import Relay, relay
+from rqjobs.outbox import relay
+from rqjobs.relaying import Relay
 
 
 @click.group()

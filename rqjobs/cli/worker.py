@@ -70,7 +70,7 @@ def worker(
         from rqjobs.worker.stock import run_stock_worker
 
         return run_stock_worker(names, burst=burst, max_jobs=max_jobs)
-    from rqjobs.outbox import relaying
+    from rqjobs.relaying import relaying
     from rqjobs.worker.engine import run_worker
 
     with relaying():

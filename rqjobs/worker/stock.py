@@ -21,8 +21,8 @@ from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, rqjobs_version, run_script
 from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
-from rqjobs.outbox import Relay
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.relaying import Relay
 from rqjobs.settings import get_settings
 from rqjobs.worker.taken import RESULT_TTL
 

@@ -44,6 +44,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert "asyncio" in loaded("from rqjobs import aenqueue")  # as the test can tell
 
 
+def test_a_worker_loads_no_database_where_nothing_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "rqjobs.db"
+    code = "import rqjobs.cli.worker, rqjobs.worker.engine; from rqjobs.relaying import Relay; Relay().tick()"
+    options = {"DATABASE_URL": f"sqlite:///{file}", "REDIS_URL": "redis://127.0.0.1:1"}
+    assert loaded(code, **options).isdisjoint({"alembic", "flask", "jinja2", "requests", "sqlalchemy"})
+    file.touch()
+    assert "sqlalchemy" in loaded(code, **options)
+
+
 def test_every_public_name_is_where_type_checkers_see_it() -> None:
     tree = ast.parse(Path(rqjobs.__file__).read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
