@@ -69,11 +69,9 @@ class EngineWorker(SpecialWorker):
         self.dispatcher.lines[jobs[0].policy.name].runner.replace(jobs[0])
 
     def lost(self, job: Taken) -> None:
-        """Another worker has the job now. A process can be killed; a thread's outcome will be refused by Redis."""
+        """Another worker has the job now."""
         event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
-        runner = self.dispatcher.lines[job.policy.name].runner
-        if isinstance(runner, ProcessRunner):
-            runner.kill(job.job_id)
+        self.dispatcher.lines[job.policy.name].runner.lost(job)
 
     def command(self, command: Mapping[str, Any]) -> None:
         """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``, ``stop-execution``."""
@@ -81,7 +79,8 @@ class EngineWorker(SpecialWorker):
         if what == "shutdown":
             self.dispatcher.stop(self.grace, "shutdown command")
         elif what in ("stop-job", "stop-execution"):
-            running = [job for job in self.dispatcher.taken.values() if job.job_id == job_id and not job.settled]
+            taken = list(self.dispatcher.taken.values())  # RQ's methods take jobs out of it in another thread
+            running = [job for job in taken if job.job_id == job_id and not job.settled]
             found = [job for job in running if execution in ("", job.execution)]
             if not found:
                 event(logging.WARNING, "stop-job: it does not run here", id=job_id)

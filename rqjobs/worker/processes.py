@@ -146,9 +146,10 @@ class ProcessRunner(Runner):
         self._engine = engine
         self._slots = slots
         self._queue: SimpleQueue[Taken | None] = SimpleQueue()
-        self._threads = 0
-        self._busy: set[int] = set()
+        self._threads = self._unfinished = 0
+        self._lock = threading.Lock()
         self._running: dict[str, Child] = {}
+        """By execution: a job may be here twice, once with a lease that was lost."""
         self._stopping = False
         self._started: list[threading.Thread] = []
 
@@ -156,15 +157,19 @@ class ProcessRunner(Runner):
         """Takes jobs over."""
         for job in jobs:
             self._queue.put(job)
-        self._grow()
+        self._count(unfinished=len(jobs))
 
-    def _grow(self) -> None:
-        while self._threads < min(self._slots, len(self._busy) + self._queue.qsize()):
-            self._threads += 1
-            name = f"rqjobs-{self._policy.name}-{self._threads}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            thread.start()
-            self._started.append(thread)
+    def _count(self, *, unfinished: int = 0, threads: int = 0) -> None:
+        """Starts a thread for each job and slot. Not by what waits: a job may be out of the queue and not yet begun."""
+        with self._lock:
+            self._unfinished += unfinished
+            self._threads += threads
+            while self._threads < min(self._slots, self._unfinished):
+                self._threads += 1
+                name = f"rqjobs-{self._policy.name}-{self._threads}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                thread.start()
+                self._started.append(thread)
 
     def waiting(self) -> list[Taken]:
         """Gives back what has not begun."""
@@ -173,6 +178,7 @@ class ProcessRunner(Runner):
             try:
                 job = self._queue.get_nowait()
             except Empty:
+                self._count(unfinished=-len(found))
                 return found
             if job is not None:
                 found.append(job)
@@ -190,24 +196,21 @@ class ProcessRunner(Runner):
         for thread in self._started:
             thread.join(5)
 
-    def kill(self, job_id: str) -> bool:
-        """Kills the process that runs this job; False if none does."""
-        child = self._running.get(job_id)
-        if child is not None:
+    def lost(self, job: Taken) -> None:
+        """Kills the process that runs this job."""
+        if (child := self._running.get(job.execution)) is not None:
             child.kill()
-        return child is not None
 
     def stop_job(self, job: Taken) -> bool:
         """Stops this job for good; False if it has not begun."""
-        child = self._running.get(job.job_id)
+        child = self._running.get(job.execution)
         if child is not None:
             child.stop()
         return child is not None or self._engine.watchdog.interrupt(job)
 
     def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
         """A thread was given up: another may take its place."""
-        self._threads -= 1
-        self._grow()
+        self._count(threads=-1)
 
     def _work(self) -> None:
         child: Child | None = None
@@ -223,12 +226,11 @@ class ProcessRunner(Runner):
                 if child is not None:
                     child.close()
                 return
-            self._busy.add(threading.get_ident())
             if child is not None and child.process.poll() is not None:
                 child.close()
                 child = None
             child = self._run(job, child)
-            self._busy.discard(threading.get_ident())
+            self._count(unfinished=-1)
 
     def _run(self, job: Taken, child: Child | None) -> Child | None:
         started = time.time()
@@ -240,7 +242,7 @@ class ProcessRunner(Runner):
                 raise NotOurs  # noqa: TRY301
             job.prepare()
             child = child or Child(self._policy.name)
-            self._running[job.job_id] = child
+            self._running[job.execution] = child
             if job.outcome is not None or self._stopping:  # just now: nobody else would end it
                 child.kill()
             answer = child.run(job)
@@ -255,7 +257,7 @@ class ProcessRunner(Runner):
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
             outcome = job.failed(error, started)
         finally:
-            self._running.pop(job.job_id, None)
+            self._running.pop(job.execution, None)
         if not self._stopping and job.settle(outcome):
             self._engine.settled(job)
         if child is not None and not keep:

@@ -71,6 +71,9 @@ class Runner:
     def replace(self, job: Taken) -> None:
         """The thread that runs this job was given up."""
 
+    def lost(self, job: Taken) -> None:
+        """Another worker has this job now: ends it, if it can. Its outcome will be refused by Redis in any case."""
+
     def close(self) -> None:
         """Ends its idle threads; the engine has ended."""
 
