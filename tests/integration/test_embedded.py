@@ -49,8 +49,9 @@ def test_many_starters_at_once_get_one_server(folder):
 
 
 def test_it_survives_its_starter_and_ctrl_c_and_runs_as_it_should(folder):
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # whoever started the tests
     starter = subprocess.Popen(
-        [sys.executable, "-c", START + "; import time; print('up', flush=True); time.sleep(60)", str(folder)],
+        [sys.executable, "-c", listens + START + "; import time; print('up', flush=True); time.sleep(60)", str(folder)],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
