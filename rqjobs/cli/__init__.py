@@ -99,11 +99,16 @@ def cli(ctx: click.Context) -> None:
         import_registrations()
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 2 with one plain line on stderr for what a user can mend."""
+def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
+    """Runs the command line and exits: 2 with one plain line on stderr for what a user can mend.
+
+    Args:
+        args: the words after the program's name; those of this process by default.
+        program: how the program was called, for what it says of itself: ``python manage.py rqjobs``.
+    """
     try:
         plain: dict[str, Any] = {"color": False} if os.environ.get("NO_COLOR") else {}  # https://no-color.org
-        code = cli.main(args, prog_name="rqjobs", standalone_mode=False, **plain)
+        code = cli.main(args, prog_name=program, standalone_mode=False, **plain)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2

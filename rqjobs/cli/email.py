@@ -11,7 +11,7 @@ import click
 from rqjobs import mail
 from rqjobs.addresses import parse_address
 from rqjobs.cli.enqueue import InvalidInput, read_json
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.settings import get_settings
 
 
@@ -123,7 +123,7 @@ def lift(addresses: tuple[str, ...], *, as_json: bool) -> int:
     if as_json:
         print_json({"lifted": lifted})
     else:
-        click.echo(f"lifted: {', '.join(lifted) or 'none; see: rqjobs email suppressions list'}")
+        click.echo(f"lifted: {', '.join(lifted) or 'none; see: ' + typed('email suppressions list')}")
     return 0 if len(lifted) == len(addresses) else 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.errors import RQJobsError
 from rqjobs.processors.export import Export, find, make_link, purge, recent
 
@@ -48,7 +48,7 @@ def link(export_id: str, *, as_json: bool) -> None:
     """Print a fresh download link to export ID, for its owner."""
     export = find(export_id)
     if export is None:
-        raise ExportNotFound(f"no export {export_id!r}; see: rqjobs exports list")
+        raise ExportNotFound(f"no export {export_id!r}; see: {typed('exports list')}")
     if not export.available:
         raise ExportNotFound(f"the file of export {export_id} is deleted; enqueue the export again")
     url = make_link(export)

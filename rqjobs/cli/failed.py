@@ -13,7 +13,7 @@ import click
 from rqjobs import dead_groups, dead_letters, repair
 from rqjobs.cli.enqueue import InvalidInput
 from rqjobs.cli.jobs import show as show_job
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.cli.params import LANE
 from rqjobs.connection import get_connection
 from rqjobs.durations import spell
@@ -60,8 +60,8 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
     )
     if len(found) < total and not reason:
         click.echo(f"... and {total - len(found):,} more: --limit {total}")
-    click.echo("run again: rqjobs failed requeue ID    why: rqjobs failed show ID")
-    click.echo("by cause:  rqjobs failed groups")
+    click.echo(f"run again: {typed('failed requeue ID')}    why: {typed('failed show ID')}")
+    click.echo(f"by cause:  {typed('failed groups')}")
 
 
 @failed.command()
@@ -86,7 +86,7 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         ((x.cause.id, x.cause.queue, x.count, x.newest, x.destination, x.cause.error) for x in found.groups),
         right=("jobs",),
     )
-    click.echo("run a group again: rqjobs failed requeue --group GROUP --canary --rate 20")
+    click.echo(f"run a group again: {typed('failed requeue --group GROUP --canary --rate 20')}")
 
 
 def _document(group: dead_groups.Group) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json
     if live:
         click.echo("", err=True)
     if not ended.total:
-        raise InvalidInput(f"no dead job belongs to group {group!r}; see: rqjobs failed groups")
+        raise InvalidInput(f"no dead job belongs to group {group!r}; see: {typed('failed groups')}")
     if as_json:
         print_json(asdict(ended))
     else:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from rqjobs import health as queues
-from rqjobs.cli.output import bold, json_option, print_json, print_table
+from rqjobs.cli.output import bold, json_option, print_json, print_table, typed
 from rqjobs.cli.params import QUEUE
 
 
@@ -36,7 +36,7 @@ def health(*, as_json: bool) -> int:
 def pause(queue: str) -> None:
     """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
     queues.pause(queue)
-    click.echo(f"{queue} is paused; go on with: rqjobs resume {queue}")
+    click.echo(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
 
 
 @click.command()

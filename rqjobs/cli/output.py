@@ -22,6 +22,11 @@ _ROOM = 30  # columns that the last one needs to be wrapped beside the others
 _INDENT = "    "
 
 
+def typed(command: str) -> str:
+    """``command`` as it is to be typed here: behind ``rqjobs``, ``flask rqjobs`` or ``python manage.py rqjobs``."""
+    return f"{click.get_current_context().find_root().info_name} {command}"
+
+
 def print_json(document: Any) -> None:
     """One JSON document; times as ISO 8601, durations in seconds."""
     click.echo(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))

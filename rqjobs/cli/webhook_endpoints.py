@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from rqjobs import webhooks as api
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.database import get_engine
 from rqjobs.database import webhook_endpoints as table
 from rqjobs.durations import parse_duration
@@ -23,7 +23,7 @@ def endpoints_(*, as_json: bool) -> None:
         print_json([{name: value for name, value in asdict(each).items() if name in keep} for each in found])
         return
     if not found:
-        click.echo("no endpoints; register one with: rqjobs webhooks add NAME URL")
+        click.echo(f"no endpoints; register one with: {typed('webhooks add NAME URL')}")
         return
     print_table(
         ("name", "url", "events", "state", "failing since"),
@@ -106,7 +106,9 @@ def enable(*, endpoint: str, as_json: bool) -> None:
     if as_json:
         print_json({"enabled": names})
         return
-    click.echo(f"enabled {', '.join(names)}; send what it missed with: rqjobs webhooks replay --endpoint {endpoint}")
+    click.echo(
+        f"enabled {', '.join(names)}; send what it missed with: {typed(f'webhooks replay --endpoint {endpoint}')}"
+    )
 
 
 @click.command()

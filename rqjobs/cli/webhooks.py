@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs import webhooks as api
 from rqjobs.cli import webhook_endpoints
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.database import get_engine
 from rqjobs.database import webhook_deliveries as log
 from rqjobs.database.webhook_deliveries import Delivery, Filter
@@ -64,7 +64,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            raise RQJobsError(f"the database cannot be used: {reason}. Check DATABASE_URL: rqjobs doctor") from error
+            raise RQJobsError(
+                f"the database cannot be used: {reason}. Check DATABASE_URL: {typed('doctor')}"
+            ) from error
         except ValueError as error:
             raise RQJobsError(str(error)) from error
 
@@ -97,7 +99,7 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
         ((x.job_id, x.at, _short(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
         right=("attempt", "took"),
     )
-    click.echo("one in full: rqjobs webhooks show ID    send again: rqjobs webhooks replay ID")
+    click.echo(f"one in full: {typed('webhooks show ID')}    send again: {typed('webhooks replay ID')}")
 
 
 @webhooks.command()

@@ -116,5 +116,6 @@ def _pass_through(context: click.Context, args: tuple[str, ...]) -> None:
         environment["RQJOBS_IMPORT"] = f"rqjobs.integrations.flask_setup {environment['RQJOBS_IMPORT']}"
         if info.app_import_path:
             environment["FLASK_APP"] = info.app_import_path
+    option = f"--app {info.app_import_path} " if info and info.app_import_path and "FLASK_APP" not in os.environ else ""
     os.environ.update(environment)
-    main(list(args))
+    main(list(args), program=f"flask {option}rqjobs")

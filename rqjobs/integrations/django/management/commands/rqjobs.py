@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -25,7 +26,9 @@ class Command(BaseCommand):
         # Its processes find the project where manage.py found it.
         paths = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        main(argv[2:])
+        called = Path(argv[0]).name
+        program = {"__main__.py": "python -m django", "django-admin": called}.get(called, f"python {called}")
+        main(argv[2:], program=f"{program} rqjobs")
 
     def handle(self, *args: str, **_options: Any) -> None:
         """For ``call_command("rqjobs", "health")``."""
