@@ -2,13 +2,13 @@
 -- any instant leaves each job either waiting or in the started registry with a lease.
 -- ARGV: RQ's prefix, our prefix, worker, lease (s), now (RQ's format), 24 hex digits that start every execution's id,
 --   '1' = write RQ's record of each execution now ('' = the worker does, by renew.lua, for jobs that run for long),
---   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
+--   after how many dead workers a job is dead, number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
 --   then the lanes in the order of taking: name, which of the queues (from 1)
 -- Answers {seconds until a rate limit frees (-1 = none holds anything back), job, job, ...}; a job is
---   {id, execution, lane (from 1), special ('1' = RQ's own path), data, timeout, retries_left, retry_intervals,
+--   {id, execution, lane (from 1), special ('1' = RQ's own path, '2' = the next death of a worker is its end), data, timeout, retries_left, retry_intervals,
 --    created_at, result_ttl, failure_ttl, enqueued_at}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local records = ARGV[7] == '1'
+local records, most = ARGV[7] == '1', tonumber(ARGV[8])
 local answer = {'-1'}
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
 local paused = {}
@@ -19,8 +19,8 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local stamp, leased, ttl = string.format('%.6f', now), tonumber(time[1]) + lease, lease + 60
 local executions, taken = prefix .. ':worker:' .. worker .. ':executions', 0
 
-local queues, at = {}, 9
-for i = 1, tonumber(ARGV[8]) do
+local queues, at = {}, 10
+for i = 1, tonumber(ARGV[9]) do
   local queue = {name = ARGV[at], budget = tonumber(ARGV[at + 1]), taken = 0}
   if ARGV[at + 2] ~= '' then  -- a token bucket, refilled since it was last used
     queue.rate, queue.burst, queue.bucket = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ours .. ':rate:' .. queue.name
@@ -54,11 +54,15 @@ while ARGV[at] do
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids', 'ttl', 'ended_at',
-        'enqueued_at')
+        'enqueued_at', 'worker_died')
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
         for i = 8, 16 do
           if job[i] and job[i] ~= '' then special = '1' end
+        end
+        if job[20] and special == '' then
+          local died, left = tonumber(job[20]) or 0, tonumber(job[3] or '') or 0
+          if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
         end
         taken = taken + 1
         local execution = seed .. string.format('%08x', taken)

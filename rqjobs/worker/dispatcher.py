@@ -22,7 +22,7 @@ from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, base_queue, lanes_in_order
 from rqjobs.settings import Settings
 from rqjobs.worker.admission import Admission
-from rqjobs.worker.taken import Outcome, Taken
+from rqjobs.worker.taken import MOST_DEATHS, Outcome, Taken
 from rqjobs.worker.threads import Runner
 from rqjobs.worker.wire import Bell, Refused, Wire, Word
 
@@ -373,7 +373,7 @@ class Dispatcher:
     def _reserve(self, wire: Wire, asked: list[tuple[Line, int]]) -> Sequence[Word]:
         budgets = {line.policy.name: budget for line, budget in asked}
         words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self.lease, timestamp(), os.urandom(12).hex()]
-        words += ("" if self._fast else "1", len(self.lines))
+        words += ("" if self._fast else "1", MOST_DEATHS, len(self.lines))
         for name, line in self.lines.items():
             rate = line.policy.rate
             limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")

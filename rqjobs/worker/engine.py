@@ -24,6 +24,7 @@ from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.settings import get_settings
 from rqjobs.worker.admission import Admission
+from rqjobs.worker.apart import ApartRunner
 from rqjobs.worker.batches import BatchRunner
 from rqjobs.worker.coroutines import LoopRunner, LoopThread
 from rqjobs.worker.dispatcher import Dispatcher, Limits, Line
@@ -231,11 +232,13 @@ def _lines(
             runner = ProcessRunner(policy, slots_of[policy.name], worker)
         elif policy.batch is not None:
             runner = BatchRunner(policy, worker)
-        elif _is_coroutine(policy):
-            assert loop is not None
-            runner = LoopRunner(policy, slots_of[policy.name], worker, loop)
         else:
-            runner = ThreadRunner(policy, slots_of[policy.name], worker)
+            if _is_coroutine(policy):
+                assert loop is not None
+                runner = LoopRunner(policy, slots_of[policy.name], worker, loop)
+            else:
+                runner = ThreadRunner(policy, slots_of[policy.name], worker)
+            runner = ApartRunner(runner, policy, worker)
         admission = Admission(policy, runner, worker) if policy.admit is not None else None
         lines[policy.name] = Line(policy, runner, admission)
     return lines

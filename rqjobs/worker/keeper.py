@@ -27,7 +27,8 @@ from rqjobs.logs import event
 from rqjobs.queues import base_queue
 from rqjobs.settings import Settings
 from rqjobs.worker.dispatcher import Dispatcher
-from rqjobs.worker.special import MOST_DEATHS, POISON, TRIED_AGAIN, USED_UP
+from rqjobs.worker.special import POISON, TRIED_AGAIN, USED_UP
+from rqjobs.worker.taken import MOST_DEATHS
 
 if TYPE_CHECKING:
     from rqjobs.worker.engine import EngineWorker

@@ -48,7 +48,8 @@ class Child:
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._buffer = b""
-        self._ready = False
+        self.ready = False
+        """It has begun its first job."""
         self.stopped = False
         """Its job was stopped by command."""
         with theirs:
@@ -77,9 +78,9 @@ class Child:
             "timeout": attempt.timeout.total_seconds(),
         }
         try:
-            if not self._ready:
+            if not self.ready:
                 self._read(job, time.monotonic() + START)
-                self._ready = True
+                self.ready = True
             deadline = time.monotonic() + job.timeout if job.timeout > 0 else float("inf")
             self._socket.sendall(json.dumps(message).encode() + b"\n")
             while True:
@@ -146,7 +147,9 @@ class ProcessRunner(Runner):
         self._engine = engine
         self._slots = slots
         self._queue: SimpleQueue[Taken | None] = SimpleQueue()
-        self._threads = self._unfinished = 0
+        self._threads = 0
+        self.unfinished = 0
+        """Jobs that it has, begun or not."""
         self._lock = threading.Lock()
         self._running: dict[str, Child] = {}
         """By execution: a job may be here twice, once with a lease that was lost."""
@@ -162,9 +165,9 @@ class ProcessRunner(Runner):
     def _count(self, *, unfinished: int = 0, threads: int = 0) -> None:
         """Starts a thread for each job and slot. Not by what waits: a job may be out of the queue and not yet begun."""
         with self._lock:
-            self._unfinished += unfinished
+            self.unfinished += unfinished
             self._threads += threads
-            while self._threads < min(self._slots, self._unfinished):
+            while self._threads < min(self._slots, self.unfinished):
                 self._threads += 1
                 name = f"rqjobs-{self._policy.name}-{self._threads}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -253,7 +256,7 @@ class ProcessRunner(Runner):
             outcome, keep = self._special(job, started), True
         except ChildDied:
             stopped = child is not None and child.stopped
-            outcome = job.stopped(started) if stopped else job.failure(_death(child), started)
+            outcome = job.stopped(started) if stopped else self.died(job, child, started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
             outcome = job.failed(error, started)
         finally:
@@ -264,6 +267,10 @@ class ProcessRunner(Runner):
             child.close()
             return None
         return child
+
+    def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
+        """What becomes of a job whose process died: a failed attempt."""
+        return job.failure(death(child), started)
 
     def _special(self, job: Taken, started: float) -> Outcome:
         """A job that needs RQ's own path runs here in a thread."""
@@ -283,7 +290,8 @@ def _outcome(job: Taken, answer: dict[str, Any], started: float) -> Outcome:
     )
 
 
-def _death(child: Child | None) -> str:
+def death(child: Child | None) -> str:
+    """How a process ended, as an error for the job's history."""
     code = child.process.wait() if child is not None else 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""

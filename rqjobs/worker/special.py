@@ -28,11 +28,8 @@ from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, job_key, ke
 from rqjobs.logs import event
 from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.stock import StockWorker
-from rqjobs.worker.taken import Taken
+from rqjobs.worker.taken import MOST_DEATHS, Taken
 from rqjobs.worker.watchdog import Stopped
-
-MOST_DEATHS = 3
-"""After so many workers died under a job, the job is taken for the cause."""
 
 TRIED_AGAIN = "WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease"
 USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease"

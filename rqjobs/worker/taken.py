@@ -21,6 +21,9 @@ from rqjobs.queues import QueuePolicy, base_queue
 RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
 
+MOST_DEATHS = 3
+"""After so many workers died under a job, the job is taken for the cause."""
+
 UNSERIALIZABLE = "Unserializable return value"
 """What is kept of a result that is not JSON, as RQ has it."""
 
@@ -47,9 +50,9 @@ class Taken:
     """One job from its reservation until its outcome is written."""
 
     __slots__ = (
-        "_unsettled", "attempt", "attempts", "created_at", "data", "enqueued_at", "execution", "failure_ttl", "fault",
-        "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl", "retries_left",
-        "special", "timeout",
+        "_unsettled", "apart", "attempt", "attempts", "created_at", "data", "enqueued_at", "execution", "failure_ttl",
+        "fault", "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl",
+        "retries_left", "special", "timeout",
     )  # fmt: skip
 
     def __init__(self, words: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> None:
@@ -61,6 +64,8 @@ class Taken:
         self.lane = lane
         self.policy = policy
         self.special = special == b"1"
+        self.apart = special == b"2"
+        """Workers have died under it, and it may not happen again."""
         self.data: bytes = data
         self.created_at: bytes = created_at
         self.enqueued_at: bytes = enqueued_at or created_at  # a first run's is not kept twice

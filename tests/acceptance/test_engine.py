@@ -126,14 +126,20 @@ def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log
     assert "died" in str(lost.error)
 
 
-def test_a_job_that_kills_its_workers_is_dead_after_three(workers, redis, log):
-    job = enqueue(Task(do="exit"), attempts=10)
-    for _ in range(3):
-        workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks", RQJOBS_LEASE="1").wait(20)
-    begin(workers, "tasks", RQJOBS_LEASE="1")
-    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"failed")
-    assert len(notes(log)) == 3
-    assert "3 workers died" in str(read_history(fetch_job(job.id, redis))[-1].error)
+def test_a_job_that_kills_its_workers_is_dead_and_no_other_with_it(workers, redis, log):
+    poison = [enqueue(model(do="exit"), attempts=10) for model in (Task, CoroutineTask)]
+    others = [enqueue(model(do="sleep", args={"seconds": 0.1})) for model in (Task, CoroutineTask) for _ in range(90)]
+    for _ in range(2):
+        workers.start("tasks", "coroutines", RQJOBS_IMPORT="tests.support.tasks").wait(30)
+    third = begin(workers, "tasks", "coroutines")
+    statuses = [f"rq:job:{job.id}" for job in others + poison]
+    ended = (b"finished", b"failed")
+    eventually(lambda: all(redis.hget(job, "status") in ended for job in statuses), every=0.3)
+    assert third.poll() is None
+    assert [job.get_status() for job in others] == ["finished"] * len(others)
+    for job in poison:
+        assert redis.hget(f"rq:job:{job.id}", "status") == b"failed"
+        assert "workers died while they ran this job" in str(read_history(fetch_job(job.id, redis))[-1].error)
 
 
 def test_a_worker_that_lost_its_lease_does_not_finish_the_job(workers, redis, log):

@@ -16,6 +16,7 @@ from rqjobs.settings import get_settings
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.keeper import recover
 from tests.support.tasks import leave_a_note
+from tests.support.workers import ROOT
 
 ENTRY = "rqjobs.worker.entry.perform"
 
@@ -23,6 +24,7 @@ ENTRY = "rqjobs.worker.entry.perform"
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, redis):
     monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     while redis.info("server")["uptime_in_seconds"] < 5:  # before that nobody is taken for dead
         time.sleep(0.2)
 
