@@ -115,6 +115,7 @@ def follow(terminals: Terminals, lines: list[str], code: Path) -> None:
         if path == "/ok":
             assert "no dead letters" in terminals.type(failed)
     shown = eventually(lambda: "answered 404" in (said := terminals.type(failed)) and said)
+    assert f"run again: {failed.replace('list', 'requeue ID')} " in shown  # as it was typed
     job_id = shown.splitlines()[1].split()[0]
     assert "answered 404" in terminals.type(failed.replace("list", f"show {job_id}"))
     assert "requeued: 1" in terminals.type(failed.replace("list", f"requeue {job_id}"))
