@@ -89,6 +89,9 @@ class Stage:
         self.folder = folder
         self.socket = ensure_server(folder / "redis")
         self.redis = redis.Redis(unix_socket_path=str(self.socket))
+        self.redis.config_set(
+            "auto-aof-rewrite-percentage", 0
+        )  # or it begins now in one system's run, now in another's
         self.marks = folder / "marks"
 
     def environment(self, slots: int = 50) -> dict[str, str]:
@@ -173,12 +176,6 @@ class Stage:
                 return False
             time.sleep(0.01)
         return True
-
-    def settle(self) -> None:
-        """Lets Redis rewrite its log now, so that it does not begin to while something is measured."""
-        self.redis.bgrewriteaof()
-        while any(self.redis.info("persistence")[f"aof_rewrite_{state}"] for state in ("in_progress", "scheduled")):
-            time.sleep(0.05)
 
     def redis_cpu(self) -> float:
         """CPU seconds of Redis so far."""

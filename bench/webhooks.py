@@ -124,7 +124,6 @@ def peer(on: Stage, receiver: Receiver, system: System, kind: str, seconds: floa
     on.clear()
     count, start = int(GUESS.get(system.name, 3_000) * seconds), receiver.arrived()
     on.produce(system, "fill", kind, str(count))
-    on.settle()
     slots, processes = SLOTS.get(system.name, 200), CORES if system.slots else POOL
     with on.workers(system, kind, slots, processes) as started:
         return speed(on, receiver, started, count, start)
@@ -155,7 +154,6 @@ def ours(on: Stage, receiver: Receiver, seconds: float, *, dead: bool) -> Speed:
         pause("webhooks")
         time.sleep(0.5)
         enqueue_many(jobs([receiver.url(), receiver.url(dead=True)] * count if dead else [receiver.url()] * count))
-        on.settle()
         resume("webhooks")
         return speed(on, receiver, processes, count, start)
 

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
-import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from rqjobs import keys
-from rqjobs.layout import key, timestamp
+from rqjobs.layout import key
 from rqjobs.logs import event
-from rqjobs.queues import QueuePolicy, base_queue, lanes_in_order
 from rqjobs.settings import Settings
-from rqjobs.worker.admission import Admission
-from rqjobs.worker.taken import MOST_DEATHS, Outcome, Taken
-from rqjobs.worker.threads import Runner
+from rqjobs.worker.line import BATCH, Line
+from rqjobs.worker.orders import Orders
+from rqjobs.worker.taken import Outcome, Taken
 from rqjobs.worker.wire import Bell, Refused, Wire, Word
 
-BATCH = 400
-"""The most jobs that one call to Redis writes back: about 5 ms of Redis. Twice as many may be reserved ahead."""
+FLYING = 2
+"""Questions that a busy loop has under way: Redis works at one while the answer to the other is read."""
 
-TURN = 200
-"""The most jobs that are reserved for a queue at once: these run while Redis is asked for the next ones."""
-
-AHEAD = 0.05
-"""Seconds of work that a busy queue has reserved beyond its slots, so that no slot waits for Redis."""
+SILENCE = 15.0
+"""Seconds within which Redis answers, or the connection is given up."""
 
 FAST = 500.0
 """Jobs a second from which on the loop takes its time, so that each call to Redis is for many jobs:"""
@@ -66,32 +62,22 @@ OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
 
 
 @dataclass
-class Line:
-    """One queue as the loop sees it."""
+class Question:
+    """What Redis was asked in one go, and what its answers are for."""
 
-    policy: QueuePolicy
-    runner: Runner
-    admission: Admission | None = None
-    """Looks at jobs before they start, in a thread of its own, and hands them to the runner."""
-    held: int = 0
-    """Jobs reserved and not yet settled."""
-    hungry: bool = True
-    """There may be jobs in its lanes."""
-    rate: float = 0.0
-    """Jobs settled a second, lately."""
-    settled: int = 0
+    sent: float
+    commands: list[Sequence[Word]] = field(default_factory=list)
+    heard: list[Callable[[Any], None]] = field(default_factory=list)
+    """What is to be done with the answer to each command."""
+    batch: list[Taken] = field(default_factory=list)
+    """The jobs whose outcomes it writes."""
+    asked: list[tuple[Line, int]] = field(default_factory=list)
+    """How many jobs it reserves."""
 
-    def close(self) -> None:
-        """Ends its threads."""
-        if self.admission is not None:
-            self.admission.close()
-        self.runner.close()
-
-    @property
-    def budget(self) -> int:
-        """How many jobs it can take now."""
-        ahead = int(self.rate * AHEAD) if self.policy.runs_in == "thread" else 0
-        return min(self.runner.capacity + min(ahead, 2 * BATCH) - self.held, TURN)
+    def add(self, command: Sequence[Word], heard: Callable[[Any], None]) -> None:
+        """Adds a command."""
+        self.commands.append(command)
+        self.heard.append(heard)
 
 
 @dataclass
@@ -131,19 +117,13 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self.bell = Bell()
-        self.lease = max(1, round(self.settings.rqjobs_lease.total_seconds()))
+        self.orders = Orders(self.worker, self.record_ttl, self.lines, self.settings)
         self._left: set[str] = set()  # executions that are left to their leases, since they may have run
         self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
         self._why: deque[str] = deque()  # why it is to stop, not yet logged
-        self._lanes = lanes_in_order(list(self.lines))
-        self._indices = {name: str(number) for number, name in enumerate(self._lanes, 1)}
-        self._queues = [base_queue(lane) for lane in self._lanes]
-        order = list(self.lines)
-        self._lane_words: list[Word] = []
-        for lane, queue in zip(self._lanes, self._queues, strict=True):
-            self._lane_words += (lane, order.index(queue) + 1)
         self._outbox: deque[Taken] = deque()
         self._unwritten: list[Taken] = []
+        self._flying: deque[Question] = deque()
         self._bare: deque[tuple[float, Taken]] = deque()
         self._sleeping = False
         self._enough = 1
@@ -207,7 +187,7 @@ class Dispatcher:
 
     def _look_again(self) -> None:
         for line in self.lines.values():
-            line.hungry = True
+            line.called = True
 
     # The loop
 
@@ -226,6 +206,7 @@ class Dispatcher:
                 if not self.outage:
                     event(logging.ERROR, "redis is away", error=str(error) or type(error).__name__)
                 self.outage = True
+                self._forget_questions()
                 if self.out_of_time:
                     event(logging.ERROR, "stopped without redis", left_to_their_leases=len(self.taken))
                     return
@@ -255,52 +236,75 @@ class Dispatcher:
         if not lost:
             return
         origins = wire.call([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
-        words: list[Word] = []
-        for (job_id, execution), origin in zip(lost, origins, strict=True):
-            if origin is not None and origin.decode() in self._indices:
-                words += ("back", job_id, execution, self._indices[origin.decode()], 0, 0, "", "", "", "", "", "")
+        lanes = ["" if origin is None else origin.decode() for origin in origins]
+        words = self.orders.give_back((*job, lane) for job, lane in zip(lost, lanes, strict=True))
         if words:
-            wire.call([self._finish_command(wire, words)])
+            wire.call([wire.script("finish", words)])
             event(logging.WARNING, "jobs given back that redis reserved while it went away", count=len(lost))
 
-    def _serve(self, wire: Wire) -> None:  # noqa: C901  # the loop, read from top to bottom
+    def _forget_questions(self) -> None:
+        """The connection broke: what was to be written is written again, what was asked for is given back."""
+        while self._flying:
+            question = self._flying.pop()
+            self._unwritten[:0] = question.batch
+            for line, budget in question.asked:
+                line.take([], budget)
+                self._reserved -= budget
+
+    def _serve(self, wire: Wire) -> None:
         while True:
             self._drain()
             self._measure()
             now = time.monotonic()
             if self._stop_at is not None:
                 self._wind_down(now)
-            commands: list[Sequence[Word]] = []
-            batch = self._unwritten[:BATCH] if self._is_time_to_write(now) else []
-            if batch:
-                self._wrote = now
-                commands.append(self._finish(wire, batch))
-            asked = self._asked(now)
-            if asked:
-                commands.append(self._reserve(wire, asked))
-            bare = self._without_record(now)
-            if bare:
-                commands.append(wire.script("renew", [RQ_KEY_PREFIX, *self.renewal(bare)]))
-            scheduling = bool(self.leading) and (now >= self._due or self._led != self.leading)
-            if scheduling:
-                self._led = self.leading
-                commands.append(wire.script("schedule", [RQ_KEY_PREFIX, timestamp(), 1000, *sorted(self._led)]))
-            if not commands:
-                if self._finished():
-                    return
+            question = self._question(wire, now) if len(self._flying) < (FLYING if self._fast else 1) else None
+            if question is not None:
+                self._flying.append(question)
+                wire.send(question.commands)
+            if self._flying:
+                self._hear(wire, now)
+            elif self._finished():
+                return
+            else:
                 self._sleep(wire, now)
-                continue
-            answers = iter(wire.call(commands))
-            self.beat = time.monotonic()
-            if batch:
-                self._written(batch, next(answers))
-            if asked:
-                self._hand_out(asked, next(answers))
-            if bare:
-                next(answers)
-            if scheduling:
-                self._scheduled(next(answers), RARELY if wire.pushes else POLL)
             self._listen(wire.pushed())
+
+    def _question(self, wire: Wire, now: float) -> Question | None:
+        """What there is to be said to Redis now."""
+        question = Question(now)
+        if self._is_time_to_write(now) and self._unwritten:
+            self._wrote = now
+            question.batch, self._unwritten = self._unwritten[:BATCH], self._unwritten[BATCH:]
+            question.add(wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question))
+        self._ask(question, now)
+        if question.asked:
+            words = self.orders.reserve(question.asked, records=not self._fast)
+            brief = now + BRIEF if self._fast else None
+            question.add(wire.script("reserve", words), partial(self._hand_out, question, brief))
+        if bare := self._without_record(now):
+            question.add(wire.script("renew", [RQ_KEY_PREFIX, *self.orders.renew(bare)]), _nothing)
+        if self.leading and (now >= self._due or self._led != self.leading):
+            self._led, self._due = self.leading, float("inf")
+            scheduled = partial(self._scheduled, RARELY if wire.pushes else POLL)
+            question.add(wire.script("schedule", self.orders.schedule(self._led)), scheduled)
+        return question if question.commands else None
+
+    def _hear(self, wire: Wire, now: float) -> None:
+        """Waits for the oldest answers; a busy loop with a question to spare waits for something to ask as well."""
+        question = self._flying[0]
+        count = len(question.commands)
+        if self._fast and len(self._flying) < FLYING and not wire.ready(count):
+            self._doze(wire, PACE)
+            if not wire.ready(count):
+                if now - question.sent > SILENCE:
+                    raise TimeoutError("Redis was silent for 15 s")
+                return
+        answers = wire.answers(count)
+        self._flying.popleft()
+        self.beat = time.monotonic()
+        for heard, answer in zip(question.heard, answers, strict=True):
+            heard(answer)
 
     def _is_time_to_write(self, now: float) -> bool:
         late = now - self._wrote >= LINGER or len(self._unwritten) >= BATCH
@@ -349,45 +353,31 @@ class Dispatcher:
 
     # Taking jobs
 
-    def _asked(self, now: float) -> list[tuple[Line, int]]:
+    def _ask(self, question: Question, now: float) -> None:
+        """For how many jobs of each queue Redis is to be asked."""
         if self._stop_at is not None:
-            return []
+            return
         if now >= self._rate_at:
             self._rate_at = float("inf")
             self._look_again()
-        left = None if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
-        if left == 0:
-            return []
-        asked = []
+        left = sys.maxsize if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
         least = ENOUGH if self._fast and now - self.beat < PACE else 1
         for line in self.lines.values():
-            budget = line.budget if line.hungry else 0
-            if left is not None:
-                budget = min(budget, left)
-                left -= max(budget, 0)
+            budget = line.wants(left)
             if budget >= least:
-                line.hungry = False  # before the question: what other threads hear of meanwhile is not forgotten
-                asked.append((line, budget))
-        return asked
+                left -= budget
+                line.ask(budget)
+                self._reserved += budget
+                question.asked.append((line, budget))
 
-    def _reserve(self, wire: Wire, asked: list[tuple[Line, int]]) -> Sequence[Word]:
-        budgets = {line.policy.name: budget for line, budget in asked}
-        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, self.lease, timestamp(), os.urandom(12).hex()]
-        words += ("" if self._fast else "1", MOST_DEATHS, len(self.lines))
-        for name, line in self.lines.items():
-            rate = line.policy.rate
-            limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
-            words += (name, budgets.get(name, 0), *limit)
-        return wire.script("reserve", words + self._lane_words)
-
-    def _hand_out(self, asked: list[tuple[Line, int]], answer: list[Any]) -> None:
+    def _hand_out(self, question: Question, brief: float | None, answer: list[Any]) -> None:
+        """Jobs were reserved, until ``brief`` without RQ's records of their executions."""
         wait = float(answer[0])
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         found: dict[str, list[Taken]] = {}
-        brief = time.monotonic() + BRIEF if self._fast else None
         for words in answer[1:]:
-            lane, name = self._lanes[words[2] - 1], self._queues[words[2] - 1]
+            lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
             try:
                 job = Taken(words, lane, self.lines[name].policy, self.report)
             except ValueError as error:
@@ -398,13 +388,10 @@ class Dispatcher:
                 self._bare.append((brief, job))
             self._turns.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
-        for line, budget in asked:
+        for line, budget in question.asked:
             jobs = found.get(line.policy.name, [])
-            line.hungry = line.hungry or len(jobs) >= budget
-            if jobs:
-                line.held += len(jobs)
-                self._reserved += len(jobs)
-                (line.admission or line.runner).submit(jobs)
+            self._reserved += len(jobs) - budget
+            line.take(jobs, budget)
 
     def _without_record(self, now: float) -> list[Taken]:
         """The jobs that run for so long now that somebody may want to see their executions."""
@@ -414,13 +401,6 @@ class Dispatcher:
             if not job.settled:
                 bare.append(job)
         return bare
-
-    def renewal(self, jobs: Iterable[Taken]) -> list[Word]:
-        """What renew.lua is told, RQ's prefix left out: the worker lives, and runs these jobs."""
-        words: list[Word] = [self.worker, self.record_ttl, self.lease, timestamp()]
-        for job in jobs:
-            words += (job.lane, job.job_id, job.execution)
-        return words
 
     # Writing back
 
@@ -453,25 +433,8 @@ class Dispatcher:
             self._measured = now
             self._nudged = sum(line.runner.nudge() for line in self.lines.values()) > 0  # each of them
 
-    def _finish(self, wire: Wire, batch: list[Taken]) -> Sequence[Word]:
-        words: list[Word] = []
-        for job in batch:
-            outcome = job.outcome
-            assert outcome is not None
-            started, ended = outcome.started, outcome.ended
-            words += (outcome.how, job.job_id, job.execution, self._indices[job.lane], repr(started), repr(ended))
-            words += (_moment(started) if started else "", _moment(ended) if started else "", *outcome.words)
-        return self._finish_command(wire, words)
-
-    def _finish_command(self, wire: Wire, words: list[Word]) -> Sequence[Word]:
-        settings = self.settings
-        head: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self.worker, timestamp()]
-        head += (settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self._lanes))
-        head += itertools.chain.from_iterable(zip(self._lanes, self._queues, strict=True))
-        return wire.script("finish", head + words)
-
-    def _written(self, batch: list[Taken], answer: list[Any]) -> None:
-        del self._unwritten[: len(batch)]
+    def _written(self, question: Question, answer: list[Any]) -> None:
+        batch = question.batch
         lost, parents, errors = answer
         refused = dict(zip(errors[::2], errors[1::2], strict=True))
         if lost:
@@ -503,7 +466,7 @@ class Dispatcher:
             job.bury(why)
             self._unwritten.append(job)
 
-    def _scheduled(self, answer: list[Any], longest: float) -> None:
+    def _scheduled(self, longest: float, answer: list[Any]) -> None:
         wait, moved, others = float(answer[0]), answer[1], answer[2]
         self._due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
         if moved:
@@ -516,13 +479,13 @@ class Dispatcher:
     # Ending
 
     def _finished(self) -> bool:
-        if self.taken or self._outbox or self._unwritten or self._moving:
+        if self.taken or self._outbox or self._unwritten or self._flying or self._moving:
             return False
         if self._stop_at is not None:
             return True
         if self.limits.max_jobs is not None and self._reserved >= self.limits.max_jobs:
             return True
-        if not self.limits.burst or self._rate_at < float("inf") or any(li.hungry for li in self.lines.values()):
+        if not self.limits.burst or self._rate_at < float("inf") or not all(line.empty for line in self.lines.values()):
             return False
         now = time.time()
         return not any(now - 1 < turn < now + STAY for turn in self._turns.values())
@@ -545,5 +508,5 @@ class Dispatcher:
             self._drain()
 
 
-def _moment(seconds: float) -> str:
-    return timestamp(round(seconds * 1_000_000))
+def _nothing(_answer: Any) -> None:
+    """For an answer that says nothing new."""

@@ -27,9 +27,10 @@ from rqjobs.worker.admission import Admission
 from rqjobs.worker.apart import ApartRunner
 from rqjobs.worker.batches import BatchRunner
 from rqjobs.worker.coroutines import LoopRunner, LoopThread
-from rqjobs.worker.dispatcher import Dispatcher, Limits, Line
+from rqjobs.worker.dispatcher import Dispatcher, Limits
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.keeper import Keeper
+from rqjobs.worker.line import Line
 from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
 from rqjobs.worker.special import SpecialWorker

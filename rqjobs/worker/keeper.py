@@ -57,7 +57,7 @@ class Keeper:
         self._dispatcher = dispatcher
         self._settings = settings
         self._lanes = worker.queue_names()
-        self._period = min(5.0, dispatcher.lease / 3)
+        self._period = min(5.0, dispatcher.orders.lease / 3)
         self._max_rss = max_rss
         self._on_limit = on_limit
         self._parent = os.getppid()
@@ -131,12 +131,12 @@ class Keeper:
         jobs = list(self._dispatcher.taken.values())
         lost: set[str] = set()
         for start in range(0, max(len(jobs), 1), 500):
-            born, *gone = run_script("renew", self._client, self._dispatcher.renewal(jobs[start : start + 500]))
+            born, *gone = run_script("renew", self._client, self._dispatcher.orders.renew(jobs[start : start + 500]))
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
             self._client.delete(self._worker.key)
             self._worker.register_birth()
-        if began - self._renewed > self._dispatcher.lease:
+        if began - self._renewed > self._dispatcher.orders.lease:
             event(logging.WARNING, "leases were not renewed in time", seconds=began - self._renewed)
         self._steady = began - self._renewed < 2 * self._period + 1
         self._renewed, self._next = began, began + self._period

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+from collections import deque
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -74,6 +75,7 @@ class Wire:
         self._socket: Any = connected
         self._socket.settimeout(15)
         self._reader = hiredis.Reader()
+        self._answers: deque[Any] = deque()
         self._pushed: list[list[Any]] = []
         self._bell = bell
         self._poll = select.poll()
@@ -83,7 +85,7 @@ class Wire:
         answers = self.call([("SCRIPT", "LOAD", source) for source in sources])
         self._sha = dict(zip(SCRIPTS, answers, strict=True))
         self.call([("HELLO", "3")])
-        self.call([("SUBSCRIBE", channel)], answers=0)
+        self.send([("SUBSCRIBE", channel)])  # its answer is a pushed message
         self.pushes = self._track(prefixes)
 
     def _track(self, prefixes: Sequence[str]) -> bool:
@@ -96,27 +98,33 @@ class Wire:
             return False
         return True
 
-    def call(self, commands: Sequence[Sequence[Word]], answers: int | None = None) -> list[Any]:
+    def call(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         """Sends ``commands`` at once and returns their answers in order.
 
         Raises:
             Refused: an answer is an error.
             OSError: the connection broke, or Redis was silent for 15 s.
         """
+        self.send(commands)
+        return self.answers(len(commands))
+
+    def send(self, commands: Sequence[Sequence[Word]]) -> None:
+        """Sends ``commands`` at once; :meth:`answers` is for later."""
         self._socket.sendall(b"".join([hiredis.pack_command(tuple(words)) for words in commands]))
-        wanted = len(commands) if answers is None else answers
-        found: list[Any] = []
-        while len(found) < wanted:
-            answer = self._reader.gets()
-            if answer is False:
-                self._feed()
-            elif isinstance(answer, hiredis.PushNotification):
-                self._pushed.append(answer)
-            elif isinstance(answer, Exception):
+
+    def answers(self, count: int) -> list[Any]:
+        """The next ``count`` answers, waited for; raises as :meth:`call`."""
+        while not self.ready(count):
+            self._feed()
+        found = [self._answers.popleft() for _ in range(count)]
+        for answer in found:
+            if isinstance(answer, Exception):
                 raise Refused(str(answer))
-            else:
-                found.append(answer)
         return found
+
+    def ready(self, count: int) -> bool:
+        """Whether so many answers have come."""
+        return len(self._answers) >= count
 
     def script(self, name: str, words: Sequence[Word]) -> Sequence[Word]:
         """The command that runs ``rqjobs/lua/<name>.lua`` with ``words`` as its arguments."""
@@ -127,9 +135,11 @@ class Wire:
         if not data:
             raise ConnectionResetError("Redis closed the connection")
         self._reader.feed(data)
+        while (answer := self._reader.gets()) is not False:
+            (self._pushed if isinstance(answer, hiredis.PushNotification) else self._answers).append(answer)
 
     def sleep(self, seconds: float) -> None:
-        """Waits for a pushed message or a ring of the bell, at most ``seconds``.
+        """Waits for Redis to say something or for a ring of the bell, at most ``seconds``.
 
         Raises:
             OSError: the connection broke.
@@ -141,9 +151,6 @@ class Wire:
                 self._bell.quiet()
             else:
                 self._feed()
-                while (answer := self._reader.gets()) is not False:
-                    if isinstance(answer, hiredis.PushNotification):
-                        self._pushed.append(answer)
 
     def pushed(self) -> list[list[Any]]:
         """The messages pushed since the last call."""

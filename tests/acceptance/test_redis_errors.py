@@ -120,6 +120,25 @@ def test_connections_are_killed_all_the_time(server, log, workers):
     load.wait()
 
 
+def test_connections_are_killed_while_the_loop_is_busy(server, log, workers):
+    """Outcomes and reservations are on their way twice over then: each job runs once all the same."""
+    jobs = 20_000
+    enqueue_many([Task(mark=str(n)) for n in range(jobs)], connection=server)
+    process = workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks", RQJOBS_KEEP_COMPLETED=str(2 * jobs))
+    eventually(lambda: len(notes(log)) > 1000)
+    kills = 0
+    for _ in range(20):
+        kills += server.client_kill_filter(_type="pubsub", skipme=True)
+        time.sleep(0.1)
+        if not server.llen("rq:queue:tasks"):
+            break
+    assert kills > 2
+    eventually(lambda: server.zcard("rq:finished:tasks") == jobs, 60)
+    assert Counter(words[0] for words in notes(log) if words[2] == "begins") == {str(n): 1 for n in range(jobs)}
+    assert process.poll() is None
+    assert server.zcard("rq:wip:tasks") == 0
+
+
 def test_a_redis_that_loads_for_longer_than_the_lease(server, log, workers):
     """Whoever runs a job gets a moment to say so before it is taken for dead."""
     load = Load(server, log, workers, long=LEASE * 4)

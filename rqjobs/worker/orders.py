@@ -1,0 +1,88 @@
+"""What the engine's loop tells Redis: the words of its scripts, as each script's head describes them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+
+from rq.defaults import RQ_KEY_PREFIX
+
+from rqjobs import keys
+from rqjobs.layout import timestamp
+from rqjobs.queues import base_queue, lanes_in_order
+from rqjobs.settings import Settings
+from rqjobs.worker.line import Line
+from rqjobs.worker.taken import MOST_DEATHS, Taken
+from rqjobs.worker.wire import Word
+
+
+class Orders:
+    """The words of one worker for its queues."""
+
+    def __init__(self, worker: str, record_ttl: int, lines: Mapping[str, Line], settings: Settings) -> None:
+        """``record_ttl``: seconds that Redis keeps the record of a worker that says nothing more."""
+        self.lanes = lanes_in_order(list(lines))
+        self.queues = [base_queue(lane) for lane in self.lanes]
+        self.lease = max(1, round(settings.rqjobs_lease.total_seconds()))
+        self._worker = worker
+        self._record_ttl = record_ttl
+        self._numbers = {name: str(number) for number, name in enumerate(self.lanes, 1)}
+        order = list(lines)
+        self._rates: dict[str, tuple[str, str]] = {}
+        for name, line in lines.items():
+            rate = line.policy.rate
+            self._rates[name] = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+        self._takes: list[Word] = []  # the end of every reservation
+        for lane, queue in zip(self.lanes, self.queues, strict=True):
+            self._takes += (lane, order.index(queue) + 1)
+        self._ends: list[Word] = [settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self.lanes)]
+        self._ends += itertools.chain.from_iterable(zip(self.lanes, self.queues, strict=True))
+
+    def reserve(self, asked: Iterable[tuple[Line, int]], *, records: bool) -> list[Word]:
+        """Takes up to so many jobs of each queue; with ``records``, RQ's records of their executions are written."""
+        budgets = {line.policy.name: budget for line, budget in asked}
+        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
+        words += ("1" if records else "", MOST_DEATHS, len(self._rates))
+        for name, rate in self._rates.items():
+            words += (name, budgets.get(name, 0), *rate)
+        return words + self._takes
+
+    def finish(self, batch: Iterable[Taken]) -> list[Word]:
+        """Writes the outcomes of jobs."""
+        words = self._finish()
+        for job in batch:
+            outcome = job.outcome
+            assert outcome is not None
+            started, ended = outcome.started, outcome.ended
+            words += (outcome.how, job.job_id, job.execution, self._numbers[job.lane], repr(started), repr(ended))
+            words += (_moment(started) if started else "", _moment(ended) if started else "", *outcome.words)
+        return words
+
+    def give_back(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
+        """Gives back jobs (id, execution and lane) of which no more is known; none of them if no lane is ours."""
+        words = [
+            word
+            for job_id, execution, lane in jobs
+            if lane in self._numbers
+            for word in ("back", job_id, execution, self._numbers[lane], 0, 0, "", "", "", "", "", "")
+        ]
+        return self._finish() + words if words else []
+
+    def _finish(self) -> list[Word]:
+        return [RQ_KEY_PREFIX, keys.PREFIX, self._worker, timestamp(), *self._ends]
+
+    def schedule(self, lanes: Iterable[str]) -> list[Word]:
+        """Moves what is due in these lanes."""
+        return [RQ_KEY_PREFIX, timestamp(), 1000, *sorted(lanes)]
+
+    def renew(self, jobs: Iterable[Taken]) -> list[Word]:
+        """The worker lives, and runs these jobs. RQ's prefix is left out, for ``run_script`` to add."""
+        words: list[Word] = [self._worker, self._record_ttl, self.lease, timestamp()]
+        for job in jobs:
+            words += (job.lane, job.job_id, job.execution)
+        return words
+
+
+def _moment(seconds: float) -> str:
+    return timestamp(round(seconds * 1_000_000))
