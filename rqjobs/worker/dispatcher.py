@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,33 +21,16 @@ from rqjobs.layout import key
 from rqjobs.logs import event
 from rqjobs.settings import Settings
 from rqjobs.worker.line import BATCH, Line
-from rqjobs.worker.orders import Orders
+from rqjobs.worker.orders import Orders, Question
+from rqjobs.worker.pace import Pace
 from rqjobs.worker.taken import Outcome, Taken
-from rqjobs.worker.wire import Bell, Refused, Wire, Word
-
-FLYING = 2
-"""Questions that a busy loop has under way: Redis works at one while the answer to the other is read."""
+from rqjobs.worker.wire import Bell, Refused, Wire
 
 SILENCE = 15.0
 """Seconds within which Redis answers, or the connection is given up."""
 
-FAST = 500.0
-"""Jobs a second from which on the loop takes its time, so that each call to Redis is for many jobs:"""
-
-ENOUGH = 100
-"""outcomes that are worth a turn,"""
-
-PACE = 0.004
-"""seconds after which a turn comes all the same,"""
-
-LOOK = 0.02
-"""seconds from one look at how things go to the next,"""
-
-LINGER = 0.02
-"""seconds that an outcome waits for others (of what ends in one batch only the kept ones need be written),"""
-
 BRIEF = 0.1
-"""and seconds within which a job may end without RQ's record of its execution, half of what a short job costs Redis."""
+"""Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
 
 STAY = 5.0
 """Seconds that a burst stays for jobs whose turn comes by then: a provider's pace is no reason to leave them."""
@@ -59,25 +42,6 @@ RARELY = 30.0
 """Seconds after which the scheduled jobs are, where Redis tells of changes; where it does not, ``POLL``."""
 
 OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
-
-
-@dataclass
-class Question:
-    """What Redis was asked in one go, and what its answers are for."""
-
-    sent: float
-    commands: list[Sequence[Word]] = field(default_factory=list)
-    heard: list[Callable[[Any], None]] = field(default_factory=list)
-    """What is to be done with the answer to each command."""
-    batch: list[Taken] = field(default_factory=list)
-    """The jobs whose outcomes it writes."""
-    asked: list[tuple[Line, int]] = field(default_factory=list)
-    """How many jobs it reserves."""
-
-    def add(self, command: Sequence[Word], heard: Callable[[Any], None]) -> None:
-        """Adds a command."""
-        self.commands.append(command)
-        self.heard.append(heard)
 
 
 @dataclass
@@ -111,12 +75,11 @@ class Dispatcher:
     """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
     taken: dict[str, Taken] = field(default_factory=dict)
     """Everything reserved and not yet written back, by execution."""
-    beat: float = 0.0
-    """When the loop last spoke with Redis, ``time.monotonic()``."""
     outage: bool = False
 
     def __post_init__(self) -> None:
         self.bell = Bell()
+        self.pace = Pace(self.lines.values())
         self.orders = Orders(self.worker, self.record_ttl, self.lines, self.settings)
         self._left: set[str] = set()  # executions that are left to their leases, since they may have run
         self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
@@ -126,17 +89,12 @@ class Dispatcher:
         self._flying: deque[Question] = deque()
         self._bare: deque[tuple[float, Taken]] = deque()
         self._sleeping = False
-        self._enough = 1
         self._stop_at: float | None = None
         self._turns: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
         self._reserved = 0
-        self._fast = False
-        self._wrote = 0.0
         self._due = 0.0
         self._poll_at = 0.0
         self._rate_at = float("inf")
-        self._measured = time.monotonic()
-        self._nudged = False
         self._led: frozenset[str] = frozenset()
 
     # What other threads call
@@ -144,7 +102,7 @@ class Dispatcher:
     def settled(self, job: Taken) -> None:
         """``job`` has its outcome: write it."""
         self._outbox.append(job)
-        if self._sleeping and len(self._outbox) >= self._enough:
+        if self._sleeping and len(self._outbox) >= self.pace.enough:
             self._sleeping = False
             self.bell.ring()
 
@@ -254,14 +212,14 @@ class Dispatcher:
     def _serve(self, wire: Wire) -> None:
         while True:
             self._drain()
-            self._measure()
             now = time.monotonic()
             if self._stop_at is not None:
                 self._wind_down(now)
-            question = self._question(wire, now) if len(self._flying) < (FLYING if self._fast else 1) else None
+            question = self._question(wire, now) if len(self._flying) < self.pace.questions else None
             if question is not None:
                 self._flying.append(question)
                 wire.send(question.commands)
+            self.pace.look(now)
             if self._flying:
                 self._hear(wire, now)
             elif self._finished():
@@ -273,14 +231,14 @@ class Dispatcher:
     def _question(self, wire: Wire, now: float) -> Question | None:
         """What there is to be said to Redis now."""
         question = Question(now)
-        if self._is_time_to_write(now) and self._unwritten:
-            self._wrote = now
+        if self._unwritten and (self.stopping or self.pace.is_time_to_write(now, len(self._unwritten))):
+            self.pace.wrote(now)
             question.batch, self._unwritten = self._unwritten[:BATCH], self._unwritten[BATCH:]
             question.add(wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question))
         self._ask(question, now)
         if question.asked:
-            words = self.orders.reserve(question.asked, records=not self._fast)
-            brief = now + BRIEF if self._fast else None
+            words = self.orders.reserve(question.asked, records=not self.pace.fast)
+            brief = now + BRIEF if self.pace.fast else None
             question.add(wire.script("reserve", words), partial(self._hand_out, question, brief))
         if bare := self._without_record(now):
             question.add(wire.script("renew", [RQ_KEY_PREFIX, *self.orders.renew(bare)]), _nothing)
@@ -294,30 +252,24 @@ class Dispatcher:
         """Waits for the oldest answers; a busy loop with a question to spare waits for something to ask as well."""
         question = self._flying[0]
         count = len(question.commands)
-        if self._fast and len(self._flying) < FLYING and not wire.ready(count):
-            self._doze(wire, PACE)
+        if len(self._flying) < self.pace.questions and not wire.ready(count):
+            self._doze(wire, self.pace.rest(now))
             if not wire.ready(count):
                 if now - question.sent > SILENCE:
                     raise TimeoutError("Redis was silent for 15 s")
                 return
         answers = wire.answers(count)
         self._flying.popleft()
-        self.beat = time.monotonic()
+        self.pace.heard(time.monotonic())
         for heard, answer in zip(question.heard, answers, strict=True):
             heard(answer)
 
-    def _is_time_to_write(self, now: float) -> bool:
-        late = now - self._wrote >= LINGER or len(self._unwritten) >= BATCH
-        return late or not self._fast or self._stop_at is not None
-
     def _sleep(self, wire: Wire, now: float) -> None:
-        if self._fast:
-            self._doze(wire, max(PACE - (now - self.beat), 0.0005))
+        if self.pace.fast:
+            self._doze(wire, self.pace.rest(now))
             self._listen(wire.pushed())
             return
-        until = min(self._poll_at, self._rate_at, self._due if self.leading else self._poll_at)
-        if self._nudged:
-            until = min(until, self._measured + LOOK)
+        until = min(self._poll_at, self._rate_at, self.pace.next_look, self._due if self.leading else self._poll_at)
         if self._bare:
             until = min(until, self._bare[0][0])
         if self._stop_at is not None:
@@ -330,9 +282,8 @@ class Dispatcher:
 
     def _doze(self, wire: Wire, seconds: float) -> None:
         """Sleeps until there are outcomes enough, or Redis says something."""
-        self._enough = ENOUGH if self._fast else 1
         self._sleeping = True
-        if len(self._outbox) < self._enough:  # else they came before anybody knew that we sleep
+        if len(self._outbox) < self.pace.enough:  # else they came before anybody knew that we sleep
             wire.sleep(seconds)
         self._sleeping = False
 
@@ -361,7 +312,7 @@ class Dispatcher:
             self._rate_at = float("inf")
             self._look_again()
         left = sys.maxsize if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
-        least = ENOUGH if self._fast and now - self.beat < PACE else 1
+        least = self.pace.least(now)
         for line in self.lines.values():
             budget = line.wants(left)
             if budget >= least:
@@ -421,17 +372,6 @@ class Dispatcher:
                 self.leave(job)
             else:
                 self._unwritten.append(job)
-
-    def _measure(self) -> None:
-        now = time.monotonic()
-        took = now - self._measured
-        if took >= LOOK:
-            for line in self.lines.values():
-                line.rate = line.settled / took
-                line.settled = 0
-            self._fast = sum(line.rate for line in self.lines.values()) > FAST
-            self._measured = now
-            self._nudged = sum(line.runner.nudge() for line in self.lines.values()) > 0  # each of them
 
     def _written(self, question: Question, answer: list[Any]) -> None:
         batch = question.batch

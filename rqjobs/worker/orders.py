@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from rq.defaults import RQ_KEY_PREFIX
 
@@ -15,6 +17,25 @@ from rqjobs.settings import Settings
 from rqjobs.worker.line import Line
 from rqjobs.worker.taken import MOST_DEATHS, Taken
 from rqjobs.worker.wire import Word
+
+
+@dataclass
+class Question:
+    """What Redis was asked in one go, and what its answers are for."""
+
+    sent: float
+    commands: list[Sequence[Word]] = field(default_factory=list)
+    heard: list[Callable[[Any], None]] = field(default_factory=list)
+    """What is to be done with the answer to each command."""
+    batch: list[Taken] = field(default_factory=list)
+    """The jobs whose outcomes it writes."""
+    asked: list[tuple[Line, int]] = field(default_factory=list)
+    """How many jobs it reserves."""
+
+    def add(self, command: Sequence[Word], heard: Callable[[Any], None]) -> None:
+        """Adds a command."""
+        self.commands.append(command)
+        self.heard.append(heard)
 
 
 class Orders:
