@@ -12,16 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rqjobs.addresses import check_address
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
@@ -33,11 +25,8 @@ from rqjobs.signing import parse_secret
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """A duration as ``30``, ``30s``, ``5m``, ``1h``, ``2d``."""
 
-Words = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v)]
 """Words separated by blanks."""
-
-DOTENV = ".env"
-"""The file of settings, in the folder that a program runs in."""
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "embedded")
 _QUEUE_SETTING = re.compile(r"RQJOBS_([A-Z0-9_]+)_(ATTEMPTS|BACKOFF|TIMEOUT|CONCURRENCY|RATE)")
@@ -97,10 +86,10 @@ ManyChatToken = Annotated[SecretStr, AfterValidator(check_token)]
 """A token that can be sent as a header."""
 
 
-class QueueSettings(BaseModel):
+class QueueSettings(BaseSettings):
     """What the environment says of one queue, over its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     attempts: int | None = Field(None, ge=1, le=MAX_ATTEMPTS)
     backoff: Annotated[Backoff, BeforeValidator(parse_backoff)] | None = None
@@ -108,14 +97,26 @@ class QueueSettings(BaseModel):
     concurrency: int | None = Field(None, ge=1, le=10_000)
     rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
 
+    @classmethod
+    def settings_customise_sources(cls, _settings_cls: Any, init_settings: Any, **_sources: Any) -> Any:  # type: ignore[override]
+        """Only what Settings hands over: the environment's names carry the queue."""
+        return (init_settings,)
 
-class Settings(BaseModel):
+
+class Settings(BaseSettings):
     """All settings with their defaults. ``.env`` in the project lists and explains each.
 
     Read them with :func:`get_settings`; secrets are ``SecretStr`` and appear nowhere.
     """
 
-    model_config = ConfigDict(frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
     # Stores
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = SecretStr("embedded:")
@@ -138,12 +139,12 @@ class Settings(BaseModel):
     """What a platform's cron says to ``rqjobs.integrations.burst`` to have waiting jobs run."""
 
     # Webhooks
-    webhook_signing_secret: tuple[SecretStr, ...] = ()
+    webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     webhook_legacy_secret: SecretStr | None = None
     """When set, X-Webhook-Signature (hex HMAC-SHA256 of the body under this text) and its kin are sent as well."""
     webhook_allow: Words = ()
     """Hosts, addresses and networks exempt from the SSRF guard, for development."""
-    webhook_ports: frozenset[int] = DEFAULT_PORTS
+    webhook_ports: Annotated[frozenset[int], NoDecode] = DEFAULT_PORTS
     """The ports that hosts which are not exempt are delivered to."""
     webhook_timeout: Duration = timedelta(seconds=15)
     """From the first DNS question to the last byte of the response."""
@@ -167,7 +168,9 @@ class Settings(BaseModel):
     # ManyChat
     manychat_api_token: ManyChatToken | None = None
     """The token of every tool that MANYCHAT_API_TOKENS does not name: ``<page id>:<secret>``."""
-    manychat_api_tokens: Annotated[Mapping[str, ManyChatToken], BeforeValidator(_tokens)] = Field(default_factory=dict)
+    manychat_api_tokens: Annotated[Mapping[str, ManyChatToken], NoDecode, BeforeValidator(_tokens)] = Field(
+        default_factory=dict
+    )
     """Tokens by tool id, as JSON: ``{"tool_1": "<page id>:<secret>"}``."""
     manychat_api_url: HttpUrl = "https://api.manychat.com"
     manychat_merge_window: Duration = timedelta(seconds=1)
@@ -194,7 +197,7 @@ class Settings(BaseModel):
     sendgrid_api_url: HttpUrl = "https://api.sendgrid.com"
     resend_api_key: SecretStr | None = None
     resend_api_url: HttpUrl = "https://api.resend.com"
-    resend_rate: Annotated[Rate, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
+    resend_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
     """The requests that all workers together send; Resend allows two a second unless it has told you otherwise."""
 
     # Analytics
@@ -214,7 +217,7 @@ class Settings(BaseModel):
     """Begin CSV files with a byte order mark, so that Excel reads them as UTF-8."""
     export_csv_guard: bool = True
     """Put ' before CSV cells that a spreadsheet would run as a formula."""
-    export_fonts: tuple[Path, ...] = ()
+    export_fonts: Annotated[tuple[Path, ...], NoDecode] = ()
     """More TrueType files for PDFs, looked in before the installed ones; separated by blanks."""
 
     # Dashboard
@@ -234,7 +237,7 @@ class Settings(BaseModel):
     alert_every: Duration = timedelta(minutes=15)
     """The shortest time between two alerts of one kind and subject."""
 
-    queues: Mapping[str, QueueSettings] = Field(default_factory=dict)
+    queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
     """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""
 
     @field_validator("webhook_signing_secret", mode="before")
@@ -264,12 +267,11 @@ class Settings(BaseModel):
         """
         given = {name: value for name, value in (overrides or {}).items() if value is not None}
         faults: list[str] = []
-        said = variables()
-        queues = _queue_settings({**said, **given}, faults)
+        queues = _queue_settings(given, faults)
         own = {name.lower(): value for name, value in given.items() if not _QUEUE_SETTING.fullmatch(name)}
         faults += [f"{name.upper()}: there is no such setting" for name in own if name not in cls.model_fields]
         try:
-            settings = cls(**{**{name.lower(): value for name, value in said.items()}, **own, "queues": queues})
+            settings = cls(**{"queues": queues, **own})
         except ValidationError as error:
             faults = [*_faults(error, ""), *faults]
         if faults:
@@ -277,9 +279,10 @@ class Settings(BaseModel):
         return settings
 
 
-def variables() -> dict[str, str]:
-    """All that ``.env`` and the environment say; the environment wins. What is empty is not said."""
-    return {name: value for source in (dotenv_values(DOTENV), os.environ) for name, value in source.items() if value}
+def variables() -> dict[str, str | None]:
+    """All that ``.env`` and the environment say; the environment wins."""
+    file = Settings.model_config.get("env_file")
+    return {**(dotenv_values(str(file)) if file else {}), **os.environ}
 
 
 def _faults(error: ValidationError, prefix: str) -> list[str]:
@@ -291,16 +294,16 @@ def _faults(error: ValidationError, prefix: str) -> list[str]:
     return found
 
 
-def _queue_settings(said: Mapping[str, Any], faults: list[str]) -> dict[str, QueueSettings]:
+def _queue_settings(overrides: Mapping[str, Any], faults: list[str]) -> dict[str, QueueSettings]:
     """RQJOBS_<QUEUE>_* by the queue's name, faults added to ``faults``."""
     by_queue: dict[str, dict[str, str]] = {}
-    for variable, value in said.items():
+    for variable, value in {**variables(), **overrides}.items():
         if value and (match := _QUEUE_SETTING.fullmatch(variable)):
             by_queue.setdefault(match[1], {})[match[2].lower()] = value
     queues = {}
     for name, values in by_queue.items():
         try:
-            queues[name.lower().replace("_", "-")] = QueueSettings(**values)
+            queues[name.lower().replace("_", "-")] = QueueSettings(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             faults.extend(_faults(error, f"RQJOBS_{name}_"))
     return queues
