@@ -129,7 +129,9 @@ def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redi
         alone = latencies(workers, alive, [])
         together = latencies(workers, alive, jobs(dead, 160, "/dead"))
         p99_alone, p99_together = alone[197], together[197]
-        assert p99_together < 2 * p99_alone + 0.25  # the margin is for a busy machine
+        # The second is for a busy machine, which may stand still in one of the two measurements; who has to wait for a
+        # slot of the dead one waits for its timeout, two. bench/webhooks.py compares on an idle machine.
+        assert p99_together < 2 * p99_alone + 1
         # Nothing is lost: what is not under way waits as a delayed job; nothing is dead before its attempts are used.
         assert redis.zcard(key("failed", "webhooks")) == 0
         eventually(lambda: redis.hget(f"{PREFIX}:webhooks:breaker:http://127.0.0.1:{dead.port}", "open"), 20)
