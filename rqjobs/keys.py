@@ -16,6 +16,13 @@ def totals(queue: str) -> str:
     return f"{PREFIX}:totals:{queue}"
 
 
+def running(queue: str, worker: str) -> str:
+    """A string: of all executions of ``queue`` and ``worker`` whose jobs have had a worker die under them, those that
+    run now.
+    """  # noqa: D205
+    return f"{PREFIX}:running:{queue}:{worker}"
+
+
 WAITERS = f"{PREFIX}:waiters"
 """A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""
 

@@ -51,18 +51,22 @@ local function take_back(name, queue, member)
     local intervals = job[3] and select(2, pcall(cjson.decode, job[3]))
     local attempt = math.max(1, (type(intervals) == 'table' and #intervals or 0) + 1 - left)
     local died = (tonumber(job[4] or '') or 0) + 1
-    local again = left > 0 and died < most
-    local why, results = again and ARGV[6] or (left > 0 and ARGV[8] or ARGV[7]), prefix .. ':results:' .. id
-    if type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
-    redis.call('XADD', results, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name', worker,
-      'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
-    redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
+    local running = died > 1 and redis.pcall('GET', ours .. ':running:' .. queue .. ':' .. worker)
+    local waited = type(running) == 'string' and not string.find(running, execution, 1, true)
+    local again = waited or left > 0 and died < most
+    local why, results = again and ARGV[6] or (died >= most and ARGV[8] or ARGV[7]), prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
+    if not waited then
+      if type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
+      redis.call('XADD', results, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name', worker,
+        'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
+      redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
+    end
     if again then
-      redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', left - 1)
+      redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', waited and left or left - 1)
       redis.call('LPUSH', prefix .. ':queue:' .. name, id)
       redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. name)
-      redis.pcall('HINCRBY', totals, 'retried', 1)
+      if not waited then redis.pcall('HINCRBY', totals, 'retried', 1) end
     else
       redis.call('HSET', key, 'status', 'failed')
       redis.call('EXPIRE', key, year)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
@@ -23,6 +26,10 @@ class BatchRunner(Runner):
     """Batches grow with the load and wait for nothing.
 
     While one waits for its database the next is worked out, and a third gathers.
+
+    A batch that killed its worker, or ran past its time, says nothing of which job did it. So second attempts run in
+    small groups and later ones alone, one group at a time, and Redis knows which: if the worker dies, no other job
+    that it holds is charged again (recover.lua), and only the guilty one comes to its end.
     """
 
     def __init__(self, policy: QueuePolicy, engine: Engine) -> None:
@@ -31,6 +38,8 @@ class BatchRunner(Runner):
         self._engine = engine
         self._filled = threading.Event()
         self._closed = False
+        self._cautious = threading.Lock()
+        self._group = math.isqrt(policy.batch_size)
         self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
         for _thread in range(_THREADS):
             self._start()
@@ -54,6 +63,7 @@ class BatchRunner(Runner):
 
     def replace(self, job: Taken) -> None:  # noqa: ARG002  # the threads are alike
         """A thread was given up: another takes its place."""
+        self._cautious = threading.Lock()  # the old one may be held for ever
         self._start()
 
     def _work(self) -> None:
@@ -63,15 +73,44 @@ class BatchRunner(Runner):
             self._filled.wait()
             self._filled.clear()
             while self._jobs and not slot.abandoned:
-                batch: list[Taken] = []
-                while len(batch) < self._policy.batch_size:
-                    try:
-                        batch.append(self._jobs.popleft())
-                    except IndexError:
-                        break
-                self._run(slot, batch)
+                batch, size = self._gather()
+                if size == self._policy.batch_size:
+                    self._run(slot, batch)
+                elif batch:
+                    self._run_cautiously(slot, batch)
         self._engine.watchdog.forget(slot)
         self._filled.set()  # for the other thread, if this one took note of close()
+
+    def _gather(self) -> tuple[list[Taken], int]:
+        """The next jobs that may run together, and how many such jobs may."""
+        batch: list[Taken] = []
+        size = self._policy.batch_size
+        while len(batch) < size:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                break
+            if batch and self._size(job) != size:
+                self._jobs.appendleft(job)
+                break
+            size = self._size(job)
+            batch.append(job)
+        return batch, size
+
+    def _size(self, job: Taken) -> int:
+        if job.number == 1:
+            return self._policy.batch_size
+        return self._group if job.number == 2 and job.retries_left else 1  # noqa: PLR2004  # the second attempt
+
+    def _run_cautiously(self, slot: Slot, batch: list[Taken]) -> None:
+        with self._cautious:
+            try:
+                self._engine.run_only(self._policy.name, batch)
+            except redis.RedisError:
+                for job in batch:
+                    self._settle(slot, job, Outcome("back"))
+                return
+            self._run(slot, batch)
 
     def _run(self, slot: Slot, batch: list[Taken]) -> None:
         started = time.time()

@@ -18,6 +18,7 @@ from typing import Any
 
 import redis
 
+from rqjobs import keys
 from rqjobs.connection import connect
 from rqjobs.layout import SERIALIZER, job_key, run_script
 from rqjobs.logs import event
@@ -61,6 +62,10 @@ class EngineWorker(SpecialWorker):
         meta = self.connection.hget(job_key(job_id), "meta")
         merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
         run_script("report", self.connection, [job_id, json.dumps(merged)])
+
+    def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
+        """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
+        self.connection.set(keys.running(queue, self.name), " ".join(job.execution for job in jobs), ex=24 * 3600)
 
     def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
         """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""

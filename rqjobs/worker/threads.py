@@ -35,6 +35,9 @@ class Engine(Protocol):
     def run_special(self, job: Taken) -> None:
         """Runs the job by RQ's own methods."""
 
+    def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
+        """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
+
 
 class Runner:
     """Runs the jobs of one queue, and keeps those that wait for it."""

@@ -37,3 +37,15 @@ def scans(number: int, since: datetime, days: int, seed: int = 1) -> list[QRAnal
 def attempts(jobs: list[QRAnalyticsJob]) -> list[tuple[QRAnalyticsJob, Attempt]]:
     """The jobs as the processor is handed them."""
     return [(job, Attempt(job_id=f"j{index}", queue=job.queue)) for index, job in enumerate(jobs)]
+
+
+def jobs_of(code: str, number: int) -> list[QRAnalyticsJob]:
+    """``number`` scans of one code, now, each by somebody else."""
+    return [
+        QRAnalyticsJob(
+            qr_code_id=code,
+            event="scan",
+            data={"event_id": f"{code}-{index}", "ip": f"198.51.{index // 250}.{index % 250}", "user_agent": PHONE},
+        )
+        for index in range(number)
+    ]
