@@ -73,6 +73,19 @@ def test_a_permanent_failure_is_dead_at_once(redis, model):
     assert redis.hgetall(f"rqjobs:totals:{model.queue}") == {b"failed": b"1"}
 
 
+def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
+    """The second time it runs with few others, the third time alone."""
+    slow = BatchTask(do="sleep", mark="slow", args={"seconds": 1.5})
+    jobs = enqueue_many([*(BatchTask() for _ in range(15)), slow], attempts=3, backoff="fixed:0s", timeout="1s")
+    burst("batches")
+    assert [fetch_job(job.id, redis).get_status() for job in jobs] == ["finished"] * 15 + ["failed"]
+    assert "ran past its time limit" in read_history(fetch_job(jobs[-1].id, redis))[-1].error
+    first, second, third = (int(words[2].rpartition("-")[2]) for words in notes(log) if words[0] == "slow")
+    assert first == 16
+    assert second <= 10
+    assert third == 1
+
+
 def test_used_up_attempts_are_dead(redis):
     job = enqueue(Task(do="fail"), attempts=3, backoff="fixed:0s")
     burst()

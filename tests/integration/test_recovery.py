@@ -10,6 +10,7 @@ from rq import Callback, Queue, Repeat, Retry
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
+from rqjobs import keys
 from rqjobs.history import read_history
 from rqjobs.layout import RegisteredJob, fetch_job
 from rqjobs.settings import get_settings
@@ -150,6 +151,22 @@ def test_a_worker_known_to_be_dead_need_not_wait_for_its_leases(redis, queue):
     burst()  # RQ's own methods take the special one back: a living worker has them
     assert fetch_job("b", redis).get_status() == "finished"
     assert redis.zrange("rq:wip:tasks", 0, -1) == [b"c:x"]  # another worker's
+
+
+def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
+    """Each has had a worker die under it before; the one that died now had said what it ran."""
+    for job_id in "ab":
+        put(queue, job_id=job_id, retry=Retry(3))
+    worker_dies(queue, "a", ago=-60, worker_died=1)
+    worker_dies(queue, "b", ago=-60, worker_died=1)
+    redis.zrem("rq:wip:tasks", "b:x")
+    redis.zadd("rq:wip:tasks", {"b:y": time.time() + 60})
+    redis.sadd("rq:worker:gone:executions", "b:y")
+    redis.set(keys.running("tasks", "gone"), "w y z")
+    recover(redis, ["tasks"], get_settings(), dead="gone")
+    assert sorted(redis.lrange("rq:queue:tasks", 0, -1)) == [b"a", b"b"]
+    assert redis.hmget("rq:job:a", "worker_died", "retries_left") == [b"1", b"3"]
+    assert redis.hmget("rq:job:b", "worker_died", "retries_left") == [b"2", b"2"]
 
 
 @pytest.mark.parametrize("kind", ["plain", "dependents", "callback", "repeat"])
