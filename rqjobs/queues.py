@@ -92,6 +92,7 @@ _POLICIES: dict[str, QueuePolicy] = {
             model="rqjobs.jobs:QRAnalyticsJob",
             processor="rqjobs.processors.analytics:record",
             batch="rqjobs.processors.analytics:record_batch",
+            batch_size=4000,
             timeout=timedelta(seconds=30),
         ),
         QueuePolicy(

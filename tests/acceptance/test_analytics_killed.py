@@ -21,13 +21,13 @@ from rqjobs.settings import use_settings
 from tests.support.scans import CURL, PHONE
 
 FORMS = [
-    pytest.param((8_000, 2), id="short"),
+    pytest.param((24_000, 2), id="short"),
     pytest.param((100_000, 25), id="long", marks=pytest.mark.slow),
 ]
 """Events and killings."""
 
-LEFT = 4_000
-"""Events that are still to come at the last killing: two workers have two batches of a thousand under way each."""
+LEFT = 16_000
+"""Events that are still to come at the last killing: two workers have two batches of four thousand under way each."""
 
 START = datetime(2026, 3, 20, tzinfo=UTC)
 DAYS = 14
@@ -105,7 +105,6 @@ def test_every_event_counts_once(workers, database_url, monkeypatch, form):
     number, kills = form
     monkeypatch.setenv("RQJOBS_LEASE", "2")
     monkeypatch.setenv("RQJOBS_SECRET_KEY", "s" * 43)
-    monkeypatch.setenv("RQJOBS_KEEP_FAILED", "200000")
     use_settings(None)
     init_database(get_engine())
     dice = random.Random(number)

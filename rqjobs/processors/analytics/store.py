@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy import Connection, Engine, Table, func, select, text
 
 from rqjobs.database.analytics import counts, visitors
 from rqjobs.database.analytics import events as events_table
@@ -21,6 +21,7 @@ _LOCK = 0x72716A_7172  # "rqj", "qr"
 _turn = threading.Lock()
 _EVENT_COLUMNS = (*QREvent._fields, "recorded_at")
 _VISITOR_COLUMNS = ("day", "scope", "visitor", "first", "again", "seen_on")
+_KEEP_EVENT = "ON CONFLICT (event_id) DO NOTHING"
 _KEEP_VISITOR = (
     "ON CONFLICT (day, visitor, scope) DO UPDATE SET "
     "first = excluded.first, again = excluded.again, seen_on = excluded.seen_on"
@@ -47,39 +48,28 @@ def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
     by_id: dict[str, QREvent] = {}
     for event in events:
         by_id.setdefault(event.event_id, event)
+    # What can be worked out before it is our turn is: most events are new, and the others are taken off again.
+    write = datetime.isoformat if engine.dialect.name == "postgresql" else _sqlite_time
+    rows = [_event_row(event, write) for event in by_id.values()]
+    cells, seen = tally(by_id.values()), visits(by_id.values())
     with _turn, engine.begin() as connection:
         if _is_postgres(connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        known = _known_ids(connection, list(by_id))
-        fresh = [event for event_id, event in by_id.items() if event_id not in known]
-        if fresh:
-            now = datetime.now(UTC)
-            _insert(connection, events_table, _EVENT_COLUMNS, _event_rows(connection, fresh, now))
-            cells = tally(fresh)
-            cells.update(_meet(connection, visits(fresh), now.date().isoformat()))
-            _count(connection, cells)
-    return {event.event_id for event in fresh}
+        last = connection.execute(select(func.coalesce(func.max(events_table.c.id), 0))).scalar_one()
+        now = datetime.now(UTC)
+        stamp = write(now)
+        if _insert(connection, events_table, _EVENT_COLUMNS, [(*row, stamp) for row in rows], _KEEP_EVENT) < len(rows):
+            fresh = set(connection.execute(select(events_table.c.event_id).where(events_table.c.id > last)).scalars())
+            cells.subtract(tally(by_id.pop(event_id) for event_id in by_id.keys() - fresh))
+            seen = visits(by_id.values())
+        cells.update(_meet(connection, seen, now.date().isoformat()))
+        _count(connection, {cell: number for cell, number in cells.items() if number})
+    return set(by_id)
 
 
-def _known_ids(connection: Connection, ids: list[str]) -> set[str]:
-    given = "jsonb_array_elements_text(%s::jsonb)" if _is_postgres(connection) else "json_each(?)"
-    statement = f"SELECT event_id FROM {given} AS k JOIN {events_table.name} ON event_id = k.value"  # noqa: S608  # constants
-    return set(connection.exec_driver_sql(statement, (json.dumps(ids),)).scalars())
-
-
-def _event_rows(connection: Connection, events: Sequence[QREvent], now: datetime) -> list[tuple[Any, ...]]:
-    write = datetime.isoformat if _is_postgres(connection) else _sqlite_time
-    stamp = write(now)
-    return [
-        (
-            *event[:5],
-            write(event.occurred_at),
-            *event[6:-1],
-            None if event.extra is None else json.dumps(event.extra),
-            stamp,
-        )
-        for event in events
-    ]
+def _event_row(event: QREvent, write: Callable[[datetime], str]) -> tuple[Any, ...]:
+    extra = None if event.extra is None else json.dumps(event.extra)
+    return (*event[:5], write(event.occurred_at), *event[6:-1], extra)
 
 
 def _sqlite_time(moment: datetime) -> str:
@@ -110,7 +100,7 @@ def _known_visits(connection: Connection, keys: list[VisitorKey]) -> dict[Visito
     }
 
 
-def _count(connection: Connection, cells: Counter[Cell]) -> None:
+def _count(connection: Connection, cells: Mapping[Cell, int]) -> None:
     weeks = [(*row, number) for row, number in by_week(cells).items()]
     _insert(connection, counts, _COUNT_COLUMNS, weeks, _ADD)
     by_quarter: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
@@ -124,8 +114,10 @@ def _count(connection: Connection, cells: Counter[Cell]) -> None:
 
 def _insert(
     connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], conflict: str = ""
-) -> None:
+) -> int:
     """Many rows in one statement: from a JSON text on PostgreSQL, with a variable for each value on SQLite.
+
+    Answers how many were written.
 
     One statement lets other threads work while it runs; sqlite3's executemany asks for the interpreter at every row.
     """
@@ -134,15 +126,15 @@ def _insert(
         types = (table.c[name].type.compile(connection.dialect) for name in columns)
         values = ", ".join(f"(r ->> {index})::{type_}" for index, type_ in enumerate(types))
         statement = f"{into} SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS r {conflict}"  # noqa: S608  # names of our own columns and types
-        if rows:
-            connection.exec_driver_sql(statement, (json.dumps(rows),))
-        return
+        return connection.exec_driver_sql(statement, (json.dumps(rows),)).rowcount if rows else 0
     most = _MOST_VARIABLES // len(columns)
     row = f"({', '.join('?' * len(columns))})"
+    written = 0
     for start in range(0, len(rows), most):
         chunk = rows[start : start + most]
         statement = f"{into} VALUES {', '.join([row] * len(chunk))} {conflict}"
-        connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk)))
+        written += connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk))).rowcount
+    return written
 
 
 def _is_postgres(connection: Connection) -> bool:
