@@ -42,7 +42,7 @@ _ELSEWHERE = {"pause": "health", "resume": "health"}
 """The modules of commands that have none of their own name."""
 
 
-_HELP = f"{__name__}.help"
+_PLAIN = f"{__name__}.plain"
 
 
 class _LazyGroup(click.Group):
@@ -55,8 +55,8 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command meant; whether only its help is asked for is kept, since that needs no settings."""
-        ctx.meta[_HELP] = not set(args).isdisjoint(ctx.help_option_names)
+        """The command meant; whether it needs the app's modules is kept: a help does not."""
+        ctx.meta[_PLAIN] = args[:1] == ["completion"] or not set(args).isdisjoint(ctx.help_option_names)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -93,7 +93,7 @@ def cli(ctx: click.Context) -> None:
     """
     if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
         sys.path.append(here)
-    if not ctx.meta.get(_HELP):
+    if not ctx.meta.get(_PLAIN):
         from rqjobs.queues import import_registrations
 
         import_registrations()

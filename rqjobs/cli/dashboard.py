@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+from typing import TYPE_CHECKING
 
 import click
-from werkzeug.serving import BaseWSGIServer, make_server
 
-from rqjobs import alerts
-from rqjobs.connection import get_connection
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import set_up_logs
-from rqjobs.settings import get_settings
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,6 +26,8 @@ def dashboard(*, host: str, port: int) -> None:
 
     Its login is DASHBOARD_USERNAME (admin) and DASHBOARD_PASSWORD; without one, a password is made and printed.
     """
+    from rqjobs.settings import get_settings
+
     server, password = open_dashboard(host, port)
     click.echo(f"dashboard: http://{_shown(host)}:{server.server_port}/")
     if password:
@@ -47,6 +49,11 @@ def open_dashboard(host: str, port: int) -> tuple[BaseWSGIServer, str | None]:
         RQJobsError: the port is taken.
         RedisUnavailable: Redis does not answer.
     """
+    from werkzeug.serving import make_server
+
+    from rqjobs import alerts
+    from rqjobs.connection import get_connection
+    from rqjobs.settings import get_settings
     from rqjobs.web import create_app
 
     set_up_logs()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import click
 
-from rqjobs.database import get_engine
-from rqjobs.database.schema import HEAD, init_database, schema_version
-
 
 @click.group()
 def db() -> None:
@@ -16,6 +13,9 @@ def db() -> None:
 @db.command()
 def init() -> None:
     """Make the tables, or upgrade them. Does nothing where they are up to date; never touches other tables."""
+    from rqjobs.database import get_engine
+    from rqjobs.database.schema import HEAD, init_database, schema_version
+
     engine = get_engine()
     before = schema_version(engine)
     init_database(engine)

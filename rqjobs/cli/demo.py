@@ -9,27 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rq.job import Job
 
 from rqjobs.cli.output import bold, print_table
-from rqjobs.connection import get_connection
-from rqjobs.enqueueing import enqueue_many
 from rqjobs.errors import RQJobsError
-from rqjobs.health import queue_health
-from rqjobs.history import read_history
-from rqjobs.jobs import (
-    DataExportJob,
-    EmailJob,
-    JobModel,
-    ManyChatSyncJob,
-    QRAnalyticsJob,
-    WebhookJob,
-)
-from rqjobs.layout import fetch_job
-from rqjobs.sandbox.world import World, play
+
+if TYPE_CHECKING:
+    from rq.job import Job
+
+    from rqjobs.jobs import JobModel, WebhookJob
+    from rqjobs.sandbox.world import World
 
 _LIMIT = 50.0  # seconds; the demo ends by itself within a minute
 _SCANS = 20
@@ -55,6 +46,10 @@ def demo() -> None:
 
     A Redis, the outside world, real jobs and a worker, all on loopback, within a minute.
     """
+    from rqjobs.enqueueing import enqueue_many
+    from rqjobs.health import queue_health
+    from rqjobs.sandbox.world import play
+
     with play() as world:
         click.echo(
             f"{bold('1.')} on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server"
@@ -84,6 +79,8 @@ def demo() -> None:
 
 
 def _acts(world: World) -> list[Act]:
+    from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
+
     def webhook(path: str) -> WebhookJob:
         return WebhookJob(
             webhook_id=f"wh_{path.split('/')[1]}",
@@ -147,6 +144,10 @@ def _wait(jobs: list[Job]) -> None:
 
 
 def _tell(acts: list[Act], jobs: list[Job]) -> None:
+    from rqjobs.connection import get_connection
+    from rqjobs.history import read_history
+    from rqjobs.layout import fetch_job
+
     rows = []
     told: set[str] = set()
     for act, enqueued in zip(acts, jobs, strict=True):

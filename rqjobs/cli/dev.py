@@ -12,8 +12,6 @@ from types import FrameType
 import click
 
 from rqjobs.cli.dashboard import open_dashboard
-from rqjobs.connection import redact
-from rqjobs.settings import get_settings
 
 
 @click.command()
@@ -25,6 +23,9 @@ def dev(*, port: int, no_worker: bool) -> int:
     Redis is the embedded one unless REDIS_URL says otherwise. Ctrl-C ends the worker and the dashboard;
     the embedded Redis stays, and so do its jobs.
     """
+    from rqjobs.connection import redact
+    from rqjobs.settings import get_settings
+
     server, password = open_dashboard("127.0.0.1", port)
     settings = get_settings()
     click.echo(f"redis      {redact(settings.redis_url.get_secret_value())}")

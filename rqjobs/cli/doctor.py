@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from rqjobs.cli.output import bold, json_option, print_json, tame
-from rqjobs.doctor import Finding, examine
+
+if TYPE_CHECKING:
+    from rqjobs.doctor import Finding
 
 _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 
@@ -21,6 +24,8 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
 
     Nothing is changed. Exit 1 if there is a fault.
     """
+    from rqjobs.doctor import examine
+
     found: list[Finding] = []
     for finding in examine(ask_providers=online, every_job=every_job):
         found.append(finding)

@@ -8,11 +8,9 @@ from typing import Any
 
 import click
 
-from rqjobs import mail
 from rqjobs.addresses import parse_address
-from rqjobs.cli.enqueue import InvalidInput, read_json
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.settings import get_settings
+from rqjobs.cli.params import InvalidInput, read_json
 
 
 @click.group()
@@ -27,6 +25,8 @@ def templates(*, as_json: bool) -> None:
 
     Yours come from EMAIL_TEMPLATES.
     """
+    from rqjobs import mail
+
     found = mail.template_names()
     if as_json:
         print_json([{"name": name, "where": where} for name, where in found.items()])
@@ -46,6 +46,9 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
 
     TEMPLATE.html and TEMPLATE.txt.
     """
+    from rqjobs import mail
+    from rqjobs.settings import get_settings
+
     variables = read_json(data)
     if not isinstance(variables, dict):
         raise InvalidInput("--data: a JSON object with the template's variables is needed")

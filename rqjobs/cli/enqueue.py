@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rqjobs.cli.output import json_option, print_json
-from rqjobs.cli.progress import wait_with_progress
-from rqjobs.enqueueing import enqueue as enqueue_job
-from rqjobs.errors import RQJobsError
-from rqjobs.queues import Priority, get_policy, policies
+from rqjobs.cli.params import InvalidInput, read_json
 
-
-class InvalidInput(RQJobsError):
-    """What was typed, or read from a file, cannot be used."""
-
-
-def read_json(source: str) -> Any:
-    """The JSON that SOURCE says: itself, ``@FILE``, or ``-`` for stdin.
-
-    Raises:
-        InvalidInput: it cannot be read, or is not JSON.
-    """
-    try:
-        if source == "-":
-            text = sys.stdin.read()
-        elif source.startswith("@"):
-            text = Path(source[1:]).read_text(encoding="utf-8")
-        else:
-            text = source
-        return json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{source} cannot be read: {error}") from None
-    except ValueError as error:
-        raise InvalidInput(f"not JSON: {error}") from None
+if TYPE_CHECKING:
+    from rqjobs.queues import Priority
 
 
 @click.command()
 @click.argument("kind")
 @click.argument("job", metavar="(JSON | @FILE | -)")
-@click.option("--priority", type=click.Choice(get_args(Priority)), default="normal", show_default=True)
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--attempts", type=int, help="How often it is run at most.")
 @click.option("--backoff", metavar="exponential:2s|fixed:10s", help="The waits between the runs.")
 @click.option("--delay", metavar="1h", help="Wait so long before the first run.")
@@ -67,6 +41,10 @@ def enqueue(
 
     KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
     """
+    from rqjobs.cli.progress import wait_with_progress
+    from rqjobs.enqueueing import enqueue as enqueue_job
+    from rqjobs.queues import get_policy, policies
+
     kinds = [policy.kind for policy in policies()]
     if kind not in kinds:
         raise InvalidInput(f"unknown kind {kind!r}; the kinds are {', '.join(kinds)}")

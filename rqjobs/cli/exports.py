@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.errors import RQJobsError
-from rqjobs.processors.export import Export, find, make_link, purge, recent
+
+if TYPE_CHECKING:
+    from rqjobs.processors.export import Export
 
 
 class ExportNotFound(RQJobsError, LookupError):
@@ -26,6 +28,8 @@ def exports() -> None:
 @json_option
 def list_(*, user: str | None, limit: int, as_json: bool) -> None:
     """List published exports, newest first."""
+    from rqjobs.processors.export import recent
+
     found = recent(user_id=user, limit=limit)
     if as_json:
         print_json([_document(export) for export in found])
@@ -46,6 +50,8 @@ def list_(*, user: str | None, limit: int, as_json: bool) -> None:
 @json_option
 def link(export_id: str, *, as_json: bool) -> None:
     """Print a fresh download link to export ID, for its owner."""
+    from rqjobs.processors.export import find, make_link
+
     export = find(export_id)
     if export is None:
         raise ExportNotFound(f"no export {export_id!r}; see: {typed('exports list')}")
@@ -68,6 +74,8 @@ def purge_(*, dry_run: bool, as_json: bool) -> None:
 
     Their rows stay as the record of who took what.
     """
+    from rqjobs.processors.export import purge
+
     done = purge(dry_run=dry_run)
     if as_json:
         print_json({"purged": [export.id for export in done], "dry_run": dry_run})

@@ -6,17 +6,17 @@ import sys
 from copy import copy
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rqjobs import dead_groups, dead_letters, repair
-from rqjobs.cli.enqueue import InvalidInput
 from rqjobs.cli.jobs import show as show_job
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.cli.params import LANE
-from rqjobs.connection import get_connection
+from rqjobs.cli.params import LANE, InvalidInput
 from rqjobs.durations import spell
+
+if TYPE_CHECKING:
+    from rqjobs import dead_groups, repair
 
 _SCAN = 2000
 _SHOWN = 20
@@ -44,6 +44,8 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
 
     --reason looks through the newest 2,000.
     """
+    from rqjobs import dead_letters
+
     total = dead_letters.count(queue)
     found = list(islice(dead_letters.dead_letters(queue, reason, scan=_SCAN if reason else limit), limit))
     if as_json:
@@ -72,6 +74,8 @@ def groups(*, queue: str | None, as_json: bool) -> None:
 
     Over the newest 500 of each queue and priority.
     """
+    from rqjobs import dead_groups
+
     found = dead_groups.look(queue)
     while found.grouped < found.total and (more := dead_groups.look(queue)).grouped > found.grouped:
         found = more
@@ -111,7 +115,7 @@ failed.add_command(copy(show_job), "show")  # a copy: its examples are others
 @_group_option
 @click.option("--canary", is_flag=True, help="With --group: one job first, the others only if it is done.")
 @click.option(
-    "--rate", type=click.FloatRange(0.1, 10_000), default=repair.RATE, show_default=True, help="With --group: jobs/s."
+    "--rate", type=click.FloatRange(0.1, 10_000), default=20.0, show_default=True, help="With --group: jobs/s."
 )
 @_dry_option
 @json_option
@@ -131,6 +135,8 @@ def requeue(
 
     Say which by ID, by --queue and --reason, by --group, or --all.
     """
+    from rqjobs import dead_letters
+
     chosen = _choose(job_ids, queue, reason, group, everything=everything)
     if group is not None:
         mode: repair.Mode = "dry-run" if dry_run else "requeue"
@@ -162,6 +168,8 @@ def purge(
 
     Say which by ID, by --queue and --reason, by --group, or --all.
     """
+    from rqjobs import dead_letters
+
     chosen = _choose(job_ids, queue, reason, group, everything=everything)
     if group is not None:
         return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
@@ -174,6 +182,8 @@ def _choose(
     ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool
 ) -> list[str]:
     """What the words of a command mean; nothing by accident. The jobs of a group are found by its repair."""
+    from rqjobs import dead_letters
+
     ways = [bool(ids), group is not None, bool(queue or reason), everything]
     if sum(ways) > 1:
         raise InvalidInput("say it in one way: ID ..., --group GROUP, --queue and --reason, or --all")
@@ -190,6 +200,9 @@ def _choose(
 
 def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
     """A whole group, here and now; the dashboard shows it as well."""
+    from rqjobs import repair
+    from rqjobs.connection import get_connection
+
     client = get_connection()
     started = repair.start(group, f"group {group}", mode, canary=canary, rate=rate, connection=client)
     live = sys.stderr.isatty() and not as_json

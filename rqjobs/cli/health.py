@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import click
 
-from rqjobs import health as queues
 from rqjobs.cli.output import bold, json_option, print_json, print_table, typed
 from rqjobs.cli.params import QUEUE
 
@@ -15,7 +14,9 @@ from rqjobs.cli.params import QUEUE
 @json_option
 def health(*, as_json: bool) -> int:
     """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
-    found = queues.queue_health()
+    from rqjobs.health import queue_health
+
+    found = queue_health()
     healthy = all(queue.healthy for queue in found)
     if as_json:
         print_json({"healthy": healthy, "queues": [{**asdict(queue), "healthy": queue.healthy} for queue in found]})
@@ -35,7 +36,9 @@ def health(*, as_json: bool) -> int:
 @click.argument("queue", type=QUEUE)
 def pause(queue: str) -> None:
     """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
-    queues.pause(queue)
+    from rqjobs.health import pause as pause_queue
+
+    pause_queue(queue)
     click.echo(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
 
 
@@ -43,5 +46,7 @@ def pause(queue: str) -> None:
 @click.argument("queue", type=QUEUE)
 def resume(queue: str) -> None:
     """End the pause of QUEUE."""
-    queues.resume(queue)
+    from rqjobs.health import resume as resume_queue
+
+    resume_queue(queue)
     click.echo(f"{queue} goes on")

@@ -6,15 +6,9 @@ import threading
 from typing import Any
 
 import click
-from sqlalchemy import func, select
 
 from rqjobs.cli.output import json_option, print_json
-from rqjobs.database import get_engine
-from rqjobs.database.outbox import outbox as table
-from rqjobs.database.schema import ensure_schema
 from rqjobs.logs import set_up_logs
-from rqjobs.outbox import relay
-from rqjobs.relaying import Relay
 
 
 @click.group()
@@ -33,6 +27,9 @@ def relay_command(*, once: bool, as_json: bool) -> None:
 
     For apps whose workers do not reach the database.
     """
+    from rqjobs.outbox import relay
+    from rqjobs.relaying import Relay
+
     if once:
         moved = relay()
         if as_json:
@@ -49,6 +46,12 @@ def relay_command(*, once: bool, as_json: bool) -> None:
 @json_option
 def status(*, as_json: bool) -> None:
     """How many jobs are waiting for the relay, and since when."""
+    from sqlalchemy import func, select
+
+    from rqjobs.database import get_engine
+    from rqjobs.database.outbox import outbox as table
+    from rqjobs.database.schema import ensure_schema
+
     engine = get_engine()
     ensure_schema(engine)
     with engine.connect().execution_options(sqlite_read=True) as connection:

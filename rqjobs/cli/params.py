@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from rqjobs.errors import UnknownQueue
-from rqjobs.queues import get_policy, lanes, policies
+from rqjobs.errors import RQJobsError, UnknownQueue
+
+
+class InvalidInput(RQJobsError):
+    """What was typed, or read from a file, cannot be used."""
+
+
+def read_json(source: str) -> Any:
+    """The JSON that SOURCE says: itself, ``@FILE``, or ``-`` for stdin.
+
+    Raises:
+        InvalidInput: it cannot be read, or is not JSON.
+    """
+    try:
+        if source == "-":
+            text = sys.stdin.read()
+        elif source.startswith("@"):
+            text = Path(source[1:]).read_text(encoding="utf-8")
+        else:
+            text = source
+        return json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{source} cannot be read: {error}") from None
+    except ValueError as error:
+        raise InvalidInput(f"not JSON: {error}") from None
 
 
 class QueueName(click.ParamType[str]):
@@ -18,6 +44,8 @@ class QueueName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The queue's name."""
+        from rqjobs.queues import get_policy
+
         try:
             return get_policy(str(value)).name
         except UnknownQueue as error:
@@ -25,6 +53,8 @@ class QueueName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """The queues that begin like this."""
+        from rqjobs.queues import policies
+
         return [CompletionItem(policy.name) for policy in policies() if policy.name.startswith(incomplete)]
 
 
@@ -33,6 +63,8 @@ class LaneName(QueueName):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The lane's name, or the queue's."""
+        from rqjobs.queues import lanes
+
         queue = super().convert(value, param, ctx)
         return str(value) if str(value) in lanes(queue) else queue
 

@@ -12,7 +12,6 @@ from rqjobs.sandbox.mail import MailAPI, Sent
 from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
 from rqjobs.sandbox.receiver import Received, Receiver, signing_secret
 from rqjobs.sandbox.server import LocalServer
-from rqjobs.settings import get_settings
 
 
 @click.group()
@@ -57,6 +56,8 @@ def webhooks(port: int) -> None:
     /gone        410: the endpoint is disabled
     /slow/5      answers after 5 seconds
     """  # noqa: D301  # click's \b keeps the lines
+    from rqjobs.settings import get_settings
+
     secrets = get_settings().webhook_signing_secret
     secret = secrets[0].get_secret_value() if secrets else signing_secret()
     with _listening("127.0.0.1", port):

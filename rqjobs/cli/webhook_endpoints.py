@@ -6,10 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from rqjobs import webhooks as api
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.database import get_engine
-from rqjobs.database import webhook_endpoints as table
 from rqjobs.durations import parse_duration
 
 
@@ -17,6 +14,9 @@ from rqjobs.durations import parse_duration
 @json_option
 def endpoints_(*, as_json: bool) -> None:
     """List endpoints: their events, and whether they answer."""
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
+
     found = table.list_endpoints(get_engine())
     if as_json:
         keep = ("name", "url", "events", "enabled", "reason", "failing_since", "created_at")
@@ -68,6 +68,8 @@ def destinations(*, as_json: bool) -> None:
 @json_option
 def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_json: bool) -> None:
     """Register an endpoint, or change its URL and events."""
+    from rqjobs import webhooks as api
+
     endpoint, signing = api.add_endpoint(name, url, events=events or ("*",), secret=secret)
     _tell_secret(endpoint.name, signing, as_json=as_json)
 
@@ -78,6 +80,9 @@ def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_
 @json_option
 def rotate(*, name: str, keep: str, as_json: bool) -> None:
     """Give an endpoint a new secret."""
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
+
     secret = table.rotate_secret(get_engine(), name, keep_previous=parse_duration(keep))
     _tell_secret(name, secret, as_json=as_json)
 
@@ -93,6 +98,9 @@ def _tell_secret(name: str, secret: str, *, as_json: bool) -> None:
 @click.argument("name")
 def remove(*, name: str) -> None:
     """Forget an endpoint; its deliveries stay in the log."""
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
+
     table.remove_endpoint(get_engine(), name)
     click.echo(f"removed {name}")
 
@@ -102,6 +110,9 @@ def remove(*, name: str) -> None:
 @json_option
 def enable(*, endpoint: str, as_json: bool) -> None:
     """Deliver to an endpoint again."""
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
+
     names = table.set_enabled(get_engine(), endpoint, reason=None)
     if as_json:
         print_json({"enabled": names})
@@ -120,6 +131,9 @@ def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
 
     Its deliveries become dead letters.
     """
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
+
     names = table.set_enabled(get_engine(), endpoint, reason=reason)
     if as_json:
         print_json({"disabled": names})

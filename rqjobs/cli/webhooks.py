@@ -6,20 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
-from rqjobs import webhooks as api
 from rqjobs.cli import webhook_endpoints
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.database import get_engine
-from rqjobs.database import webhook_deliveries as log
-from rqjobs.database.webhook_deliveries import Delivery, Filter
 from rqjobs.durations import format_duration, parse_duration
 from rqjobs.errors import JobNotFound, RQJobsError
+
+if TYPE_CHECKING:
+    from rqjobs.database.webhook_deliveries import Delivery
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -62,13 +60,19 @@ class _Group(click.Group):
         """Runs the command."""
         try:
             return super().invoke(ctx)
-        except SQLAlchemyError as error:
+        except (click.exceptions.Exit, RQJobsError):
+            raise
+        except ValueError as error:
+            raise RQJobsError(str(error)) from error
+        except Exception as error:
+            from sqlalchemy.exc import SQLAlchemyError
+
+            if not isinstance(error, SQLAlchemyError):
+                raise
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             raise RQJobsError(
                 f"the database cannot be used: {reason}. Check DATABASE_URL: {typed('doctor')}"
             ) from error
-        except ValueError as error:
-            raise RQJobsError(str(error)) from error
 
 
 @click.group(cls=_Group)
@@ -87,7 +91,10 @@ for _command in webhook_endpoints.COMMANDS:
 @json_option
 def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
     """List attempts to deliver, newest first."""
-    rows = log.find(get_engine(), Filter(**wanted), limit)
+    from rqjobs.database import get_engine
+    from rqjobs.database.webhook_deliveries import Filter, find
+
+    rows = find(get_engine(), Filter(**wanted), limit)
     if as_json:
         print_json([_document(row) for row in rows])
         return
@@ -107,7 +114,10 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
 @json_option
 def show(*, job_id: str, as_json: bool) -> None:
     """Show one delivery: what was sent, and every attempt."""
-    rows = sorted(log.find(get_engine(), Filter(job_id=job_id), 1000), key=lambda row: row.at_ms)
+    from rqjobs.database import get_engine
+    from rqjobs.database.webhook_deliveries import Filter, find
+
+    rows = sorted(find(get_engine(), Filter(job_id=job_id), 1000), key=lambda row: row.at_ms)
     if not rows:
         raise JobNotFound(job_id)
     job = _job(rows)
@@ -151,6 +161,9 @@ def replay(
 
     Some by ID, or all that fit and did not arrive.
     """
+    from rqjobs import webhooks as api
+    from rqjobs.database.webhook_deliveries import Filter
+
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(job_ids) == bool(given or everything):
         raise click.UsageError("say which: IDs, or --endpoint, --event, --since, --until, or --all")

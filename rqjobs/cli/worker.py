@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rqjobs import alerts
 from rqjobs.cli.params import QUEUE
 from rqjobs.logs import set_up_logs
-from rqjobs.queues import get_policy
 
 
 @click.command()
@@ -51,6 +49,8 @@ def worker(
     log_format: str,
 ) -> int:
     """Run jobs of QUEUES, all by default, in priority order."""
+    from rqjobs.queues import get_policy
+
     set_up_logs("json" if log_format == "json" else "text")
     _tell_people()
     if health_port is not None:
@@ -86,6 +86,8 @@ def worker(
 
 def _tell_people() -> None:
     """Alerts, if anybody is to be told; endpoints are disabled in the worker that notices it."""
+    from rqjobs import alerts
+
     if alerts.watch() is None:
         return
     from rqjobs.processors.webhook import on_endpoint_disabled

@@ -8,6 +8,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -21,21 +22,42 @@ HEAVY = {"alembic", "asyncio", "flask", "jinja2", "opentelemetry", "pydantic", "
 
 def loaded(code: str, **environment: str) -> set[str]:
     """The heavy modules that a new process has loaded after ``code``."""
-    code = f"import sys\ntry:\n    {code}\nfinally:\n    print('LOADED', *sys.modules)"
+    code = f"import sys\ntry:\n    {code.strip()}\nfinally:\n    print('LOADED', *sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment
     )
     return HEAVY.intersection(done.stdout.rpartition("LOADED")[2].split())
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["completion", "--help"]])
-def test_help_loads_nothing_heavy(words: list[str]) -> None:
-    assert loaded(f"from rqjobs.cli import main; main({words})") == set()
+def every(command: click.Command, *path: str) -> Iterator[list[str]]:
+    """The words of ``command`` and of all below it."""
+    yield list(path)
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                if (below := command.get_command(context, name)) is not None:
+                    yield from every(below, *path, name)
 
 
-def test_completing_a_command_loads_nothing_heavy() -> None:
+def test_no_help_needs_anything_heavy() -> None:
+    helps = [["--version"], ["completion", "bash"], *([*words, "--help"] for words in every(cli))]
+    assert len(helps) > 50
+    code = f"""
+    from rqjobs.cli import main
+    for words in {helps}:
+        try:
+            main(words)
+        except SystemExit as end:
+            assert not end.code, words
+    """
+    assert loaded(code) == set()
+
+
+@pytest.mark.parametrize("typed", ["rqjobs fa", "rqjobs failed re", "rqjobs worker --"])
+def test_completion_needs_nothing_heavy(typed: str) -> None:
     code = "from rqjobs.cli import main; main()"
-    assert loaded(code, _RQJOBS_COMPLETE="bash_complete", COMP_WORDS="rqjobs fa", COMP_CWORD="1") == set()
+    words = str(len(typed.split()) - 1)
+    assert loaded(code, _RQJOBS_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=words) == set()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
