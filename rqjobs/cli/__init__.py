@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -106,6 +108,7 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
         args: the words after the program's name; those of this process by default.
         program: how the program was called, for what it says of itself: ``python manage.py rqjobs``.
     """
+    atexit.register(_leave)
     try:
         plain: dict[str, Any] = {"color": False} if os.environ.get("NO_COLOR") else {}  # https://no-color.org
         code = cli.main(args, prog_name=program, standalone_mode=False, **plain)
@@ -131,6 +134,14 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
         click.echo(f"error: {said}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave() -> None:
+    """Spares a short command a last look through all that it has loaded, a sixth of its time. SQLAlchemy's engine is in
+    circles, and its connections are to be closed.
+    """  # noqa: D205
+    if "sqlalchemy" not in sys.modules:
+        gc.freeze()
 
 
 def _redis_fault(error: Exception) -> str | None:

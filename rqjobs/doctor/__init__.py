@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import redis
 
 from rqjobs.connection import connect
-from rqjobs.doctor import database, jobs, online, server, settings, workers
+from rqjobs.doctor import database, jobs, server, settings, workers
 from rqjobs.doctor.finding import Finding, fault, fine, skipped
 from rqjobs.errors import RedisUnavailable
 
@@ -56,6 +56,8 @@ def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator
         yield from _examine_jobs(client, every=every_job)
         client.close()
     if ask_providers:
+        from rqjobs.doctor import online  # the only check that needs requests
+
         for name, ask in online.ASKED:
             yield from _say(name, ask())
 
