@@ -59,14 +59,26 @@ def socket_path(folder: Path) -> Path:
 
 
 def _answers(socket: Path) -> bool:
+    """Whether a server listens there. One that still reads its data, or is held up, is waited for: a second one in the
+    same folder would write into the first one's data.
+
+    Raises:
+        EmbeddedServerError: one is there, and says nothing for ten seconds.
+    """  # noqa: D205
     client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2, retry=_ONCE)
+    deadline = time.monotonic() + _START_SECONDS
     try:
-        return bool(client.ping())
-    except redis.exceptions.BusyLoadingError:
-        time.sleep(0.02)
-        return False
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-        return False
+        while True:
+            try:
+                return bool(client.ping())
+            except redis.exceptions.BusyLoadingError:
+                deadline = time.monotonic() + _START_SECONDS
+                time.sleep(0.02)
+            except redis.exceptions.ConnectionError:
+                return False
+            except redis.exceptions.TimeoutError:
+                if time.monotonic() > deadline:
+                    raise EmbeddedServerError(f"the embedded Redis at {socket} is there, but does not answer") from None
     finally:
         client.close()
 
@@ -131,6 +143,8 @@ def _start(folder: Path, socket: Path) -> None:
         if server.poll() is not None:
             break
         time.sleep(0.005)
+    server.kill()  # it must not come up later, beside the next one
+    server.wait()
     tail = log.read_text(errors="replace")[-500:] if log.exists() else "(no log)"
     raise EmbeddedServerError(f"the embedded Redis in {folder} did not start: {tail}")
 

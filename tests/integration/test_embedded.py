@@ -81,6 +81,37 @@ def test_acknowledged_writes_survive_kill_9(folder):
     assert pid_of(folder) != pid
 
 
+def test_no_second_server_beside_one_that_is_held_up(folder, monkeypatch):
+    ensure_server(folder)
+    pid = pid_of(folder)
+    monkeypatch.setattr(embedded, "_START_SECONDS", 0.1)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(EmbeddedServerError, match="does not answer"):
+            ensure_server(folder)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    ensure_server(folder)
+    assert pid_of(folder) == pid
+
+
+def test_no_second_server_beside_one_that_reads_its_data(folder, monkeypatch):
+    ensure_server(folder)
+    pid = pid_of(folder)
+    ping, loading = redis.Redis.ping, [redis.exceptions.BusyLoadingError()] * 20
+
+    def loads(client):
+        if loading:
+            raise loading.pop()
+        return ping(client)
+
+    monkeypatch.setattr(redis.Redis, "ping", loads)
+    monkeypatch.setattr(embedded, "_START_SECONDS", 0.1)
+    ensure_server(folder)
+    assert not loading
+    assert pid_of(folder) == pid
+
+
 def test_a_long_path_gets_a_short_socket(folder):
     deep = folder / ("x" * 120)
     try:
