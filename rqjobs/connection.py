@@ -123,14 +123,12 @@ def get_connection() -> redis.Redis:
 
 def _current() -> _Shared:
     global _shared  # noqa: PLW0603
-    url = get_settings().redis_url.get_secret_value()
-    shared = _shared
-    if shared is not None and shared.pid == os.getpid() and shared.url == url:
-        return shared
-    with _lock:
-        if _shared is None or _shared[:2] != (os.getpid(), url):
-            _shared = _Shared(os.getpid(), url, connect(url), [])
-        return _shared
+    now = os.getpid(), get_settings().redis_url.get_secret_value()
+    if (found := _shared) is None or found[:2] != now:
+        with _lock:  # another thread may have been quicker
+            if (found := _shared) is None or found[:2] != now:
+                found = _shared = _Shared(*now, connect(now[1]), [])
+    return found
 
 
 def ask(*words: str | bytes | float) -> Any:
