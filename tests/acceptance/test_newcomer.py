@@ -16,8 +16,13 @@ from tests.support.workers import ROOT, eventually
 
 README = (ROOT / "README.md").read_text()
 OURS = re.compile(r"RQJOBS_|REDIS_|DATABASE_|WEBHOOK_|TEST_")
-STAYS = re.compile(r"sandbox webhooks|app run|runserver|rqjobs worker")
-PORTS = {"app run": "--port {}", "runserver": "{}", "sandbox webhooks": "--port {}"}
+STAYS = re.compile(r"sandbox webhooks|app run|runserver|uvicorn|rqjobs worker")
+PORTS = {
+    "app run": ("5000", "--port {}"),
+    "runserver": ("8000", "{}"),
+    "uvicorn": ("8000", "--port {}"),
+    "sandbox webhooks": ("8977", "--port {}"),
+}
 
 
 class Terminals:
@@ -41,9 +46,9 @@ class Terminals:
             )
             assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
             return done.stdout
-        default = {"app run": "5000", "runserver": "8000", "sandbox webhooks": "8977"}.get(kind[0], "")
-        if default:
-            line = f"{line} {PORTS[kind[0]].format(self.ports[default])}"
+        if kind[0] in PORTS:
+            default, option = PORTS[kind[0]]
+            line = f"{line} {option.format(self.ports[default])}"
         self.end(kind[0])
         with self.log(kind[0]).open("w") as log:
             self.running[kind[0]] = subprocess.Popen(
@@ -164,3 +169,11 @@ def test_django(terminals):
     terminals.type("rqjobs sandbox webhooks")
     terminals.paste_exports()
     follow(terminals, console(text), urls)
+
+
+def test_fastapi(terminals):
+    text = section("**FastAPI, asyncio.**", "**Your own jobs**")
+    (terminals.folder / "main.py").write_text(python(text))
+    terminals.type("rqjobs sandbox webhooks")
+    terminals.paste_exports()
+    follow(terminals, console(text), terminals.folder / "main.py")
