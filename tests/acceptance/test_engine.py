@@ -184,9 +184,10 @@ def test_a_backlog_does_not_starve_the_others(workers, redis, log):
     begin(workers, "tasks", "coroutines", "processes")
     eventually(lambda: len(notes(log)) > 50)
     now = time.time()
-    enqueue(CoroutineTask(mark="c"))
-    eventually(lambda: "c" in times(log))
+    jobs = [enqueue(CoroutineTask(mark="c")), enqueue(ProcessTask(mark="p"))]
+    eventually(lambda: {"c", "p"} <= set(times(log)))
     assert times(log)["c"] - now < 1
+    assert all(fetch_job(job.id, redis).started_at.timestamp() - now < 1 for job in jobs)  # a process takes its time
 
 
 def test_an_idle_worker_sleeps(workers):
