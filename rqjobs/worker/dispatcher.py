@@ -408,7 +408,8 @@ class Dispatcher:
 
     def _scheduled(self, longest: float, answer: list[Any]) -> None:
         wait, moved, others = float(answer[0]), answer[1], answer[2]
-        self._due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
+        due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
+        self._due = min(self._due, due)  # endless since the question: what was heard meanwhile is newer
         if moved:
             self._look_again()
         for position in range(0, len(others), 2):
