@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import ssl
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -219,3 +221,49 @@ def test_the_environments_proxy_is_ignored(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with receiving() as receiver:
         assert deliver(receiver.url())["status"] == 200  # type: ignore[index]
+
+
+GOOD = (
+    OK
+    + b"content-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n3;x=y\r\n...\r\n0\r\nx: y\r\n\r\n"
+)
+
+
+def broken(chosen: random.Random) -> bytes:
+    """A good answer with some bytes changed, cut out, doubled, or the rest missing."""
+    data = bytearray(GOOD)
+    for _ in range(chosen.randint(1, 4)):
+        at, length = chosen.randrange(len(data)), chosen.randint(1, 8)
+        piece = chosen.choice([chosen.randbytes(length), b"", bytes(data[at : at + length]) * 50, b"\r\n", b"\xff" * 9])
+        data[at : at + length] = piece
+        if chosen.random() < 0.2:
+            del data[at + 1 :]
+    return bytes(data)
+
+
+def test_a_thousand_fuzzed_answers_each_have_an_outcome_and_memory_stays_flat() -> None:
+    seeds = iter(range(100_000))
+    memory: list[int] = []
+    counts: Counter[str] = Counter()
+
+    async def one(url: str, number: int) -> None:
+        job = WebhookJob(webhook_id="w", event="e", url=url, payload={})
+        attempt = Attempt(job_id=f"j{number}", queue="webhooks", timeout=timedelta(seconds=10))
+        started = time.monotonic()
+        try:
+            counts[f"{(await webhook.deliver(job, attempt))['status']}"] += 1
+        except (DeliveryFailed, PermanentFailure) as failed:
+            counts[getattr(failed, "kind", "dead")] += bool(str(failed))
+        assert time.monotonic() - started < 15
+
+    async def all_of_them(url: str) -> None:
+        for number in range(0, 1000, 50):
+            await asyncio.gather(*(one(url, number + n) for n in range(50)))
+            memory.append(psutil.Process().memory_info().rss)
+
+    with receiving(lambda request: Answer(raw=says(broken(random.Random(next(seeds)))))) as receiver:
+        asyncio.run(all_of_them(receiver.url()))
+    assert counts.total() == 1000
+    assert counts["protocol"] > 100
+    assert counts["200"] > 100  # a changed byte of the body is no fault
+    assert memory[-1] - memory[4] < 20_000_000
