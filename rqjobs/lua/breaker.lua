@@ -2,15 +2,15 @@
 -- ARGV: our prefix, the operation, now (Unix seconds), and the operation's words.
 --
 -- A destination's hash: f, since (failures in a row, and since when); open (until when; 0 is closed), pause (how
--- long it was opened for), probe (until when one delivery is out to find out); seq, low (the next rank, the lowest
--- one still parked); base, head (rank `head` starts at `base`, the others behind it, paced).
+-- long it was opened for), probe (until when one delivery is out to find out); pace (jobs/s, for reserve.lua); seq, low
+-- (the next rank, the lowest one still parked); base, head (rank `head` starts at `base`, the others behind it, paced).
 -- A parked job keeps its rank. Its slot only ever moves to later, so whoever asks is never late, and jobs start in
 -- the order in which they were first parked.
 local prefix, op, now = ARGV[1] .. ':webhooks:breaker:', ARGV[2], tonumber(ARGV[3])
 local KEPT = 86400
 local PARKED = ARGV[1] .. ':webhooks:parked'  -- the open ones by their time: what pages show
 local KNOWN = ARGV[1] .. ':webhooks:destinations'  -- those that have a hash, by their latest change
-local FIELDS = {'f', 'since', 'open', 'pause', 'probe', 'seq', 'low', 'base', 'head'}
+local FIELDS = {'f', 'since', 'open', 'pause', 'probe', 'pace', 'seq', 'low', 'base', 'head'}
 
 local function load(name)
   local values, state = redis.call('HMGET', prefix .. name, unpack(FIELDS)), {}
@@ -56,6 +56,7 @@ if op == 'ask' then
     i = i + 4
     local ranks = prefix .. name .. ':ranks'
     local state, parked, changed = load(name), redis.call('HLEN', ranks), false
+    state.pace = pace
     if parked == 0 then state.seq, state.low, state.head, state.base = 0, 0, 0, 0 end
     local probing = state.open > 0 and state.open <= now and state.probe <= now
     if state.open > now then

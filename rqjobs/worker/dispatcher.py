@@ -237,7 +237,8 @@ class Dispatcher:
             question.add(wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question))
         self._ask(question, now)
         if question.asked:
-            words = self.orders.reserve(question.asked, records=not self.pace.fast)
+            parks = not self.limits.burst  # which stays for who was held back
+            words = self.orders.reserve(question.asked, records=not self.pace.fast, parks=parks)
             brief = now + BRIEF if self.pace.fast else None
             question.add(wire.script("reserve", words), partial(self._hand_out, question, brief))
         if bare := self._without_record(now):
@@ -327,7 +328,7 @@ class Dispatcher:
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         found: dict[str, list[Taken]] = {}
-        for words in answer[1:]:
+        for words in answer[2:]:
             lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
             try:
                 job = Taken(words, lane, self.lines[name].policy, self.report)
@@ -343,6 +344,9 @@ class Dispatcher:
             jobs = found.get(line.policy.name, [])
             self._reserved += len(jobs) - budget
             line.take(jobs, budget)
+        if answer[1]:  # parked at once: there may be more, and our own changes are not pushed to us
+            self._due = 0.0
+            self._look_again()
 
     def _without_record(self, now: float) -> list[Taken]:
         """The jobs that run for so long now that somebody may want to see their executions."""

@@ -60,11 +60,15 @@ class Orders:
         self._ends: list[Word] = [settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self.lanes)]
         self._ends += itertools.chain.from_iterable(zip(self.lanes, self.queues, strict=True))
 
-    def reserve(self, asked: Iterable[tuple[Line, int]], *, records: bool) -> list[Word]:
-        """Takes up to so many jobs of each queue; with ``records``, RQ's records of their executions are written."""
+    def reserve(self, asked: Iterable[tuple[Line, int]], *, records: bool, parks: bool) -> list[Word]:
+        """Takes up to so many jobs of each queue.
+
+        With ``records``, RQ's records of their executions are written. Without, and with ``parks``, webhooks to dead
+        destinations are parked at once.
+        """
         budgets = {line.policy.name: budget for line, budget in asked}
         words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
-        words += ("1" if records else "", MOST_DEATHS, len(self._rates))
+        words += ("1" if records else "park" if parks else "", MOST_DEATHS, len(self._rates))
         for name, rate in self._rates.items():
             words += (name, budgets.get(name, 0), *rate)
         return words + self._takes

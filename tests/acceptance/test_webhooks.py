@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ from rqjobs.database import get_engine
 from rqjobs.database.webhook_tables import deliveries
 from rqjobs.keys import PREFIX
 from rqjobs.layout import key
+from rqjobs.processors.webhook import breaker
+from rqjobs.settings import get_settings, use_settings
 from rqjobs.webhooks import add_endpoint, emit
 from tests.support.receiver import Answer, Received, Receiver, receiving
 from tests.support.workers import Workers, eventually
@@ -35,18 +38,20 @@ def jobs(receiver: Receiver, count: int, path: str = "/hook") -> list[WebhookJob
     ]
 
 
-def test_retry_after_decides_when(workers: Workers) -> None:
+def test_retry_after_decides_when(workers: Workers, redis: redis_py.Redis) -> None:
     def answer(request: Received) -> Answer:
         if request.headers["webhook-attempt"] != "1":
             return Answer()
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
-        return Answer(429, headers={"Retry-After": "3" if request.path == "/seconds" else date})
+        after = {"/seconds": "3", "/date": date, "/year": str(365 * 86400)}[request.path]
+        return Answer(429, headers={"Retry-After": after})
 
     with receiving(answer) as receiver:
         workers.start("webhooks")
         for path in ("/seconds", "/date"):
             enqueue_webhook(jobs(receiver, 1, path)[0], backoff="fixed:60s")
-        receiver.wait_for(4, 30)
+        year = enqueue_webhook(jobs(receiver, 1, "/year")[0], backoff="fixed:60s")
+        receiver.wait_for(5, 30)
         by_path: dict[str, list[Received]] = {}
         for request in receiver.requests:
             by_path.setdefault(request.path, []).append(request)
@@ -56,6 +61,8 @@ def test_retry_after_decides_when(workers: Workers) -> None:
         assert first.body == second.body
         first, second = by_path["/date"]
         assert 2.5 < second.at - first.at < 5.5
+        limit = get_settings().webhook_retry_after_max.total_seconds()
+        assert redis.zscore(key("scheduled", "webhooks"), year.id) == pytest.approx(first.at + limit, abs=30)
 
 
 def deliver_all(workers: Workers, count: int) -> None:
@@ -127,7 +134,7 @@ def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redi
         workers.start("webhooks", **environment)
         latencies(workers, alive, [])  # warm
         alone = latencies(workers, alive, [])
-        together = latencies(workers, alive, jobs(dead, 160, "/dead"))
+        together = latencies(workers, alive, jobs(dead, 240, "/dead"))
         p99_alone, p99_together = alone[197], together[197]
         # The second is for a busy machine, which may stand still in one of the two measurements; who has to wait for a
         # slot of the dead one waits for its timeout, two. bench/webhooks.py compares on an idle machine.
@@ -135,10 +142,60 @@ def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redi
         # Nothing is lost: what is not under way waits as a delayed job; nothing is dead before its attempts are used.
         assert redis.zcard(key("failed", "webhooks")) == 0
         eventually(lambda: redis.hget(f"{PREFIX}:webhooks:breaker:http://127.0.0.1:{dead.port}", "open"), 20)
-        assert len(dead.requests) < 120
+        assert len(dead.requests) < 180
         dead.answer = lambda request: Answer()
-        eventually(lambda: len({r.webhook_id for r in dead.requests if r.headers["webhook-attempt"]}) == 160, 60)
+        eventually(lambda: len({r.webhook_id for r in dead.requests}) == 240, 60)
         eventually(lambda: redis.zcard(key("scheduled", "webhooks")) == 0, 60)
+        assert redis.zcard(key("failed", "webhooks")) == 0
+
+
+def overtaking(places: list[int]) -> int:
+    """How many places one has come too late, at most."""
+    return max(latest - place for latest, place in zip(itertools.accumulate(places, max), places, strict=True))
+
+
+def test_a_backlog_for_a_dead_destination_starts_again_in_order(
+    workers: Workers, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, pace = 2000, 400
+    for name, value in {"TIMEOUT": "2s", "BREAKER_PAUSE": "3s", "PACE": str(pace)}.items():
+        monkeypatch.setenv(f"WEBHOOK_{name}", value)
+    use_settings(None)
+    with receiving() as alive, receiving(lambda request: Answer(delay=60)) as dead:
+        for _ in range(get_settings().webhook_breaker_failures):
+            origin = f"http://127.0.0.1:{dead.port}"
+            breaker.report_failure(origin, time.time() - 15, probe=False, settings=get_settings())
+        pairs = [(alive.url(f"/{n}"), dead.url(f"/{n}")) for n in range(count)]
+        both = [WebhookJob(webhook_id="w", event="e", url=url, payload={}) for pair in pairs for url in pair]
+        sent = [job.id for job in enqueue_many(both)]
+        for _ in range(2):
+            workers.start("webhooks")
+        alive.wait_for(count, 60)
+        eventually(lambda: redis.llen(key("queue", "webhooks")) == 0, 20)
+        assert redis.zcard(key("failed", "webhooks")) == 0
+        never_taken = [job_id for job_id in sent[1::2] if not redis.hexists(key("job", job_id), "worker_name")]
+        assert never_taken  # parked as they were reserved: no worker had them, no attempt is burned
+        line = {
+            job_id.decode(): place for place, job_id in enumerate(redis.zrange(key("scheduled", "webhooks"), 0, -1))
+        }
+        probes = len(dead.requests)
+        assert probes < 20
+        dead.answer = lambda request: Answer()
+        arrived: dict[str, Received] = {}
+
+        def all_arrived() -> bool:
+            arrived.update({request.webhook_id: request for request in dead.requests[probes:]})
+            return len(arrived) == count
+
+        eventually(all_arrived, 90)
+        assert set(arrived) == set(sent[1::2])
+        steady = [request for request in arrived.values() if request.headers["webhook-attempt"] == "1"]
+        assert len(steady) >= count - probes - 20
+        assert overtaking([line[request.webhook_id] for request in steady if request.webhook_id in line]) < pace / 4
+        reserved = 2 * 600  # by two workers at a time, side by side
+        assert overtaking([int(request.path[1:]) for request in steady]) < reserved
+        assert count / (steady[-1].at - steady[0].at) < 1.5 * pace
+        eventually(lambda: redis.zcard(key("scheduled", "webhooks")) == 0, 30)
         assert redis.zcard(key("failed", "webhooks")) == 0
 
 

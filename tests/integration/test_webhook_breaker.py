@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 import redis as redis_py
+from rq.job import JobStatus
 
+from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.jobs import WebhookJob
+from rqjobs.keys import PREFIX
+from rqjobs.layout import key, run_script, timestamp
 from rqjobs.processors.webhook import admit, breaker
 from rqjobs.processors.webhook.breaker import Question
 from rqjobs.processors.webhook.context import context
@@ -194,3 +199,95 @@ def test_jobs_that_never_start_are_forgotten(clock: Clock) -> None:
     assert destination.used == 50
     destination.tidy(time.monotonic() + 11)
     assert destination.used == 0
+
+
+def reserve(redis: redis_py.Redis, how: str = "park") -> tuple[int, list[str]]:
+    """As the engine asks for jobs: how many were parked at once, and the ids of those that are to run."""
+    seed = os.urandom(12).hex()
+    words = [PREFIX, "w", 60, timestamp(), seed, how, 3, 1, "webhooks", 200, "", "", "webhooks", 1]
+    _wait, parked, *jobs = run_script("reserve", redis, words)
+    return parked, [job[0].decode() for job in jobs]
+
+
+def reserve_all(redis: redis_py.Redis) -> tuple[int, list[str]]:
+    total, ids = 0, []
+    while redis.llen(key("queue", "webhooks")):
+        parked, found = reserve(redis)
+        assert parked <= 400
+        total, ids = total + parked, ids + found
+    return total, ids
+
+
+def kill(origin: str) -> None:
+    """Opens its breaker, and has one job parked by the long way."""
+    for _ in range(get_settings().webhook_breaker_failures):
+        breaker.report_failure(origin, time.time() - 15, probe=False, settings=get_settings())
+    breaker.ask([Question(origin, 0, False, ["first"])], get_settings())
+
+
+def webhook(url: str, **fields: object) -> WebhookJob:
+    return WebhookJob(**{"webhook_id": "w", "event": "e", "url": url, "payload": {}} | fields)
+
+
+def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis) -> None:
+    kill("http://dead.example:80")
+    urls = [
+        "http://dead.example/a",
+        "http://alive.example/a",
+        "https://dead.example/",
+        "http://dead.example:80?x",
+    ] * 150
+    jobs = enqueue_many([webhook(url) for url in urls])
+    dead = [job.id for job, url in zip(jobs, urls, strict=True) if url.startswith("http://dead")]
+    assert reserve_all(redis) == (300, [job.id for job in jobs if job.id not in set(dead)])
+    waiting = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
+    assert [job_id.decode() for job_id, _ in waiting] == dead
+    assert {job.get_status() for job in jobs if job.id in set(dead)} == {JobStatus.SCHEDULED}
+    (shown,) = breaker.breakers()
+    assert (shown.state, shown.parked) == ("open", 301)
+    assert shown.next_try is not None
+    assert waiting[0][1] == pytest.approx(shown.next_try.timestamp() + 1 / get_settings().webhook_pace)
+    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, dead)], get_settings())
+    assert moments(answer.verdicts) == pytest.approx([score for _, score in waiting], abs=1e-4)
+    redis.rpush(key("queue", "webhooks"), *dead)  # due while it is open still: each keeps its place
+    assert reserve_all(redis) == (300, [])
+    again = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
+    assert dict(again) == pytest.approx(dict(waiting), abs=1e-4)
+    breaker.report_answer("http://dead.example:80")
+    redis.rpush(key("queue", "webhooks"), *dead)
+    assert reserve_all(redis) == (0, dead)
+
+
+def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Redis) -> None:
+    kill("http://dead.example:80")
+    redis.hset(f"{PREFIX}:webhooks:breaker:http://dead.example:80", "open", time.time() - 0.1)
+    (first, *rest) = [job.id for job in enqueue_many([webhook("http://dead.example/")] * 50)]
+    assert reserve(redis) == (0, [first, *rest])  # the long way: one of them will be the probe
+    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, [first, *rest])], get_settings())
+    assert answer.verdicts[0] == "probe"
+    redis.rpush(key("queue", "webhooks"), *rest)
+    assert reserve(redis) == (49, [])
+    scores = [score for _, score in redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)]
+    assert scores == pytest.approx(moments(answer.verdicts[1:]), abs=1.1)
+    assert min(scores) > time.time() + 0.4
+
+
+def test_in_doubt_a_job_goes_the_long_way(redis: redis_py.Redis) -> None:
+    kill("http://dead.example:80")
+    doubtful = [
+        webhook("http://DEAD.example/"),
+        webhook("http://dead.example:8080/"),
+        webhook("http://dead.example.org/"),
+        webhook("http://alive.example/?http://dead.example/", payload={"url": "http://dead.example/"}),
+        webhook("http://alive.example/", webhook_id='","event":"e","url":"http://dead.example/'),
+        webhook("http://dead.example/", endpoint="moved"),
+        webhook("http://dead.example/", payload={"long": os.urandom(600).hex()}),  # deflated
+    ]
+    ids = [job.id for job in enqueue_many(doubtful)]
+    assert reserve(redis) == (0, ids)
+    (dead,) = enqueue_many([webhook("http://dead.example/")])
+    for how in ("", "1"):
+        assert reserve(redis, how) == (0, [dead.id])
+        redis.rpush(key("queue", "webhooks"), dead.id)
+    redis.set(key("scheduled", "webhooks"), "of another type")
+    assert reserve(redis) == (0, [dead.id])
