@@ -12,6 +12,7 @@ from rqjobs.sandbox.mail import MailAPI, Sent
 from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
 from rqjobs.sandbox.receiver import Received, Receiver, signing_secret
 from rqjobs.sandbox.server import LocalServer
+from rqjobs.signing import parse_secret
 
 
 @click.group()
@@ -46,7 +47,8 @@ def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
 
 @sandbox.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8977, show_default=True, help="0 takes any free one.")
-def webhooks(port: int) -> None:
+@click.option("--secret", "more", multiple=True, metavar="whsec_...", help="A registered endpoint's, accepted as well.")
+def webhooks(port: int, more: tuple[str, ...]) -> None:
     """A webhook receiver that checks signatures and can be told to fail.
 
     \b
@@ -58,14 +60,19 @@ def webhooks(port: int) -> None:
     """  # noqa: D301  # click's \b keeps the lines
     from rqjobs.settings import get_settings
 
-    secrets = get_settings().webhook_signing_secret
-    secret = secrets[0].get_secret_value() if secrets else signing_secret()
+    for secret in more:
+        try:
+            parse_secret(secret)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--secret") from None
+    configured = [secret.get_secret_value() for secret in get_settings().webhook_signing_secret]
+    first, *others = configured or [signing_secret()]
     with _listening("127.0.0.1", port):
-        receiver = Receiver(secret, port=port, on_request=_show)
+        receiver = Receiver(first, port=port, more_secrets=[*others, *more], on_request=_show)
     click.echo(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
     click.echo("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
-    if not secrets:
-        click.echo(f"  export WEBHOOK_SIGNING_SECRET={secret}")
+    if not configured:
+        click.echo(f"  export WEBHOOK_SIGNING_SECRET={first}")
     click.echo("")
     _serve(receiver)
 

@@ -7,7 +7,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,8 @@ class Receiver(LocalServer):
     received: list[Received] = field(default_factory=list)
     port: int = 0
     """Where to listen; 0 takes any free port."""
+    more_secrets: Sequence[str] = ()
+    """Signed with one of these is well signed too."""
     on_request: Callable[[Received], None] | None = None
     """Told of each request."""
 
@@ -59,7 +61,7 @@ class Receiver(LocalServer):
         """Checks the signature, keeps the request, and answers by its path."""
         body, headers = request.read(), request.named_headers()
         try:
-            verify(self.secret, headers, body, now=time.time())
+            verify([self.secret, *self.more_secrets], headers, body, now=time.time())
             verified = True
         except InvalidSignature:
             verified = False

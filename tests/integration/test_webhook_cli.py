@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 import redis as redis_py
+import requests
 from sqlalchemy import event, text
 
 from rqjobs import InvalidJob
@@ -21,6 +25,7 @@ from rqjobs.jobs import WebhookJob
 from rqjobs.layout import key
 from rqjobs.processors.webhook import breaker
 from rqjobs.settings import get_settings
+from rqjobs.signing import parse_secret, sign
 from rqjobs.webhooks import add_endpoint, emit, replay
 
 pytestmark = pytest.mark.usefixtures("redis")
@@ -203,3 +208,22 @@ def test_what_went_wrong_is_found_by_an_index(database_url: str) -> None:
     assert "outcome_at_ms" in plans[-1]
     assert len(list(replayable(engine, Filter(outcome="dead")))) == 50
     assert "outcome_at_ms" in plans[-1]
+
+
+def test_the_sandbox_accepts_the_secret_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, theirs = add_endpoint("shop", "https://shop.example/hook")
+    monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    command = [sys.executable, "-u", "-m", "rqjobs", "sandbox", "webhooks", "--port", "0", "--secret", theirs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        (url,) = re.findall(r"http://\S+/ok", process.stdout.readline())
+        for secret, status in [
+            (theirs, 204),
+            ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 204),
+            ("whsec_" + "A" * 32, 401),
+        ]:
+            now = int(time.time())
+            signature = sign([parse_secret(secret)], "id", now, b"{}")
+            headers = {"webhook-id": "id", "webhook-timestamp": str(now), "webhook-signature": signature}
+            assert requests.post(url, b"{}", headers=headers, timeout=5).status_code == status
+        process.terminate()
