@@ -221,7 +221,7 @@ def _spare_the_collector() -> None:
     """What is loaded stays: looking through it again and again would stop all jobs for 50 to 100 ms each time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 20, 20)
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _is_coroutine(policy: QueuePolicy) -> bool:

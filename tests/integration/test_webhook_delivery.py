@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.guard import Guard, Target
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
+from rqjobs.processors.webhook.client import Client
+from rqjobs.processors.webhook.message import build
 from rqjobs.processors.webhook.transfer import DeliveryFailed
 from rqjobs.settings import use_settings
+from rqjobs.worker.coroutines import _new_loop as the_workers_loop
 from tests.support.receiver import Answer, Receiver, receiving
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "QUJD" * 8)
@@ -173,3 +179,36 @@ def test_without_a_secret_it_is_sent_unsigned_and_said_once(
         deliver(job(receiver.url()), attempt())
     assert all("webhook-signature" not in request.headers for request in receiver.requests)
     assert [record.message for record in caplog.records].count("webhooks are sent unsigned") == 1
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, the_workers_loop])
+def test_silent_receivers_time_out_and_the_others_never_notice(receiver: Receiver, loop: Callable[[], Any]) -> None:
+    answers: list[float] = []
+    silent: list[float] = []
+
+    async def one(client: Client, target: Target, seconds: float, took: list[float]) -> None:
+        started = time.monotonic()
+        message = build(job(target.url), attempt(), keys=[], legacy_key=None, now=0)
+        with contextlib.suppress(DeliveryFailed):
+            await client.post(target, message, seconds)
+        took.append(time.monotonic() - started)
+
+    async def all_of_them() -> None:
+        guard = Guard.build(["127.0.0.1"])
+        client = Client(guard)
+        good, bad = (guard.check_url(receiver.url(path)) for path in ("/good", "/silent"))
+        tasks = []
+        for number in range(300):  # connections come and go all the time, and their numbers with them
+            tasks.append(asyncio.create_task(one(client, good, 30, answers)))
+            tasks.append(asyncio.create_task(one(client, bad, 0.3 + number % 7 / 10, silent)))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+        client.close()
+
+    receiver.answer = lambda request: Answer(delay=60 if request.path == "/silent" else 0)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(all_of_them())
+    assert [request.path for request in receiver.requests].count("/good") == 300
+    assert len(answers) == len(silent) == 300
+    assert max(answers) < 15  # one whose connection is not watched any more waits for its thirty seconds
+    assert max(silent) < 10

@@ -7,8 +7,10 @@ asyncio, aiohttp 130 under uvloop, an easy handle per thread 75 (and a thread pe
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import pycurl
 
@@ -20,6 +22,7 @@ _KEEP_CONNECTIONS = 1000
 _KEEP_IDLE_HANDLES = 200
 _NAMES_JUDGED_FOR = 60.0  # seconds; libcurl keeps what it resolved as long
 _NAMES_KEPT = 10_000
+_AGAIN = 0.1  # seconds from a deadline that libcurl did not find over yet to the next look
 _RESOLVERS = 16  # threads: a name server that hangs must not hold up the names that others answer
 
 
@@ -35,7 +38,11 @@ class Client:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEEP_CONNECTIONS)
         self._watched: dict[int, int] = {}
+        self._inodes: dict[int, int] = {}
+        self._resting: set[int] = set()
         self._timer: asyncio.Handle | None = None
+        self._due = self._alarm = inf
+        self._soon: asyncio.Handle | None = None
         self._idle: list[Transfer] = []
         self._running: dict[pycurl.Curl, asyncio.Future[tuple[int, str]]] = {}
         self._judged: dict[tuple[str, int], tuple[float, asyncio.Task[object]]] = {}
@@ -71,10 +78,12 @@ class Client:
             self._multi.remove_handle(curl)
             done.cancel()
         self._running.clear()
-        for fd in list(self._watched):
-            self._watch(pycurl.POLL_REMOVE, fd, None, None)
-        if self._timer is not None:
-            self._timer.cancel()
+        for fd in self._watched:
+            self.loop.remove_reader(fd)
+            self.loop.remove_writer(fd)
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
         self._multi.close()
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 
@@ -103,12 +112,25 @@ class Client:
         return await self.loop.run_in_executor(self._resolvers, self._guard.resolve, target.host, target.port)
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """Libcurl tells which sockets it wants to read and write."""
+        """Libcurl tells which sockets it wants to read and write.
+
+        It does not want a kept connection until its next request. The loop goes on watching it, for to stop and start
+        again costs a twentieth of a delivery; it stops when the connection has something to say: its end.
+        """
         wanted = 0 if what == pycurl.POLL_REMOVE else what
         watched = self._watched.get(fd, 0)
+        if fd in self._resting:
+            self._resting.discard(fd)
+            if os.fstat(fd).st_ino != self._inodes[fd]:  # libcurl has closed that one; this is another
+                self.loop.remove_reader(fd)
+                watched = 0
+        elif watched == pycurl.POLL_IN and not wanted:
+            self._resting.add(fd)
+            return
         if (wanted ^ watched) & pycurl.POLL_IN:
             if wanted & pycurl.POLL_IN:
-                self.loop.add_reader(fd, self._act, fd, pycurl.CSELECT_IN)
+                self._inodes[fd] = os.fstat(fd).st_ino
+                self.loop.add_reader(fd, self._readable, fd)
             else:
                 self.loop.remove_reader(fd)
         if (wanted ^ watched) & pycurl.POLL_OUT:
@@ -121,19 +143,43 @@ class Client:
         else:
             self._watched.pop(fd, None)
 
+    def _readable(self, fd: int) -> None:
+        if fd in self._resting:
+            self._resting.discard(fd)
+            self._watched.pop(fd, None)
+            self.loop.remove_reader(fd)
+        else:
+            self._act(fd, pycurl.CSELECT_IN)
+
     def _set_timer(self, milliseconds: int) -> None:
-        """Libcurl tells when it wants to be called; from its own callback it must not be called at once."""
+        """Libcurl tells when it wants to be called; from its own callback it must not be called at once.
+
+        It does so twice a transfer, mostly with a deadline that is far: a timer that fires earlier stays as it is.
+        """
+        if milliseconds == 0:
+            if self._soon is None:
+                self._soon = self.loop.call_soon(self._act_soon)
+            return
+        self._due = self.loop.time() + milliseconds / 1000 if milliseconds > 0 else inf
+        if self._due < self._alarm:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if milliseconds == 0:
-            self._timer = self.loop.call_soon(self._expired)
-        elif milliseconds > 0:
-            self._timer = self.loop.call_later(milliseconds / 1000, self._expired)
+        self._timer = self.loop.call_at(self._due, self._expired) if self._due < inf else None
+        self._alarm = self._due
+
+    def _act_soon(self) -> None:
+        self._soon = None
+        self._act(pycurl.SOCKET_TIMEOUT, 0)
 
     def _expired(self) -> None:
-        self._timer = None
-        self._act(pycurl.SOCKET_TIMEOUT, 0)
+        self._timer, self._alarm = None, inf
+        if self._due <= self.loop.time():
+            self._due = self.loop.time() + _AGAIN if self._running else inf  # unless libcurl says when
+            self._act(pycurl.SOCKET_TIMEOUT, 0)
+        self._set_alarm()
 
     def _act(self, fd: int, events: int) -> None:
         self._multi.socket_action(fd, events)
