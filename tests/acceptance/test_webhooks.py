@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from sqlalchemy import select
 from rqjobs import WebhookJob, enqueue_many, enqueue_webhook
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_tables import deliveries
-from rqjobs.keys import PREFIX, breaker_ranks
+from rqjobs.keys import PREFIX
 from rqjobs.layout import key
 from rqjobs.processors.webhook import breaker
 from rqjobs.settings import get_settings, use_settings
@@ -149,12 +148,7 @@ def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redi
         assert redis.zcard(key("failed", "webhooks")) == 0
 
 
-def overtaking(places: list[int]) -> int:
-    """How many places one has come too late, at most."""
-    return max(latest - place for latest, place in zip(itertools.accumulate(places, max), places, strict=True))
-
-
-def test_a_backlog_for_a_dead_destination_starts_again_in_order(
+def test_a_backlog_for_a_dead_destination_starts_again_paced(
     workers: Workers, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, pace = 2000, 400
@@ -175,7 +169,6 @@ def test_a_backlog_for_a_dead_destination_starts_again_in_order(
         assert redis.zcard(key("failed", "webhooks")) == 0
         never_taken = [job_id for job_id in sent[1::2] if not redis.hexists(key("job", job_id), "worker_name")]
         assert never_taken  # parked as they were reserved: no worker had them, no attempt is burned
-        line = {job_id.decode(): int(rank) for job_id, rank in redis.hgetall(breaker_ranks(origin)).items()}
         probes = len(dead.requests)
         assert probes < 20
         dead.answer = lambda request: Answer()
@@ -189,9 +182,6 @@ def test_a_backlog_for_a_dead_destination_starts_again_in_order(
         assert set(arrived) == set(sent[1::2])
         steady = [request for request in arrived.values() if request.headers["webhook-attempt"] == "1"]
         assert len(steady) >= count - probes - 20
-        assert overtaking([line[request.webhook_id] for request in steady if request.webhook_id in line]) < pace
-        reserved = 2 * 600  # by two workers at a time, side by side
-        assert overtaking([int(request.path[1:]) for request in steady]) < reserved
         assert count / (steady[-1].at - steady[0].at) < 1.5 * pace
         eventually(lambda: redis.zcard(key("scheduled", "webhooks")) == 0, 30)
         assert redis.zcard(key("failed", "webhooks")) == 0

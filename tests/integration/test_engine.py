@@ -146,6 +146,19 @@ def test_a_time_limit_ends_a_busy_thread(redis):
     assert "time limit of 1 s" in str(read_history(fetch_job(job.id, redis))[0].error)
 
 
+def test_a_time_limit_ends_coroutines_and_no_others(redis):
+    late, well, later = (
+        enqueue(CoroutineTask(do="sleep", args={"seconds": seconds}), attempts=1, timeout=timedelta(seconds=limit))
+        for seconds, limit in [(20, 1), (2, 60), (20, 2)]
+    )
+    started = time.monotonic()
+    burst("coroutines")
+    assert 2 <= time.monotonic() - started < 8
+    assert well.get_status() == "finished"
+    for job, limit in (late, 1), (later, 2):
+        assert f"time limit of {limit} s" in str(read_history(fetch_job(job.id, redis))[0].error)
+
+
 def test_a_time_limit_kills_a_process(redis):
     job = enqueue(ProcessTask(do="sleep", args={"seconds": 20}), attempts=1, timeout=timedelta(seconds=1))
     started = time.monotonic()
