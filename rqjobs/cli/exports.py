@@ -57,9 +57,10 @@ def link(export_id: str, *, as_json: bool) -> None:
         raise ExportNotFound(f"no export {export_id!r}; see: {typed('exports list')}")
     if not export.available:
         raise ExportNotFound(f"the file of export {export_id} is deleted; enqueue the export again")
-    url = make_link(export)
+    url, until = make_link(export)
     if as_json:
-        print_json({"export_id": export.id, "url": url, "file": f"{export.location.rstrip('/')}/{export.file_name}"})
+        file = f"{export.location.rstrip('/')}/{export.file_name}"
+        print_json({"export_id": export.id, "url": url, "url_expires_at": until, "file": file})
         return
     click.echo(url)
     if url.startswith("/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -240,8 +241,6 @@ def test_a_link_is_for_its_owner_and_for_a_while(engine, monkeypatch):
         open_link(token[:-9] + ("a" if token[-9] != "a" else "b") + token[-8:], "user_1")
     monkeypatch.setenv("EXPORT_LINK_LIFETIME", "0")
     use_settings(None)
-    import time
-
     time.sleep(1.1)  # itsdangerous counts whole seconds
     with pytest.raises(LinkRefused, match="no longer valid") as caught:
         open_link(token, "user_1")
@@ -303,9 +302,13 @@ def test_a_mail_is_enqueued_once_if_asked(engine, redis, monkeypatch):
     apptables.add_contacts(engine, 10)
     job = contacts_job(notify="ada@example.com")
     attempt = {"enqueued_at": datetime.now().astimezone() - timedelta(seconds=5)}
-    run(job, **attempt)
+    result, _file = run(job, **attempt)
     run(job, number=2, **attempt)
     mails = redis.lrange("rq:queue:email", 0, -1)
     assert len(mails) == 1
     payload = redis.hget(b"rq:job:" + mails[0], "data")
     assert b"https://app.example.com/exports/" in payload
+    assert result["url_expires_at"].encode() in payload  # the file outlives its link
+    assert result["expires_at"].encode() not in payload
+    seconds = datetime.fromisoformat(result["url_expires_at"]).timestamp() - time.time()
+    assert 86_300 < seconds <= 86_400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
@@ -33,19 +33,21 @@ def make_token(export_id: str) -> str:
     return _serializer().dumps(export_id)
 
 
-def make_link(export: Export) -> str:
-    """A link that works for EXPORT_LINK_LIFETIME, at most until the file is deleted.
+def make_link(export: Export) -> tuple[str, datetime]:
+    """A link and until when it works: for EXPORT_LINK_LIFETIME, at most until the file is deleted.
 
     It leads to the app's page at EXPORT_LINK_URL, which checks whose the file is. Without that setting it is
     presigned where the store can (whoever has it may download), otherwise the path ``/exports/<token>``.
     """
     settings = get_settings()
+    now = datetime.now(UTC).replace(microsecond=0)
+    until = min(now + settings.export_link_lifetime, export.expires_at)
     if settings.export_link_url is None:
-        lifetime = min(settings.export_link_lifetime, settings.export_keep, _S3_LONGEST)
-        direct = get_storage(export.location).presign(export.file_name, lifetime, export.download_name)
+        until_direct = min(until, now + _S3_LONGEST)
+        direct = get_storage(export.location).presign(export.file_name, until_direct - now, export.download_name)
         if direct is not None:
-            return direct
-    return f"{settings.export_link_url or '/exports'}/{make_token(export.id)}"
+            return direct, until_direct
+    return f"{settings.export_link_url or '/exports'}/{make_token(export.id)}", until
 
 
 def open_link(token: str, user_id: str | None) -> Export:

@@ -38,7 +38,8 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     the other formats start over.
 
     Returns:
-        export_id, file_name, data_type, rows, bytes, url and expires_at (ISO 8601).
+        export_id, file_name, data_type, rows, bytes, url, url_expires_at and expires_at (ISO 8601): when the link ends,
+        and when the file is deleted.
 
     Raises:
         PermanentFailure: the source, a filter, the table or a column does not exist.
@@ -81,13 +82,15 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
         expires_at=started + settings.export_keep,
     )
     records.save(done)
+    url, until = make_link(done)
     result = {
         "export_id": done.id,
         "file_name": done.download_name,
         "data_type": done.data_type,
         "rows": count,
         "bytes": size,
-        "url": make_link(done),
+        "url": url,
+        "url_expires_at": until.isoformat(timespec="seconds"),
         "expires_at": done.expires_at.isoformat(timespec="seconds"),
     }
     if job.notify is not None:
@@ -141,7 +144,8 @@ def _notify(address: str, attempt: Attempt, result: dict[str, Any]) -> None:
         to=address,
         subject=f"Your export is ready: {result['file_name']}",
         template="export-ready",
-        data={name: result[name] for name in ("file_name", "rows", "url", "expires_at", "data_type")},
+        data={name: result[name] for name in ("file_name", "rows", "url", "data_type")}
+        | {"expires_at": result["url_expires_at"]},
     )
     with contextlib.suppress(DuplicateJob):
         enqueue_email(mail, job_id=f"export-{hashlib.sha256(content).hexdigest()[:32]}", unique=True)
