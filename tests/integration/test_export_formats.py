@@ -99,6 +99,9 @@ def test_excel(trouble):
                 assert long_texts["B2"].value == cell.coordinate
             else:
                 assert read(cell.value) == in_excel(value), cell.coordinate
+            if cell.data_type == "s":  # clipped at its edges; still a text when somebody edits it
+                assert (cell.alignment.wrap_text, cell.quotePrefix) == (True, True)
+                assert sheet.row_dimensions[cell.row].height == 15
     assert rows[0][5].number_format == "yyyy-mm-dd hh:mm:ss"
     assert rows[0][6].number_format == "yyyy-mm-dd"
 
@@ -176,6 +179,27 @@ def test_pdf(trouble):
                 if len(piece) < 1000:
                     assert re.sub(r"\s", "", piece) in squeezed
     assert squeezed.count("Ω") == LONG.count("Ω")
+
+
+@needs_pdftotext
+def test_pdf_with_many_columns_has_larger_pages_and_breaks_names_between_words(tmp_path):
+    names = [f"a_rather_long_name_{number}" for number in range(30)]
+    heading = Heading(columns=names, title="Many", created_at=datetime.now(UTC))
+    with (tmp_path / "a.pdf").open("w+b") as file:
+        writer = PdfWriter(file, heading)
+        writer.write([[12345.789]] * 30)
+        writer.close()
+    text = pdf_text(tmp_path / "a.pdf")
+    assert text.count("12345.789") == 30  # none is broken
+    assert {line for line in text.split() if line.endswith("_")} <= {
+        "a_rather_",
+        "a_",
+        "rather_",
+        "long_",
+        "a_rather_long_",
+    }
+    info = subprocess.run(["pdfinfo", str(tmp_path / "a.pdf")], capture_output=True, text=True, check=True).stdout
+    assert "1191 x 842 pts (A3)" in info, info
 
 
 @needs_pdftotext

@@ -30,6 +30,8 @@ _EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  # Excel knows no zones
 
 _SHEET_BYTES = 1_900_000_000
 """A zip member of more needs ZIP64, which Excel meets with an offer to repair the file: the next sheet begins."""
+_PAGE_WIDTH = 220
+"""Characters that are still legible in one line of landscape A4."""
 _PIECE = 32_000
 _LONG_TEXTS = "Long texts"
 _STYLES = {
@@ -38,8 +40,12 @@ _STYLES = {
     "time": "hh:mm:ss",
     "duration": "[h]:mm:ss",
     "boolean": '"TRUE";"TRUE";"FALSE"',  # LibreOffice would show some as 1 and 0
+    "text": "General",
 }
 _STYLE = {name: number for number, name in enumerate(_STYLES, 1)}  # 0 is the plain one
+_HEIGHT = ' ht="15" customHeight="1"'
+"""One line, in points: a long text must neither run over its neighbours nor make a row as high as the window."""
+_TEXT = f' s="{_STYLE["text"]}" t="inlineStr"><is><t xml:space="preserve">'
 
 _SPECIAL = re.compile("[&<>\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]|_x[0-9A-Fa-f]{4}_")
 _DIMENSION = re.compile(rb"<dimension [^>]*/>")  # it would promise the header's row only; it may be left out
@@ -130,7 +136,7 @@ class ExcelWriter(Writer):
                     if cell is not None
                 ]
             )
-            lines.append(f'<row r="{number}">{row}</row>')
+            lines.append(f'<row r="{number}"{_HEIGHT}>{row}</row>')
         sheet.rows += len(lines)
         content = "".join(lines).encode()
         sheet.bytes += len(content)
@@ -163,12 +169,13 @@ class ExcelWriter(Writer):
             for column, name in enumerate(names, 1):
                 cell = sheet.cell(1, column, _printable(name))
                 cell.data_type = "s"  # openpyxl takes a text that begins with = for a formula
-                cell.font, cell.fill, cell.alignment = bold, fill, Alignment(vertical="center")
+                cell.font, cell.fill, cell.alignment = bold, fill, Alignment(horizontal="left", indent=1)
                 sheet.column_dimensions[get_column_letter(column)].width = widths[column - 1]
             sheet.freeze_panes = "A2"
             sheet.print_title_rows = "1:1"
             sheet.page_setup.orientation = "landscape"
-            sheet.page_setup.fitToHeight = 0  # as many pages as it takes, one page wide
+            sheet.page_setup.fitToHeight = 0  # as many pages as it takes
+            sheet.page_setup.fitToWidth = 1 + sum(widths) // _PAGE_WIDTH
             sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
             sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{max(rows, 1)}"
             return sheet
@@ -210,7 +217,7 @@ class _LongTexts:
             number = self.rows + 1
             values = (_text_cell(sheet), _text_cell(cell), f"><v>{part}</v></c>", _text_cell(piece))
             cells = "".join(f'<c r="{letter}{number}"{value}' for letter, value in zip("ABCD", values, strict=True))
-            self._file.write(f'<row r="{number}">{cells}</row>'.encode())
+            self._file.write(f'<row r="{number}"{_HEIGHT}>{cells}</row>'.encode())
         return _text_cell(f"{pieces[0]}\u2026 [{_LONG_TEXTS}, row {first}]")
 
     def copy(self, member: IO[bytes], skeleton: bytes) -> None:
@@ -229,10 +236,14 @@ class _LongTexts:
 def _define_styles(sheet: Any) -> None:
     """Makes the styles that rows name by number, before any other."""
     from openpyxl.cell import WriteOnlyCell
+    from openpyxl.styles import Alignment
 
     for name, number_format in _STYLES.items():
         cell = WriteOnlyCell(sheet)
         cell.number_format = number_format
+        if name == "text":
+            cell.alignment = Alignment(horizontal="left", vertical="top", wrap_text=True, indent=1)
+            cell.quotePrefix = True  # it stays a text when somebody edits it
         assert cell.style_id == _STYLE[name]
 
 
@@ -250,7 +261,7 @@ def _widths(names: Sequence[str], batch: Batch) -> list[int]:
     widths = []
     for name, column in zip(names, batch or [()] * len(names), strict=True):
         longest = max(map(_shown, column[:200]), default=0)
-        widths.append(min(max(len(name) + 4, longest + 2, 8), 60))
+        widths.append(min(max(len(name) + 5, longest + 4, 8), 60))
     return widths
 
 
@@ -283,7 +294,7 @@ def _escape(match: re.Match[str]) -> str:
 def _text_cell(text: str) -> str:
     if _SPECIAL.search(text):
         text = _SPECIAL.sub(_escape, text)
-    return f' t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
+    return f"{_TEXT}{text}</t></is></c>"
 
 
 def _text(value: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,11 +13,15 @@ from rqjobs.processors.export.pdf_fonts import Fonts
 from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
-_WIDTH, _HEIGHT = 842.0, 595.0  # A4, landscape, in points
+_PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0))
+"""A4, A3 and A2, landscape, in points: the first on which no short word is broken."""
 _MARGIN = 28.0
 _FOOT = 22.0
 _PAD = 3.0
 _SAMPLE = 200
+_WORDS = re.compile(r"[^\s_/-]*[\s_/-]?")
+_WORD = 12
+"""Longer words, such as addresses, may be broken."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _TYPES = {
@@ -38,7 +42,7 @@ def _cell_text(text: str) -> str:
 
 
 class PdfWriter(Writer):
-    """Landscape A4. A row that does not fit on the page moves to the next; one taller than a page is continued.
+    """Landscape A4, or larger where columns need it. A row that does not fit moves on; one taller than a page is split.
 
     Args:
         file: where to, empty.
@@ -48,7 +52,7 @@ class PdfWriter(Writer):
 
     def __init__(self, file: BinaryIO, heading: Heading, *, fonts: Sequence[Path] = ()) -> None:
         self._heading = heading
-        self._document = StreamedDocument(file, _WIDTH, _HEIGHT)
+        self._document = StreamedDocument(file)
         self._fonts = Fonts(self._document, fonts)
         self._size = 7.0 if len(heading.columns) <= 12 else 6.0  # noqa: PLR2004  # beyond it cells get narrow
         self._leading = self._size * 1.25
@@ -76,7 +80,7 @@ class PdfWriter(Writer):
         pages, rows = str(self._document.page_count), f"{self._rows:,} row{'s' if self._rows != 1 else ''}"
         total = [
             "0.35 g",
-            self._text(_WIDTH - _MARGIN - 26, _MARGIN - 4, pages, 7),
+            self._text(self._width - _MARGIN - 26, _MARGIN - 4, pages, 7),
             self._text(_MARGIN, _MARGIN - 4, f"{self._heading.title}, {rows}, {self._stamp()}", 7),
         ]
         self._document.setTitle(self._heading.title)
@@ -89,29 +93,32 @@ class PdfWriter(Writer):
 
     def _lay_out(self, texts: Sequence[Sequence[str]], batch: Batch) -> None:
         """The columns' widths, from the header and the first rows: what they need, or a fair share of the page."""
-        available = _WIDTH - 2 * _MARGIN
-        needed = []
+        needed, least = [], []
         for name, column in zip(self._heading.columns, texts, strict=True):
             lines = [name, *(line for text in column[:_SAMPLE] for line in text[:300].split("\n"))]
-            needed.append(max(self._measure(line) for line in lines) * 1.02 + 2 * _PAD)
-        widths = list(needed)
-        rest, open_columns = available, sorted(range(len(needed)), key=needed.__getitem__)
-        while open_columns:
-            share = rest / len(open_columns)
-            column_index = open_columns.pop(0)
-            widths[column_index] = min(needed[column_index], share)
-            rest -= widths[column_index]
-        if rest > 0:
-            widths = [width * available / sum(widths) for width in widths]
-        self._widths = widths
+            needed.append(self._room(lines))
+            least.append(self._room({word[:_WORD] for line in lines for word in _WORDS.findall(line)}))
+        paper = next((paper for paper in _PAPERS if sum(least) <= paper[0] - 2 * _MARGIN), _PAPERS[-1])
+        self._width, self._height = self._document.page_size = paper
+        available = self._width - 2 * _MARGIN
+        rest, widths = max(available - sum(least), 0.0), list(least)
+        wanted = [whole - part for whole, part in zip(needed, least, strict=True)]
+        for left, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+            more = min(wanted[index], rest / (len(wanted) - left))
+            widths[index] += more
+            rest -= more
+        self._widths = [width * available / sum(widths) for width in widths]
         self._right = [_is_numeric(column[:_SAMPLE]) for column in batch or [()] * len(widths)]
         self._begin_page()
+
+    def _room(self, lines: Iterable[str]) -> float:
+        return max(map(self._measure, lines)) * 1.02 + 2 * _PAD
 
     def _measure(self, text: str) -> float:
         return self._fonts.width(text) * self._size / 1000
 
     def _wrap(self, text: str, width: float) -> list[str]:
-        """``text`` in lines that fit: at blanks where there are some, else anywhere."""
+        """``text`` in lines that fit: at blanks, behind ``_``, ``/`` and ``-`` where there are some, else anywhere."""
         room = (width - 2 * _PAD) * 1000 / self._size
         if "\n" not in text and self._fonts.width(text) <= room:
             return [text] if text else []
@@ -133,6 +140,8 @@ class PdfWriter(Writer):
                 lines.append(text[start:cut].rstrip(" "))
                 start, blank = cut, -1
                 used = self._fonts.width(text[start : index + 1])
+            if char in "_/-":
+                blank = index
         lines.append(text[start:])
         return lines
 
@@ -177,7 +186,7 @@ class PdfWriter(Writer):
 
     def _top(self) -> float:
         """Where rows begin on a page that is not the first."""
-        return _HEIGHT - _MARGIN - (self._header_lines() * self._leading + 2 * _PAD)
+        return self._height - _MARGIN - (self._header_lines() * self._leading + 2 * _PAD)
 
     def _header_lines(self) -> int:
         return max(
@@ -187,12 +196,12 @@ class PdfWriter(Writer):
 
     def _begin_page(self) -> None:
         self._operators = ["0 g"]
-        self._y = _HEIGHT - _MARGIN
+        self._y = self._height - _MARGIN
         if self._document.page_count == 0:
             self._operators.append(self._text(_MARGIN, self._y - 14, self._heading.title, 16))
             self._y -= 20
             filters = _cell_text(self._heading.filters or "all rows")
-            for line in self._wrap(filters, (_WIDTH - 2 * _MARGIN) * self._size / 8)[:3]:
+            for line in self._wrap(filters, (self._width - 2 * _MARGIN) * self._size / 8)[:3]:
                 self._operators.append("0.35 g " + self._text(_MARGIN, self._y - 9, line, 8) + " 0 g")
                 self._y -= 11
             self._y -= 6
@@ -210,7 +219,7 @@ class PdfWriter(Writer):
 
     def _end_page(self) -> None:
         number = f"Page {self._document.page_count + 1} of "
-        x = _WIDTH - _MARGIN - 26 - self._fonts.width(number) * 7 / 1000
+        x = self._width - _MARGIN - 26 - self._fonts.width(number) * 7 / 1000
         self._operators.append("0.35 g " + self._text(x, _MARGIN - 4, number, 7) + " /Total Do")
         self._document.add_streamed_page("\n".join(self._operators))
 

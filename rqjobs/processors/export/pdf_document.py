@@ -17,10 +17,12 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
     ISO 32000-1, 7.5: objects, then a table of where each one begins, then the trailer.
     """
 
-    def __init__(self, file: BinaryIO, width: float, height: float) -> None:
+    page_size: tuple[float, float]
+    """Width and height in points, for the pages to come."""
+
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(compression=1, lang="en")
         self._file = file
-        self._size = (width, height)
         self._offsets = array("Q", [0])
         self._kids = array("L")
         self.total_form = pdfdoc.PDFStream(pdfdoc.PDFDictionary({}))
@@ -33,7 +35,7 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
     def add_streamed_page(self, operators: str) -> None:
         """Writes a page with these operators; ``/Total Do`` in them draws what :meth:`finish` is given."""
         page, content = self._new_number(), self._new_number()
-        width, height = self._size
+        width, height = self.page_size
         self._kids.append(page)
         self._begin(page)
         self._write(
@@ -57,7 +59,7 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
         self._begin(self._resources_number)
         self._write(f"{fonts}/XObject<</Total {total_number} 0 R>>>>\nendobj\n".encode())
         self._begin(total_number)
-        box = f"/Type/XObject/Subtype/Form/BBox[0 0 {self._size[0]:g} {self._size[1]:g}]/Resources {fonts}>>"
+        box = f"/Type/XObject/Subtype/Form/BBox[0 0 {self.page_size[0]:g} {self.page_size[1]:g}]/Resources {fonts}>>"
         self._write_stream(box, total)
         self._begin(self._pages_number)
         kids = " ".join(f"{number} 0 R" for number in self._kids)
