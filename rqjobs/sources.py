@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal
 
 from pydantic.alias_generators import to_snake
@@ -66,26 +66,25 @@ class Filter:
         if self.match in ("equals", "contains") and isinstance(value, list):
             if not value:
                 raise ValueError("an empty list would match nothing; leave the filter out to match all")
-            return [_parse_one(self.kind, item) for item in value]
+            return [self._parse_one(item) for item in value]
+        return self._parse_one(value)
+
+    def _parse_one(self, value: object) -> object:
         if self.kind == "moment":
             return _parse_moment(value, end=self.match == "until")
-        return _parse_one(self.kind, value)
+        types, name = _KINDS[self.kind]
+        if not isinstance(value, types) or (isinstance(value, bool) and self.kind != "boolean"):
+            raise ValueError(f"{value!r} is not {name}")
+        return value
 
 
-def _parse_one(kind: str, value: object) -> object:
-    kinds: dict[str, tuple[tuple[type, ...], str]] = {
-        "text": ((str,), "a text"),
-        "id": ((str, int), "a text or a whole number"),
-        "integer": ((int,), "a whole number"),
-        "number": ((int, float), "a number"),
-        "boolean": ((bool,), "true or false"),
-    }
-    if kind == "moment":
-        return _parse_moment(value, end=False)
-    types, name = kinds[kind]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind != "boolean"):
-        raise ValueError(f"{value!r} is not {name}")
-    return value
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "text": ((str,), "a text"),
+    "id": ((str, int), "a text or a whole number"),
+    "integer": ((int,), "a whole number"),
+    "number": ((int, float), "a number"),
+    "boolean": ((bool,), "true or false"),
+}
 
 
 def _parse_moment(value: object, *, end: bool) -> datetime:
@@ -130,16 +129,15 @@ class Source:
 
         Names are accepted in snake_case, in camelCase and by their aliases; a value of null means: no such filter.
         """
-        names = {alias: name for name, known in self.filters.items() for alias in (name, *known.aliases)}
+        names = {alias: name for name, one in self.filters.items() for alias in (name, *one.aliases)}
         parsed: dict[str, object] = {}
         faults: list[str] = []
         for key, value in given.items():
             name = names.get(key) or names.get(to_snake(key))
             if name is None:
                 close = difflib.get_close_matches(to_snake(key), names, 1)
-                mend = (
-                    f"did you mean '{close[0]}'?" if close else f"{self.name} has {', '.join(self.filters) or 'none'}"
-                )
+                known = ", ".join(self.filters) or "none"
+                mend = f"did you mean '{close[0]}'?" if close else f"{self.name} has {known}"
                 faults.append(f"'filters': unknown filter '{key}', {mend}")
             elif name in parsed:
                 faults.append(f"'filters.{key}': '{name}' is given twice")
@@ -216,7 +214,7 @@ def describe(parsed: Mapping[str, object]) -> str:
             return "yes" if value else "no"
         if isinstance(value, datetime):
             return str(value.date()) if value.time() == time() else f"{value:%Y-%m-%d %H:%M} UTC"
-        return value.isoformat() if isinstance(value, date) else str(value)
+        return str(value)
 
     parts = []
     for name, value in parsed.items():

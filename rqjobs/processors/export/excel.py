@@ -10,7 +10,7 @@ import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -32,7 +32,8 @@ _SHEET_BYTES = 1_900_000_000
 """A zip member of more needs ZIP64, which Excel meets with an offer to repair the file: the next sheet begins."""
 _PAGE_WIDTH = 220
 """Characters that are still legible in one line of landscape A4."""
-_PIECE = 32_000
+_PIECE = 16_000
+"""Characters of which each may be two of Excel's."""
 _LONG_TEXTS = "Long texts"
 _STYLES = {
     "date": "yyyy-mm-dd",
@@ -311,12 +312,7 @@ def _units(text: str) -> int:
 
 
 def _pieces(text: str) -> list[str]:
-    return list(_cut(text)) if _units(text) > len(text) else [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
-
-
-def _cut(text: str) -> Iterator[str]:
-    for start in range(0, len(text), _PIECE // 2):  # each character may be two units
-        yield text[start : start + _PIECE // 2]
+    return [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
 
 
 def _integer(value: int) -> str | None:

@@ -7,12 +7,10 @@ from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
 from rqjobs.processors.export.writing import Heading, Writer
 from rqjobs.settings import get_settings
 
-_SUFFIXES = {"csv": "csv", "json": "json", "ndjson": "ndjson", "excel": "xlsx", "pdf": "pdf"}
-
 
 def suffix(export_type: str) -> str:
     """The file's suffix for the format, without its dot."""
-    return _SUFFIXES[export_type]
+    return "xlsx" if export_type == "excel" else export_type
 
 
 def open_writer(export_type: str, partial: PartialFile, heading: Heading) -> Writer:
