@@ -234,13 +234,15 @@ class Dispatcher:
         if self._unwritten and (self.stopping or self.pace.is_time_to_write(now, len(self._unwritten))):
             self.pace.wrote(now)
             question.batch, self._unwritten = self._unwritten[:BATCH], self._unwritten[BATCH:]
-            question.add(wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question))
+            question.add(
+                wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question.batch)
+            )
         self._ask(question, now)
         if question.asked:
             parks = not self.limits.burst  # which stays for who was held back
             words = self.orders.reserve(question.asked, records=not self.pace.fast, parks=parks)
             brief = now + BRIEF if self.pace.fast else None
-            question.add(wire.script("reserve", words), partial(self._hand_out, question, brief))
+            question.add(wire.script("reserve", words), partial(self._hand_out, question.asked, brief))
         if bare := self._without_record(now):
             question.add(wire.script("renew", [RQ_KEY_PREFIX, *self.orders.renew(bare)]), _nothing)
         if self.leading and (now >= self._due or self._led != self.leading):
@@ -322,7 +324,7 @@ class Dispatcher:
                 self._reserved += budget
                 question.asked.append((line, budget))
 
-    def _hand_out(self, question: Question, brief: float | None, answer: list[Any]) -> None:
+    def _hand_out(self, asked: list[tuple[Line, int]], brief: float | None, answer: list[Any]) -> None:
         """Jobs were reserved, until ``brief`` without RQ's records of their executions."""
         wait = float(answer[0])
         if wait >= 0:
@@ -340,7 +342,7 @@ class Dispatcher:
                 self._bare.append((brief, job))
             self._turns.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
-        for line, budget in question.asked:
+        for line, budget in asked:
             jobs = found.get(line.policy.name, [])
             self._reserved += len(jobs) - budget
             line.take(jobs, budget)
@@ -377,8 +379,7 @@ class Dispatcher:
             else:
                 self._unwritten.append(job)
 
-    def _written(self, question: Question, answer: list[Any]) -> None:
-        batch = question.batch
+    def _written(self, batch: list[Taken], answer: list[Any]) -> None:
         lost, parents, errors = answer
         refused = dict(zip(errors[::2], errors[1::2], strict=True))
         if lost:

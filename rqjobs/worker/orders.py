@@ -26,7 +26,8 @@ class Question:
     sent: float
     commands: list[Sequence[Word]] = field(default_factory=list)
     heard: list[Callable[[Any], None]] = field(default_factory=list)
-    """What is to be done with the answer to each command."""
+    """What is to be done with the answer to each command. It must not hold the question: a circle of hundreds of jobs
+    would wait for Python's collector."""
     batch: list[Taken] = field(default_factory=list)
     """The jobs whose outcomes it writes."""
     asked: list[tuple[Line, int]] = field(default_factory=list)
