@@ -2,12 +2,13 @@
 -- any instant leaves each job either waiting or in the started registry with a lease.
 -- ARGV: RQ's prefix, our prefix, worker, lease (s), now (RQ's format), 24 hex digits that start every execution's id,
 --   '1' = write RQ's record of each execution now ('' = the worker does, by renew.lua, for jobs that run for long;
---   'park' = likewise, and webhooks whose destination's breaker is open are parked at once),
---   after how many dead workers a job is dead, number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
+--   'park' = likewise, and webhooks whose destination's breaker is open are parked at once: parking.lua),
+--   after how many dead workers a job is dead,
+--   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
 --   then the lanes in the order of taking: name, which of the queues (from 1)
 -- Answers {seconds until a rate limit frees (-1 = none holds anything back), jobs parked, job, job, ...}; a job is
---   {id, execution, lane (from 1), special ('1' = RQ's own path, '2' = the next death of a worker is its end), data, timeout, retries_left, retry_intervals,
---    created_at, result_ttl, failure_ttl, enqueued_at}
+--   {id, execution, lane (from 1), special ('1' = RQ's own path, '2' = the next death of a worker is its end),
+--    data, timeout, retries_left, retry_intervals, created_at, result_ttl, failure_ttl, enqueued_at}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local records, most = ARGV[7] == '1', tonumber(ARGV[8])
 local answer = {'-1', 0}
@@ -37,55 +38,7 @@ for i = 1, tonumber(ARGV[9]) do
   at = at + 4
 end
 
--- Parking at once what a worker would only look at and park (breaker.lua, 'ask') costs a tenth of that. In doubt a job
--- goes the long way: this knows the data that our own enqueueing writes, and decides nothing but a place in the line.
-local KEPT, MOST, parked, dead, looked = 86400, 200, 0, {}, false
-
-local function any_dead()
-  if looked then return next(dead) ~= nil end
-  looked = true
-  local origins = redis.pcall('ZREVRANGE', ours .. ':webhooks:parked', 0, 99)
-  for _, origin in ipairs(origins.err and {} or origins) do
-    local key = ours .. ':webhooks:breaker:' .. origin
-    local values, count = redis.pcall('HMGET', key, 'open', 'probe', 'pace', 'seq', 'low', 'base', 'head'),
-      redis.pcall('HLEN', key .. ':ranks')
-    if not values.err and type(count) == 'number' then
-      for i = 1, 7 do values[i] = tonumber(values[i]) or 0 end
-      local open, probe, pace, seq, low, base, first = unpack(values)
-      if count == 0 then seq, low, base, first = 0, 0, 0, 0 end
-      if pace > 0 and open > 0 and math.max(open, probe) > now then
-        local soonest = open > now and open or now + 1
-        if base < open or (open <= now and base < now + 0.5) then
-          if soonest - base >= (low - first) / pace then first = low end
-          base = soonest
-        end
-        dead[origin] = {key = key, pace = pace, seq = seq, low = low, base = base, head = first, count = 0}
-      end
-    end
-  end
-  return next(dead) ~= nil
-end
-
-local function dead_destination(data)
-  local scheme, host, port = string.match(data, '^%["[%w_.]+",null,%["webhooks",{"webhook_id":"[^"\\]*",' ..
-    '"event":"[^"\\]*","url":"(https?)://([%w.-]+):?(%d*)[/?"]')
-  if not scheme or string.find(data, '"endpoint":', 1, true) then return nil end  -- its present URL is in the database
-  if port == '' then port = scheme == 'http' and '80' or '443' end
-  return dead[scheme .. '://' .. host .. ':' .. port]
-end
-
-local function park(place, id, key)
-  local rank = place.seq
-  if redis.call('HSETNX', place.key .. ':ranks', id, rank) == 1 then
-    place.seq = rank + 1
-  else
-    rank = tonumber(redis.call('HGET', place.key .. ':ranks', id)) or rank
-  end
-  redis.call('HSET', key, 'status', 'scheduled')
-  place.count, parked = place.count + 1, parked + 1
-  return string.format('%.6f', math.max(place.base + (rank - place.head) / place.pace, now + 0.01))
-end
-
+local parking = new_parking(ours, now)
 local lane = 0
 while ARGV[at] do
   local name, queue = ARGV[at], queues[tonumber(ARGV[at + 1])]
@@ -94,9 +47,9 @@ while ARGV[at] do
   -- With a registry of another type its jobs could not be marked as taken: they stay. The keeper says so.
   local sound = queue.budget > 0 and redis.call('EXISTS', list) == 1 and type(redis.pcall('ZCARD', registry)) == 'number'
   local later, slots = prefix .. ':scheduled:' .. name, {}
-  local parks = sound and ARGV[7] == 'park' and queue.name == 'webhooks' and any_dead() and
+  local parks = sound and ARGV[7] == 'park' and queue.name == 'webhooks' and parking.any() and
     type(redis.pcall('ZCARD', later)) == 'number'
-  while sound and queue.budget > 0 and parked < MOST do
+  while sound and queue.budget > 0 and parking.has_room() do
     local wanted = queue.budget
     local ids = redis.pcall('LPOP', list, wanted)
     if not ids then break end
@@ -118,9 +71,10 @@ while ARGV[at] do
           if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
-        local place = parks and special == '' and dead_destination(job[1])
+        local place = parks and special == '' and parking.place_for(job[1])
         if place then
-          slots[#slots + 1], slots[#slots + 2] = park(place, id, key), id
+          slots[#slots + 1], slots[#slots + 2] = parking.park(place, id), id
+          redis.call('HSET', key, 'status', 'scheduled')
         else
           taken = taken + 1
           local execution = seed .. string.format('%08x', taken)
@@ -153,14 +107,7 @@ while ARGV[at] do
   end
 end
 if taken > 0 then redis.call('EXPIRE', executions, ttl + 60) end
-for _, place in pairs(dead) do
-  if place.count > 0 then
-    redis.call('HSET', place.key, 'seq', place.seq, 'low', place.low, 'base', string.format('%.6f', place.base),
-      'head', place.head)
-    redis.call('EXPIRE', place.key, KEPT)
-    redis.call('EXPIRE', place.key .. ':ranks', KEPT)
-  end
-end
+parking.save()
 
 local wait = -1
 for _, queue in ipairs(queues) do
@@ -174,5 +121,5 @@ for _, queue in ipairs(queues) do
     wait = wait < 0 and free or math.min(wait, free)
   end
 end
-answer[1], answer[2] = string.format('%.6f', wait), parked
+answer[1], answer[2] = string.format('%.6f', wait), parking.count
 return answer

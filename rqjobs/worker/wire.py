@@ -7,11 +7,12 @@ import select
 import socket
 from collections import deque
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import hiredis
 import redis
+
+from rqjobs.scripts import source
 
 Word = Any  # str, bytes, int or float: what hiredis packs
 SCRIPTS = ("reserve", "finish", "schedule", "renew")
@@ -81,8 +82,7 @@ class Wire:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._bell, select.POLLIN)
-        sources = [resources.files("rqjobs.lua").joinpath(f"{name}.lua").read_bytes() for name in SCRIPTS]
-        answers = self.call([("SCRIPT", "LOAD", source) for source in sources])
+        answers = self.call([("SCRIPT", "LOAD", source(name)) for name in SCRIPTS])
         self._sha = dict(zip(SCRIPTS, answers, strict=True))
         self.call([("HELLO", "3")])
         self.send([("SUBSCRIBE", channel)])  # its answer is a pushed message
