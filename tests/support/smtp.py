@@ -129,11 +129,15 @@ def smtp_server(
         server.close()
         for made in protocols:
             if made.transport is not None:
-                made.transport.abort()
+                with contextlib.suppress(AttributeError):  # asyncio's TLS transport, if it was closed twice
+                    made.transport.abort()
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(asyncio.sleep(0.01))
+        for _ in range(100):
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(asyncio.sleep(0.01))
+            if all(made.transport is None for made in protocols):
+                break
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)
