@@ -24,10 +24,7 @@ from rqjobs.worker.line import BATCH, Line
 from rqjobs.worker.orders import Orders, Question
 from rqjobs.worker.pace import Pace
 from rqjobs.worker.taken import Outcome, Taken
-from rqjobs.worker.wire import Bell, Refused, Wire
-
-SILENCE = 15.0
-"""Seconds within which Redis answers, or the connection is given up."""
+from rqjobs.worker.wire import SILENCE, Bell, Refused, Wire
 
 BRIEF = 0.1
 """Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
@@ -259,7 +256,7 @@ class Dispatcher:
             self._doze(wire, self.pace.rest(now))
             if not wire.ready(count):
                 if now - question.sent > SILENCE:
-                    raise TimeoutError("Redis was silent for 15 s")
+                    raise TimeoutError(f"Redis was silent for {SILENCE:.0f} s")
                 return
         answers = wire.answers(count)
         self._flying.popleft()
@@ -270,7 +267,6 @@ class Dispatcher:
     def _sleep(self, wire: Wire, now: float) -> None:
         if self.pace.fast:
             self._doze(wire, self.pace.rest(now))
-            self._listen(wire.pushed())
             return
         until = min(self._poll_at, self._rate_at, self.pace.next_look, self._due if self.leading else self._poll_at)
         if self._bare:
@@ -278,7 +274,6 @@ class Dispatcher:
         if self._stop_at is not None:
             until = min(until, max(self._stop_at, now + 0.001))
         self._doze(wire, until - now)
-        self._listen(wire.pushed())
         if time.monotonic() >= self._poll_at:
             self._poll_at = time.monotonic() + POLL
             self._look_again()
@@ -425,7 +420,7 @@ class Dispatcher:
     # Ending
 
     def _finished(self) -> bool:
-        if self.taken or self._outbox or self._unwritten or self._flying or self._moving:
+        if self.taken or self._outbox or self._unwritten or self._moving:
             return False
         if self._stop_at is not None:
             return True

@@ -15,6 +15,9 @@ import redis
 from rqjobs.scripts import source
 
 Word = Any  # str, bytes, int or float: what hiredis packs
+SILENCE = 15.0
+"""Seconds within which Redis answers, or the connection is given up."""
+
 SCRIPTS = ("reserve", "finish", "schedule", "renew")
 
 
@@ -74,7 +77,7 @@ class Wire:
         self._connection.connect()
         connected: Any = self._connection._sock  # noqa: SLF001  # redis-py has no public name for it
         self._socket: Any = connected
-        self._socket.settimeout(15)
+        self._socket.settimeout(SILENCE)
         self._reader = hiredis.Reader()
         self._answers: deque[Any] = deque()
         self._pushed: list[list[Any]] = []
