@@ -7,8 +7,9 @@
 and, in a terminal: ``rqjobs worker``.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rqjobs.lazily import lazily
 
 if TYPE_CHECKING:
     from rqjobs.aio import (
@@ -84,29 +85,20 @@ __all__ = [
     "wait_for_result",
 ]
 
-_MODULES = {
-    "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",
-            "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_result"),
-    "backoff": ("exponential", "fixed"),
-    "enqueueing": ("JobOptions", "enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
-                   "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
-    "errors": ("DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure", "RQJobsError", "ResultTimeout",
-               "RetryLater"),
-    "health": ("queue_health",),
-    "jobs": ("DataExportJob", "EmailJob", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"),
-    "ownjobs": ("job",),
-    "results": ("wait_for_result",),
-}  # fmt: skip
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports what is asked for (PEP 562): ``rqjobs --help`` needs none of it, and few programs need all of it."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(f"rqjobs.{_MODULE_OF[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept every misspelt name
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",
+                    "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_result"),
+            "backoff": ("exponential", "fixed"),
+            "enqueueing": ("JobOptions", "enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
+                           "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
+            "errors": ("DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure", "RQJobsError", "ResultTimeout",
+                       "RetryLater"),
+            "health": ("queue_health",),
+            "jobs": ("DataExportJob", "EmailJob", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"),
+            "ownjobs": ("job",),
+            "results": ("wait_for_result",),
+        },
+    )  # fmt: skip

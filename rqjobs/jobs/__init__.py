@@ -1,7 +1,8 @@
 """The five jobs, as data."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rqjobs.lazily import lazily
 
 if TYPE_CHECKING:
     from rqjobs.jobs.analytics import QRAnalyticsJob
@@ -13,24 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Attachment", "DataExportJob", "EmailJob", "JobModel", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"]
 
-_MODULE_OF = {
-    "Attachment": "email",
-    "DataExportJob": "export",
-    "EmailJob": "email",
-    "JobModel": "base",
-    "ManyChatSyncJob": "manychat",
-    "QRAnalyticsJob": "analytics",
-    "WebhookJob": "webhook",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the model that is asked for (PEP 562): building all of them takes as long as the rest of a command."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "analytics": ("QRAnalyticsJob",),
+            "base": ("JobModel",),
+            "email": ("Attachment", "EmailJob"),
+            "export": ("DataExportJob",),
+            "manychat": ("ManyChatSyncJob",),
+            "webhook": ("WebhookJob",),
+        },
+    )

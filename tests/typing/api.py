@@ -5,6 +5,7 @@ from typing import assert_type
 
 from rq.job import Job
 
+import rqjobs
 from rqjobs import (
     EmailJob,
     JobFailed,
@@ -52,3 +53,5 @@ try:
 except (JobFailed, ResultTimeout) as error:
     assert_type(error.job_id, str)
 assert_type(queue_health()[0].healthy, bool)
+rqjobs.enqueue_webhok(hook)  # type: ignore[attr-defined]
+rqjobs.jobs.WebhokJob  # type: ignore[attr-defined]  # noqa: B018

@@ -77,11 +77,11 @@ def test_a_worker_loads_no_database_where_nothing_was_written(tmp_path: Path) ->
 
 def test_every_public_name_is_where_type_checkers_see_it() -> None:
     tree = ast.parse(Path(rqjobs.__file__).read_text())
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    imports = next(node for node in tree.body if isinstance(node, ast.If)).body  # under `if TYPE_CHECKING`
     seen = {
         name.name: getattr(importlib.import_module(node.module or ""), name.name)
         for node in imports
-        if (node.module or "").startswith("rqjobs.")
+        if isinstance(node, ast.ImportFrom)
         for name in node.names
     }
     assert {name: getattr(rqjobs, name) for name in rqjobs.__all__} == seen

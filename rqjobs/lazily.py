@@ -1,0 +1,27 @@
+"""Packages whose names are imported when they are asked for: ``rqjobs --help`` needs none, few programs need all."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazily(
+    package: str, modules: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` (PEP 562) of ``package``, whose ``modules`` define the names given.
+
+    Building all job models alone takes as long as the rest of a command.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names}
+    namespace = vars(sys.modules[package])
+
+    def getattribute(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        namespace[name] = value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        return value
+
+    return getattribute, lambda: sorted({*namespace, *module_of})
