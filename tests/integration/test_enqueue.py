@@ -78,6 +78,18 @@ def test_one_round_trip_for_any_mix(redis):
     assert enqueue_many([]) == []
 
 
+def test_a_job_alone_is_written_as_one_of_many(redis):
+    alone = enqueue_webhook(HOOK)
+    first, second = enqueue_many([HOOK, HOOK])
+    assert Queue("webhooks", connection=redis).job_ids == [alone.id, first.id, second.id]
+    one, many = redis.hgetall(alone.key), redis.hgetall(first.key)
+    assert one.pop(b"created_at") < many.pop(b"created_at")
+    assert one == many
+    redis.flushdb()
+    enqueue_webhook(HOOK)
+    assert redis.smembers("rq:queues") == {b"rq:queue:webhooks"}
+
+
 def test_bad_options_are_named_and_nothing_reaches_redis(redis):
     with pytest.raises(InvalidJob) as caught:
         enqueue_webhook(HOOK, attempts=0, backoff="linear", delay="soon", priority="urgent", job_id="a b")  # type: ignore[arg-type]
@@ -144,7 +156,7 @@ def test_a_call_that_is_sent_again_is_no_duplicate(ours, redis, monkeypatch):
 
     def lose_the_first_answer(self, *args, **kwargs):
         answer = real(self, *args, **kwargs)
-        if lost and isinstance(answer, list):
+        if lost and answer in (1, []):  # what our scripts answer
             lost.clear()
             raise redis_py.exceptions.ConnectionError("the answer was lost")
         return answer
