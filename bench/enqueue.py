@@ -1,6 +1,6 @@
 """Enqueueing one by one and in bulk, Redis memory of a waiting job, and the health of a long queue.
 
-``python -m bench.enqueue [--runs N]``
+``python -m bench.enqueue [--runs N] [--only SYSTEM ...]``
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ def main() -> None:
     """Measures in turns."""
     options = argparse.ArgumentParser()
     options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--only", nargs="*", metavar="SYSTEM", default=[], help="rqjobs BullMQ ...; all by default")
     chosen = options.parse_args()
     with stage() as on:
         rates: dict[tuple[str, str], list[float]] = {}
-        systems = [system for system in installed() if system.name != "RQ"]
+        systems = [
+            system for system in installed() if system.name != "RQ" and (system.name in chosen.only or not chosen.only)
+        ]
         for _run in range(chosen.runs):
             for system in systems:
                 for how in ("one", "many"):
