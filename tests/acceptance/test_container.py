@@ -24,7 +24,7 @@ def test_the_image_s_command_is_healthy_and_stops_politely(workers):
     eventually(lambda: subprocess.run(check, check=False, stderr=subprocess.DEVNULL).returncode == 0, every=0.3)
     eventually(lambda: "worker started" in workers.logs())
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert all(json.loads(line)["event"] for line in workers.logs().splitlines())  # --log-format json
     assert subprocess.run(check, check=False, stderr=subprocess.DEVNULL).returncode != 0
 
@@ -71,7 +71,7 @@ class Composed:
 
 def test_a_booking_of_the_composed_app_gets_its_receipt(workers, redis, redis_url, tmp_path):
     composed = Composed(workers, redis_url, tmp_path)
-    assert composed.up("tables").wait(30) == 0
+    assert composed.up("tables").wait(60) == 0
     for name in ("web", "worker", "dashboard"):
         composed.up(name)
     for name in ("web", "dashboard"):

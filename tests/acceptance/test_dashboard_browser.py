@@ -59,7 +59,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
 
     # The numbers move without a reload.
     enqueue_many([probe(tmp_path) for _ in range(3)])
-    expect(waiting).to_have_text("3", timeout=10_000)
+    expect(waiting).to_have_text("3")
 
     # A pause holds them back even from a worker.
     row.get_by_role("button", name="Pause").click()
@@ -68,8 +68,8 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     eventually(lambda: "worker started" in workers.logs())
     expect(row).to_contain_text("paused")
     row.get_by_role("button", name="Resume").click()
-    expect(waiting).to_have_text("0", timeout=10_000)
-    expect(delayed_to_done).to_have_text("3", timeout=10_000)
+    expect(waiting).to_have_text("0")
+    expect(delayed_to_done).to_have_text("3")
 
     # A job that dies shows each of its attempts.
     job = enqueue(probe(tmp_path, fail_times=9), attempts=2, backoff="fixed:0s")
@@ -86,7 +86,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     expect(page.get_by_role("alert")).to_contain_text("not JSON")
     editor.fill(editor.input_value().replace("oops", '"fail_times": 0'))
     page.get_by_role("button", name="Save and run again").click()
-    expect(page.locator(".tag").first).to_have_text("done", timeout=10_000)
+    expect(page.locator(".tag").first).to_have_text("done")
 
     # One that runs away is stopped.
     page.on("dialog", lambda dialog: dialog.accept())
@@ -94,7 +94,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     eventually(lambda: redis.hget(job_key(endless.id), "status") == b"started")
     page.goto(f"/jobs/{endless.id}")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".tag").first).to_have_text("stopped", timeout=10_000)
+    expect(page.locator(".tag").first).to_have_text("stopped")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("status")).to_contain_text("was deleted")
 
@@ -106,10 +106,10 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     page.get_by_role("link", name="ConnectionError: the other side is down").click()
     page.get_by_label("Then, jobs a second").fill("50")
     page.get_by_role("button", name="Dry run").click()
-    expect(page.locator("main")).to_contain_text("6 jobs belong to this group", timeout=10_000)
+    expect(page.locator("main")).to_contain_text("6 jobs belong to this group")
     page.go_back()
     page.get_by_role("button", name="Run again").click()
-    expect(page.locator("main")).to_contain_text("6 jobs were requeued", timeout=15_000)
+    expect(page.locator("main")).to_contain_text("6 jobs were requeued")
     page.goto("/dead/")
     expect(page.locator("main")).to_contain_text("No dead letters")
 
@@ -153,12 +153,12 @@ def test_old_numbers_are_said_to_be_old(page: Page, redis: redis_py.Redis) -> No
         banner = page.get_by_role("alert")
         expect(banner).to_be_hidden()
         page.context.set_offline(True)
-        expect(banner).to_contain_text("The dashboard does not answer. What you see is", timeout=10_000)
+        expect(banner).to_contain_text("The dashboard does not answer. What you see is")
         page.context.set_offline(False)
-        expect(banner).to_be_hidden(timeout=10_000)
+        expect(banner).to_be_hidden()
     page.route("**/live", lambda route: route.fulfill(status=503))
     page.goto("/")
-    expect(banner).to_contain_text("Redis does not answer", timeout=10_000)
+    expect(banner).to_contain_text("Redis does not answer")
 
 
 def test_no_page_is_wider_than_its_window(page: Page, redis: redis_py.Redis) -> None:

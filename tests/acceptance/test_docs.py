@@ -47,7 +47,7 @@ def test_the_test_that_the_page_shows(tmp_path):
 
     plugin = [] if "rqjobs" in entry_points(group="pytest11").names else ["-p", "rqjobs.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *plugin, "test_docs.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
     assert "1 passed" in done.stdout, done.stdout
 
 
@@ -78,7 +78,7 @@ def test_no_link_outside_the_docs_is_dead():
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [str(Path(sys.executable).parent / "mkdocs"), "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     for page in DOCS.glob("*.md"):
         for example in re.findall(r"examples/\w+/[\w/]+\.py", page.read_text()):

@@ -43,28 +43,35 @@ def times(log, what="begins"):
 
 
 def test_waits_are_exact(workers, log):
+    """Each kind of wait several times: the machine, which runs other tests, may stand still in some of them."""
     begin(workers, "tasks")
-    waits = (0.5, 1.0, 2.0, 4.0)
-    enqueued = {}
+    waits, late = (0.5, 1.0, 2.0, 4.0), {}
+    due, jobs = {}, []
+    for turn in range(6):
+        for wait in waits:
+            due[f"{wait} {turn}"] = time.time() + wait
+            enqueue(Task(mark=f"{wait}-{turn}"), delay=timedelta(seconds=wait))
+        jobs.append(enqueue(Task(do="fail", mark=f"r-{turn}", args={"times": 2}), backoff="fixed:0.5s"))
+        time.sleep(0.5)
+    for job in jobs:
+        wait_for_result(job, "60s")
+    eventually(lambda: len(times(log)) == len(due) + len(jobs))
     for wait in waits:
-        enqueued[wait] = time.time()
-        enqueue(Task(mark=str(wait)), delay=timedelta(seconds=wait))
-    job = enqueue(Task(do="fail", mark="r", args={"times": 2}), backoff="fixed:0.5s")
-    wait_for_result(job, "10s")
-    eventually(lambda: len(times(log)) == len(waits) + 1)
-    for wait in waits:  # 100 ms on an idle machine; this one runs other tests
-        assert wait <= times(log)[str(wait)] - enqueued[wait] < wait + 0.4
-    starts = [float(words[3]) for words in notes(log) if words[:1] == ["r"] and words[2] == "begins"]
-    assert all(0.5 <= after - before < 0.9 for before, after in itertools.pairwise(starts))
+        late[wait] = [times(log)[f"{wait}-{turn}"] - due[f"{wait} {turn}"] for turn in range(6)]
+    begun = [words for words in notes(log) if words[2] == "begins"]
+    runs = [[float(words[3]) for words in begun if words[0] == f"r-{turn}"] for turn in range(6)]
+    late["retry"] = [after - before - 0.5 for each in runs for before, after in itertools.pairwise(each)]
+    assert all(0 <= min(each) < 0.4 for each in late.values()), late  # 100 ms on an idle machine: test_engine_long
 
 
 def test_ten_thousand_jobs_due_in_the_same_second(workers, redis, log):
     begin(workers, "coroutines")
-    due = time.time() + 4
-    enqueue_many([CoroutineTask(mark=str(n)) for n in range(10_000)], delay=timedelta(seconds=4))
+    jobs = enqueue_many([CoroutineTask(mark=str(n)) for n in range(10_000)], delay="1h")
     assert redis.zcard("rq:scheduled:coroutines") == 10_000
-    eventually(lambda: redis.hget("rqjobs:totals:coroutines", "completed") == b"10000", 30)
-    assert max(times(log).values()) - due < 6  # two seconds on an idle machine
+    due = time.time() + 1
+    redis.zadd("rq:scheduled:coroutines", {job.id: due for job in jobs})
+    eventually(lambda: redis.hget("rqjobs:totals:coroutines", "completed") == b"10000")
+    assert min(times(log).values()) >= due  # and at most two seconds later on an idle machine: test_engine_long
     assert len(notes(log)) == 20_000
 
 
@@ -76,17 +83,25 @@ def test_whoever_enqueues_wakes_the_worker(workers, redis, log):
         now = time.time()
         wait_for_result(enqueue(Task(mark=str(n))))
         took.append(times(log)[str(n)] - now)
-    assert sorted(took)[10] < 0.05
-    job = Queue("tasks", connection=redis, serializer=JSONSerializer).enqueue(plain, 1)
-    eventually(lambda: job.get_status() == "finished", 0.9)  # sooner than any polling
+    plainly = []
+    for _ in range(10):
+        now = time.monotonic()
+        job = Queue("tasks", connection=redis, serializer=JSONSerializer).enqueue(plain, 1)
+        eventually(lambda job=job: job.get_status() == "finished", every=0.01)
+        plainly.append(time.monotonic() - now)
+    # Sooner than any polling; on a busy machine that shows in the better half only.
+    assert sorted(took)[5] < 0.1
+    assert sorted(plainly)[2] < 0.3
 
 
-def test_sigterm_lets_running_jobs_finish(workers, redis, log):
-    process = begin(workers, "tasks", "--grace", "15")
-    enqueue_many([Task(do="sleep", mark=str(n), args={"seconds": 2}) for n in range(80)])
+def test_sigterm_lets_running_jobs_finish(workers, redis, log, tmp_path):
+    process = begin(workers, "tasks", "--grace", "60")
+    enqueue_many([Task(do="wait", mark=str(n), args={"file": str(tmp_path / "go")}) for n in range(80)])
     eventually(lambda: len(notes(log)) >= 50)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    eventually(lambda: "worker stopping" in workers.logs())
+    (tmp_path / "go").touch()
+    assert process.wait(60) == 0
     assert redis.hget("rqjobs:totals:tasks", "completed") == b"50"
     assert redis.llen("rq:queue:tasks") == 30
     for job_id in redis.lrange("rq:queue:tasks", 0, -1):
@@ -95,24 +110,29 @@ def test_sigterm_lets_running_jobs_finish(workers, redis, log):
 
 def test_what_outlasts_the_grace_period_is_handed_back(workers, redis, log):
     process = begin(workers, "tasks", "coroutines", "processes", "--grace", "1")
-    jobs = [enqueue(model(do="sleep", args={"seconds": 60})) for model in (Task, CoroutineTask, ProcessTask)]
+    jobs = [enqueue(model(do="sleep", args={"seconds": 600})) for model in (Task, CoroutineTask, ProcessTask)]
     eventually(lambda: len(notes(log)) == 3)
     children = psutil.Process(process.pid).children()
-    started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
-    assert time.monotonic() - started < 8
+    assert process.wait(60) == 0
     for job in jobs:
         job.refresh()
         assert (job.get_status(), job.retries_left) == ("queued", 2)
         assert redis.lrange(f"rq:queue:{job.origin}", 0, -1) == [job.id.encode()]
         assert redis.zcard(f"rq:wip:{job.origin}") == 0
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    eventually(lambda: not any(map(is_alive, children)))
+
+
+def is_alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two questions
+        return False
 
 
 def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log):
     first = begin(workers, "tasks")
-    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 15}), timeout="60s")
+    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 200}), timeout="300s")
     eventually(lambda: len(notes(log)) == 1)
     workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks")
     eventually(lambda: workers.logs().count("worker started") == 2)
@@ -120,7 +140,7 @@ def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log
     died = time.time()
     eventually(lambda: len(notes(log)) == 2)
     assert [words[1] for words in notes(log)] == ["1", "2"]
-    assert float(notes(log)[1][3]) - died < 3 + 5
+    assert float(notes(log)[1][3]) - died < 25  # its lease was over after 3; 30 are the default
     (lost,) = read_history(fetch_job(job.id, redis))
     assert lost.outcome == "retried"
     assert "died" in str(lost.error)
@@ -130,7 +150,7 @@ def test_a_job_that_kills_its_workers_is_dead_and_no_other_with_it(workers, redi
     poison = [enqueue(model(do="exit"), attempts=10) for model in (Task, CoroutineTask)]
     others = [enqueue(model(do="sleep", args={"seconds": 0.1})) for model in (Task, CoroutineTask) for _ in range(90)]
     for _ in range(2):
-        workers.start("tasks", "coroutines", RQJOBS_IMPORT="tests.support.tasks").wait(30)
+        workers.start("tasks", "coroutines", RQJOBS_IMPORT="tests.support.tasks").wait(60)
     third = begin(workers, "tasks", "coroutines")
     statuses = [f"rq:job:{job.id}" for job in others + poison]
     ended = (b"finished", b"failed")
@@ -142,17 +162,18 @@ def test_a_job_that_kills_its_workers_is_dead_and_no_other_with_it(workers, redi
         assert "workers died while they ran this job" in str(read_history(fetch_job(job.id, redis))[-1].error)
 
 
-def test_a_worker_that_lost_its_lease_does_not_finish_the_job(workers, redis, log):
+def test_a_worker_that_lost_its_lease_does_not_finish_the_job(workers, redis, log, tmp_path):
     slow = begin(workers, "tasks")
-    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 2}))
+    job = enqueue(Task(do="wait", mark="a", args={"file": str(tmp_path / "go")}))
     eventually(lambda: len(notes(log)) == 1)
     slow.send_signal(signal.SIGSTOP)  # as a machine that swaps, or a debugger
     try:
         begin(workers, "tasks")
-        eventually(lambda: len(notes(log)) == 2, 15)  # the second worker has it now
+        eventually(lambda: len(notes(log)) == 2)  # the second worker has it now
     finally:
         slow.send_signal(signal.SIGCONT)
-    assert wait_for_result(job, "20s")["attempt"] == 2
+    (tmp_path / "go").touch()
+    assert wait_for_result(job, "60s")["attempt"] == 2
     eventually(lambda: "leases were lost" in workers.logs())
     assert redis.hget("rqjobs:totals:tasks", "completed") == b"1"
 
@@ -170,7 +191,7 @@ def test_redis_away_under_load(workers, tmp_path, log, monkeypatch, settings):
     time.sleep(5)
     assert process.poll() is None
     ensure_server(folder)
-    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"1000", 40)
+    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"1000")
     assert {words[0] for words in notes(log) if words[2] == "ends"} == {str(n) for n in range(1000)}
     assert "redis is back" in workers.logs()
     redis.close()
@@ -179,24 +200,30 @@ def test_redis_away_under_load(workers, tmp_path, log, monkeypatch, settings):
 
 
 def test_a_backlog_does_not_starve_the_others(workers, redis, log):
-    enqueue_many([Task(do="sleep", mark=f"b{n}", args={"seconds": 0.05}) for n in range(3000)])
+    enqueue_many([Task(do="sleep", mark=f"b{n}", args={"seconds": 0.05}) for n in range(10_000)])
     redis.lpush("rq:queue:tasks", *[f"gone{n}" for n in range(50_000)])  # what expired is passed over
     begin(workers, "tasks", "coroutines", "processes")
     eventually(lambda: len(notes(log)) > 50)
     now = time.time()
     jobs = [enqueue(CoroutineTask(mark="c")), enqueue(ProcessTask(mark="p"))]
     eventually(lambda: {"c", "p"} <= set(times(log)))
-    assert times(log)["c"] - now < 1
-    assert all(fetch_job(job.id, redis).started_at.timestamp() - now < 1 for job in jobs)  # a process takes its time
+    began = [fetch_job(job.id, redis).started_at.timestamp() for job in jobs]  # a process takes its time after that
+    for moment in (times(log)["c"], *began):
+        assert sum(now < other < moment for other in times(log).values()) < 2_000  # a second's, two on a slow machine
 
 
 def test_an_idle_worker_sleeps(workers):
     process = begin(workers, *ALL)
     measured = psutil.Process(process.pid)
-    time.sleep(1.5)
-    before = sum(measured.cpu_times()[:2])
-    time.sleep(3)
-    assert sum(measured.cpu_times()[:2]) - before < 0.03 * 3  # one hundredth on an idle machine
+    used = []
+
+    def is_idle():  # not at once: a start takes its time, and a busy machine takes more for the same
+        before = sum(measured.cpu_times()[:2])
+        time.sleep(3)
+        used.append(sum(measured.cpu_times()[:2]) - before)
+        return used[-1] < 0.03 * 3  # one hundredth on an idle machine: test_engine_long
+
+    eventually(is_idle, 20)
 
 
 def test_rqs_own_tools_see_and_command_the_worker(workers, redis, log):
@@ -210,18 +237,19 @@ def test_rqs_own_tools_see_and_command_the_worker(workers, redis, log):
     for job in jobs:
         send_stop_job_command(redis, job.id, serializer=JSONSerializer)
     for job in jobs:
-        eventually(lambda job=job: job.get_status() == "stopped", 10)
+        eventually(lambda job=job: job.get_status() == "stopped")
 
 
-def test_a_busy_worker_writes_the_record_of_an_execution_where_a_job_runs_for_long(workers, redis, log):
+def test_a_busy_worker_writes_the_record_of_an_execution_where_a_job_runs_for_long(workers, redis, log, tmp_path):
     enqueue_many([Task(mark=str(n)) for n in range(2_000)])
-    long = enqueue(Task(do="sleep", mark="long", args={"seconds": 2}))
+    long = enqueue(Task(do="wait", mark="long", args={"file": str(tmp_path / "go")}))
     enqueue_many([Task(mark=str(n)) for n in range(2_000, 4_000)])
     begin(workers, "tasks")
     eventually(lambda: "long" in times(log))
     executions = fetch_job(long.id, redis).get_executions
     eventually(lambda: len(executions()) == 1)
     assert executions()[0].job_id == long.id
-    wait_for_result(long, "20s")
-    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"4001", 30)
+    (tmp_path / "go").touch()
+    wait_for_result(long, "60s")
+    eventually(lambda: redis.hget("rqjobs:totals:tasks", "completed") == b"4001")
     assert redis.keys("rq:execution*") == []

@@ -35,7 +35,13 @@ def shell(workers, tmp_path, monkeypatch):
         program = [sys.executable, *command]
         if not background:
             return subprocess.run(
-                program, cwd=EXAMPLES / folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+                program,
+                cwd=EXAMPLES / folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=180,
+                check=False,
             )
         with (tmp_path / "server.log").open("w") as log:
             process = subprocess.Popen(program, cwd=EXAMPLES / folder, env=environment, stdout=log, stderr=log)

@@ -43,5 +43,5 @@ def test_a_stopped_export_leaves_nothing(workers, redis):
     assert any(path.name.endswith(".part") for path in EXPORTS.iterdir())
     send_stop_job_command(redis, queued.id)
     with pytest.raises(JobFailed, match="stopped by command"):
-        wait_for_result(queued, "30s")
+        wait_for_result(queued, "60s")
     assert list(EXPORTS.iterdir()) == []

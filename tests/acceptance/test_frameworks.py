@@ -36,7 +36,7 @@ def create_app():
 def run(*command, **environment):
     program = [str(Path(sys.executable).parent / command[0]), *command[1:]]
     done = subprocess.run(
-        program, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+        program, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -63,7 +63,7 @@ class Terminals:
     def end(self, kind: str) -> None:
         if process := self.running.pop(kind, None):
             os.killpg(process.pid, signal.SIGTERM)  # Django's reloader has a child
-            process.wait(30)
+            process.wait(60)
 
     def paste_exports(self) -> None:
         """The receiver prints what to paste into the other terminals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections import Counter
@@ -44,19 +45,24 @@ def server(tmp_path, monkeypatch, settings):
 class Load:
     """Jobs of every kind on a worker: quick ones, one that outlasts leases, ones that fail once, ones for later."""
 
-    def __init__(self, server, log, workers, jobs=600, *, long=LEASE * 2.5, later=1.0):
-        self.server, self.log, self.jobs = server, log, jobs
+    def __init__(self, server, log, workers, jobs=600, *, long=LEASE * 2.5, later=1.0, quick=0.02):
+        self.server, self.log, self.crew = server, log, workers
         self.failing = {str(n) for n in range(0, jobs, 10)}
         models = (Task, CoroutineTask, BatchTask)
-        args = {"seconds": 0.02, "times": 1}
-        quick = [
-            models[n % 3](do="fail" if str(n) in self.failing else "sleep", mark=str(n), args=args) for n in range(jobs)
+        args = [{"seconds": seconds, "times": 1} for seconds in (quick, quick, 0.02)]  # a batch's run one by one
+        many = [
+            models[n % 3](do="fail" if str(n) in self.failing else "sleep", mark=str(n), args=args[n % 3])
+            for n in range(jobs)
         ]
         slow = [Task(do="sleep", mark=f"long-{n}", args={"seconds": long}) for n in range(3)]  # a worker has two slots
-        enqueue_many(slow, priority="high", connection=server)
-        enqueue_many(quick, attempts=3, backoff="fixed:0.3s", connection=server)
-        enqueue_many([Task(mark=f"later-{n}") for n in range(20)], delay=f"{later}s", connection=server)
-        self.total = jobs + 23
+        late = [Task(mark=f"later-{n}") for n in range(20)]
+        enqueued = [
+            *enqueue_many(slow, priority="high", connection=server),
+            *enqueue_many(many, attempts=3, backoff="fixed:0.3s", connection=server),
+            *enqueue_many(late, delay=f"{later}s", connection=server),
+        ]
+        self.marks = {job.id: task.mark for job, task in zip(enqueued, [*slow, *many, *late], strict=True)}
+        self.total = len(self.marks)
         options = ("--threads", "9")
         environment = {"RQJOBS_IMPORT": "tests.support.tasks", "RQJOBS_LEASE": str(LEASE)}
         self.workers = [workers.start(*QUEUES, *options, **environment) for _ in range(2)]
@@ -68,27 +74,29 @@ class Load:
 
     def wait(self):
         """Until all is done; whatever happened, no job ran more often than its outcomes ask for."""
-        eventually(lambda: self.completed() == self.total, 60, 0.2)
+        eventually(lambda: self.completed() == self.total, 120, 0.2)
         assert [process.poll() for process in self.workers] == [None, None]
         runs = Counter(words[0] for words in notes(self.log) if words[2] == "begins" or words[2].startswith("batch"))
         assert len(runs) == self.total
-        assert {mark: count for mark, count in runs.items() if count != 1 + (mark in self.failing)} == {}
+        twice = Counter()
+        for job_id, lost in self.crew.lost_leases().items():  # a stalled machine may cut a worker off
+            twice[self.marks[job_id]] += lost
+        asked = {mark: 1 + (mark in self.failing) for mark in runs}
+        assert {mark: n for mark, n in runs.items() if not asked[mark] <= n <= asked[mark] + twice[mark]} == {}
         left = [self.server.zcard(f"rq:{kind}:{name}") for kind in ("wip", "scheduled", "failed") for name in QUEUES]
         assert not any(left)
 
 
 def test_a_full_redis_drains(server, log, workers):
-    load = Load(server, log, workers, long=LEASE * 4)
+    load = Load(server, log, workers, long=LEASE * 4, quick=0.2)
     server.config_set("maxmemory", 1)
     with pytest.raises(redis_py.exceptions.OutOfMemoryError):
         server.set("x", "y")
-    full, before = time.monotonic(), load.completed()
+    before = load.completed()
     time.sleep(LEASE * 2 + 1)  # leases must be renewed, or the long jobs are taken for lost
-    during = load.completed()
+    eventually(lambda: load.completed() > before + 20)
+    eventually(lambda: len({words[0] for words in notes(log) if words[0].startswith("later")}) == 20)  # became due
     server.config_set("maxmemory", 0)
-    assert during > before + 20, f"{during - before} jobs done in {time.monotonic() - full:.0f} s"
-    later = {words[0] for words in notes(log) if words[0].startswith("later")}
-    assert len(later) == 20  # delayed jobs became due meanwhile
     load.wait()
 
 
@@ -122,18 +130,16 @@ def test_connections_are_killed_all_the_time(server, log, workers):
 
 def test_connections_are_killed_while_the_loop_is_busy(server, log, workers):
     """Outcomes and reservations are on their way twice over then: each job runs once all the same."""
-    jobs = 20_000
-    enqueue_many([Task(mark=str(n)) for n in range(jobs)], connection=server)
-    process = workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks", RQJOBS_KEEP_COMPLETED=str(2 * jobs))
-    eventually(lambda: len(notes(log)) > 1000)
-    kills = 0
-    for _ in range(20):
+    jobs = kills = 0
+    process = workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks", RQJOBS_KEEP_COMPLETED="1000000")
+    while kills < 15:
+        if server.llen("rq:queue:tasks") < 4_000:  # however fast the worker is, it is not to come to an end
+            enqueue_many([Task(mark=str(n)) for n in range(jobs, jobs + 4_000)], connection=server)
+            jobs += 4_000
+            eventually(lambda: notes(log))
         kills += server.client_kill_filter(_type="pubsub", skipme=True)
         time.sleep(0.1)
-        if not server.llen("rq:queue:tasks"):
-            break
-    assert kills > 2
-    eventually(lambda: server.zcard("rq:finished:tasks") == jobs, 60)
+    eventually(lambda: server.zcard("rq:finished:tasks") == jobs)
     assert Counter(words[0] for words in notes(log) if words[2] == "begins") == {str(n): 1 for n in range(jobs)}
     assert process.poll() is None
     assert server.zcard("rq:wip:tasks") == 0
@@ -148,33 +154,24 @@ def test_a_redis_that_loads_for_longer_than_the_lease(server, log, workers):
     stop_server(server.folder)
     loading = slow_start(server.folder, keys, LEASE + 2)
     try:
-        eventually(lambda: is_loading(server), 10)
-        began = time.monotonic()
-        eventually(lambda: not is_loading(server), 60)
-        assert time.monotonic() - began > LEASE
+        log_of_redis = server.folder / "slow.log"
+        took = eventually(lambda: re.search(r"DB loaded .*: ([\d.]+) seconds", log_of_redis.read_text()))
+        assert float(took[1]) > LEASE
         load.wait()
     finally:
+        workers.stop()  # they would wait for their Redis
         server.shutdown(save=False)
-        loading.wait(10)
+        loading.wait(60)
 
 
 def slow_start(folder: Path, keys: int, seconds: float) -> subprocess.Popen[bytes]:
     """A server on the data of ``folder`` that takes ``seconds`` to load it."""
     delay = int(seconds * 1e6 / max(keys, 1))
     options = {"port": 0, "unixsocket": folder / "redis.sock", "dir": folder, "appendonly": "yes", "save": ""}
-    options |= {"key-load-delay": delay, "loading-process-events-interval-bytes": 1024}
+    (folder / "slow.log").touch()
+    options |= {"logfile": folder / "slow.log", "key-load-delay": delay, "loading-process-events-interval-bytes": 1024}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     return subprocess.Popen([find_server(), *words], stdout=subprocess.DEVNULL)
-
-
-def is_loading(client) -> bool:
-    try:
-        client.ping()
-    except (redis_py.exceptions.BusyLoadingError, redis_py.exceptions.TimeoutError):
-        return True
-    except redis_py.exceptions.ConnectionError:
-        return False
-    return False
 
 
 def test_without_tracking_the_worker_polls(server, log, workers, monkeypatch):
@@ -188,4 +185,4 @@ def test_without_tracking_the_worker_polls(server, log, workers, monkeypatch):
     time.sleep(1)
     enqueue_many([Task(mark="now")], connection=server)
     enqueue_many([Task(mark="later")], delay="2s", connection=server)
-    eventually(lambda: len(notes(log)) == 4, 10)
+    eventually(lambda: len(notes(log)) == 4)

@@ -38,7 +38,7 @@ def stop(redis, job):
 
 def is_stopped(redis, job):
     """As RQ files it: its own status, among the dead, with the attempts that it had."""
-    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped", 15)
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped")
     stopped = fetch_job(job.id, redis)
     assert redis.zscore(f"rq:failed:{job.origin}", job.id)
     assert stopped.retries_left == 2
@@ -54,28 +54,32 @@ def test_a_running_job_is_stopped_for_good(workers, redis, log, model, do):
     stop(redis, job)
     is_stopped(redis, job)
     after = enqueue(model(mark="b"))
-    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished", 10)
+    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished")
     assert [words[0] for words in notes(log) if words[2] == "begins"] == ["a", "b"]
     assert [words[0] for words in notes(log) if words[2] == "ends"] == ["b"]
 
 
-def test_one_job_of_a_batch_is_stopped_and_the_others_are_done(workers, redis, log):
-    jobs = [enqueue(BatchTask(do="sleep", mark=str(n), args={"seconds": 1.5})) for n in range(3)]
+def test_one_job_of_a_batch_is_stopped_and_the_others_are_done(workers, redis, log, tmp_path):
+    jobs = [enqueue(BatchTask(do="wait", mark=str(n), args={"file": str(tmp_path / "go")})) for n in range(3)]
     begin(workers, "batches")
-    eventually(lambda: len(notes(log)) == 1)  # the first of the batch sleeps
+    eventually(lambda: len(notes(log)) == 1)  # the first of the batch waits
     stop(redis, jobs[2])
-    eventually(lambda: redis.hget(f"rq:job:{jobs[2].id}", "status") == b"stopped", 1.4)  # while its batch goes on
+    eventually(lambda: redis.hget(f"rq:job:{jobs[2].id}", "status") == b"stopped")
+    assert len(notes(log)) == 1  # while its batch goes on
+    (tmp_path / "go").touch()
     eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"2")
     is_stopped(redis, jobs[2])
 
 
-def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, log):
+def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, log, tmp_path):
     begin(workers, "processes", "batches")
     for begun, mark in enumerate(("first", "second"), 1):  # two batches are under way at once
-        enqueue(BatchTask(do="sleep", mark=mark, args={"seconds": 3}))
+        enqueue(BatchTask(do="wait", mark=mark, args={"file": str(tmp_path / "go")}))
         eventually(lambda begun=begun: len(notes(log)) == begun)
     waiting = enqueue(BatchTask(mark="never"))
     stop(redis, waiting)
+    eventually(lambda: redis.hget(f"rq:job:{waiting.id}", "status") == b"stopped")
+    (tmp_path / "go").touch()
     is_stopped(redis, waiting)
     eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == b"2")
     time.sleep(0.3)
@@ -85,12 +89,12 @@ def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, 
 def test_a_thread_that_hears_nothing_is_given_up(workers, redis, log):
     """time.sleep() is one call of C: no exception gets in. The job ends all the same, and another takes the slot."""
     begin(workers, "tasks", "--threads", "1")
-    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 25}))
+    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 200}), timeout="300s")
     eventually(lambda: notes(log))
     stop(redis, job)
     is_stopped(redis, job)
     after = enqueue(Task(mark="b"))
-    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished", 5)
+    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished")
 
 
 def test_rqs_stopped_callback_is_called(workers, redis, log):
@@ -104,7 +108,7 @@ def test_rqs_stopped_callback_is_called(workers, redis, log):
     (member,) = redis.zrange("rq:wip:tasks", 0, -1)
     assert Execution.from_composite_key(member.decode(), redis).job_id == job.id
     stop(redis, job)
-    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped", 15)
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped")
     assert redis.get("noted") == b"1"  # the callback of stopped jobs, and not that of failures as well
 
 

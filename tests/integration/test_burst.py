@@ -35,7 +35,7 @@ def test_it_runs_what_waits(tmp_path):
     status, body = call()
     assert status == "200 OK"
     assert body.startswith('{"completed": 1, "failed": 1, "seconds": ')
-    assert wait_for_result(good, "1s") == "hello Ada"
+    assert wait_for_result(good) == "hello Ada"
 
 
 def test_it_stays_for_jobs_that_wait_for_their_turn(configure):

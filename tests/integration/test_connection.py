@@ -37,7 +37,7 @@ def server(*args, conf=""):
             yield port
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 @contextmanager

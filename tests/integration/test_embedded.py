@@ -40,7 +40,7 @@ def pid_of(folder):
 
 def test_many_starters_at_once_get_one_server(folder):
     starters = [subprocess.Popen([sys.executable, "-c", START, str(folder)]) for _ in range(5)]
-    assert [starter.wait(30) for starter in starters] == [0] * 5
+    assert [starter.wait(60) for starter in starters] == [0] * 5
     pid = pid_of(folder)
     started = [line for line in (folder / "redis.log").read_text().splitlines() if "Ready to accept" in line]
     assert len(started) == 1
@@ -57,7 +57,7 @@ def test_it_survives_its_starter_and_ctrl_c_and_runs_as_it_should(folder):
     )
     assert starter.stdout.readline() == b"up\n"
     os.killpg(starter.pid, signal.SIGINT)
-    starter.wait(10)
+    starter.wait(60)
     starter.stdout.close()
     with client(folder) as connection:
         settings = connection.config_get("*")

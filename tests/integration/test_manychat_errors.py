@@ -17,6 +17,7 @@ from rqjobs.processors.manychat.accounts import account_of
 from rqjobs.processors.manychat.records import ManyChatUnavailable
 from rqjobs.sandbox.manychat import Fault
 from rqjobs.settings import use_settings
+from tests.support.clock import RedisClock
 from tests.support.everything import everything
 from tests.support.manychat import TOKEN, drive, job, run, sandbox, state
 
@@ -26,6 +27,11 @@ UPDATE = ("contact", "update", {"subscriber_id": 1001, "first_name": "Ada"})
 
 def refusal(messages):
     return Fault(400, json.dumps({"status": "error", "message": "Validation error", "details": {"messages": messages}}))
+
+
+@pytest.fixture
+def clock(redis, monkeypatch):
+    return RedisClock(redis, monkeypatch)
 
 
 @pytest.fixture
@@ -82,19 +88,21 @@ def test_success_of_another_shape_is_tried_again(played, data):
         run("contact", "create", {"email": "new@example.com"})
 
 
-def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played):
+def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played, clock):
     played.fail_next(PATH, Fault(429, "Slow down", {"Retry-After": "7"}))
     with pytest.raises(RetryLater) as caught:
         run(*UPDATE)
-    assert 6.5 < caught.value.after.total_seconds() <= 7
+    assert caught.value.after.total_seconds() == 7
+    clock.pass_(0.5)
     assert not caught.value.counts
     with pytest.raises(RetryLater) as caught:  # another job of the same token makes no call at all
         run(*UPDATE, job_id="job-2")
     assert len(played.calls) == 1
-    assert 6 < caught.value.after.total_seconds() <= 7
+    assert caught.value.after.total_seconds() == 6.5
     attempt = Attempt(job_id="job-3", queue="manychat-sync:high")
+    before = datetime.now(UTC)
     (hold,) = admit([(job(*UPDATE), attempt)])
-    assert timedelta(seconds=6) < hold.until - datetime.now(UTC) < timedelta(seconds=7.1)
+    assert before <= hold.until - timedelta(seconds=6.5) <= datetime.now(UTC)
 
 
 def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):
@@ -105,25 +113,24 @@ def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):
     assert caught.value.counts
 
 
-def test_after_an_outage_the_wait_doubles_and_a_success_ends_it(played):
+def test_after_an_outage_the_wait_doubles_and_a_success_ends_it(played, clock):
     waits = []
     for number in range(2):
         played.fail_next(PATH, Fault(502))
         with pytest.raises(ManyChatUnavailable):
             run(*UPDATE)
         with pytest.raises(RetryLater) as caught:
-            run(*UPDATE, timeout=0.5)
+            run(*UPDATE)
         waits.append(caught.value.after.total_seconds())
-        time.sleep(waits[number])
-    assert 0.8 < waits[0] <= 1
-    assert 1.6 < waits[1] <= 2
+        clock.pass_(waits[number])
+    assert waits == [1, 2]
     run(*UPDATE)
     played.fail_next(PATH, Fault(502))
     with pytest.raises(ManyChatUnavailable):
         run(*UPDATE)
     with pytest.raises(RetryLater) as caught:
-        run(*UPDATE, timeout=0.5)
-    assert caught.value.after.total_seconds() <= 1
+        run(*UPDATE)
+    assert caught.value.after.total_seconds() == 1
 
 
 def test_a_lost_answer_to_a_creation_makes_no_second_contact(played):
@@ -147,11 +154,11 @@ def test_a_kept_connection_that_was_closed_costs_nothing(played):
 
 
 def test_a_server_that_dawdles_is_left_at_the_time_limit(played):
-    played.fail_next(PATH, Fault(200, '{"status":"success"}', delay=3))
+    played.fail_next(PATH, Fault(200, '{"status":"success"}', delay=60))
     started = time.monotonic()
     with pytest.raises(ManyChatUnavailable, match="ReadTimeout"):
-        run(*UPDATE, timeout=0.5)
-    assert time.monotonic() - started < 1.5
+        run(*UPDATE, timeout=2)
+    assert time.monotonic() - started < 9  # its own limit, without the job's, is ten
     with pytest.raises(JobTimeout):
         run(*UPDATE, timeout=0)
 
@@ -164,7 +171,7 @@ def test_an_answer_that_drips_is_left_at_the_time_limit(played, monkeypatch):
         with connection:
             connection.recv(65536)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-            for _ in range(40):
+            for _ in range(600):
                 time.sleep(0.1)
                 try:
                     connection.sendall(b" ")
@@ -176,8 +183,8 @@ def test_an_answer_that_drips_is_left_at_the_time_limit(played, monkeypatch):
     use_settings(None)
     started = time.monotonic()
     with pytest.raises(ManyChatUnavailable):
-        run(*UPDATE, timeout=0.6)
-    assert time.monotonic() - started < 2
+        run(*UPDATE, timeout=2)
+    assert time.monotonic() - started < 9
     listener.close()
 
 
@@ -227,7 +234,7 @@ def test_a_token_that_is_used_up_holds_up_no_other(redis, monkeypatch):
         outcomes = drive(jobs, threads=2)
         assert all(outcome["outcome"] == "created" for outcome in outcomes.values())
         assert len(api.accounts["1:hush-one"].tags) == 40
-        assert list(outcomes).index("calm") < 10
+        assert list(outcomes).index("calm") < 30  # each time that this process stands still lets ten through
         assert time.monotonic() - started > 3
 
 

@@ -163,7 +163,8 @@ def test_nothing_stays_in_redis_but_outcomes_that_expire(played, redis):
     assert not [key for key in left if key.endswith((":changes", ":lock"))]
 
 
-def test_many_updates_on_threads_keep_the_pace_and_end_exact(played):
+def test_many_updates_on_threads_keep_the_pace_and_end_exact(played, configure):
+    configure(MANYCHAT_MERGE_WINDOW="1s")  # a hundred have to join in it
     people = [contact(played, f"p{n}@example.com") for n in range(20)]
     jobs = {
         f"job-{n}-{person}": job("contact", "update", {"subscriber_id": person, "fields": {"Visits": n}}, merge=True)

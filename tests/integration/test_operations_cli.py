@@ -246,7 +246,7 @@ def test_dev_runs_all_three_and_ends_them(workers: Workers, tmp_path: Path) -> N
     assert "password" in log
     process.terminate()
     try:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     except subprocess.TimeoutExpired:
         pytest.fail(workers.logs())
     assert "worker stopped" in workers.logs()

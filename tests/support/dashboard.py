@@ -65,7 +65,7 @@ def dead_jobs(redis: redis_py.Redis, number: int) -> list[Job]:
 
 
 def eventually_text(client: FlaskClient, path: str, text: str) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while text not in (html := client.get(path).text):
         assert time.monotonic() < deadline, html
         time.sleep(0.1)

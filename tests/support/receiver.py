@@ -58,14 +58,14 @@ class Receiver:
 
     def start(self) -> Receiver:
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
         return self
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def wait_for(self, count: int, timeout: float = 10) -> list[Received]:
+    def wait_for(self, count: int, timeout: float = 60) -> list[Received]:
         """The first ``count`` requests, once they have arrived."""
         end = time.monotonic() + timeout
         while len(self.requests) < count:

@@ -64,7 +64,7 @@ class Browser:
 
     def _send(self, request: urllib.request.Request) -> Answer:
         try:
-            with self._opener.open(request, timeout=30) as answer:
+            with self._opener.open(request, timeout=60) as answer:
                 return Answer(answer.status, answer.headers, answer.read().decode(), answer.url)
         except urllib.error.HTTPError as error:
             with error:

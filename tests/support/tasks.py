@@ -73,11 +73,19 @@ def _raise(job: Task, attempt: Attempt) -> None:
         os._exit(3)
 
 
+def _wait(job: Task) -> None:
+    """Until the test makes the file of ``args``: no machine is too slow or too fast for that."""
+    while not Path(job.args["file"]).exists():
+        time.sleep(0.02)
+
+
 def do(job: Task, attempt: Attempt) -> Any:
     note(job, attempt, "begins")
     _raise(job, attempt)
     if job.do == "sleep":
         time.sleep(job.args["seconds"])
+    if job.do == "wait":
+        _wait(job)
     if job.do == "spin":
         end = time.monotonic() + job.args["seconds"]
         while time.monotonic() < end:
@@ -107,6 +115,8 @@ def do_batch(items: Sequence[tuple[Task, Attempt]]) -> list[Any]:
             _raise(job, attempt)
             if job.do == "sleep":
                 time.sleep(job.args["seconds"])
+            if job.do == "wait":
+                _wait(job)
         except Exception as error:
             results.append(error)
         else:

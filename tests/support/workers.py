@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ class Workers:
         """This test's settings, and the test queue."""
         return {**os.environ, "PYTHONPATH": str(ROOT), "RQJOBS_IMPORT": "tests.support.processors", **extra}
 
-    def run(self, *args: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
         """``rqjobs ARGS`` to its end."""
         command = [str(Path(sys.executable).parent / "rqjobs"), *args]
         return subprocess.run(
@@ -56,6 +58,11 @@ class Workers:
         """What all processes have said."""
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("process-*.log")))
 
+    def lost_leases(self) -> Counter[str]:
+        """By job, how often a worker says that it was cut off for longer than its lease: then two run the job."""
+        said = re.findall(r"(?:leases were lost[^\n]* ids=|lease lost id=)\"?([\w ]+)", self.logs())
+        return Counter(job_id for ids in said for job_id in ids.split())
+
     def stop(self) -> None:
         """Ends them, politely first."""
         for process in self.processes:
@@ -69,8 +76,11 @@ class Workers:
                 process.wait()
 
 
-def eventually(check: Callable[[], Any], timeout: float = 30.0, every: float = 0.05) -> Any:
-    """What ``check`` answers once it is true; fails with its last answer when the time is over."""
+def eventually(check: Callable[[], Any], timeout: float = 60.0, every: float = 0.05) -> Any:
+    """What ``check`` answers once it is true; fails with its last answer when the time is over.
+
+    ``timeout`` only ends a test that hangs: whatever it is, it says nothing of how fast something is.
+    """
     deadline = time.monotonic() + timeout
     while True:
         if answer := check():
