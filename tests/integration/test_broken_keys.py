@@ -13,8 +13,9 @@ from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from tests.support.processors import ProbeJob
 from tests.support.tasks import BatchTask, CoroutineTask, Task
+from tests.support.workers import eventually
 
-ENV = {"RQJOBS_IMPORT": "tests.support.tasks tests.support.processors", "RQJOBS_LEASE": "1"}
+ENV = {"RQJOBS_IMPORT": "tests.support.tasks tests.support.processors"}
 HOW_MANY = 20
 
 
@@ -42,8 +43,8 @@ UNREADABLE = {
 }
 
 
-def burst(workers, *queues):
-    done = workers.run("worker", *queues, "--burst", **ENV)
+def burst(workers, *queues, **more):
+    done = workers.run("worker", *queues, "--burst", **ENV, **more)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -100,7 +101,7 @@ def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):
     (job,) = enqueue_many([Task(mark="a")])
     redis.restore(b"rq:job:\xff\xfe", 0, redis.dump(f"rq:job:{job.id}"))
     redis.lpush("rq:queue:tasks", b"\xff\xfe")
-    assert "no job's id" in burst(workers, "tasks")
+    assert "no job's id" in burst(workers, "tasks", RQJOBS_LEASE="1")
     assert fetch_job(job.id, redis).get_status() == "finished"
     time.sleep(1.1)
     burst(workers, "tasks")
@@ -118,7 +119,7 @@ def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key)
     kept = redis.dump(name)
     redis.set(name, "not RQ's")
     time.sleep(0.15)
-    burst(workers, "tasks", "coroutines", "batches")
+    burst(workers, "tasks", "coroutines", "batches", RQJOBS_LEASE="1")
     assert {fetch_job(job.id, redis).get_status() for job in [*jobs, *soon]} == {"finished"}
     redis.delete(name)  # somebody mends it
     if kept is not None:
@@ -135,15 +136,10 @@ def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key)
 def test_the_worker_says_which_key_is_broken(workers, redis):
     redis.set("rq:failed:probe", "not RQ's")
     workers.start("probe", "tasks", **ENV)
-    deadline = time.monotonic() + 20
-    while "rq:failed:probe" not in workers.logs():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: "rq:failed:probe" in workers.logs())
     redis.delete("rq:failed:probe")
     (job,) = enqueue_many([ProbeJob(log="log")])
-    while fetch_job(job.id, redis).get_status() != "finished":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: fetch_job(job.id, redis).get_status() == "finished")
 
 
 @pytest.mark.parametrize(
@@ -151,18 +147,11 @@ def test_the_worker_says_which_key_is_broken(workers, redis):
 )
 def test_whatever_is_published_to_a_worker_it_goes_on(workers, redis, message):
     process = workers.start("tasks", **ENV)
-    while not redis.smembers("rq:workers"):
-        time.sleep(0.05)
-    (worker,) = redis.smembers("rq:workers")
+    (worker,) = eventually(lambda: redis.smembers("rq:workers"))
     name = worker.decode().rpartition(":")[2]
-    deadline = time.monotonic() + 20
-    while not redis.publish(f"rq:pubsub:{name}", message):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: redis.publish(f"rq:pubsub:{name}", message))
     (job,) = enqueue_many([Task()])
-    while fetch_job(job.id, redis).get_status() != "finished":
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: fetch_job(job.id, redis).get_status() == "finished")
+    assert process.poll() is None
     redis.publish(f"rq:pubsub:{name}", json.dumps({"command": "shutdown"}))
     assert process.wait(60) == 0

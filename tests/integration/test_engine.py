@@ -16,6 +16,7 @@ from rqjobs.health import pause, resume
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.settings import use_settings
+from rqjobs.worker import dispatcher
 from rqjobs.worker.engine import run_worker
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
@@ -47,12 +48,13 @@ def test_a_job_is_done(redis, model):
 
 @pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
 def test_a_failure_is_retried_after_its_wait(redis, model):
-    job = enqueue(model(do="fail", mark="a", args={"times": 1}), attempts=2, backoff="fixed:0.3s")
+    job = enqueue(model(do="fail", mark="a", args={"times": 1}), attempts=2, backoff="fixed:100s")
+    began = time.time()
     burst(model.queue)
     job.refresh()
     assert job.get_status() == "scheduled"
-    assert redis.zscore(f"rq:scheduled:{model.queue}", job.id) == pytest.approx(time.time() + 0.3, abs=0.25)
-    time.sleep(0.35)
+    assert began + 100 <= redis.zscore(f"rq:scheduled:{model.queue}", job.id) <= time.time() + 100
+    redis.zadd(f"rq:scheduled:{model.queue}", {job.id: time.time()})
     burst(model.queue)
     job.refresh()
     assert job.get_status() == "finished"
@@ -75,8 +77,8 @@ def test_a_permanent_failure_is_dead_at_once(redis, model):
 
 def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
     """The second time it runs with few others, the third time alone."""
-    slow = BatchTask(do="sleep", mark="slow", args={"seconds": 1.5})
-    jobs = enqueue_many([*(BatchTask() for _ in range(15)), slow], attempts=3, backoff="fixed:0s", timeout="1s")
+    slow = BatchTask(do="wait", mark="slow", args={"file": "never"})
+    jobs = enqueue_many([*(BatchTask() for _ in range(15)), slow], attempts=3, backoff="fixed:0s", timeout="2s")
     burst("batches")
     assert [fetch_job(job.id, redis).get_status() for job in jobs] == ["finished"] * 15 + ["failed"]
     assert "ran past its time limit" in read_history(fetch_job(jobs[-1].id, redis))[-1].error
@@ -97,10 +99,11 @@ def test_used_up_attempts_are_dead(redis):
 @pytest.mark.parametrize("counts", [True, False])
 def test_retry_later_says_when(redis, counts):
     job = enqueue(Task(do="later", args={"after": 100, "counts": counts, "times": 9}), attempts=3)
+    began = time.time()
     burst()
     job.refresh()
     assert job.retries_left == (1 if counts else 2)
-    assert redis.zscore("rq:scheduled:tasks", job.id) == pytest.approx(time.time() + 100, abs=5)
+    assert began + 100 <= redis.zscore("rq:scheduled:tasks", job.id) <= time.time() + 100
 
 
 def test_admit_holds_a_job_without_an_attempt(redis):
@@ -139,31 +142,31 @@ def test_only_the_last_hundred_are_kept(redis):
 
 
 def test_a_time_limit_ends_a_busy_thread(redis):
-    job = enqueue(Task(do="spin", args={"seconds": 20}), attempts=1, timeout=timedelta(seconds=1))
+    job = enqueue(Task(do="spin", args={"seconds": 60}), attempts=1, timeout=timedelta(seconds=1))
     started = time.monotonic()
     burst()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert "time limit of 1 s" in str(read_history(fetch_job(job.id, redis))[0].error)
 
 
 def test_a_time_limit_ends_coroutines_and_no_others(redis):
     late, well, later = (
         enqueue(CoroutineTask(do="sleep", args={"seconds": seconds}), attempts=1, timeout=timedelta(seconds=limit))
-        for seconds, limit in [(20, 1), (2, 60), (20, 2)]
+        for seconds, limit in [(60, 1), (2, 60), (60, 2)]
     )
     started = time.monotonic()
     burst("coroutines")
-    assert 2 <= time.monotonic() - started < 8
+    assert 2 <= time.monotonic() - started < 30
     assert well.get_status() == "finished"
     for job, limit in (late, 1), (later, 2):
         assert f"time limit of {limit} s" in str(read_history(fetch_job(job.id, redis))[0].error)
 
 
 def test_a_time_limit_kills_a_process(redis):
-    job = enqueue(ProcessTask(do="sleep", args={"seconds": 20}), attempts=1, timeout=timedelta(seconds=1))
+    job = enqueue(ProcessTask(do="sleep", args={"seconds": 60}), attempts=1, timeout=timedelta(seconds=1))
     started = time.monotonic()
     burst("processes")
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     assert "time limit of 1 s" in str(read_history(fetch_job(job.id, redis))[0].error)
 
 
@@ -199,11 +202,19 @@ def test_a_rate_limit_holds_jobs_in_their_queue(redis, log, monkeypatch):
     burst()
     starts = sorted(float(words[3]) for words in notes(log) if words[2] == "begins")
     assert len(starts) == 25
-    assert starts[9] - starts[0] < 1  # ten at once, then ten a second
-    assert 1.4 < starts[-1] - starts[0] < 4
+    assert starts[-1] - starts[0] > 1.4  # ten at once, then ten a second
 
 
-def test_a_resumed_queue_wakes_the_worker(redis, log):
+def test_a_rate_limit_lets_so_many_go_at_once(redis, monkeypatch):
+    monkeypatch.setenv("RQJOBS_TASKS_RATE", "10/h")
+    use_settings(None)
+    enqueue_many([Task(mark=str(n)) for n in range(25)])
+    run_worker(["tasks"], max_jobs=10)  # ends
+    assert redis.llen("rq:queue:tasks") == 15
+
+
+def test_a_resumed_queue_wakes_the_worker(redis, log, monkeypatch):
+    monkeypatch.setattr(dispatcher, "POLL", 3600.0)  # it is told
     pause("webhooks")
     redis.sadd("rqjobs:paused", "tasks")
     job = enqueue(Task(mark="a"))
@@ -212,7 +223,5 @@ def test_a_resumed_queue_wakes_the_worker(redis, log):
     time.sleep(1.5)
     assert job.get_status() == "queued"
     redis.srem("rqjobs:paused", "tasks")
-    resumed = time.time()
-    thread.join(10)
+    thread.join(60)
     assert job.get_status() == "finished"
-    assert float(notes(log)[0][3]) - resumed < 0.8  # told, not polled

@@ -170,10 +170,11 @@ def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
 
 
 @pytest.mark.parametrize("kind", ["plain", "dependents", "callback", "repeat"])
-def test_a_lost_lease_is_never_written_over(redis, queue, kind, monkeypatch, caplog):
+def test_a_lost_lease_is_never_written_over(redis, queue, kind, tmp_path):
     """The job loses its lease while it runs, as if this worker had been stopped for too long."""
     options = {"callback": {"on_success": Callback(leave_a_note)}, "repeat": {"repeat": Repeat(1, 60)}}.get(kind, {})
-    first = queue.enqueue(ENTRY, args=("tasks", {"do": "sleep", "args": {"seconds": 0.5}}), job_id="a", **options)
+    wait = {"do": "wait", "args": {"file": str(tmp_path / "go")}}
+    first = queue.enqueue(ENTRY, args=("tasks", wait), job_id="a", **options)
     if kind == "dependents":
         put(queue, job_id="b", depends_on=first)
     thread = threading.Thread(target=burst)
@@ -182,7 +183,8 @@ def test_a_lost_lease_is_never_written_over(redis, queue, kind, monkeypatch, cap
         time.sleep(0.01)
     redis.zrem("rq:wip:tasks", *members)
     redis.zadd("rq:wip:tasks", {"a:another": time.time() + 60})  # another worker has it now
-    thread.join(20)
+    (tmp_path / "go").touch()
+    thread.join(60)
     assert redis.hget("rq:job:a", "status") == b"started"
     assert redis.zrange("rq:wip:tasks", 0, -1) == [b"a:another"]
     assert not redis.exists("rq:results:a", "rq:finished:tasks", "rqjobs:totals:tasks", "noted", "rq:scheduled:tasks")

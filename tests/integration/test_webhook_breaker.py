@@ -20,6 +20,7 @@ from rqjobs.processors.webhook import admit, breaker
 from rqjobs.processors.webhook.breaker import Question
 from rqjobs.processors.webhook.context import context
 from rqjobs.settings import Settings, get_settings, use_settings
+from tests.support.clock import RedisClock
 
 DEAD, ALIVE = "http://127.0.0.1:1/", "http://127.0.0.1:2/"
 
@@ -218,10 +219,18 @@ def reserve_all(redis: redis_py.Redis) -> tuple[int, list[str]]:
     return total, ids
 
 
+@pytest.fixture
+def still(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> RedisClock:
+    """Time stands still, here and in Redis."""
+    clock = RedisClock(redis, monkeypatch)
+    monkeypatch.setattr(breaker, "time", clock)
+    return clock
+
+
 def kill(origin: str) -> None:
     """Opens its breaker, and has one job parked by the long way."""
     for _ in range(get_settings().webhook_breaker_failures):
-        breaker.report_failure(origin, time.time() - 15, probe=False, settings=get_settings())
+        breaker.report_failure(origin, breaker.time.time() - 15, probe=False, settings=get_settings())
     breaker.ask([Question(origin, 0, False, ["first"])], get_settings())
 
 
@@ -229,7 +238,7 @@ def webhook(url: str, **fields: object) -> WebhookJob:
     return WebhookJob(**{"webhook_id": "w", "event": "e", "url": url, "payload": {}} | fields)
 
 
-def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis) -> None:
+def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: RedisClock) -> None:
     kill("http://dead.example:80")
     urls = [
         "http://dead.example/a",
@@ -258,9 +267,9 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis) -> None
     assert reserve_all(redis) == (0, dead)
 
 
-def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Redis) -> None:
+def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Redis, still: RedisClock) -> None:
     kill("http://dead.example:80")
-    redis.hset(f"{PREFIX}:webhooks:breaker:http://dead.example:80", "open", time.time() - 0.1)
+    redis.hset(f"{PREFIX}:webhooks:breaker:http://dead.example:80", "open", still.time() - 0.1)
     (first, *rest) = [job.id for job in enqueue_many([webhook("http://dead.example/")] * 50)]
     assert reserve(redis) == (0, [first, *rest])  # the long way: one of them will be the probe
     (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, [first, *rest])], get_settings())
@@ -268,11 +277,11 @@ def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Re
     redis.rpush(key("queue", "webhooks"), *rest)
     assert reserve(redis) == (49, [])
     scores = [score for _, score in redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)]
-    assert scores == pytest.approx(moments(answer.verdicts[1:]), abs=1.1)
-    assert min(scores) > time.time() + 0.4
+    assert scores == pytest.approx(moments(answer.verdicts[1:]), abs=1e-4)
+    assert min(scores) > still.time() + 0.4
 
 
-def test_in_doubt_a_job_goes_the_long_way(redis: redis_py.Redis) -> None:
+def test_in_doubt_a_job_goes_the_long_way(redis: redis_py.Redis, still: RedisClock) -> None:
     kill("http://dead.example:80")
     doubtful = [
         webhook("http://DEAD.example/"),

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis as redis_py
 from redis.commands.core import Script
 
-from rqjobs import ratelimit
+from rqjobs import layout, ratelimit
 from rqjobs.scripts import source
 
 _KEY = "the-tests-clock"
 
 
 class RedisClock:
-    """What the scripts of rqjobs.ratelimit take for the time."""
+    """What the scripts of rqjobs.ratelimit and rqjobs.layout take for the time; stands for the module time as well."""
 
     def __init__(self, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self._redis = redis
-        redis.hset(_KEY, mapping={"seconds": 1_000_000, "microseconds": 0})
-        monkeypatch.setattr(ratelimit, "load_script", self._script)
+        self._micros = time.time_ns() // 1000
+        self.pass_(0)
+        for module in (ratelimit, layout):
+            monkeypatch.setattr(module, "load_script", self._script)
+
+    def time(self) -> float:
+        """The Unix time."""
+        return self._micros / 1_000_000
 
     def pass_(self, seconds: float) -> None:
         """Lets time pass."""
-        now = int(self._redis.hget(_KEY, "seconds") or 0) * 1_000_000 + int(self._redis.hget(_KEY, "microseconds") or 0)
-        whole, rest = divmod(now + round(seconds * 1_000_000), 1_000_000)
+        self._micros += round(seconds * 1_000_000)
+        whole, rest = divmod(self._micros, 1_000_000)
         self._redis.hset(_KEY, mapping={"seconds": whole, "microseconds": rest})
 
     @staticmethod
     def _script(name: str) -> Script:
-        asked = b"redis.call('TIME')"
-        text = source(name)
-        assert asked in text
         answered = f"redis.call('HMGET', '{_KEY}', 'seconds', 'microseconds')".encode()
-        return Script(None, text.replace(asked, answered))  # type: ignore[arg-type]
+        return Script(None, source(name).replace(b"redis.call('TIME')", answered))  # type: ignore[arg-type]

@@ -1,0 +1,7 @@
+"""For RQJOBS_IMPORT: a worker that looks only when it is told, or when it knows that a job is due."""
+
+from __future__ import annotations
+
+from rqjobs.worker import dispatcher
+
+dispatcher.POLL = dispatcher.RARELY = 3600.0
