@@ -165,7 +165,7 @@ def browser() -> Iterator[Any]:
 
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM, timeout=120_000)
         yield browser
         browser.close()
 

@@ -35,6 +35,7 @@ def test_the_page_in_a_browser(address, browser):
     found = report(**PERIOD)
     for width, scheme in ((1280, "light"), (390, "dark")):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.set_default_timeout(120_000)
         faults, elsewhere = [], []
         page.on("console", lambda message, faults=faults: faults.append(message.text))
         page.on("pageerror", lambda error, faults=faults: faults.append(str(error)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rqjobs.layout import job_key
 from tests.support.dashboard import pages
 from tests.support.hostile import MARK, kill, plant
 from tests.support.processors import ProbeJob
+from tests.support.servers import free_port
 from tests.support.workers import Workers, eventually
 
 pytestmark = pytest.mark.browser
@@ -23,9 +23,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def url(workers: Workers, redis: redis_py.Redis) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     workers.command("dashboard", "--port", port, DASHBOARD_PASSWORD="correct horse")
     eventually(lambda: "dashboard: http" in workers.logs())
     return f"http://127.0.0.1:{port}"
@@ -34,6 +32,7 @@ def url(workers: Workers, redis: redis_py.Redis) -> str:
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     context = browser.new_context(base_url=url)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -90,7 +89,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
 
     # One that runs away is stopped.
     page.on("dialog", lambda dialog: dialog.accept())
-    endless = enqueue(probe(tmp_path, do="spin"))
+    endless = enqueue(probe(tmp_path, do="spin"), timeout="300s")
     eventually(lambda: redis.hget(job_key(endless.id), "status") == b"started")
     page.goto(f"/jobs/{endless.id}")
     page.get_by_role("button", name="Stop").click()

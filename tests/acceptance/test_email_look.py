@@ -42,6 +42,7 @@ pytestmark = pytest.mark.browser
 @pytest.mark.parametrize("inline", [True, False])
 def test_nothing_sticks_out(browser: Any, width: int, inline: bool) -> None:
     page = browser.new_page(viewport={"width": width, "height": 700})
+    page.set_default_timeout(120_000)
     for name in template_names():
         html = render(name, DATA, subject="A subject", inline=inline).html or ""
         page.set_content(html)
@@ -61,6 +62,7 @@ def test_nothing_sticks_out(browser: Any, width: int, inline: bool) -> None:
 @pytest.mark.parametrize("color", ["#0f766e", "#facc15", "#000"])
 def test_all_can_be_read(browser: Any, scheme: str, color: str) -> None:
     page = browser.new_page(color_scheme=scheme)
+    page.set_default_timeout(120_000)
     for name in template_names():
         page.set_content(render(name, {**SHORT, "brand": {"name": "Shop", "color": color}}, subject=None).html or "")
         card = page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor")

@@ -143,7 +143,7 @@ def test_three_terminals(terminals):
     for line in (good, bad):
         terminals.type(line)
     eventually(lambda: terminals.received("/ok") == terminals.received("/status/404") == 1)
-    assert re.search(r"webhooks +0 +0 +0 +1 +1 +1 ", eventually(lambda: terminals.type(health)))
+    eventually(lambda: re.search(r"webhooks +0 +0 +0 +1 +1 +1 ", terminals.type(health)))
     assert "answered 404" in terminals.type(listed)
     assert "requeued: 1" in terminals.type(requeue)
     eventually(lambda: terminals.received("/status/404") == 2)

@@ -12,6 +12,7 @@ from rqjobs.sandbox.mail import MailAPI
 from rqjobs.settings import use_settings
 from tests.support.ownjobs import greet
 from tests.support.processors import ProbeJob
+from tests.support.workers import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +64,12 @@ def test_without_a_token_it_is_closed(monkeypatch):
 
 
 def test_a_second_one_at_the_same_time_is_told_so(tmp_path):
-    enqueue_many([ProbeJob(log=str(tmp_path / "x"), seconds=1.0)])
+    enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="wait")])
     first = threading.Thread(target=call)
     first.start()
-    while not burst._running.locked():
-        pass
+    eventually(burst._running.locked)
     assert call()[0] == "409 Conflict"
+    (tmp_path / "x.go").touch()
     first.join()
 
 

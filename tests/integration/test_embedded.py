@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import redis
 from rqjobs import embedded
 from rqjobs.connection import connect
 from rqjobs.embedded import EmbeddedServerError, ensure_server, find_server, socket_path, stop_server
+from tests.support.workers import eventually
 
 START = (
     "import sys; from pathlib import Path; from rqjobs.embedded import ensure_server; ensure_server(Path(sys.argv[1]))"
@@ -36,6 +36,14 @@ def client(folder):
 def pid_of(folder):
     with client(folder) as connection:
         return connection.info("server")["process_id"]
+
+
+def answers(folder):
+    try:
+        with client(folder) as connection:
+            return connection.ping()
+    except redis.exceptions.ConnectionError:
+        return False
 
 
 def test_many_starters_at_once_get_one_server(folder):
@@ -74,7 +82,7 @@ def test_acknowledged_writes_survive_kill_9(folder):
             connection.set(f"key:{number}", number)
         pid = pid_of(folder)
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
+    eventually(lambda: not answers(folder))
     ensure_server(folder)
     with client(folder) as connection:
         assert connection.dbsize() == 1000
@@ -84,11 +92,12 @@ def test_acknowledged_writes_survive_kill_9(folder):
 def test_no_second_server_beside_one_that_is_held_up(folder, monkeypatch):
     ensure_server(folder)
     pid = pid_of(folder)
-    monkeypatch.setattr(embedded, "_START_SECONDS", 0.1)
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(EmbeddedServerError, match="does not answer"):
-            ensure_server(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded, "_START_SECONDS", 0.1)
+            with pytest.raises(EmbeddedServerError, match="does not answer"):
+                ensure_server(folder)
     finally:
         os.kill(pid, signal.SIGCONT)
     ensure_server(folder)

@@ -1,15 +1,18 @@
 """The sandbox itself, over plain HTTP: envelope, limits, quirks; and its command."""
 
 import json
-import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
+from rqjobs.sandbox import manychat, manychat_account
 from rqjobs.sandbox.manychat import ManyChatSandbox
+from tests.support.servers import free_port
 
 
 @pytest.fixture
@@ -54,20 +57,27 @@ def test_contacts_have_the_apis_quirks(call):
     assert call("subscriber/addTag", {"subscriber_id": made["id"], "tag_id": 1})[0] == 400
 
 
-def test_flows_have_limits_of_their_own(call):
+@pytest.fixture
+def still(monkeypatch):
+    """All calls come in the same second."""
+    moment = time.monotonic()
+    for module in (manychat, manychat_account):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: moment, sleep=time.sleep))
+
+
+def test_flows_have_limits_of_their_own(call, still):
     person = int(call("subscriber/createSubscriber", {"whatsapp_phone": "+14155550123"})[1]["data"]["id"])
     answers = [call("sending/sendFlow", {"subscriber_id": person, "flow_ns": "f"})[0] for _ in range(21)]
     assert answers == [200] * 20 + [429]
 
 
-def test_more_than_the_limit_in_a_second_is_429(call):
+def test_more_than_the_limit_in_a_second_is_429(call, still):
     assert [call("page/createTag", {"name": f"t{n}"})[0] for n in range(11)] == [200] * 10 + [429]
     assert {call("page/getTags")[0] for _ in range(50)} == {200}
 
 
 def test_the_command_serves_until_it_is_ended():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "rqjobs", "sandbox", "manychat", "--port"]
     with subprocess.Popen([*command, str(port), "--token", "5:x"], stdout=subprocess.PIPE, text=True) as process:
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()

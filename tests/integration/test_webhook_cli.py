@@ -95,12 +95,13 @@ def test_replay_sends_what_did_not_arrive(redis: redis_py.Redis) -> None:
     dry = replay(Filter(), dry_run=True)
     assert (dry.enqueued, dry.lost) == (["a", "d"], ["c"])
     assert redis.zcard(key("scheduled", "webhooks")) == 0
+    began = time.time()
     done = replay(Filter(), pace=0.5)
     assert done.enqueued == ["a", "d"]
     assert redis.lrange(key("queue", "webhooks"), 0, -1) == [b"a"]
     ((job_id, due),) = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
     assert job_id == b"d"
-    assert due == pytest.approx(time.time() + 2, abs=1.5)
+    assert began + 2 <= due <= time.time() + 2
     again = replay(Filter(), delivered_too=True)
     assert (again.enqueued, again.under_way) == (["b"], ["a", "d"])
 
@@ -225,5 +226,5 @@ def test_the_sandbox_accepts_the_secret_of_an_endpoint(monkeypatch: pytest.Monke
             now = int(time.time())
             signature = sign([parse_secret(secret)], "id", now, b"{}")
             headers = {"webhook-id": "id", "webhook-timestamp": str(now), "webhook-signature": signature}
-            assert requests.post(url, b"{}", headers=headers, timeout=5).status_code == status
+            assert requests.post(url, b"{}", headers=headers, timeout=60).status_code == status
         process.terminate()

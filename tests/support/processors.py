@@ -40,6 +40,8 @@ def probe(job: ProbeJob, attempt: Attempt) -> Any:
         file.write(json.dumps(line) + "\n")
     if job.seconds:
         time.sleep(job.seconds)
+    while job.do == "wait" and not Path(f"{job.log}.go").exists():
+        time.sleep(0.02)
     if attempt.number <= job.fail_times:
         raise ConnectionError(f"attempt {attempt.number} of {attempt.of} was told to fail")
     match job.do:

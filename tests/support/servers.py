@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.cookiejar
 import json
+import random
 import socket
 import urllib.error
 import urllib.parse
@@ -14,9 +16,15 @@ from tests.support.workers import eventually
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that no system gives to whoever asks for any: it stays free until it is used.
+
+    Linux gives them from 32768 on, others from 49152 on.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Answer(NamedTuple):

@@ -89,5 +89,5 @@ def test_wide_letters_take_two_columns() -> None:
 def test_durations_are_spelt_in_two_units_at_most() -> None:
     spelt = {0: "0 ms", 0.25: "250 ms", 1.4: "1s", 59.6: "1m", 61: "1m 1s", 3600: "1h", 7299: "2h 1m", 90061: "1d 1h"}
     assert {seconds: spell(timedelta(seconds=seconds)) for seconds in spelt} == spelt
-    assert cell(datetime.now(UTC) + timedelta(seconds=3600.5)) == "in 1h"
-    assert cell(datetime.now(UTC) - timedelta(seconds=3)) == "3s ago"
+    assert cell(datetime.now(UTC) + timedelta(days=3, hours=5.5)) == "in 3d 5h"
+    assert cell(datetime.now(UTC) - timedelta(hours=3, minutes=5, seconds=1)) == "3h 5m ago"

@@ -23,7 +23,7 @@ def test_a_job_does_not_wait_while_a_slot_is_free(monkeypatch):
 
     def run(runner, job, child):
         running.add(job)
-        release.wait(20)
+        release.wait(120)
 
     monkeypatch.setattr(ProcessRunner, "_run", run)
     runner = ProcessRunner(get_policy("data-export"), 2, None)
@@ -31,7 +31,7 @@ def test_a_job_does_not_wait_while_a_slot_is_free(monkeypatch):
     runner.submit(["first"])
     time.sleep(0.05)
     runner.submit(["second"])
-    eventually(lambda: len(running) == 2, 5)
+    eventually(lambda: len(running) == 2)
     runner.submit(["third"])
     assert runner.waiting() == ["third"]
     release.set()

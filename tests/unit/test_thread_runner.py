@@ -34,7 +34,7 @@ def taken(name):
 
 def processor(job, attempt):
     if job.mark == "blocks":
-        RELEASE.wait(20)
+        RELEASE.wait(120)
 
 
 def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(monkeypatch):
@@ -49,14 +49,16 @@ def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(m
         return runner._took < QUICK
 
     eventually(is_quick, every=0)
-    eventually(lambda: runner._idle == runner._threads and runner._tokens.empty())
-    time.sleep(0.1)  # a thread that a job before woke has found nothing
+    # A thread that a job before woke has found nothing.
+    eventually(lambda: not runner._waking and runner._idle == runner._threads and runner._tokens.empty())
+    begun = runner._begun
     runner.submit([taken("blocks"), taken("quick")])
+    eventually(lambda: runner._begun > begun)
     time.sleep(0.1)
     assert engine.done[-1] != "quick"
     assert runner.nudge()  # something was begun since the last time
     assert runner.nudge()
-    eventually(lambda: engine.done[-1] == "quick", 5)
+    eventually(lambda: engine.done[-1] == "quick")
     RELEASE.set()
     runner.close()
 
@@ -67,7 +69,7 @@ def test_jobs_that_block_wake_other_threads_at_once(monkeypatch):
     engine = FakeEngine()
     runner = ThreadRunner(get_policy("tasks"), 4, engine)
     runner.submit([taken("blocks"), taken("blocks"), taken("blocks"), taken("quick")])
-    eventually(lambda: engine.done == ["quick"], 5)
+    eventually(lambda: engine.done == ["quick"])
     RELEASE.set()
     runner.close()
 
