@@ -108,7 +108,7 @@ def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
     found: Any = client.zrangebyscore(keys.PARKED, time.time() - _LATELY, "+inf", 0, 100, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
         for name, _until in found:
-            pipeline.hlen(keys.breaker_ranks(as_text(name)))
+            pipeline.zcard(keys.breaker_line(as_text(name)))
         return [
             Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
             for (name, until), jobs in zip(found, pipeline.execute(), strict=True)

@@ -54,9 +54,9 @@ def email_effect(job_id: str) -> str:
     return f"{PREFIX}:email:{job_id}"
 
 
-def breaker_ranks(destination: str) -> str:
-    """A hash: the deliveries that are parked for a webhook destination, each with its place in the order."""
-    return f"{PREFIX}:webhooks:breaker:{destination}:ranks"
+def breaker_line(destination: str) -> str:
+    """A sorted set: the deliveries that are parked for a webhook destination, by when they were enqueued."""
+    return f"{PREFIX}:webhooks:breaker:{destination}:line"
 
 
 PARKED = f"{PREFIX}:webhooks:parked"

@@ -7,13 +7,13 @@ from importlib import resources
 
 from redis.commands.core import Script
 
-_BEFORE = {"reserve": "parking"}
-"""Scripts that another one stands before."""
+_BEFORE = {"breaker": ("line",), "reserve": ("line", "parking")}
+"""What other files stand before a script: Redis has no libraries for scripts."""
 
 
 def source(name: str) -> bytes:
     """The text of ``rqjobs/lua/<name>.lua``, what belongs before it included."""
-    parts = [_BEFORE[name], name] if name in _BEFORE else [name]
+    parts = (*_BEFORE.get(name, ()), name)
     return b"".join(resources.files("rqjobs.lua").joinpath(f"{part}.lua").read_bytes() for part in parts)
 
 

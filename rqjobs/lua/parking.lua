@@ -1,74 +1,60 @@
--- Parks webhooks to a dead destination while reserve.lua takes them; it stands before that script (rqjobs/scripts.py).
--- Parking at once what a worker would only look at and park (breaker.lua, 'ask') costs a tenth of that. In doubt a job
--- goes the long way: this knows the data that our own enqueueing writes, and decides nothing but a place in the line.
-local function new_parking(ours, now)
-  local KEPT, MOST = 86400, 200
-  local parking, dead = {count = 0}, nil
+-- Parks webhooks to a dead destination while reserve.lua takes them, which stands behind line.lua and this. Parking at
+-- once what a worker would only look at and park (breaker.lua, 'ask') costs a tenth of that. In doubt a job goes the
+-- long way: this knows the data that our own enqueueing writes, and decides nothing but a place in the line.
 
-  local function load(origin)
-    local key = ours .. ':webhooks:breaker:' .. origin
-    local values, count = redis.pcall('HMGET', key, 'open', 'probe', 'pace', 'seq', 'low', 'base', 'head'),
-      redis.pcall('HLEN', key .. ':ranks')
-    if values.err or type(count) ~= 'number' then return nil end
-    for i = 1, 7 do values[i] = tonumber(values[i]) or 0 end
-    local open, probe, pace, seq, low, base, head = unpack(values)
-    if pace == 0 or open == 0 or math.max(open, probe) <= now then return nil end
-    if count == 0 then seq, low, base, head = 0, 0, 0, 0 end
-    local soonest = open > now and open or now + 1
-    if base < open or (open <= now and base < now + 0.5) then
-      if soonest - base >= (low - head) / pace then head = low end
-      base = soonest
+local MOST_PARKED = 200  -- by one call to Redis
+
+-- The destinations to which nothing may start now, by their names.
+local function dead_destinations(ours, now)
+  local dead = {}
+  pcall(function()
+    for _, name in ipairs(redis.call('ZREVRANGE', ours .. ':webhooks:parked', 0, 99)) do
+      local state = load_destination(ours, name, now)
+      if state.pace > 0 and is_dead(state, now) then dead[name] = state end
     end
-    return {key = key, pace = pace, seq = seq, low = low, base = base, head = head, count = 0}
-  end
+  end)
+  return dead
+end
 
-  -- Whether any destination is known to be dead.
-  function parking.any()
-    if dead == nil then
-      dead = {}
-      local origins = redis.pcall('ZREVRANGE', ours .. ':webhooks:parked', 0, 99)
-      for _, origin in ipairs(origins.err and {} or origins) do dead[origin] = load(origin) end
-    end
-    return next(dead) ~= nil
-  end
+-- The destination of a job's data, spelt as rqjobs.guard does. An error, or nil, if it is not plain.
+local function destination_of(data)
+  local _, _, words = unpack(cjson.decode(data), 1, 3)
+  local job = words[1] == 'webhooks' and words[2]
+  if job.endpoint then return nil end  -- its present URL is in the database
+  local scheme, host, port = string.match(job.url, '^(https?)://([%w.-]+):?(%d*)[/?]')
+  if port == '' then port = scheme == 'http' and '80' or '443' end
+  return scheme .. '://' .. host .. ':' .. port
+end
 
-  -- One call to Redis parks so many at most.
-  function parking.has_room()
-    return parking.count < MOST
-  end
+-- RQ's time as Unix seconds.
+local function seconds_of(iso)
+  local year, month, day, hour, minute, second = string.match(iso, '^(%d+)-(%d+)-(%d+)T(%d+):(%d+):([%d.]+)Z$')
+  if month + 0 < 3 then year, month = year - 1, month + 12 end  -- years that end with February
+  local days = 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
+    + math.floor((153 * month - 457) / 5) + day - 719469
+  return ((days * 24 + hour) * 60 + minute) * 60 + second
+end
 
-  -- The dead destination of a job's data, or nil.
-  function parking.place_for(data)
-    local scheme, host, port = string.match(data, '^%["[%w_.]+",null,%["webhooks",{"webhook_id":"[^"\\]*",' ..
-      '"event":"[^"\\]*","url":"(https?)://([%w.-]+):?(%d*)[/?"]')
-    if not scheme or string.find(data, '"endpoint":', 1, true) then return nil end  -- its present URL is in the database
-    if port == '' then port = scheme == 'http' and '80' or '443' end
-    return dead[scheme .. '://' .. host .. ':' .. port]
-  end
+local function place_of(state, id, created_at, again)
+  -- Who comes again stands in the line already, or has failed: then it is breaker.lua's to say where.
+  if again then return redis.call('ZRANK', state.line, id) end
+  return park(state, id, seconds_of(created_at))
+end
 
-  -- When the job may start: breaker.lua would give it the same place.
-  function parking.park(place, id)
-    local rank = place.seq
-    if redis.call('HSETNX', place.key .. ':ranks', id, rank) == 1 then
-      place.seq = rank + 1
-    else
-      rank = tonumber(redis.call('HGET', place.key .. ':ranks', id)) or rank
-    end
-    place.count, parking.count = place.count + 1, parking.count + 1
-    return string.format('%.6f', math.max(place.base + (rank - place.head) / place.pace, now + 0.01))
-  end
+-- Until when a job is to wait in the line of a dead destination; false if it is not to.
+local function parked_until(dead, now, id, data, created_at, again)
+  local plain, name = pcall(destination_of, data)
+  local state = plain and dead[name]
+  if not state then return false end
+  local sound, place = pcall(place_of, state, id, created_at, again)
+  if not sound or not place then return false end
+  state.changed = true
+  return turn(state, place, now + 0.01)
+end
 
-  function parking.save()
-    for _, place in pairs(dead or {}) do
-      if place.count > 0 then
-        redis.call('HSET', place.key, 'seq', place.seq, 'low', place.low, 'base', string.format('%.6f', place.base),
-          'head', place.head)
-        redis.call('EXPIRE', place.key, KEPT)
-        redis.call('EXPIRE', place.key .. ':ranks', KEPT)
-      end
-    end
+local function save_destinations(dead, now)
+  for _, state in pairs(dead) do
+    if state.changed then pcall(save_destination, state, now) end
   end
-
-  return parking
 end
 

@@ -38,7 +38,7 @@ for i = 1, tonumber(ARGV[9]) do
   at = at + 4
 end
 
-local parking = new_parking(ours, now)
+local parked, dead = 0, ARGV[7] == 'park' and dead_destinations(ours, now) or {}
 local lane = 0
 while ARGV[at] do
   local name, queue = ARGV[at], queues[tonumber(ARGV[at + 1])]
@@ -47,9 +47,8 @@ while ARGV[at] do
   -- With a registry of another type its jobs could not be marked as taken: they stay. The keeper says so.
   local sound = queue.budget > 0 and redis.call('EXISTS', list) == 1 and type(redis.pcall('ZCARD', registry)) == 'number'
   local later, slots = prefix .. ':scheduled:' .. name, {}
-  local parks = sound and ARGV[7] == 'park' and queue.name == 'webhooks' and parking.any() and
-    type(redis.pcall('ZCARD', later)) == 'number'
-  while sound and queue.budget > 0 and parking.has_room() do
+  local parks = sound and next(dead) and queue.name == 'webhooks' and type(redis.pcall('ZCARD', later)) == 'number'
+  while sound and queue.budget > 0 and parked < MOST_PARKED do
     local wanted = queue.budget
     local ids = redis.pcall('LPOP', list, wanted)
     if not ids then break end
@@ -71,9 +70,9 @@ while ARGV[at] do
           if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
-        local place = parks and special == '' and parking.place_for(job[1])
-        if place then
-          slots[#slots + 1], slots[#slots + 2] = parking.park(place, id), id
+        local slot = parks and special == '' and parked_until(dead, now, id, job[1], job[5], job[19])
+        if slot then
+          slots[#slots + 1], slots[#slots + 2], parked = slot, id, parked + 1
           redis.call('HSET', key, 'status', 'scheduled')
         else
           taken = taken + 1
@@ -107,7 +106,7 @@ while ARGV[at] do
   end
 end
 if taken > 0 then redis.call('EXPIRE', executions, ttl + 60) end
-parking.save()
+save_destinations(dead, now)
 
 local wait = -1
 for _, queue in ipairs(queues) do
@@ -121,5 +120,5 @@ for _, queue in ipairs(queues) do
     wait = wait < 0 and free or math.min(wait, free)
   end
 end
-answer[1], answer[2] = string.format('%.6f', wait), parking.count
+answer[1], answer[2] = string.format('%.6f', wait), parked
 return answer

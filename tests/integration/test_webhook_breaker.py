@@ -14,7 +14,7 @@ from rq.job import JobStatus
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.jobs import WebhookJob
-from rqjobs.keys import PREFIX
+from rqjobs.keys import PREFIX, breaker_line
 from rqjobs.layout import key, run_script, timestamp
 from rqjobs.processors.webhook import admit, breaker
 from rqjobs.processors.webhook.breaker import Question
@@ -51,7 +51,9 @@ def fail(clock: Clock, times: int, *, probe: bool = False) -> bool:
 
 
 def ask(jobs: Sequence[str], room: int = 100, *, silent: bool = False) -> list[str]:
-    (answer,) = breaker.ask([Question("d", room, silent, jobs)], get_settings())
+    """The verdicts on ``jobs``, which were enqueued in the order of their names."""
+    asked = [(job, float(job[1:] or 0)) for job in jobs]
+    (answer,) = breaker.ask([Question("d", room, silent, asked)], get_settings())
     return list(answer.verdicts)
 
 
@@ -76,6 +78,38 @@ def test_a_short_outage_opens_nothing(clock: Clock) -> None:
     assert breaker.report_failure("d", clock.now - 0.01, probe=False, settings=get_settings())
 
 
+def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:
+    fail(clock, 10)
+    moments(ask(["j5", "j3", "j1"]))
+    later = moments(ask(["j2", "j4", "j0"]))
+    assert later == [clock.now + 10 + place / 50 for place in (1, 3, 0)]
+    clock.now += 10.5
+    assert [verdict == "probe" for verdict in ask(["j1", "j0", "j1"])] == [False, True, False]
+    assert breaker.report_answer("d")
+    clock.now += 1.2
+    assert [verdict == "go" for verdict in ask(["j2", "j1", "j3"])] == [False, True, False]
+    assert [verdict == "go" for verdict in ask(["j2", "j5", "j3", "j4", "j5"])] == [True, False, True, True, True]
+
+
+def test_nobody_waits_for_long_for_one_that_was_deleted(clock: Clock) -> None:
+    fail(clock, 10)
+    ask([f"j{n}" for n in range(8)])
+    clock.now += 10
+    clock.now = float(ask(["j1"])[0]) + 1.1  # of j0 no more is heard
+    assert ask(["j1"]) == ["probe"]
+    assert breaker.report_answer("d")
+    clock.now = due = float(ask(["j3"])[0])  # nor of j2
+    started: dict[str, float] = {}
+    while len(started) < 5:
+        jobs = [f"j{n}" for n in range(3, 8) if f"j{n}" not in started]
+        started |= {job: clock.now for job, verdict in zip(jobs, ask(jobs), strict=True) if verdict == "go"}
+        clock.now += 0.02
+    assert list(started) == ["j3", "j4", "j5", "j6", "j7"]
+    assert 0.9 < started["j3"] - due < 1.3
+    assert started["j7"] - started["j3"] < 0.2
+    assert ask(["j0", "j2"]) == ["go", "go"]
+
+
 def test_one_probe_goes_and_the_others_keep_their_order(clock: Clock) -> None:
     fail(clock, 10)
     jobs = [f"j{n}" for n in range(5)]
@@ -98,7 +132,7 @@ def test_one_probe_goes_and_the_others_keep_their_order(clock: Clock) -> None:
     for job in ("j2", "j3", "j4"):
         clock.now = max(clock.now, again[-1] + 2)
         assert ask([job]) == ["go"]
-    assert ask(["new"]) == ["go"]
+    assert ask(["j9"]) == ["go"]
 
 
 def simulate(clock: Clock, jobs: int, down_for: float) -> tuple[list[str], set[str], int, float]:
@@ -145,7 +179,7 @@ def test_all_start_in_order_paced(clock: Clock, redis: redis_py.Redis, down_for:
     assert steady == sorted(steady)
     assert len(probed) < 10
     assert asked < 400 * (3 + seconds / 5)
-    assert redis.keys("*:ranks") == []
+    assert redis.keys("*:line") == []
 
 
 def jobs_to(url: str, count: int, prefix: str) -> list[tuple[WebhookJob, Attempt]]:
@@ -231,7 +265,7 @@ def kill(origin: str) -> None:
     """Opens its breaker, and has one job parked by the long way."""
     for _ in range(get_settings().webhook_breaker_failures):
         breaker.report_failure(origin, breaker.time.time() - 15, probe=False, settings=get_settings())
-    breaker.ask([Question(origin, 0, False, ["first"])], get_settings())
+    breaker.ask([Question(origin, 0, False, [("first", 0.0)])], get_settings())
 
 
 def webhook(url: str, **fields: object) -> WebhookJob:
@@ -256,9 +290,15 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: 
     assert (shown.state, shown.parked) == ("open", 301)
     assert shown.next_try is not None
     assert waiting[0][1] == pytest.approx(shown.next_try.timestamp() + 1 / get_settings().webhook_pace)
-    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, dead)], get_settings())
+    line = redis.zrange(breaker_line("http://dead.example:80"), 1, -1, withscores=True)
+    created = {job.id: job.created_at.timestamp() for job in jobs}
+    assert line == [(job_id.encode(), pytest.approx(created[job_id], abs=1e-6)) for job_id in dead]
+    asked = [(job_id, 0.0) for job_id in dead]
+    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, asked)], get_settings())
     assert moments(answer.verdicts) == pytest.approx([score for _, score in waiting], abs=1e-4)
-    redis.rpush(key("queue", "webhooks"), *dead)  # due while it is open still: each keeps its place
+    for job_id in dead:  # due while it is open still: each keeps its place
+        redis.hset(key("job", job_id), "enqueued_at", timestamp())
+    redis.rpush(key("queue", "webhooks"), *dead)
     assert reserve_all(redis) == (300, [])
     again = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
     assert dict(again) == pytest.approx(dict(waiting), abs=1e-4)
@@ -272,7 +312,8 @@ def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Re
     redis.hset(f"{PREFIX}:webhooks:breaker:http://dead.example:80", "open", still.time() - 0.1)
     (first, *rest) = [job.id for job in enqueue_many([webhook("http://dead.example/")] * 50)]
     assert reserve(redis) == (0, [first, *rest])  # the long way: one of them will be the probe
-    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, [first, *rest])], get_settings())
+    asked = [(job_id, float(place)) for place, job_id in enumerate([first, *rest])]
+    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, asked)], get_settings())
     assert answer.verdicts[0] == "probe"
     redis.rpush(key("queue", "webhooks"), *rest)
     assert reserve(redis) == (49, [])
@@ -292,7 +333,8 @@ def test_in_doubt_a_job_goes_the_long_way(redis: redis_py.Redis, still: RedisClo
         webhook("http://dead.example/", endpoint="moved"),
         webhook("http://dead.example/", payload={"long": os.urandom(600).hex()}),  # deflated
     ]
-    ids = [job.id for job in enqueue_many(doubtful)]
+    ids = [job.id for job in enqueue_many([*doubtful, webhook("http://dead.example/")])]
+    redis.hset(key("job", ids[-1]), "enqueued_at", timestamp())  # it was tried, and failed
     assert reserve(redis) == (0, ids)
     (dead,) = enqueue_many([webhook("http://dead.example/")])
     for how in ("", "1"):

@@ -167,7 +167,7 @@ def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> 
     settings = get_settings()
     for _ in range(settings.webhook_breaker_failures):
         breaker.report_failure("https://dead.example:443", time.time() - 15, probe=False, settings=settings)
-    breaker.ask([breaker.Question("https://dead.example:443", 5, False, ["a", "b"])], settings)
+    breaker.ask([breaker.Question("https://dead.example:443", 5, False, [("a", 1.0), ("b", 2.0)])], settings)
     (shown,) = json.loads(run(capsys, "destinations", "--json"))
     assert (shown["destination"], shown["state"], shown["failures"], shown["parked"]) == (
         "https://dead.example:443", "open", 10, 2)  # fmt: skip
@@ -186,7 +186,7 @@ def test_destinations_are_found_among_many_other_keys(redis: redis_py.Redis) -> 
     assert [found.destination for found in breaker.breakers()] == ["d0", "d2"]
     statistics = redis.info("commandstats")
     assert {name.removeprefix("cmdstat_") for name in statistics} <= {
-        "zrange", "hmget", "hlen", "config|resetstat", "info"}  # fmt: skip
+        "zrange", "hmget", "zcard", "config|resetstat", "info"}  # fmt: skip
     assert statistics["cmdstat_hmget"]["calls"] == 2
 
 

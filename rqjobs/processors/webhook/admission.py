@@ -37,12 +37,12 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
     for index, (job, _) in enumerate(jobs):
         if origin := _origin(shared, job):
             groups.setdefault(origin, []).append(index)
-    for index, hold in _judge(shared, groups, [attempt.job_id for _, attempt in jobs]):
+    for index, hold in _judge(shared, groups, [attempt for _, attempt in jobs]):
         holds[index] = hold
     return holds
 
 
-def _judge(shared: Context, groups: dict[str, list[int]], ids: Sequence[str]) -> Iterator[tuple[int, Hold]]:
+def _judge(shared: Context, groups: dict[str, list[int]], attempts: Sequence[Attempt]) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait, by their index."""
     now, moment = time.monotonic(), time.time()
     unanswered = shared.destinations.unanswered(now)
@@ -53,13 +53,14 @@ def _judge(shared: Context, groups: dict[str, list[int]], ids: Sequence[str]) ->
         unanswered += 0 if destination.prompt(now) else min(room, len(indices))
         if destination.clear_until > now and room >= len(indices):
             for index in indices:
-                destination.admit(ids[index], now)
+                destination.admit(attempts[index].job_id, now)
         elif destination.parks_until > moment + _TOGETHER and shared.destinations.asks_at > moment:
             hold = _hold(shared.destinations.asks_at, f"{origin} does not answer")
             yield from ((index, hold) for index in indices)
         else:
             silent = destination.silent(now)
-            questions.append(breaker.Question(origin, room, silent, [ids[index] for index in indices]))
+            asked = [(attempts[index].job_id, _order(attempts[index], moment)) for index in indices]
+            questions.append(breaker.Question(origin, room, silent, asked))
     if not questions:
         return
     shared.destinations.asks_at = moment + _TOGETHER
@@ -79,7 +80,7 @@ def _obey(
 ) -> Iterator[tuple[int, Hold]]:
     now = time.monotonic()
     destination.parks_until = 0.0
-    for index, job_id, verdict in zip(indices, question.job_ids, answer.verdicts, strict=True):
+    for index, (job_id, _), verdict in zip(indices, question.jobs, answer.verdicts, strict=True):
         if verdict == "probe":
             destination.probes.add(job_id)
         if verdict in ("go", "probe"):
@@ -91,6 +92,11 @@ def _obey(
             until = float(verdict)
             destination.parks_until = min(destination.parks_until or until, until)
             yield index, _hold(until, f"{question.destination} does not answer: parked")
+
+
+def _order(attempt: Attempt, now: float) -> float:
+    """Its place among those that are parked. Who has failed is behind them: else the first would be every probe."""
+    return attempt.enqueued_at.timestamp() if attempt.number == 1 else now
 
 
 def _origin(shared: Context, job: WebhookJob) -> str | None:

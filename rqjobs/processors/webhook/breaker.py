@@ -27,7 +27,8 @@ class Question:
     """How many of them this worker has room for."""
     silent: bool
     """Whether it leaves this worker's deliveries unanswered: then what there is no room for is parked."""
-    job_ids: Sequence[str]
+    jobs: Sequence[tuple[str, float]]
+    """Their ids, and when they were enqueued (Unix time): in this order they start again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
     patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
     words: list[Any] = ["ask", repr(time.time()), settings.webhook_pace, patience]
     for question in questions:
-        words += [question.destination, question.room, int(question.silent), len(question.job_ids), *question.job_ids]
+        words += [question.destination, question.room, int(question.silent), len(question.jobs)]
+        words += [word for job_id, enqueued in question.jobs for word in (job_id, repr(enqueued))]
     return [
         Answer(clear == 1, failing == 1, [verdict.decode() for verdict in verdicts])
         for clear, failing, verdicts in _run(*words)
@@ -100,7 +102,7 @@ def breakers() -> list[Breaker]:
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(prefix + name, "f", "open")
-            pipeline.hlen(f"{prefix}{name}:ranks")
+            pipeline.zcard(keys.breaker_line(name))
         answers = pipeline.execute()
     found = []
     for name, (failures, opened), parked in zip(names, answers[::2], answers[1::2], strict=True):
