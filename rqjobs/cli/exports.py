@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.errors import RQJobsError
+from rqjobs.logs import set_up_logs
 
 if TYPE_CHECKING:
     from rqjobs.processors.export import Export
@@ -73,17 +75,21 @@ def link(export_id: str, *, as_json: bool) -> None:
 def purge_(*, dry_run: bool, as_json: bool) -> None:
     """Delete the files of expired exports.
 
-    Their rows stay as the record of who took what.
+    Their rows stay as the record of who took what. Exit 1 if a file could not be deleted.
     """
     from rqjobs.processors.export import purge
 
-    done = purge(dry_run=dry_run)
+    set_up_logs(level=logging.WARNING)  # they say which could not, and why
+    due = purge(dry_run=True)
+    done = due if dry_run else purge()
     if as_json:
         print_json({"purged": [export.id for export in done], "dry_run": dry_run})
-        return
-    for export in done:
-        click.echo(f"{export.id}  {export.data_type} of {export.user_id}, {export.rows:,} rows")
-    click.echo(f"{'would delete' if dry_run else 'deleted'} {len(done)} file{'s' if len(done) != 1 else ''}")
+    else:
+        for export in done:
+            click.echo(f"{export.id}  {export.data_type} of {export.user_id}, {export.rows:,} rows")
+        click.echo(f"{'would delete' if dry_run else 'deleted'} {len(done)} file{'s' if len(done) != 1 else ''}")
+    if len(done) < len(due):
+        raise SystemExit(1)
 
 
 def size(count: float) -> str:

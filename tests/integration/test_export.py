@@ -9,8 +9,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from rqjobs.attempt import Attempt
+from rqjobs.cli import cli
 from rqjobs.database import get_engine
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater
 from rqjobs.jobs import DataExportJob
@@ -259,6 +261,28 @@ def test_files_are_deleted_when_their_time_is_over(engine, monkeypatch):
     assert purge() == []
     with pytest.raises(LinkRefused, match="deleted"):
         open_link(result["url"].removeprefix("/exports/"), "user_1")
+
+
+def test_a_store_that_is_away_does_not_fail_the_next_export(engine, tmp_path, monkeypatch, caplog):
+    apptables.add_contacts(engine, 10)
+    with monkeypatch.context() as patched:
+        patched.setenv("EXPORT_URL", str(tmp_path / "old"))
+        patched.setenv("EXPORT_KEEP", "0")
+        patched.setattr(process, "purge", list)
+        use_settings(None)
+        run(contacts_job())
+    use_settings(None)
+    (tmp_path / "old").rename(tmp_path / "unplugged")
+    (tmp_path / "old").touch()
+    result, file = run(contacts_job(), job_id="job-2")
+    assert file.exists()
+    assert result["rows"] == 10
+    assert "export not deleted" in caplog.text
+    assert CliRunner().invoke(cli, ["exports", "purge"]).exit_code == 1
+    (tmp_path / "old").unlink()
+    (tmp_path / "unplugged").rename(tmp_path / "old")
+    assert [export.id for export in purge()] == ["job-1"]
+    assert not list((tmp_path / "old").iterdir())
 
 
 def test_another_store_by_its_url(engine, monkeypatch):
