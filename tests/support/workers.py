@@ -60,8 +60,8 @@ class Workers:
 
     def lost_leases(self) -> Counter[str]:
         """By job, how often a worker says that it was cut off for longer than its lease: then two run the job."""
-        said = re.findall(r"(?:leases were lost[^\n]* ids=|lease lost id=)\"?([\w ]+)", self.logs())
-        return Counter(job_id for ids in said for job_id in ids.split())
+        said = re.findall(r"(?:leases were lost[^\n]* ids|lease lost id)=(\"[^\"]*|\S+)", self.logs())
+        return Counter(job_id for ids in said for job_id in ids.strip('"').split())
 
     def stop(self) -> None:
         """Ends them, politely first."""
