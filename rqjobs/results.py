@@ -19,6 +19,7 @@ from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, job_key, results_key
 
 _SLICE = 2.0  # seconds a read blocks: shorter than any socket timeout, so redis-py does not give up first
+_STOPPED = (b"canceled", b"stopped")
 _ENDED = (Result.Type.SUCCESSFUL, Result.Type.FAILED, Result.Type.STOPPED, Result.Type.MAX_RETRIES_EXCEEDED)
 
 
@@ -57,21 +58,21 @@ def look_for_result(job_id: str, client: redis.Redis, limit: timedelta) -> Any:
 
 
 def _wait(job_id: str, client: redis.Redis, limit: timedelta, deadline: float) -> Any:
-    last = "0-0"
+    last, status = "0-0", None
     while True:
         left = deadline - time.monotonic()
-        block = max(1, int(min(left, _SLICE) * 1000)) if left > 0 else None
+        block = max(1, int(min(left, _SLICE) * 1000)) if left > 0 and status not in _STOPPED else None
         for entry_id, fields in _read(client, job_id, last, block):
             last = entry_id.decode()
             result = Result.restore(job_id, last, fields, connection=client, serializer=SERIALIZER)
             if result.type in _ENDED:
                 return _value(job_id, result)
-        status = client.hget(job_key(job_id), "status")
+        before, status = status, client.hget(job_key(job_id), "status")
         if status is None and not client.exists(results_key(job_id)):
             raise JobNotFound(job_id)
-        if status in (b"canceled", b"stopped"):
-            raise JobFailed(job_id, f"it was {as_text(status)}")
-        if left <= 0:
+        if before in _STOPPED:  # and no result came together with that
+            raise JobFailed(job_id, f"it was {as_text(before)}")
+        if left <= 0 and status not in _STOPPED:
             raise ResultTimeout(job_id, limit, as_text(status or "finished"))
 
 
