@@ -33,9 +33,20 @@ class Crew:
         options = ("--threads", "6")  # few, so that the jobs last longer than the killing
         self.alive.append((self.workers.start(*NAMES, *options, RQJOBS_IMPORT="tests.support.tasks"), log))
 
+    def ready(self):
+        self.look_after()
+        return [one for one in self.alive if "worker started" in one[1].read_text()]
+
+    def look_after(self):
+        """Starts others for those that ended by themselves: they were starting while Redis was away."""
+        for ended in [one for one in self.alive if one[0].poll() is not None]:
+            assert "cannot be used" in ended[1].read_text()
+            self.alive.remove(ended)
+            self.start()
+
     def kill_one(self, chance, redis):
         """Kills a worker that works, and answers what it had in hand; one that still starts has nothing to lose."""
-        ready = eventually(lambda: [one for one in self.alive if "worker started" in one[1].read_text()])
+        ready = eventually(self.ready)
         victim = chance.choice(ready)
         time.sleep(chance.uniform(0, 0.5))
         name = re.search(r"worker started name=(\w+)", victim[1].read_text())[1]
@@ -81,6 +92,7 @@ def chaos(workers, tmp_path, monkeypatch, *, jobs, kills, restarts, seed, crew=3
     killed_while_busy = 0
 
     def completed():
+        band.look_after()
         for name in NAMES:  # three workers died under them: an operator looks, and says again
             if ids := redis.zrange(f"rq:failed:{name}", 0, -1):
                 requeue([job_id.decode() for job_id in ids], connection=redis)
