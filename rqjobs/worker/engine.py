@@ -23,6 +23,7 @@ from rqjobs.connection import connect
 from rqjobs.layout import SERIALIZER, job_key, run_script
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.scripts import load_script
 from rqjobs.settings import get_settings
 from rqjobs.worker.admission import Admission
 from rqjobs.worker.apart import ApartRunner
@@ -65,7 +66,8 @@ class EngineWorker(SpecialWorker):
 
     def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
-        self.connection.set(keys.running(queue, self.name), " ".join(job.execution for job in jobs), ex=24 * 3600)
+        executions = " ".join(job.execution for job in jobs)
+        load_script("running")([keys.running(queue, self.name)], [executions, 24 * 3600], client=self.connection)
 
     def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
         """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""

@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from rqjobs import enqueue_many
 from rqjobs.connection import connect
+from rqjobs.dead_letters import dead_letters, requeue
 from rqjobs.embedded import ensure_server, find_server, stop_server
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
@@ -72,6 +73,12 @@ class Load:
         eventually(lambda: workers.logs().count("worker started") == 2)
         eventually(lambda: len(notes(log)) > jobs / 20)
 
+    def look_again(self):
+        """A job that was under three workers when they were cut off is taken for the cause. Here we know better."""
+        for name in QUEUES:
+            letters = dead_letters(name, "WorkerDied", connection=self.server)
+            requeue([letter.job_id for letter in letters], connection=self.server)
+
     def completed(self):
         return sum(int(self.server.hget(f"rqjobs:totals:{name}", "completed") or 0) for name in QUEUES)
 
@@ -89,7 +96,7 @@ class Load:
 
     def wait(self):
         """Until all is done; whatever happened, no job ran more often than its outcomes ask for."""
-        eventually(lambda: self.completed() == self.total, 120, 0.2)
+        eventually(lambda: self.look_again() or self.completed() == self.total, 120, 0.2)
         assert [process.poll() for process in self.workers] == [None, None]
         runs = Counter(words[0] for words in notes(self.log) if words[2] == "begins" or words[2].startswith("batch"))
         assert len(runs) == self.total
@@ -110,6 +117,7 @@ def test_a_full_redis_drains(server, log, workers):
     eventually(lambda: load.completed() > before + 20)
     eventually(lambda: len({words[0] for words in notes(log) if words[0].startswith("later")}) == 20)  # became due
     server.config_set("maxmemory", 0)
+    assert "handed back" not in workers.logs()  # because Redis would not note that they begin
     load.wait()
 
 
