@@ -19,7 +19,7 @@ from rqjobs.layout import job_key
 from rqjobs.tracing import traced
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spans() -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
