@@ -63,6 +63,10 @@ class Workers:
         said = re.findall(r"(?:leases were lost[^\n]* ids|lease lost id)=(\"[^\"]*|\S+)", self.logs())
         return Counter(job_id for ids in said for job_id in ids.strip('"').split())
 
+    def taken_back(self) -> Counter[str]:
+        """By job, how often a worker says that it took it from one that was dead, or cut off for so long."""
+        return Counter(re.findall(r"job of a dead worker id=(\S+)", self.logs()))
+
     def stop(self) -> None:
         """Ends them, politely first."""
         for process in self.processes:

@@ -39,6 +39,7 @@ def processor(job, attempt):
 
 def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(monkeypatch):
     monkeypatch.setattr(tasks, "do", processor)
+    RELEASE.clear()
     engine = FakeEngine()
     runner = ThreadRunner(get_policy("tasks"), 4, engine)
 
