@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -96,7 +97,8 @@ def test_a_mail_that_cannot_be_made_never_reaches_redis(redis) -> None:
 
 def test_the_sandbox_says_what_to_set_and_shows_what_would_go_out(redis, monkeypatch) -> None:
     command = [sys.executable, "-u", "-m", "rqjobs", "sandbox", "mail", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as end:
+        end.callback(process.terminate)
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(5)]
         for line in lines:
@@ -108,5 +110,4 @@ def test_the_sandbox_says_what_to_set_and_shows_what_would_go_out(redis, monkeyp
                 result = send(job, Attempt(job_id=line.split("=")[1].split()[0], queue="email"))
                 path = {"resend": "/emails", "sendgrid": "/v3/mail/send"}[result["backend"]]
                 assert process.stdout.readline() == f"{path} to a@x.example, b@x.example: Hello\n"
-        process.terminate()
     assert sum("export " in line for line in lines) == 2

@@ -1,5 +1,6 @@
 """The sandbox itself, over plain HTTP: envelope, limits, quirks; and its command."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -79,7 +80,11 @@ def test_more_than_the_limit_in_a_second_is_429(call, still):
 def test_the_command_serves_until_it_is_ended():
     port = free_port()
     command = [sys.executable, "-m", "rqjobs", "sandbox", "manychat", "--port"]
-    with subprocess.Popen([*command, str(port), "--token", "5:x"], stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen([*command, str(port), "--token", "5:x"], stdout=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as end,
+    ):
+        end.callback(process.terminate)
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
         process.stdout.readline()
         assert f"MANYCHAT_API_URL=http://127.0.0.1:{port} MANYCHAT_API_TOKEN=5:x" in process.stdout.readline()
@@ -87,4 +92,3 @@ def test_the_command_serves_until_it_is_ended():
             assert json.load(answer) == {"5": {"tags": [], "fields": [], "contacts": []}}
         taken = subprocess.run([*command, str(port)], capture_output=True, text=True, check=False)
         assert (taken.returncode, "choose another --port" in taken.stderr) == (2, True)
-        process.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -215,7 +216,8 @@ def test_the_sandbox_accepts_the_secret_of_an_endpoint(monkeypatch: pytest.Monke
     _, theirs = add_endpoint("shop", "https://shop.example/hook")
     monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     command = [sys.executable, "-u", "-m", "rqjobs", "sandbox", "webhooks", "--port", "0", "--secret", theirs]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as end:
+        end.callback(process.terminate)
         assert process.stdout is not None
         (url,) = re.findall(r"http://\S+/ok", process.stdout.readline())
         for secret, status in [
@@ -227,4 +229,3 @@ def test_the_sandbox_accepts_the_secret_of_an_endpoint(monkeypatch: pytest.Monke
             signature = sign([parse_secret(secret)], "id", now, b"{}")
             headers = {"webhook-id": "id", "webhook-timestamp": str(now), "webhook-signature": signature}
             assert requests.post(url, b"{}", headers=headers, timeout=60).status_code == status
-        process.terminate()
