@@ -19,12 +19,13 @@ from rqjobs.layout import job_key
 from rqjobs.tracing import traced
 
 
-@pytest.fixture(scope="session")
-def spans() -> InMemorySpanExporter:
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The process's provider for this test: with one set for good, the tests after it would be traced as well."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     return exporter
 
 
@@ -38,7 +39,6 @@ def test_nothing_is_carried_outside_a_span(redis: redis_py.Redis, spans: InMemor
 
 @pytest.mark.parametrize("kind", ["function", "coroutine"])
 def test_a_trace_goes_on_in_the_processor(redis: redis_py.Redis, spans: InMemorySpanExporter, kind: str) -> None:
-    spans.clear()
     with trace.get_tracer("app").start_as_current_span("request") as request:
         job = enqueue(webhook())
     assert "traceparent" in json.loads(redis.hget(job_key(job.id), "meta") or b"{}")["trace"]
