@@ -26,7 +26,7 @@ from rqjobs.worker.pace import Pace
 from rqjobs.worker.taken import Outcome, Taken
 from rqjobs.worker.wire import SILENCE, Bell, Refused, Wire
 
-BRIEF = 0.1
+BRIEF = 0.25
 """Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
 
 STAY = 5.0

@@ -20,7 +20,7 @@ from rqjobs.processors.webhook.endpoints import key_of
 
 _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
 _MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
-_NEW_PACE = 500.0  # so many of them a second ask again
+_NEW_PACE = 2000.0  # so many of them a second ask again
 _TOGETHER = 0.02  # seconds that parked deliveries gather, so that one question is for many
 _DATABASE_WAIT = 5.0
 

@@ -13,6 +13,7 @@ PROMPT = 1.0
 """Seconds: who answers within them is prompt, who does not for as long is silent."""
 _LOST = 10.0  # seconds after which a job that was admitted and never started is no longer counted
 _KEPT = 10_000
+_UNLIMITED = 1_000_000  # more than come at once: a batch may be larger than the slots, which its end then waits for
 
 
 class Destination:
@@ -105,6 +106,6 @@ class Destinations:
         """How many more deliveries may go to ``destination`` now."""
         destination.tidy(now)
         if destination.prompt(now):
-            return self.slots
+            return _UNLIMITED
         share = max(1, self.slots // 4) - destination.used
         return max(0, min(share, max(1, self.slots // 2) - unanswered))
