@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,9 @@ from rqjobs.errors import JobNotFound, RQJobsError
 
 if TYPE_CHECKING:
     from rqjobs.database.webhook_deliveries import Delivery
+
+SHOWN = 20
+"""Deliveries that a dry run of a replay lists."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -46,6 +49,9 @@ def _filter_options(function: FunctionT) -> FunctionT:
     for option in (
         click.option("--until", type=_Moment(), help="Before this time."),
         click.option("--since", type=_Moment(), help="From this time on: 2h (ago), 2026-11-23 or 2026-11-23T22:00."),
+        click.option(
+            "--outcome", type=click.Choice(["done", "retry", "dead"]), help="Only with an attempt that ended so."
+        ),
         click.option("--event", metavar="EVENT", help="Only of this event."),
         click.option("--endpoint", metavar="NAME|URL", help="Only to this endpoint."),
     ):
@@ -86,7 +92,6 @@ for _command in webhook_endpoints.COMMANDS:
 
 @webhooks.command()
 @_filter_options
-@click.option("--outcome", type=click.Choice(["done", "retry", "dead"]), help="Only attempts that ended so.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
 def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
@@ -101,11 +106,7 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
     if not rows:
         click.echo("no deliveries")
         return
-    print_table(
-        ("id", "when", "endpoint", "event", "attempt", "outcome", "took", "error"),
-        ((x.job_id, x.at, _short(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
-        right=("attempt", "took"),
-    )
+    _list(rows)
     click.echo(f"one in full: {typed('webhooks show ID')}    send again: {typed('webhooks replay ID')}")
 
 
@@ -145,7 +146,7 @@ def show(*, job_id: str, as_json: bool) -> None:
 @click.option(
     "--pace", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="So many a second."
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
 @json_option
 def replay(
     *,
@@ -162,16 +163,18 @@ def replay(
     Some by ID, or all that fit and did not arrive.
     """
     from rqjobs import webhooks as api
-    from rqjobs.database.webhook_deliveries import Filter
+    from rqjobs.database import get_engine
+    from rqjobs.database.webhook_deliveries import Filter, latest
 
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(job_ids) == bool(given or everything):
-        raise click.UsageError("say which: IDs, or --endpoint, --event, --since, --until, or --all")
+        raise click.UsageError("say which: IDs, or --endpoint, --event, --outcome, --since, --until, or --all")
     filters = [Filter(job_id=job_id) for job_id in job_ids] or [Filter(**given)]
+    delivered_too = delivered_too or bool(job_ids) or wanted["outcome"] == "done"
     total = api.Replay()
     for each in filters:
         # Who names a delivery means it, arrived or not.
-        done = api.replay(each, pace=pace, delivered_too=delivered_too or bool(job_ids), dry_run=dry_run)
+        done = api.replay(each, pace=pace, delivered_too=delivered_too, dry_run=dry_run)
         if job_ids and not (done.enqueued or done.under_way or done.lost):
             raise JobNotFound(each.job_id or "")
         total.enqueued += done.enqueued
@@ -180,12 +183,24 @@ def replay(
     if as_json:
         print_json(asdict(total) | {"dry_run": dry_run})
         return
+    if dry_run and total.enqueued:
+        _list(latest(get_engine(), total.enqueued[:SHOWN]))
+        if (more := len(total.enqueued) - SHOWN) > 0:
+            click.echo(f"... and {more:,} more; every id: --json")
     takes = format_duration(timedelta(seconds=len(total.enqueued) / pace))
     doing = "would send" if dry_run else "sending"
     click.echo(f"{doing} {len(total.enqueued)} again, {pace:g} a second ({takes})")
     for what, ids in (("still under way", total.under_way), ("no longer in the log", total.lost)):
         if ids:
             click.echo(f"{len(ids)} {what}: {' '.join(ids[:10])}{' ...' if len(ids) > 10 else ''}")  # noqa: PLR2004
+
+
+def _list(rows: Sequence[Delivery]) -> None:
+    print_table(
+        ("id", "when", "endpoint", "event", "attempt", "outcome", "took", "error"),
+        ((x.job_id, x.at, _short(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
+        right=("attempt", "took"),
+    )
 
 
 def _job(rows: list[Delivery]) -> dict[str, Any] | None:

@@ -102,6 +102,14 @@ def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[D
         return [Delivery(*row) for row in connection.execute(query)]
 
 
+def latest(engine: Engine, job_ids: Sequence[str]) -> list[Delivery]:
+    """The newest attempt of each of these deliveries, in this order."""
+    query = select(*_COLUMNS).where(deliveries.c.job_id.in_(job_ids)).order_by(deliveries.c.at_ms, deliveries.c.id)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        found = {row.job_id: Delivery(*row) for row in connection.execute(query)}  # of each the last
+    return [found[job_id] for job_id in job_ids if job_id in found]
+
+
 def outcomes(engine: Engine, wanted: Filter, limit: int) -> dict[str, int]:
     """How many of the newest ``limit`` attempts ended how."""
     ensure_schema(engine)

@@ -18,6 +18,7 @@ from sqlalchemy import event, text
 
 from rqjobs import InvalidJob
 from rqjobs.cli import main
+from rqjobs.cli.webhooks import SHOWN
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, replayable, write
@@ -161,6 +162,28 @@ def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert "say which" in run(capsys, "replay", code=2)
     assert "no job 'zzz'" in run(capsys, "replay", "zzz", code=2)
     assert len(find(get_engine(), Filter(), 10)) == 2
+
+
+def test_a_dry_run_lists_what_would_be_sent(capsys: pytest.CaptureFixture[str], redis: redis_py.Redis) -> None:
+    logged([("a", 1, "retry"), ("a", 2, "dead"), ("b", 1, "retry"), ("c", 1, "done")])
+    heads, row, summary = run(capsys, "replay", "--outcome", "dead", "--dry-run").splitlines()
+    assert heads.split()[:4] == ["id", "when", "endpoint", "event"]
+    name, _when, *facts = re.split(r"\s{2,}", row)
+    assert (name, facts) == ("a", ["example.com/...", "e.x", "2", "503 dead", "12 ms", "503"])
+    assert summary == "would send 1 again, 10 a second (100ms)"
+
+    def ids(*words: str) -> list[str]:
+        found: list[str] = json.loads(run(capsys, "replay", *words, "--dry-run", "--json"))["enqueued"]
+        return found
+
+    assert ids("--outcome", "retry") == ["a", "b"]
+    assert ids("--outcome", "done") == ["c"]
+    assert ids("--outcome", "dead", "--since", "90s") == []
+    assert len(run(capsys, "replay", "a", "b", "c", "--dry-run").splitlines()) == 5
+    logged([(f"x{number}", 1, "dead") for number in range(SHOWN + 1)])
+    *listed, more, _summary = run(capsys, "replay", "--outcome", "dead", "--dry-run").splitlines()
+    assert (len(listed), more) == (1 + SHOWN, "... and 2 more; every id: --json")
+    assert redis.zcard(key("scheduled", "webhooks")) + redis.llen(key("queue", "webhooks")) == 0
 
 
 def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
