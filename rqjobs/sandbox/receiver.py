@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from rqjobs.sandbox.server import LocalServer, Request
 from rqjobs.signing import InvalidSignature, verify
+
+_NUMBER = re.compile(r"\d{1,6}(\.\d{1,6})?")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Receiver(LocalServer):
     """A receiver on 127.0.0.1. Use it as a context manager.
 
     ``/ok`` answers 204 to whoever signed well and 401 to others, ``/flaky/N`` fails N times for each webhook-id
-    and then works, ``/gone`` answers 410, ``/status/N`` answers N, ``/slow/N`` answers after N seconds.
+    and then works, ``/gone`` answers 410, ``/status/N`` answers N, ``/slow/N`` answers after N seconds. A query may
+    follow, so that one delivery can be told from another; without a number these three answer 404.
     """
 
     secret: str
@@ -71,20 +76,29 @@ class Receiver(LocalServer):
             self.received.append(received)
         if self.on_request is not None:
             self.on_request(received)
-        if request.path.startswith("/slow/"):
-            time.sleep(float(request.path.rpartition("/")[2]))
+        kind, number = _behaviour(request.path)
+        if kind == "slow" and number is not None:
+            time.sleep(number)
         request.answer(status)
 
     def _status(self, path: str, headers: dict[str, str], *, verified: bool) -> int:
         if not verified:
             return 401
-        _, kind, *rest = path.split("/")
-        if kind == "flaky":
+        kind, number = _behaviour(path)
+        if kind in ("flaky", "slow", "status") and number is None:
+            return 404
+        if kind == "flaky" and number is not None:
             seen = sum(r.path == path and r.headers.get("webhook-id") == headers["webhook-id"] for r in self.received)
-            return 503 if seen < int(rest[0]) else 204
-        if kind == "status":
-            return int(rest[0])
+            return 503 if seen < number else 204
+        if kind == "status" and number is not None:
+            return int(number) if number in range(200, 600) else 404
         return {"gone": 410}.get(kind, 204)
+
+
+def _behaviour(path: str) -> tuple[str, float | None]:
+    """What ``path`` asks for, and its number; a query says nothing."""
+    _, kind, number, *_ = (urlsplit(path).path + "//").split("/")
+    return kind, float(number) if _NUMBER.fullmatch(number) else None
 
 
 def signing_secret() -> str:
