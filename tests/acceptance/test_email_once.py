@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from rqjobs import dead_letters, enqueue_many, keys
+from rqjobs import dead_letters, enqueue_email, enqueue_many, keys
 from rqjobs.jobs import EmailJob
-from rqjobs.layout import key
+from rqjobs.layout import fetch_job, key
 from rqjobs.sandbox.mail import MailAPI, Script
 from tests.support.smtp import MailServer, smtp_server
-from tests.support.workers import Workers
+from tests.support.workers import Workers, eventually
 
 WORKER = ("email", "--threads", "6")
 LONG = pytest.param((1000, 25, 2), id="long", marks=pytest.mark.slow)
@@ -123,6 +123,18 @@ def test_with_hold_none_is_doubled(
     assert len(held) == len(dead_letters_of(redis))
     assert mails < 1000 or held, "nothing was in flight when the workers were killed"
     print(f"{len(ids)} mails, {kills} workers killed: {len(held)} held, none doubled")
+
+
+def test_what_is_held_is_sent_when_a_person_requeues_it(server: MailServer, redis, configure, workers: Workers) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    server.data.append("drop")
+    workers.start(*WORKER)
+    mail = enqueue_email({"to": "ada@a.example", "subject": "Mail", "template": "welcome", "data": {"name": "Ada"}})
+    eventually(lambda: dead_letters_of(redis) == [mail.id.encode()])
+    assert len(server.mails) == 1
+    assert dead_letters.requeue([mail.id]) == [mail.id]
+    eventually(lambda: fetch_job(mail.id, redis).get_status() == "finished")
+    assert len(server.mails) == 2
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -19,7 +19,7 @@ from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
 from rqjobs.smtp import Server
-from tests.support.emails import WHEN, attempt, job
+from tests.support.emails import WHEN, attempt, bury, job
 from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
 
 Configure = Callable[..., None]
@@ -210,10 +210,14 @@ def test_an_unknown_outcome_is_retried_by_default(server: MailServer, accident: 
 def test_an_unknown_outcome_is_held_for_a_person(server: MailServer, configure: Configure) -> None:
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
     server.data.append("drop")
-    with pytest.raises(PermanentFailure, match=r"may have been sent.*requeue"):
+    with pytest.raises(PermanentFailure, match=r"may have been sent.*requeue") as failure:
         send(job(), attempt())
     assert len(server.mails) == 1
-    send(job(), attempt())  # the person has looked, and requeued it
+    bury(failure.value)
+    server.data.append("421 later")
+    with pytest.raises(NotSent):
+        send(job(), attempt())  # the person has looked, and requeued it
+    send(job(), attempt(number=2))
     assert len(server.mails) == 2
 
 
@@ -229,9 +233,18 @@ def test_a_worker_that_died_while_sending(server: MailServer, configure: Configu
         patch.setattr("rqjobs.processors.email.sending._settle", die)
         with pytest.raises(Killed):
             send(job(), attempt())
-    with pytest.raises(PermanentFailure, match="rqjobs failed requeue job-1"):
-        send(job(), attempt(number=2))
+    for number in (2, 3):  # the second was killed as well, before its job was dead
+        with pytest.raises(PermanentFailure, match="rqjobs failed requeue job-1") as failure:
+            send(job(), attempt(number=number))
     assert len(server.mails) == 1
+    bury(failure.value)
+    with monkeypatch.context() as patch:
+        patch.setattr("rqjobs.processors.email.sending._settle", die)
+        with pytest.raises(Killed):
+            send(job(), attempt())
+    with pytest.raises(PermanentFailure, match="may have been sent"):  # of the second handing over nobody was told
+        send(job(), attempt(number=2))
+    assert len(server.mails) == 2
 
 
 def test_two_runs_at_once_send_one_mail(server: MailServer) -> None:

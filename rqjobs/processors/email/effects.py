@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from rqjobs import keys
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
 from rqjobs.errors import RetryLater
+from rqjobs.history import reason_of_entry
+from rqjobs.layout import results_key
 
-State = Literal["new", "sending", "partial", "held", "sent"]
+State = Literal["new", "sending", "partial", "released", "sent"]
 
 _KEEP_SENT = timedelta(days=7)
 _KEEP_OPEN = timedelta(days=366)  # as long as RQ keeps a dead letter
@@ -33,7 +35,8 @@ class Effect:
     key: str
     """The mail's idempotency key: the job's id, unless that was used for an earlier mail."""
     state: State = "new"
-    """``sending`` while it is handed over: whoever finds it later knows that the outcome is unknown."""
+    """``sending`` while it is handed over: whoever finds it later knows that the outcome is unknown. ``released`` when
+    a person who was told so has requeued it."""
     at: float = 0.0
     """When the state was first written, Unix time."""
     backend: str = ""
@@ -45,6 +48,20 @@ class Effect:
     refused: dict[str, str] = field(default_factory=dict)
     """Addresses refused for good, each with the server's words."""
     provider_id: str | None = None
+
+    @property
+    def handed_over(self) -> str:
+        """When its handing over began, for people; no other run of this job has the same."""
+        return f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+    def was_told(self) -> bool:
+        """Whether the job has died with the words that this handing over has an unknown outcome.
+
+        Asked of the job's history, which is written in one step with its death: a note of our own could say that
+        somebody knows when the worker was killed before the job was dead, and the mail would go out twice.
+        """
+        entries: Any = get_connection().xrange(results_key(self.job_id))
+        return any(self.handed_over in reason_of_entry(fields) for _, fields in entries)
 
     def begin(self, backend: str) -> Effect:
         """Writes that the mail is being handed over to ``backend``, at the last moment before it is.

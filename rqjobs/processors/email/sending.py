@@ -64,8 +64,7 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
         raise
     except UnknownOutcome as error:
         if begun is not effect and get_settings().email_unknown_outcome == "hold" and not backend.covers(begun):
-            begun.settle("held")
-            raise PermanentFailure(_held(mail, str(error))) from error
+            raise PermanentFailure(_held(begun, str(error))) from error
         raise
     settled = _settle(begun, receipt, attempt)
     return _result(settled, backend, dropped, mail.message_id)
@@ -82,18 +81,21 @@ def _after_unknown(effect: Effect, backend: Backend) -> Effect:
     """What to do with a mail that an earlier attempt may have sent."""
     if effect.state != "sending" or backend.covers(effect):
         return effect
+    again = replace(effect, unknown=effect.unknown + 1)
     if get_settings().email_unknown_outcome == "hold":
-        effect.settle("held")
-        raise PermanentFailure(
-            f"the mail {effect.key} may have been sent: its worker died while it was handed over. Look whether it has "
-            "arrived; if not, send it by: rqjobs failed requeue " + effect.job_id
-        )
+        if not effect.was_told():
+            raise PermanentFailure(_held(effect, "its worker died meanwhile"))
+        again = replace(again, state="released")
     event(logging.WARNING, "mail sent again, its outcome was unknown", id=effect.job_id)
-    return replace(effect, unknown=effect.unknown + 1)
+    return again
 
 
-def _held(mail: Mail, reason: str) -> str:
-    return f"the mail {mail.message_id} may have been sent: {reason}. Look whether it has arrived; if not, requeue it"
+def _held(effect: Effect, reason: str) -> str:
+    words = " ".join(reason.split())  # on one line, for Effect.was_told
+    return (
+        f"the mail {effect.key} may have been sent. It was handed over at {effect.handed_over}: {words}. "
+        f"Look whether it has arrived; if not, send it by: rqjobs failed requeue {effect.job_id}"
+    )
 
 
 def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
