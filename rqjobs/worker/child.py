@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -50,7 +51,8 @@ def main(descriptor: int, queue: str) -> None:
 
 def _listen(connection: socket.socket, lines: SimpleQueue[bytes]) -> None:
     """Ends the process as soon as the worker is gone: its job will be run by another."""
-    with connection.makefile("rb") as stream:
+    # A worker that was killed before it read our last words leaves a reset connection instead of an end.
+    with contextlib.suppress(OSError), connection.makefile("rb") as stream:
         for line in stream:
             lines.put(line)
     os._exit(0)
