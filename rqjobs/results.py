@@ -18,9 +18,8 @@ from rqjobs.errors import JobFailed, JobNotFound, ResultTimeout
 from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, job_key, results_key
 
+_DEAD = ("failed", "stopped", "canceled")
 _SLICE = 2.0  # seconds a read blocks: shorter than any socket timeout, so redis-py does not give up first
-_STOPPED = (b"canceled", b"stopped")
-_ENDED = (Result.Type.SUCCESSFUL, Result.Type.FAILED, Result.Type.STOPPED, Result.Type.MAX_RETRIES_EXCEEDED)
 
 
 def wait_for_result(
@@ -58,36 +57,25 @@ def look_for_result(job_id: str, client: redis.Redis, limit: timedelta) -> Any:
 
 
 def _wait(job_id: str, client: redis.Redis, limit: timedelta, deadline: float) -> Any:
-    last, status = "0-0", None
     while True:
-        left = deadline - time.monotonic()
-        block = max(1, int(min(left, _SLICE) * 1000)) if left > 0 and status not in _STOPPED else None
-        for entry_id, fields in _read(client, job_id, last, block):
-            last = entry_id.decode()
+        with client.pipeline() as pipeline:  # at one moment: an end is written together with its result
+            pipeline.hget(job_key(job_id), "status")
+            pipeline.xrevrange(results_key(job_id), count=1)
+            status, newest = pipeline.execute()
+        state, last, result = as_text(status or b""), "0-0", None
+        for entry_id, fields in newest:
+            last = as_text(entry_id)
             result = Result.restore(job_id, last, fields, connection=client, serializer=SERIALIZER)
-            if result.type in _ENDED:
-                return _value(job_id, result)
-        before, status = status, client.hget(job_key(job_id), "status")
-        if status is None and not client.exists(results_key(job_id)):
+        if result is not None and result.type is Result.Type.SUCCESSFUL:
+            return result.return_value
+        dead = result is not None and result.type is not Result.Type.RETRIED
+        if state in _DEAD or (dead and not state):  # else it was requeued since: that death was not its end
+            raise JobFailed(
+                job_id, reason_of(result.exc_string) if result and dead and state != "canceled" else f"it was {state}"
+            )
+        if not state:
             raise JobNotFound(job_id)
-        if before in _STOPPED:  # and no result came together with that
-            raise JobFailed(job_id, f"it was {as_text(before)}")
-        if left <= 0 and status not in _STOPPED:
-            raise ResultTimeout(job_id, limit, as_text(status or "finished"))
-
-
-def _read(client: redis.Redis, job_id: str, last: str, block: int | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    answer: Any = client.xread({results_key(job_id): last}, block=block)
-    if not answer:
-        return []
-    streams = answer.values() if isinstance(answer, dict) else [stream[1] for stream in answer]
-    entries: list[tuple[bytes, dict[bytes, bytes]]] = []
-    for stream in streams:
-        entries += stream[0] if isinstance(answer, dict) else stream
-    return entries
-
-
-def _value(job_id: str, result: Result) -> Any:
-    if result.type is Result.Type.SUCCESSFUL:
-        return result.return_value
-    raise JobFailed(job_id, reason_of(result.exc_string))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ResultTimeout(job_id, limit, state)
+        client.xread({results_key(job_id): last}, block=max(1, int(min(left, _SLICE) * 1000)))

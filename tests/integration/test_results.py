@@ -1,31 +1,79 @@
-"""Waiting for a job's result, where what becomes of the job comes between two looks."""
+"""Waiting for a job's result: what counts is what the job came to last."""
 
 from __future__ import annotations
+
+import threading
+import time
 
 import pytest
 from rq.results import Result
 
-from rqjobs import JobFailed, QRAnalyticsJob, enqueue, results, wait_for_result
+from rqjobs import JobFailed, QRAnalyticsJob, ResultTimeout, enqueue, wait_for_result
+from rqjobs.dead_letters import requeue
+from rqjobs.errors import JobNotFound
 
 SCAN = QRAnalyticsJob(qr_code_id="q", event="scan", data={})
 
 
-def test_a_job_that_is_stopped_after_its_results_were_looked_at_says_why(redis, monkeypatch):
+def die(redis, job):
+    """As a worker has it: the failure and the status at once."""
+    with redis.pipeline() as pipeline:
+        Result.create_failure(job, 60, "ValueError: the first death", pipeline=pipeline)
+        pipeline.hset(job.key, "status", "failed")
+        pipeline.zadd(f"rq:failed:{job.origin}", {job.id: time.time() + 60})
+        pipeline.lrem(f"rq:queue:{job.origin}", 0, job.id)
+        pipeline.execute()
+
+
+def test_a_job_that_was_requeued_is_waited_for(redis):
     job = enqueue(SCAN)
-    read, looks = results._read, []
+    die(redis, job)
+    with pytest.raises(JobFailed, match="the first death"):
+        wait_for_result(job)
+    assert requeue([job.id], connection=redis)
+    with pytest.raises(ResultTimeout, match="queued"):
+        wait_for_result(job, "0s")
 
-    def stopped_meanwhile(*args):
-        found = read(*args)
-        if not looks:
-            Result.create_failure(job, 60, "rqjobs.errors.PermanentFailure: stopped by command")
-            redis.hset(job.key, "status", "stopped")
-        looks.append(found)
-        return found
+    def succeed():
+        with redis.pipeline() as pipeline:
+            Result.create(job, Result.Type.SUCCESSFUL, 60, return_value=7, pipeline=pipeline)
+            pipeline.hset(job.key, "status", "finished")
+            pipeline.execute()
 
-    monkeypatch.setattr(results, "_read", stopped_meanwhile)
+    timer = threading.Timer(0.1, succeed)
+    timer.start()
+    assert wait_for_result(job, "60s") == 7
+    timer.join()
+    redis.delete(job.key)  # the newest are kept
+    assert wait_for_result(job, "0s") == 7
+
+
+def test_a_job_that_was_requeued_and_cancelled_did_not_die(redis):
+    job = enqueue(SCAN)
+    die(redis, job)
+    requeue([job.id], connection=redis)
+    job.cancel()
+    with pytest.raises(JobFailed, match="it was canceled"):
+        wait_for_result(job)
+
+
+def test_a_job_that_is_stopped_says_why(redis):
+    job = enqueue(SCAN)
+    Result.create_failure(job, 60, "rqjobs.errors.PermanentFailure: stopped by command")
+    redis.hset(job.key, "status", "stopped")
     with pytest.raises(JobFailed, match="stopped by command"):
         wait_for_result(job)
-    assert looks[0] == []
+
+
+def test_a_job_that_is_gone_leaves_its_last_reason_or_nothing(redis):
+    job = enqueue(SCAN)
+    die(redis, job)
+    redis.delete(job.key)
+    with pytest.raises(JobFailed, match="the first death"):
+        wait_for_result(job)
+    redis.delete(f"rq:results:{job.id}")
+    with pytest.raises(JobNotFound):
+        wait_for_result(job)
 
 
 @pytest.mark.parametrize("status", ["canceled", "stopped"])
