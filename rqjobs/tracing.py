@@ -6,17 +6,23 @@ of RQJOBS_IMPORT); the extra is ``rqjobs[otel]``. Queues that run in batches (qr
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, cast
+
+import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
+from rqjobs.errors import RedisUnavailable
 from rqjobs.layout import job_key
+from rqjobs.logs import event
 
 FIELD = "trace"
 """The key in the job's meta that holds W3C trace context: ``traceparent``, ``tracestate``."""
@@ -46,21 +52,22 @@ def traced(processor: Callable[..., Any]) -> Callable[..., Any]:
 
         @wraps(processor)
         async def run_async(job: Any, attempt: Attempt) -> Any:
-            with _span(attempt):
+            carried = await asyncio.to_thread(_carried, attempt.job_id)  # the loop does not wait for Redis
+            with _span(attempt, carried):
                 return await processor(job, attempt)
 
         return run_async
 
     @wraps(processor)
     def run(job: Any, attempt: Attempt) -> Any:
-        with _span(attempt):
+        with _span(attempt, _carried(attempt.job_id)):
             return processor(job, attempt)
 
     return run
 
 
 @contextmanager
-def _span(attempt: Attempt) -> Iterator[None]:
+def _span(attempt: Attempt, carried: Mapping[str, str]) -> Iterator[None]:
     from opentelemetry import propagate, trace
 
     attributes: dict[str, str | int] = {
@@ -72,7 +79,7 @@ def _span(attempt: Attempt) -> Iterator[None]:
     }
     with trace.get_tracer("rqjobs").start_as_current_span(
         f"process {attempt.queue}",
-        context=propagate.extract(_carried(attempt.job_id)),
+        context=propagate.extract(carried),
         kind=trace.SpanKind.CONSUMER,
         attributes=attributes,
     ):
@@ -80,9 +87,18 @@ def _span(attempt: Attempt) -> Iterator[None]:
 
 
 def _carried(job_id: str) -> dict[str, str]:
-    raw = cast("bytes | None", get_connection().hget(job_key(job_id), "meta"))
+    """The context in the job's meta; empty without one. No job fails for its trace."""
     try:
+        raw = cast("bytes | None", get_connection().hget(job_key(job_id), "meta"))
         carried = json.loads(raw or b"{}").get(FIELD, {})
         return {str(name): str(value) for name, value in carried.items()}
+    except (redis.RedisError, RedisUnavailable, OSError) as error:
+        _say_once(type(error).__name__)
+        return {}
     except (ValueError, AttributeError):
         return {}
+
+
+@cache
+def _say_once(error: str) -> None:
+    event(logging.WARNING, "redis does not say which traces jobs belong to", error=error)

@@ -13,8 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from rqjobs import WebhookJob, enqueue
+from rqjobs import WebhookJob, enqueue, tracing
 from rqjobs.attempt import Attempt
+from rqjobs.errors import RedisUnavailable
 from rqjobs.layout import job_key
 from rqjobs.tracing import traced
 
@@ -60,3 +61,32 @@ def test_a_trace_goes_on_in_the_processor(redis: redis_py.Redis, spans: InMemory
     assert ours.parent.span_id == request.get_span_context().span_id
     assert ours.attributes is not None
     assert ours.attributes["messaging.message.id"] == job.id
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+@pytest.mark.parametrize(
+    "error", [redis_py.ConnectionError(), redis_py.TimeoutError(), RedisUnavailable("there", "no")]
+)
+def test_a_job_whose_trace_cannot_be_looked_up_runs_in_a_trace_of_its_own(
+    spans: InMemorySpanExporter,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    error: Exception,
+) -> None:
+    def away() -> None:
+        raise error
+
+    async def coroutine(_job: Any, attempt: Attempt) -> str:
+        return attempt.job_id
+
+    monkeypatch.setattr(tracing, "get_connection", away)
+    tracing._say_once.cache_clear()
+    for job_id in ("a", "b"):
+        attempt = Attempt(job_id=job_id, queue="webhooks", number=1)
+        if kind == "function":
+            assert traced(lambda _job, attempt: attempt.job_id)(webhook(), attempt) == job_id
+        else:
+            assert asyncio.run(traced(coroutine)(webhook(), attempt)) == job_id
+    assert [span.parent for span in spans.get_finished_spans()] == [None, None]
+    assert [record.getMessage() for record in caplog.records] == ["redis does not say which traces jobs belong to"]
