@@ -149,12 +149,17 @@ def test_three_terminals(terminals):
     eventually(lambda: terminals.received("/status/404") == 2)
 
 
-def test_flask(terminals):
-    text = section("**Flask.**", "**Django.**")
-    (terminals.folder / "app.py").write_text(python(text))
+@pytest.mark.parametrize(
+    ("start", "end", "name"),
+    [("**Flask.**", "**Django.**", "app.py"), ("**FastAPI, asyncio.**", "**Your own jobs**", "main.py")],
+    ids=["flask", "fastapi"],
+)
+def test_an_app_in_one_file(terminals, start, end, name):
+    text, code = section(start, end), terminals.folder / name
+    code.write_text(python(text))
     terminals.type("rqjobs sandbox webhooks")
     terminals.paste_exports()
-    follow(terminals, console(text), terminals.folder / "app.py")
+    follow(terminals, console(text), code)
 
 
 def test_django(terminals):
@@ -169,11 +174,3 @@ def test_django(terminals):
     terminals.type("rqjobs sandbox webhooks")
     terminals.paste_exports()
     follow(terminals, console(text), urls)
-
-
-def test_fastapi(terminals):
-    text = section("**FastAPI, asyncio.**", "**Your own jobs**")
-    (terminals.folder / "main.py").write_text(python(text))
-    terminals.type("rqjobs sandbox webhooks")
-    terminals.paste_exports()
-    follow(terminals, console(text), terminals.folder / "main.py")
