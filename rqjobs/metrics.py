@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -53,6 +53,12 @@ class Histogram:
     sum: float = 0.0
     """Seconds in all."""
 
+    def observe(self, seconds: float) -> None:
+        """Counts one."""
+        seconds = max(0.0, seconds)  # clocks differ
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.sum += seconds
+
     @property
     def count(self) -> int:
         """How many there were."""
@@ -74,6 +80,14 @@ class Histogram:
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
 
+    def fields(self, name: str) -> Iterator[str | int]:
+        """The fields of a hash that hold it, and by how much each grows."""
+        for bucket, count in enumerate(self.counts):
+            if count:
+                yield from (f"{name}{bucket}", count)
+        if self.sum:
+            yield from (f"{name}+", round(self.sum * 1_000_000))
+
 
 @dataclass
 class Figures:
@@ -83,6 +97,20 @@ class Figures:
     durations: Histogram = field(default_factory=Histogram)
     waits: Histogram = field(default_factory=Histogram)
 
+    def count(self, outcome: Outcome, seconds: float, waited: float | None) -> None:
+        """Counts one run; ``seconds`` and ``waited`` as in :class:`Sample`."""
+        self.outcomes[outcome] += 1
+        self.durations.observe(seconds)
+        if waited is not None:
+            self.waits.observe(waited)
+
+    def fields(self, queue: str) -> Iterator[str | int]:
+        """The fields of a hash that hold it, and by how much each grows."""
+        for outcome, count in self.outcomes.items():
+            yield from (f"{queue}/{outcome}", count)
+        yield from self.durations.fields(f"{queue}/t")
+        yield from self.waits.fields(f"{queue}/w")
+
     def add(self, other: Figures) -> None:
         """Counts what ``other`` holds as well."""
         self.outcomes.update(other.outcomes)
@@ -90,47 +118,21 @@ class Figures:
         self.waits.add(other.waits)
 
 
-class Tally:
-    """Samples added up, not written yet."""
-
-    def __init__(self) -> None:
-        self.numbers: Counter[str] = Counter()
-
-    def add(self, sample: Sample) -> None:
-        """Counts one sample."""
-        queue = base_queue(sample.queue)
-        self.numbers[f"{queue}/{sample.outcome}"] += 1
-        self._observe(f"{queue}/t", sample.seconds)
-        if sample.waited is not None:
-            self._observe(f"{queue}/w", sample.waited)
-
-    def merge(self, other: Tally) -> None:
-        """Counts what ``other`` holds as well."""
-        self.numbers.update(other.numbers)
-
-    def _observe(self, name: str, seconds: float) -> None:
-        seconds = max(0.0, seconds)  # clocks differ
-        self.numbers[f"{name}{bisect_left(BUCKETS, seconds)}"] += 1
-        self.numbers[f"{name}+"] += round(seconds * 1_000_000)
-
-
 def record(samples: Iterable[Sample], connection: redis.Redis, *, now: float | None = None) -> None:
     """Counts ``samples``, in one round trip however many they are."""
-    tally = Tally()
+    by_queue: defaultdict[str, Figures] = defaultdict(Figures)
     for sample in samples:
-        tally.add(sample)
-    write(tally, connection, now=now)
+        by_queue[base_queue(sample.queue)].count(sample.outcome, sample.seconds, sample.waited)
+    write(by_queue, connection, now=now)
 
 
-def write(tally: Tally, connection: redis.Redis, *, now: float | None = None) -> None:
-    """Adds ``tally`` to the totals and to the minute of ``now``, in one step; nothing if it is empty."""
-    if not tally.numbers:
+def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: float | None = None) -> None:
+    """Adds what ran to the totals and to the minute of ``now``, in one step; nothing if nothing ran."""
+    fields = [word for queue, figures in by_queue.items() for word in figures.fields(queue)]
+    if not fields:
         return
     minute = int((time.time() if now is None else now) // 60)
-    words: list[Any] = [keys.METRICS, keys.minute(minute), _KEPT]
-    for name, number in tally.numbers.items():
-        words += (name, number)
-    run_script("record", connection, words)
+    run_script("record", connection, [keys.METRICS, keys.minute(minute), _KEPT, *fields])
 
 
 def totals(connection: redis.Redis) -> dict[str, Figures]:

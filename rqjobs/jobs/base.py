@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from rqjobs.errors import InvalidJob
 
@@ -108,6 +108,18 @@ STRICT = ConfigDict(
 
 encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, ensure_ascii=False).encode
 """JSON without blanks, in Unicode."""
+
+
+def read_json(data: bytes) -> Any:
+    """What ``data`` says, in a quarter of the time of Python's json, which is asked about what is odd only.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return from_json(data)
+    except ValueError:  # a lone surrogate, nested deeper than 200 levels, UTF-16
+        return json.loads(data)
 
 
 class JobModel(BaseModel):

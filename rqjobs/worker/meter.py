@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from datetime import datetime
 
 import redis
 
-from rqjobs.metrics import Outcome, Sample, Tally, write
+from rqjobs.metrics import Figures, Outcome, write
 from rqjobs.worker.taken import Taken
 
 _OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stop": "dead"}
@@ -17,7 +18,7 @@ class Meter:
     """Counts outcomes in the engine's loop; another thread writes the sums."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
+        self._by_queue: defaultdict[str, Figures] = defaultdict(Figures)
         self._lock = threading.Lock()
 
     def settled(self, job: Taken) -> None:
@@ -25,19 +26,20 @@ class Meter:
         outcome = job.outcome
         if outcome is None or (name := _OUTCOMES.get(outcome.how)) is None:
             return
-        sample = Sample(job.lane, name, outcome.ended - outcome.started, _waited(job.enqueued_at, outcome.started))
+        waited = _waited(job.enqueued_at, outcome.started)
         with self._lock:
-            self._tally.add(sample)
+            self._by_queue[job.policy.name].count(name, outcome.ended - outcome.started, waited)
 
     def flush(self, client: redis.Redis) -> None:
         """Writes what was counted since the last time. If Redis is away, it is kept and written later."""
         with self._lock:
-            tally, self._tally = self._tally, Tally()
+            by_queue, self._by_queue = self._by_queue, defaultdict(Figures)
         try:
-            write(tally, client)
+            write(by_queue, client)
         except redis.exceptions.RedisError:
             with self._lock:
-                self._tally.merge(tally)
+                for queue, figures in by_queue.items():
+                    self._by_queue[queue].add(figures)
             raise
 
 

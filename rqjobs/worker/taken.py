@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rqjobs.attempt import Attempt
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.jobs import JobModel
+from rqjobs.jobs.base import read_json
 from rqjobs.layout import ENTRY
 from rqjobs.queues import QueuePolicy, base_queue
 
@@ -134,7 +135,7 @@ class Taken:
             raise PermanentFailure(self.fault)
         try:
             data = zlib.decompress(self.data) if self.data[:1] == b"\x78" else self.data
-            function, instance, (queue, payload), options = json.loads(data)
+            function, instance, (queue, payload), options = read_json(data)
         except (ValueError, TypeError, zlib.error, RecursionError):
             raise NotOurs from None
         if function != ENTRY or instance is not None or options or not isinstance(payload, dict):

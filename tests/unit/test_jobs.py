@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import DataExportJob, EmailJob, JobModel, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
+from rqjobs.jobs.base import read_json
 
 WEBHOOK = {"webhook_id": "wh_1", "event": "qr.scanned", "url": "https://api.example.com/hook", "payload": {"a": 1}}
 
@@ -119,3 +120,20 @@ def test_what_json_cannot_carry_is_never_changed_silently(value):
 def test_the_json_of_a_job_says_what_it_holds(value):
     job = Anything(value=value)
     assert json.loads(job.dump_json()) == job.dump() == {"value": value}
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))  # fmt: skip
+def test_a_payload_is_read_as_pythons_json_reads_it(value):
+    text = json.dumps(value).encode()  # floats with all their digits, NaN and infinity too
+    assert repr(read_json(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", [b'"\\ud800"', b"[" * 300 + b"]" * 300, '{"a": 1}'.encode("utf-16")])
+def test_what_the_faster_reader_refuses_is_read_by_json(text):
+    assert read_json(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a" 1}', b"\xff\x00"])
+def test_what_is_no_json_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        read_json(text)
