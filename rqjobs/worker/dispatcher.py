@@ -84,7 +84,7 @@ class Dispatcher:
         self._outbox: deque[Taken] = deque()
         self._unwritten: list[Taken] = []
         self._flying: deque[Question] = deque()
-        self._bare: deque[tuple[float, Taken]] = deque()
+        self._bare: deque[tuple[float, list[str]]] = deque()  # executions, for most of their jobs have ended by then
         self._sleeping = False
         self._stop_at: float | None = None
         self._turns: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
@@ -325,6 +325,7 @@ class Dispatcher:
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         found: dict[str, list[Taken]] = {}
+        executions = []
         for words in answer[2:]:
             lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
             try:
@@ -333,10 +334,11 @@ class Dispatcher:
                 event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
                 continue
             self.taken[job.execution] = job
-            if brief is not None:
-                self._bare.append((brief, job))
+            executions.append(job.execution)
             self._turns.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
+        if brief is not None:
+            self._bare.append((brief, executions))
         for line, budget in asked:
             jobs = found.get(line.policy.name, [])
             self._reserved += len(jobs) - budget
@@ -347,12 +349,11 @@ class Dispatcher:
 
     def _without_record(self, now: float) -> list[Taken]:
         """The jobs that run for so long now that somebody may want to see their executions."""
-        bare: list[Taken] = []
-        while self._bare and self._bare[0][0] <= now and len(bare) < BATCH:
-            _when, job = self._bare.popleft()
-            if not job.settled:
-                bare.append(job)
-        return bare
+        if not self._bare or self._bare[0][0] > now:
+            return []
+        _when, executions = self._bare.popleft()
+        jobs = [self.taken[execution] for execution in executions if execution in self.taken]
+        return [job for job in jobs if not job.settled]
 
     # Writing back
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from datetime import timedelta
@@ -18,6 +19,8 @@ from rqjobs.layout import fetch_job
 from rqjobs.settings import use_settings
 from rqjobs.worker import dispatcher
 from rqjobs.worker.engine import run_worker
+from rqjobs.worker.joblog import JobLog
+from rqjobs.worker.taken import Taken
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
 
@@ -193,6 +196,23 @@ def test_max_jobs_is_exact(redis):
     enqueue_many([Task(mark=str(n)) for n in range(30)])
     run_worker(["tasks"], max_jobs=12)
     assert redis.llen("rq:queue:tasks") == 18
+
+
+def test_a_fast_worker_does_not_keep_what_has_ended(redis, monkeypatch):
+    monkeypatch.setattr(dispatcher, "BRIEF", 60.0)
+    alive: list[int] = []
+
+    def settled(_log: JobLog, _job: Taken) -> None:
+        settled.count += 1
+        if settled.count % 500 == 0:
+            alive.append(sum(isinstance(each, Taken) for each in gc.get_objects()))
+
+    settled.count = 0
+    monkeypatch.setattr(JobLog, "settled", settled)
+    enqueue_many([Task(mark=str(n)) for n in range(4000)])
+    burst()
+    assert len(alive) == 8
+    assert max(alive) < 2000  # of 4,000 that came: what waits for its turn or to be written
 
 
 def test_a_rate_limit_holds_jobs_in_their_queue(redis, log, monkeypatch):
