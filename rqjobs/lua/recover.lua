@@ -1,10 +1,12 @@
 -- Takes back the jobs of workers that died: their leases have run out, or the caller knows that the worker is dead.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), failed jobs kept, after how many dead workers a job is dead,
 --   three errors (base64 of zlib): tried again, attempts used up, too many workers died
---   a dead worker's name ('' = whoever let a lease run out), number of lanes, for each: name, its queue
+--   a dead worker's name ('' = whoever let a lease run out), how many jobs of a lane at most, number of lanes, for
+--   each: name, its queue
 -- Answers {{lane, id, execution} of jobs for RQ's own path: who called has 30 s to take them back, with a dead worker's
 --   name whoever looks next; {keys of another type than RQ's}; {id, worker, 'queued' or 'failed'}, ...}
 local prefix, ours, iso, keep, most, dead = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[9]
+local page = tonumber(ARGV[10])
 local time = redis.call('TIME')
 local seconds, stamp, year = tonumber(time[1]), string.format('%d.%06d', time[1], time[2]), 31536000
 local special, wrong, answer = {}, {}, {{}, {}}
@@ -39,7 +41,11 @@ local function take_back(name, queue, member)
     end
     if left_alone then
       redis.call('ZADD', registry, seconds + (dead == '' and 30 or 0), member)
-      if dead == '' then answer[1][#answer[1] + 1] = {name, id, execution} end
+      if dead == '' then
+        answer[1][#answer[1] + 1] = {name, id, execution}
+      else
+        redis.call('SREM', prefix .. ':worker:' .. dead .. ':executions', member)
+      end
       return
     end
   end
@@ -85,19 +91,19 @@ local function take_back(name, queue, member)
   redis.call('ZREM', registry, member)  -- last: were there an error before it, the job would not be lost
 end
 
-for n = 1, tonumber(ARGV[10]) do
-  local name, queue = ARGV[9 + 2 * n], ARGV[10 + 2 * n]
+for n = 1, tonumber(ARGV[11]) do
+  local name, queue = ARGV[10 + 2 * n], ARGV[11 + 2 * n]
   local registry, sound = prefix .. ':wip:' .. name, is('list', prefix .. ':queue:' .. name)
   for _, kind in ipairs({'wip', 'scheduled', 'finished', 'failed'}) do
     sound = is('zset', prefix .. ':' .. kind .. ':' .. name) and sound
   end
   local members = {}
   if sound and dead == '' then
-    members = redis.call('ZRANGEBYSCORE', registry, 0, seconds, 'LIMIT', 0, 500)
+    members = redis.call('ZRANGEBYSCORE', registry, 0, seconds, 'LIMIT', 0, page)
     if #members > 0 and just_started() then members = {} end
   elseif sound then
     for _, member in ipairs(redis.call('SMEMBERS', prefix .. ':worker:' .. dead .. ':executions')) do
-      if redis.call('ZSCORE', registry, member) then members[#members + 1] = member end
+      if #members < page and redis.call('ZSCORE', registry, member) then members[#members + 1] = member end
     end
   end
   for _, member in ipairs(members) do take_back(name, queue, member) end

@@ -169,6 +169,20 @@ def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
     assert redis.hmget("rq:job:b", "worker_died", "retries_left") == [b"2", b"2"]
 
 
+@pytest.mark.parametrize("dead", ["", "gone"])
+def test_however_many_jobs_a_worker_had_they_are_back_at_once(redis, queue, dead):
+    ids = [f"a{n}" for n in range(1200)]
+    with redis.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hset(f"rq:job:{job_id}", mapping={"status": "started", "worker_name": "gone", "retries_left": 1})
+            pipeline.zadd("rq:wip:tasks", {f"{job_id}:x": time.time() + (60 if dead else -1)})
+            pipeline.sadd("rq:worker:gone:executions", f"{job_id}:x")
+        pipeline.execute()
+    recover(redis, ["tasks"], get_settings(), dead=dead)
+    assert sorted(redis.lrange("rq:queue:tasks", 0, -1)) == sorted(job_id.encode() for job_id in ids)
+    assert not redis.exists("rq:wip:tasks", "rq:worker:gone:executions")
+
+
 @pytest.mark.parametrize("kind", ["plain", "dependents", "callback", "repeat"])
 def test_a_lost_lease_is_never_written_over(redis, queue, kind, tmp_path):
     """The job loses its lease while it runs, as if this worker had been stopped for too long."""
