@@ -13,8 +13,7 @@ from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Taken
-from rqjobs.worker.threads import Engine, Runner, run_special, timed_out
-from rqjobs.worker.watchdog import Slot
+from rqjobs.worker.threads import Engine, Runner, run_special_here, timed_out
 
 _LOOK = 0.05
 """Seconds from one look at the time limits to the next: a timer for each job costs 4 us, a thirtieth of a webhook."""
@@ -146,17 +145,9 @@ class LoopRunner(Runner):
             result = await self._processor(model, attempt)
             outcome = job.done(result, started)
         except NotOurs:
-            outcome = await asyncio.to_thread(self._special, job, started)
+            outcome = await asyncio.to_thread(run_special_here, job, self._engine, started)
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
             outcome = timed_out(job, started) if late else job.failed(error, started)
         if job.settle(outcome):
             self._engine.settled(job)
-
-    def _special(self, job: Taken, started: float) -> Any:
-        slot = Slot()
-        self._engine.watchdog.watch(slot)
-        try:
-            return run_special(slot, job, self._engine, started)
-        finally:
-            self._engine.watchdog.forget(slot)

@@ -22,8 +22,7 @@ from rqjobs.errors import JobTimeout
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.threads import Engine, Runner, run_special
-from rqjobs.worker.watchdog import Slot
+from rqjobs.worker.threads import Engine, Runner, run_special_here
 
 IDLE = 60.0
 """Seconds that a process without work is kept: starting one takes about half a second."""
@@ -253,7 +252,7 @@ class ProcessRunner(Runner):
             if child.stopped and "error" in answer:
                 outcome = job.stopped(started)
         except NotOurs:
-            outcome, keep = self._special(job, started), True
+            outcome, keep = run_special_here(job, self._engine, started), True
         except ChildDied:
             stopped = child is not None and child.stopped
             outcome = job.stopped(started) if stopped else self.died(job, child, started)
@@ -271,15 +270,6 @@ class ProcessRunner(Runner):
     def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
         """What becomes of a job whose process died: a failed attempt."""
         return job.failure(death(child), started)
-
-    def _special(self, job: Taken, started: float) -> Outcome:
-        """A job that needs RQ's own path runs here in a thread."""
-        slot = Slot()
-        self._engine.watchdog.watch(slot)
-        try:
-            return run_special(slot, job, self._engine, started)
-        finally:
-            self._engine.watchdog.forget(slot)
 
 
 def _outcome(job: Taken, answer: dict[str, Any], started: float) -> Outcome:
