@@ -35,7 +35,7 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
     """``time.monotonic()`` at the start of this run."""
     report: Report = field(default=_ignore, repr=False, compare=False)
-    """Stores progress, a mapping that JSON can carry, in the job's meta."""
+    """Stores progress, a mapping that JSON can carry, in the job's meta; while Redis is away it is left out."""
 
     @property
     def last(self) -> bool:

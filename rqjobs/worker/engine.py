@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from rqjobs import keys
-from rqjobs.connection import connect
+from rqjobs.connection import PASSING, connect
 from rqjobs.layout import SERIALIZER, job_key, run_script
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
@@ -59,10 +59,11 @@ class EngineWorker(SpecialWorker):
         self.dispatcher.settled(job)
 
     def report(self, job_id: str, progress: Mapping[str, object]) -> None:
-        """Stores the progress of a running job in its meta, as RQ's ``job.meta``."""
-        meta = self.connection.hget(job_key(job_id), "meta")
-        merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
-        run_script("report", self.connection, [job_id, json.dumps(merged)])
+        """Stores the progress of a running job in its meta, as RQ's ``job.meta``; not while Redis is away."""
+        with contextlib.suppress(*PASSING):
+            meta = self.connection.hget(job_key(job_id), "meta")
+            merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
+            run_script("report", self.connection, [job_id, json.dumps(merged)])
 
     def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 from rq.job import Job, get_current_job
 
 from rqjobs.attempt import Attempt
+from rqjobs.connection import PASSING
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.history import KEPT_ATTEMPTS, retried_fields
 from rqjobs.layout import attempt_number, attempts_of, results_key
@@ -40,7 +42,8 @@ def perform(queue: str, payload: dict[str, Any]) -> Any:
 def _attempt(job: Job) -> Attempt:
     def report(progress: Mapping[str, object]) -> None:
         job.meta["progress"] = dict(progress)
-        job.save_meta()
+        with contextlib.suppress(*PASSING):
+            job.save_meta()
 
     return Attempt(
         job_id=job.id,

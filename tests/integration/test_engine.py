@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
+import redis as redis_py
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -17,7 +18,7 @@ from rqjobs.health import pause, resume
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.settings import use_settings
-from rqjobs.worker import dispatcher
+from rqjobs.worker import dispatcher, engine
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.taken import Taken
@@ -177,6 +178,17 @@ def test_a_process_that_dies_is_a_failed_attempt(redis):
     job = enqueue(ProcessTask(do="exit"), attempts=1)
     burst("processes")
     assert "exit code 3" in str(read_history(fetch_job(job.id, redis))[0].error)
+
+
+@pytest.mark.parametrize("model", [Task, ProcessTask])
+def test_progress_that_redis_does_not_take_fails_no_job(redis, monkeypatch, model):
+    def away(*_args):
+        raise redis_py.TimeoutError
+
+    monkeypatch.setattr(engine, "run_script", away)
+    job = enqueue(model(do="report"))
+    burst(model.queue)
+    assert [run.outcome for run in read_history(job)] == ["done"]
 
 
 def test_what_is_not_ours_never_runs(redis):
