@@ -92,6 +92,8 @@ while ARGV[at] do
             job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
           queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
         end
+      elseif not job.err then  -- what a worker wrote of a job whose hash was deleted while it ran
+        redis.call('DEL', key)
       end
     end
     if #ids < wanted then break end

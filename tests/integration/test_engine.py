@@ -191,6 +191,22 @@ def test_progress_that_redis_does_not_take_fails_no_job(redis, monkeypatch, mode
     assert [run.outcome for run in read_history(job)] == ["done"]
 
 
+@pytest.mark.parametrize("backoff", ["fixed:0s", "fixed:0.1s"])
+def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(redis, monkeypatch, backoff):
+    job = enqueue(Task(), attempts=2, backoff=backoff)
+
+    def fail(*_args):
+        redis.delete(job.key)
+        raise ValueError
+
+    monkeypatch.setattr(tasks, "_raise", fail)
+    burst()
+    time.sleep(0.2)
+    burst()
+    assert not redis.exists(job.key)
+    assert not redis.exists("rq:wip:tasks", "rq:queue:tasks", "rq:scheduled:tasks")
+
+
 def test_what_is_not_ours_never_runs(redis):
     queue = Queue("tasks", connection=redis, serializer=JSONSerializer)
     named = queue.enqueue("os.system", "touch /tmp/rqjobs-pwned")
