@@ -19,11 +19,13 @@ from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.settings import use_settings
 from rqjobs.worker import dispatcher, engine
+from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.taken import Taken
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
+from tests.support.workers import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +207,36 @@ def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(redis, monkeypatch, 
     burst()
     assert not redis.exists(job.key)
     assert not redis.exists("rq:wip:tasks", "rq:queue:tasks", "rq:scheduled:tasks")
+
+
+def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatch):
+    """A job is scheduled after Redis has said when the next is due, and we hear of it before we read that answer."""
+    wires, opened, scheduled = [], Dispatcher._open, Dispatcher._scheduled
+    jobs, forgotten = [], []
+
+    def open_(self):
+        wires.append(opened(self))
+        return wires[-1]
+
+    def late(self, longest, answer):
+        def heard():
+            wires[-1].sleep(0.1)
+            self._listen(wires[-1].pushed())
+            return self._due == 0.0
+
+        if not jobs:
+            forgotten.append(threading.Timer(60, self.stop, (0, "forgotten")))
+            forgotten[0].start()
+            jobs.append(enqueue(Task(), delay="0.1s"))
+            eventually(heard)
+        scheduled(self, longest, answer)
+
+    monkeypatch.setattr(Dispatcher, "_open", open_)
+    monkeypatch.setattr(Dispatcher, "_scheduled", late)
+    monkeypatch.setattr(dispatcher, "RARELY", 1000.0)
+    run_worker(["tasks"], max_jobs=1)
+    forgotten[0].cancel()
+    assert jobs[0].get_status() == "finished"
 
 
 def test_what_is_not_ours_never_runs(redis):
