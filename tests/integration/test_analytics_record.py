@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from sqlalchemy import Text, cast, func, select, text, update
+from sqlalchemy import Text, cast, event, func, select, text, update
 
 from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
@@ -15,7 +15,7 @@ from rqjobs.database.analytics import counts, events, visitors
 from rqjobs.database.schema import init_database
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import QRAnalyticsJob
-from rqjobs.processors.analytics import hooks, on_event, purge, record, record_batch, store
+from rqjobs.processors.analytics import hooks, on_event, purge, record, record_batch, retention, store
 from rqjobs.processors.analytics.tally import quarter_of
 
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"
@@ -216,6 +216,34 @@ def test_what_was_recorded_long_ago_is_deleted_and_stays_counted(engine):
     assert purge(engine, timedelta(days=400)) == 6 + 20
     assert purge(engine, timedelta(days=400)) == 0
     assert totals(engine)["scan"] == 10
+
+
+def test_old_rows_are_deleted_a_few_at_a_time(engine, monkeypatch):
+    monkeypatch.setattr(retention, "_CHUNK", 4)
+    old = (datetime.now(UTC) - timedelta(days=500)).replace(hour=12)
+    stamps = [(old + timedelta(days=number % 3)).isoformat() for number in range(15)]
+    record_batch([item(f"j{n}", ip=f"203.0.113.{n}", timestamp=stamp) for n, stamp in enumerate(stamps)])
+    late = ["code:qr_1", "code:qr_2"]  # of the same days, and recorded today
+    record_batch([item(f"k{n}", code="qr_2", ip=f"203.0.113.{n}", timestamp=stamp) for n, stamp in enumerate(stamps)])
+    with engine.begin() as connection:
+        connection.execute(update(events).where(events.c.id <= 15).values(recorded_at=old))
+        connection.execute(update(visitors).where(visitors.c.scope.not_in(late)).values(seen_on=old.date()))
+    deleted = []
+
+    def note(_connection, cursor, statement, *_):
+        if statement.startswith("DELETE"):
+            deleted.append((statement.split()[2], cursor.rowcount))
+
+    event.listen(engine, "after_cursor_execute", note)
+    assert purge(engine, timedelta(days=400), limit=5) == 8
+    assert purge(engine, timedelta(days=400)) == 7 + 15
+    assert purge(engine, timedelta(days=400)) == 0
+    assert max(number for _, number in deleted) == 4
+    assert sum(number for table, number in deleted if table == visitors.name) == 15
+    with engine.connect() as connection:
+        assert connection.execute(select(visitors.c.scope, func.count()).group_by(visitors.c.scope)).all() == [
+            (scope, 15) for scope in late
+        ]
 
 
 def test_no_database_is_every_jobs_error_and_nobodys_death(monkeypatch):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from rqjobs import logs
@@ -45,11 +45,25 @@ def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) ->
         deleted += len(old)
         if len(old) < _CHUNK:
             break
-    with engine.begin() as connection:
-        gone = connection.execute(
-            delete(visitors).where(visitors.c.day < cutoff.date(), visitors.c.seen_on < cutoff.date())
-        )
-    return deleted + gone.rowcount
+    return deleted + _purge_visitors(engine, cutoff.date(), None if limit is None else limit - deleted)
+
+
+def _purge_visitors(engine: Engine, before: date, limit: int | None) -> int:
+    is_old = (visitors.c.day < before) & (visitors.c.seen_on < before)
+    key = tuple_(*visitors.primary_key)
+    # What was recorded lately of days long ago is passed over, once.
+    rest, deleted = is_old, 0
+    while limit is None or deleted < limit:
+        with engine.begin() as connection:
+            last = connection.execute(
+                select(*visitors.primary_key).where(rest).order_by(*visitors.primary_key).offset(_CHUNK - 1).limit(1)
+            ).first()
+            chunk = rest if last is None else rest & (key <= tuple_(*last))
+            deleted += connection.execute(delete(visitors).where(chunk)).rowcount
+        if last is None:
+            break
+        rest = is_old & (key > tuple_(*last))
+    return deleted
 
 
 def purge_now_and_then(engine: Engine) -> None:
