@@ -12,7 +12,8 @@ from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.jobs import QRAnalyticsJob
-from rqjobs.processors.analytics import InvalidPeriod, record_batch, report
+from rqjobs.processors.analytics import InvalidPeriod, record_batch, report, reporting
+from tests.support.scans import attempts, scans
 
 START = datetime(2026, 3, 20, tzinfo=UTC)
 AGENTS = (
@@ -180,3 +181,19 @@ def test_a_question_that_makes_no_sense():
         report(qr_code_id="a", user_id="b")
     with pytest.raises(InvalidPeriod, match="take a longer step"):
         report(since="2025-01-01", until="2026-01-01", step="hour")
+
+
+def test_a_report_sees_one_moment(database_url, monkeypatch):
+    init_database(get_engine())
+    by_time = reporting.by_time
+
+    def and_meanwhile(*question):
+        found = by_time(*question)
+        record_batch(attempts(scans(50, START, 1)))
+        return found
+
+    monkeypatch.setattr(reporting, "by_time", and_meanwhile)
+    found = report(since="2026-03-20", until="2026-03-20")
+    assert (found.totals.scans, found.devices, found.codes) == (0, (), ())
+    monkeypatch.setattr(reporting, "by_time", by_time)
+    assert report(since="2026-03-20", until="2026-03-20").totals.scans > 0

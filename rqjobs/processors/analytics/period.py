@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -14,6 +15,7 @@ Step = Literal["hour", "day", "week", "month"]
 STEPS: tuple[Step, ...] = ("hour", "day", "week", "month")
 
 _QUARTER = timedelta(minutes=15)
+_HOUR = timedelta(hours=1)
 _LONGEST = 366 * 10
 
 
@@ -95,16 +97,16 @@ class Period:
         """The quarter hours of the UTC day ``day`` in the period by local hour: first, end, beginning of the hour."""
         quarters = self.clip(day)
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        found: list[tuple[int, int, datetime]] = []
-        quarter = quarters.start
-        while quarter < quarters.stop:
-            local = (midnight + _QUARTER * quarter).astimezone(self.zone).replace(tzinfo=None)
-            # Clocks are changed between two local hours, but for the half hours of Lord Howe: there by quarter hours.
-            width = 1 if self.zone.key == "Australia/Lord_Howe" else 4 - local.minute // 15
-            end = min(quarter + width, quarters.stop)
-            found.append((quarter, end, local.replace(minute=0)))
-            quarter = end
-        return found
+
+        def local(quarter: int) -> datetime:
+            return (midnight + _QUARTER * quarter).astimezone(self.zone)
+
+        start = local(quarters.start)
+        if start.utcoffset() != local(quarters.stop).utcoffset():  # clocks are changed, maybe by half an hour
+            return [(quarter, quarter + 1, local(quarter).replace(minute=0, tzinfo=None)) for quarter in quarters]
+        bounds = [quarters.start, *range(quarters.start + 4 - start.minute // 15, quarters.stop, 4), quarters.stop]
+        hour = start.replace(minute=0, tzinfo=None)
+        return [(first, end, hour + number * _HOUR) for number, (first, end) in enumerate(pairwise(bounds))]
 
     def steps(self, step: Step) -> list[date | datetime]:
         """The beginnings of all hours, days, weeks or months that the period touches, in order."""

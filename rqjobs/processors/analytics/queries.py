@@ -6,14 +6,38 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, cast, func, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    cast,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
-from rqjobs.database.analytics import counts
+from rqjobs.database.analytics import QUARTERS, counts
 from rqjobs.processors.analytics.period import Period, Step, begin
 from rqjobs.processors.analytics.tally import BREAKDOWNS
 
 _DAY = timedelta(days=1)
 _SERIES = ("scan", "visitor", "validation")
+_QUARTERS = [str(quarter) for quarter in range(QUARTERS)]
+
+
+def begin_reading(connection: Connection) -> None:
+    """Makes all questions of a transaction see the same moment, as they do on SQLite."""
+    if connection.dialect.name == "postgresql":
+        # The planner overestimates them: to start other processes, or to compile, costs more than they do.
+        for setting in (
+            "TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            "LOCAL max_parallel_workers_per_gather = 0",
+            "LOCAL jit = off",
+        ):
+            connection.exec_driver_sql(f"SET {setting}")
 
 
 def by_time(
@@ -24,21 +48,17 @@ def by_time(
     heatmap = [[0] * 24 for _ in range(7)]
     days = _days(*period.utc_days)
     rows = connection.execute(_rows(scope, _SERIES, days, counts.c.day, counts.c.quarters))
-    places: dict[date, dict[int, tuple[list[int], datetime]]] = {}
+    hours: dict[date, list[tuple[int, int, list[int], datetime]]] = {}
     for metric, day, quarters in rows:
-        if day not in places:
-            places[day] = {
-                quarter: (series[begin(hour, step)], hour)
-                for start, end, hour in period.local_hours(day)
-                for quarter in range(start, end)
-            }
-        column, here = _SERIES.index(metric), places[day]
-        for quarter, number in quarters.items():
-            if found := here.get(int(quarter)):
-                point, hour = found
-                point[column] += number
-                if column == 0:
-                    heatmap[hour.weekday()][hour.hour] += number
+        if day not in hours:
+            hours[day] = [(first, end, series[begin(hour, step)], hour) for first, end, hour in period.local_hours(day)]
+        column = _SERIES.index(metric)
+        numbers = [quarters.get(quarter, 0) for quarter in _QUARTERS]
+        for first, end, point, hour in hours[day]:
+            number = sum(numbers[first:end])
+            point[column] += number
+            if column == 0:
+                heatmap[hour.weekday()][hour.hour] += number
     return series, heatmap
 
 
@@ -82,17 +102,28 @@ def _rows(scope: str, metrics: Sequence[str], days: Sequence[date], *columns: Co
 def _edges(connection: Connection, scope: str, metrics: Sequence[str], period: Period) -> list[Select[Any]]:
     """The UTC days that lie in the period in part: those of their quarter hours that do."""
     first, last = period.whole_days
-    each = func.jsonb_each_text if connection.dialect.name == "postgresql" else func.json_each
-    parts = []
-    for day in dict.fromkeys(period.utc_days):
-        if not first <= day <= last:
-            quarters = period.clip(day)
-            item = each(counts.c.quarters).table_valued("key", "value")
-            number = select(func.coalesce(func.sum(cast(item.c.value, Integer)), 0)).where(
-                cast(item.c.key, Integer).between(quarters.start, quarters.stop - 1)
-            )
-            parts.append(_rows(scope, metrics, [day], counts.c.value, number.scalar_subquery().label("total")))
-    return parts
+    part = _part_on_postgres if connection.dialect.name == "postgresql" else _part
+    return [
+        _rows(scope, metrics, [day], counts.c.value, part(period.clip(day)).label("total"))
+        for day in dict.fromkeys(period.utc_days)
+        if not first <= day <= last
+    ]
+
+
+def _part(quarters: range) -> ColumnElement[int]:
+    """The sum of these quarter hours of a row."""
+    item = func.json_each(counts.c.quarters).table_valued("key", "value")
+    total = select(func.coalesce(func.sum(item.c.value), 0))
+    return total.where(cast(item.c.key, Integer).between(quarters.start, quarters.stop - 1)).scalar_subquery()
+
+
+def _part_on_postgres(quarters: range) -> ColumnElement[int]:
+    # Looking up those in it, or those out of it, is four times as fast as looking at all.
+    is_most = len(quarters) > QUARTERS // 2
+    keys = [quarter for quarter in range(QUARTERS) if (quarter in quarters) != is_most]
+    words = " + ".join(f"coalesce((quarters ->> '{key}')::bigint, 0)" for key in keys)
+    some = literal_column(f"({words})", BigInteger)
+    return counts.c.total - some if is_most else some
 
 
 def _days(first: date, last: date) -> list[date]:

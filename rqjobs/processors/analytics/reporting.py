@@ -14,7 +14,7 @@ from rqjobs.database import get_engine
 from rqjobs.database.schema import ensure_schema
 from rqjobs.jobs.analytics import QR_EVENTS
 from rqjobs.processors.analytics.period import InvalidPeriod, Period, Step, best_step
-from rqjobs.processors.analytics.queries import by_result, by_time, by_value
+from rqjobs.processors.analytics.queries import begin_reading, by_result, by_time, by_value
 from rqjobs.processors.analytics.tally import ALL, code_scope, user_scope
 
 SUCCESSFUL = ("", "valid", "validated", "success", "successful", "ok", "true", "accepted", "approved", "redeemed")
@@ -168,6 +168,7 @@ def report(
     engine = engine or get_engine()
     ensure_schema(engine)
     with engine.connect().execution_options(sqlite_read=True) as connection:
+        begin_reading(connection)
         series, heatmap = by_time(connection, scope, period, starts, step)
         totals = _totals(by_result(connection, scope, _METRICS, period))
         previous = _totals(by_result(connection, scope, _METRICS, period.before))
