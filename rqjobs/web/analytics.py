@@ -18,7 +18,7 @@ blueprint = Blueprint("analytics", __name__, url_prefix="/analytics")
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _RANGES = (7, 30, 90, 365)
-_LABELS = 5  # below the series: more of them run into each other on a phone
+_LABELS, _LONG_LABELS = 5, 4  # below the series: more of them run into each other on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,16 @@ def _page(found: Report, question: dict[str, Any], error: str | None = None) -> 
     return {
         "report": found,
         "question": question,
-        "error": error,
-        "top": top,
+        "error": error and error[0].upper() + error[1:],
+        "top": rounded(int(top), 100_000),
         "bars": stacked_bars([[point.scans for point in points]], top)[0],
         "visitors": line([point.visitors for point in points], top),
-        "tips": [Tip(x=index * step, width=step, text=_tip(point)) for index, point in enumerate(points)],
-        "labels": _labels([label(point.start) for point in points]),
+        "tips": [Tip(x=index * step, width=step, text=_tip(point, found.step)) for index, point in enumerate(points)],
+        "labels": _labels([axis_label(point.start, found) for point in points]),
+        "is_short": len(points) <= _LONG_LABELS,
         "busiest": max((max(row) for row in found.heatmap), default=0),
         "weekdays": WEEKDAYS,
-        "ranges": _ranges(found, question),
+        "ranges": _ranges(found),
         "breakdowns": [
             (title, shares)
             for title, shares in (
@@ -88,37 +89,64 @@ def _page(found: Report, question: dict[str, Any], error: str | None = None) -> 
                 ("Cities", found.cities),
             )
         ],
-        "label": label,
+        "address": _address(found) | {"since": found.since.isoformat(), "until": found.until.isoformat()},
+        "rounded": rounded,
         "percent": percent,
         "changed": changed,
     }
 
 
-def _tip(point: Point) -> str:
-    return f"{label(point.start)}: {point.scans:,} scans, {point.visitors:,} visitors"
+def _tip(point: Point, step: str) -> str:
+    return f"{label(point.start, step)}: {point.scans:,} scans, {point.visitors:,} visitors"
 
 
 def _labels(words: list[str]) -> list[str]:
-    if len(words) <= _LABELS:
+    most = _LABELS if max(map(len, words)) <= len("24 Oct") else _LONG_LABELS
+    if len(words) <= most:
         return words
-    return [words[round(index * (len(words) - 1) / (_LABELS - 1))] for index in range(_LABELS)]
+    return [words[round(index * (len(words) - 1) / (most - 1))] for index in range(most)]
 
 
-def _ranges(found: Report, question: dict[str, Any]) -> list[tuple[str, dict[str, str], bool]]:
+def _address(found: Report) -> dict[str, str]:
+    """The question of a report as its page's address says it, but for the period."""
+    given = {"code": found.qr_code_id, "user": found.user_id, "zone": found.zone}
+    return {name: value for name, value in given.items() if value}
+
+
+def _ranges(found: Report) -> list[tuple[str, dict[str, str], bool]]:
     """The links to other periods up to today: name, address, and whether it is this one."""
     today = datetime.now(ZoneInfo(found.zone)).date()
-    same = {"code": question["qr_code_id"], "user": question["user_id"], "zone": question["zone"]}
     links = []
     for days in _RANGES:
         since = today - timedelta(days=days - 1)
-        values = {name: value for name, value in same.items() if value} | {"since": since.isoformat()}
+        values = _address(found) | {"since": since.isoformat()}
         links.append((f"{days} days", values, found.since == since and found.until == today))
     return links
 
 
-def label(start: date | datetime) -> str:
-    """``23 Nov``, or ``14:00`` for an hour."""
-    return f"{start:%a %H}:00" if isinstance(start, datetime) else f"{start.day} {start:%b}"
+def label(start: date | datetime, step: str) -> str:
+    """A point of a series: ``Sat 24 Oct 14:00``, ``24 Oct 2026``, ``week of 19 Oct 2026``, ``Oct 2026``."""
+    if isinstance(start, datetime):
+        return f"{start:%a} {start.day} {start:%b %H}:00"
+    if step == "month":
+        return f"{start:%b %Y}"
+    return f"{'week of ' if step == 'week' else ''}{start.day} {start:%b %Y}"
+
+
+def axis_label(start: date | datetime, found: Report) -> str:
+    """The same below the chart, as short as it is clear."""
+    if isinstance(start, datetime):
+        return f"{start:%a %H}:00"
+    is_long = found.step == "month" or (found.step == "week" and found.since.year < found.until.year)
+    return f"{start:%b %Y}" if is_long else f"{start.day} {start:%b}"
+
+
+def rounded(value: int, most: int = 10_000_000) -> str:
+    """``1,234,567``; from ``most`` on rounded: ``12.35 M``, ``1.5 bn``, for places that long numbers break."""
+    for size, unit in ((1_000_000_000, "bn"), (1_000_000, "M"), (1_000, "k")):
+        if value >= max(most, size):
+            return f"{value / size:,.2f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{value:,}"
 
 
 def percent(value: float | None) -> str:

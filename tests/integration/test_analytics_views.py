@@ -1,15 +1,20 @@
 """The report as the command line and the dashboard show it: the same numbers, faults in one plain line."""
 
+import html
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
+from sqlalchemy import update
 
 from rqjobs import cli
+from rqjobs.database import get_engine
+from rqjobs.database.analytics import counts
 from rqjobs.processors.analytics import record_batch, report
 from rqjobs.settings import use_settings
 from rqjobs.web import create_app
+from rqjobs.web.analytics import axis_label, label, rounded
 from tests.support.scans import attempts, scans
 
 PERIOD = {"since": "2026-03-01", "until": "2026-03-14"}
@@ -96,6 +101,56 @@ def test_a_question_that_cannot_be_answered_is_shown_with_its_mend(client, query
     assert 'role="alert"' in page.text
     assert "<script>" not in page.text.replace('<script src="', "")
     assert client.get("/analytics/report.json", query_string=query).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "query", [{"_scheme": "javascript", "_anchor": "\nalert(1)"}, {"endpoint": "x"}, {"_method": "X"}]
+)
+def test_what_else_the_address_says_is_ignored(client, query):
+    page = client.get("/analytics/", query_string=PERIOD | query)
+    assert page.status_code == 200
+    links = re.findall(r'href="(/analytics/report.json[^"]*)">The same as JSON', page.text)
+    assert client.get(html.unescape(links[0])).json == json.loads(json.dumps(report(**PERIOD).as_dict()))
+
+
+def test_from_a_wrong_question_the_links_lead_on(client):
+    page = client.get("/analytics/", query_string={"zone": "Mars", "code": "a", "user": "b"})
+    links = re.findall(r'href="(/analytics/\?[^"]*since=[^"]*)"', page.text)
+    assert {client.get(html.unescape(link)).status_code for link in links} == {200}
+
+
+def test_axes_name_the_year_where_there_are_several():
+    def labels(since, until):
+        found = report(since=since, until=until)
+        return [axis_label(point.start, found) for point in found.series]
+
+    assert labels("2026-12-30", "2027-01-01") == ["30 Dec", "31 Dec", "1 Jan"]
+    assert labels("2025-06-01", "2026-06-30")[:2] == ["May 2025", "Jun 2025"]
+    assert labels("2024-01-01", "2026-06-30")[-1] == "Jun 2026"
+    assert label(date(2026, 11, 23), "week") == "week of 23 Nov 2026"
+    assert label(datetime(2026, 11, 7, 9), "hour") == "Sat 7 Nov 09:00"  # noqa: DTZ001  # local
+
+
+def test_numbers_that_would_break_are_rounded():
+    assert [rounded(number) for number in (0, 9_999_999, 10_000_000, 12_345_678, 22_427_160_530)] == [
+        "0", "9,999,999", "10 M", "12.35 M", "22.43 bn",
+    ]  # fmt: skip
+    assert [rounded(number, 100_000) for number in (99_999, 150_000, 1_500_000)] == ["99,999", "150 k", "1.5 M"]
+
+
+def test_long_names_are_cut_and_large_numbers_rounded_with_all_of_them_when_pointed_at(client):
+    name = "n" * 200
+    record_batch(attempts([scans(1, datetime(2026, 3, 1, tzinfo=UTC), 1, seed=2)[0].model_copy(
+        update={"qr_code_id": name, "event": "scan", "data": {"eventId": "long", "timestamp": "2026-03-02T12:00:00Z"}}
+    )]))  # fmt: skip
+    with get_engine().begin() as connection:
+        connection.execute(
+            update(counts).where(counts.c.day == date(2026, 3, 2), counts.c.value == name).values(total=12_345_678)
+        )
+    page = client.get("/analytics/", query_string={"since": "2026-03-02", "until": "2026-03-02"}).text
+    assert f'<th scope="row" title="{name}">' in page
+    assert f">{'n' * 57}...</a>" in page
+    assert '<td class="n" title="12,345,678">12.35 M</td>' in page
 
 
 def test_hostile_names_stay_text(client):
