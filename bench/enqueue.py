@@ -6,21 +6,42 @@
 from __future__ import annotations
 
 import argparse
+import json
+import random
 import subprocess
 import sys
+import uuid
 
 from bench.systems import Stage, System, installed, middle, show, stage
 
 WAITING = 5_000
 
 
-def memory(on: Stage, system: System) -> float:
-    """Bytes of Redis a waiting job takes."""
+def order() -> dict[str, object]:
+    """What a shop sends: an order of eight articles, about a kilobyte."""
+    chance = random.Random(1)
+    articles = [
+        {
+            "sku": f"{chance.getrandbits(40):010x}",
+            "title": " ".join(chance.sample(("linen", "shirt", "blue", "coat", "wool", "scarf", "long", "red"), 3)),
+            "quantity": chance.randint(1, 5),
+            "unitPrice": f"{chance.randint(100, 20_000) / 100:.2f}",
+            "currency": "EUR",
+        }
+        for _article in range(8)
+    ]
+    return {"orderId": str(uuid.UUID(int=chance.getrandbits(128))), "articles": articles}
+
+
+def memory(on: Stage, system: System, more: dict[str, object]) -> float:
+    """Bytes of Redis a waiting job takes that carries ``more``."""
     on.clear()
+    on.more = more
     on.produce(system, "fill", "noop", "10")
     on.redis.memory_purge()
     before = on.redis.info("memory")["used_memory"]
     on.produce(system, "fill", "noop", str(WAITING))
+    on.more = {}
     return float(on.redis.info("memory")["used_memory"] - before) / WAITING
 
 
@@ -61,8 +82,10 @@ def main() -> None:
         rows = []
         for system in systems:
             one, many = (middle(rates[system.name, how]) for how in ("one", "many"))
-            rows.append([system.name, f"{one:,.0f}", f"{many:,.0f}", f"{memory(on, system):,.0f}"])
-        show("Enqueueing, jobs a second", ["", "one by one", "in bulk", "bytes a waiting job"], rows)
+            bytes_ = [f"{memory(on, system, more):,.0f}" for more in ({}, order())]
+            rows.append([system.name, f"{one:,.0f}", f"{many:,.0f}", *bytes_])
+        heads = ["", "one by one", "in bulk", "bytes a waiting job", f"with {len(json.dumps(order()))} bytes more"]
+        show("Enqueueing, jobs a second", heads, rows)
         print(f"\nqueue_health() with 1,000,000 webhooks waiting: {float(health(on, 1_000_000)):.1f} ms")
 
 

@@ -93,6 +93,8 @@ class Stage:
             "auto-aof-rewrite-percentage", 0
         )  # or it begins now in one system's run, now in another's
         self.marks = folder / "marks"
+        self.more: dict[str, object] = {}
+        """What jobs carry beyond an id, a name and an address."""
 
     def environment(self, slots: int = 50) -> dict[str, str]:
         """What the processes of a system find in their environment."""
@@ -104,6 +106,7 @@ class Stage:
             "BENCH_REDIS": f"unix://{self.socket}",
             "BENCH_SOCKET": str(self.socket),
             "BENCH_MARKS": str(self.marks),
+            "BENCH_MORE": json.dumps(self.more),
             "BENCH_SLOTS": str(slots),
             "RQJOBS_IMPORT": "bench.apps.rqjobs_app",
             "RQJOBS_DATA": str(self.folder / "data"),

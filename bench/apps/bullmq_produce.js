@@ -3,7 +3,8 @@
 const fs = require('fs');
 const { Queue } = require('bullmq');
 const queue = new Queue('bench', { connection: { path: process.env.BENCH_SOCKET } });
-const payload = (n) => ({ webhookId: 'webhook_123', event: 'qr.scanned', url: process.env.BENCH_URL || 'https://api.example.com/hook', payload: { qrCode: 'ABC123', n } });
+const more = JSON.parse(process.env.BENCH_MORE || '{}');
+const payload = (n) => ({ webhookId: 'webhook_123', event: 'qr.scanned', url: process.env.BENCH_URL || 'https://api.example.com/hook', payload: { qrCode: 'ABC123', n, ...more } });
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
 const many = (kind, n) => queue.addBulk(Array.from({ length: n }, (_, i) => ({ name: kind, data: payload(i) })));
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

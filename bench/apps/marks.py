@@ -8,6 +8,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+MORE = json.loads(os.environ.get("BENCH_MORE", "{}"))
 URL = os.environ.get("BENCH_URL", "https://api.example.com/hook")
 _FILE = os.open(os.environ.get("BENCH_MARKS", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -70,5 +71,5 @@ def payload(number=0):
         "webhookId": "webhook_123",
         "event": "qr.scanned",
         "url": URL,
-        "payload": {"qrCode": "ABC123", "n": number},
+        "payload": {"qrCode": "ABC123", "n": number, **MORE},
     }
