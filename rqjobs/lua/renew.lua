@@ -1,14 +1,14 @@
 -- Renews the worker's heartbeat and the leases of what it runs, as RQ's heartbeats do.
 -- ARGV: RQ's prefix, worker, how long its record lives (s), lease (s), now (RQ's format), then for each job:
 --   lane, id, execution
--- Answers {1 if the worker's record is there, executions whose lease is gone: another worker has taken the job, or it
---   was deleted}
+-- Answers {1 if the worker's record is there, the time by Redis' clock (s), executions whose lease is gone: another
+--   worker has taken the job, or it was deleted}
 local prefix, lease, iso = ARGV[1], tonumber(ARGV[4]), ARGV[5]
 local record, ttl = prefix .. ':worker:' .. ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local seconds, stamp = tonumber(time[1]), string.format('%d.%06d', time[1], time[2])
 redis.call('EXPIRE', record .. ':executions', ttl)  -- a write that a full Redis allows, and then the others too
-local answer = {redis.call('HEXISTS', record, 'birth')}
+local answer = {redis.call('HEXISTS', record, 'birth'), stamp}
 if answer[1] == 1 then
   redis.call('HSET', record, 'last_heartbeat', iso)
   redis.call('EXPIRE', record, ttl)

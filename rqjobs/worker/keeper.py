@@ -71,8 +71,8 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="rqjobs-keeper", daemon=True)
         self._next = 0.0
         self._maintained = time.monotonic() - MAINTENANCE + FIRST
-        self._renewed = time.monotonic()
-        self._steady = True
+        self._renewed = 0.0  # by Redis' clock, which the leases go by: it may be set, or go on while a machine sleeps
+        self._patient_until = 0.0
         self._wrong: set[str] = set()
 
     def start(self) -> None:
@@ -134,15 +134,20 @@ class Keeper:
         jobs = list(self._dispatcher.taken.values())
         lost: set[str] = set()
         for start in range(0, max(len(jobs), 1), 500):
-            born, *gone = run_script("renew", self._client, self._dispatcher.orders.renew(jobs[start : start + 500]))
+            born, stamp, *gone = run_script(
+                "renew", self._client, self._dispatcher.orders.renew(jobs[start : start + 500])
+            )
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
             self._client.delete(self._worker.key)
             self._worker.register_birth()
-        if began - self._renewed > self._dispatcher.orders.lease:
-            event(logging.WARNING, "leases were not renewed in time", seconds=began - self._renewed)
-        self._steady = began - self._renewed < 2 * self._period + 1
-        self._renewed, self._next = began, began + self._period
+        now = float(stamp)
+        since = now - (self._renewed or now)
+        self._renewed, self._next = now, began + self._period
+        if since > self._dispatcher.orders.lease:
+            event(logging.WARNING, "leases were not renewed in time", seconds=since)
+        if since > 2 * self._period + 1:  # others may not have come to renew theirs either
+            self._patient_until = time.monotonic() + self._period + 1
         for job in jobs:
             if job.execution in lost and job.execution in self._dispatcher.taken and not job.settled:
                 self._worker.lost(job)
@@ -163,8 +168,8 @@ class Keeper:
             self._scheduler.register_birth()
 
     def _recover(self) -> None:
-        """Takes back the jobs whose lease has run out, unless it may only be that Redis was away."""
-        if not self._steady:
+        """Takes back the jobs whose lease has run out, unless it may only be that Redis was away, or its clock set."""
+        if time.monotonic() < self._patient_until:
             return
         special, wrong = recover(self._client, self._lanes, self._settings)
         for job in special:

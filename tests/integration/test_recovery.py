@@ -14,6 +14,7 @@ from rqjobs import keys
 from rqjobs.history import read_history
 from rqjobs.layout import RegisteredJob, fetch_job
 from rqjobs.settings import get_settings
+from rqjobs.worker import keeper
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.keeper import recover
 from tests.support.tasks import leave_a_note
@@ -167,6 +168,34 @@ def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
     assert sorted(redis.lrange("rq:queue:tasks", 0, -1)) == [b"a", b"b"]
     assert redis.hmget("rq:job:a", "worker_died", "retries_left") == [b"1", b"3"]
     assert redis.hmget("rq:job:b", "worker_died", "retries_left") == [b"2", b"2"]
+
+
+def test_when_the_clock_of_redis_leaps_the_living_have_time_to_renew_their_leases(redis, queue, monkeypatch):
+    """It was set, or the machine slept: by that clock all leases have run out at once, and nobody need be dead."""
+    put(queue, retry=Retry(1))
+    run_script, leap, held = keeper.run_script, [0], []
+
+    def leaping(name, *args):
+        answer = run_script(name, *args)
+        return [answer[0], float(answer[1]) + leap[-1], *answer[2:]] if name == "renew" else answer
+
+    def start(self):
+        self.tick()
+        worker_dies(queue)
+        leap.append(3600)
+        self._next = 0.0
+        self.tick()
+        held.append(redis.zcard("rq:wip:tasks"))
+        self._next = self._patient_until = self._renewed = 0.0
+        self.tick()  # the others had their time
+        held.append(redis.zcard("rq:wip:tasks"))
+
+    monkeypatch.setattr(keeper, "run_script", leaping)
+    monkeypatch.setattr(keeper.Keeper, "start", start)
+    monkeypatch.setattr(keeper.Keeper, "stop", lambda _self: None)
+    burst()
+    assert held == [1, 0]
+    assert fetch_job("a", redis).get_status() == "finished"
 
 
 @pytest.mark.parametrize("dead", ["", "gone"])
