@@ -59,7 +59,7 @@ def write(engine: Engine, rows: Sequence[Delivery], health: Sequence[Health], di
     )
     with engine.begin() as connection:
         if rows:
-            connection.exec_driver_sql(insert, [tuple(row) for row in rows])
+            connection.exec_driver_sql(insert, list(rows))
         return record_health(connection, health, disable_after) if health else []
 
 

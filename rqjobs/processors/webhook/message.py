@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic_core import to_json
+
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import WebhookJob
 from rqjobs.signing import sign
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,7 @@ def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_ke
         now: Unix time, the ``webhook-timestamp``.
     """
     stamp = iso(attempt.enqueued_at)
-    body = _encode(
-        {"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id}
-    ).encode()
+    body = to_json({"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id})
     headers = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
     headers += [
         "content-type: application/json",
