@@ -19,8 +19,8 @@ PACE = 0.004
 LINGER = 0.02
 """seconds that an outcome waits for others (of what ends in one batch only the kept ones need be written),"""
 
-FLYING = 2
-"""and questions under way: Redis works at one while the answer to the other is read."""
+FLYING = 3
+"""and questions under way: Redis works at one while the answers to the others are read."""
 
 LOOK = 0.02
 """Seconds from one look at how things go to the next."""
