@@ -71,6 +71,22 @@ def test_one_users_rows_and_the_allowed_columns_only(engine):
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def test_a_table_that_was_changed_is_read_anew_by_the_same_process(engine):
+    apptables.add_contacts(engine, 2)
+    names = lambda: list(json.loads(run(contacts_job(export_type="json"))[1].read_text())[0])  # noqa: E731
+    assert "updated_at" not in names()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE contacts ADD COLUMN updated_at DATE")
+        connection.exec_driver_sql("ALTER TABLE contacts RENAME COLUMN phone TO telephone")
+        connection.exec_driver_sql("UPDATE contacts SET updated_at = '2026-01-31'")
+    changed = names()
+    assert "phone" not in changed
+    assert changed[-1] == "updated_at"
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA cache_size").scalar_one() < -2000  # an export's is for itself
+
+
 def test_no_filter_reaches_another_users_rows(engine):
     apptables.add_contacts(engine, 3, user_id="user_2")
     with pytest.raises(PermanentFailure, match="unknown filter 'user_id'"):

@@ -9,9 +9,11 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from datetime import UTC, date, datetime
+import zipfile
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import openpyxl
 import pytest
@@ -203,6 +205,60 @@ def test_pdf_with_many_columns_has_larger_pages_and_breaks_names_between_words(t
 
 
 @needs_pdftotext
+def written(writer, file: Path, columns, batch, **heading) -> Path:
+    options = {"workspace": file.parent} if writer is ExcelWriter else {}
+    with file.open("w+b") as opened:
+        out = writer(
+            opened, Heading(columns=columns, created_at=datetime(2026, 1, 31, tzinfo=UTC), **heading), **options
+        )
+        out.write(batch)
+        out.close()
+    return file
+
+
+def test_excel_is_whole_whatever_the_title_and_the_filters_hold(tmp_path):
+    file = written(ExcelWriter, tmp_path / "x.xlsx", ["n"], [[1]], title="History", filters="status \x01\ud800<&>")
+    with zipfile.ZipFile(file) as parts:
+        for name in parts.namelist():
+            ET.fromstring(parts.read(name))
+    book = openpyxl.load_workbook(file)
+    assert book.sheetnames == ["History 1"]  # Excel repairs a file with a sheet called History
+    assert book.properties.description == "status \ufffd\ufffd<&>"
+
+
+def test_excel_has_what_no_sheet_can_hold_as_text(tmp_path):
+    edge = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))
+    values = [edge, time(9, 30, tzinfo=timezone(timedelta(hours=1))), date(1900, 2, 28)]
+    file = written(ExcelWriter, tmp_path / "x.xlsx", ["v"], [values], title="t")
+    column = [row[0] for row in openpyxl.load_workbook(file).active.iter_rows(min_row=2, values_only=True)]
+    assert column == ["9999-12-31T23:00:00-05:00", "09:30:00+01:00", "1900-02-28"]
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
+def test_pdf_is_whole_whatever_names_and_filters_hold(tmp_path):
+    columns = [f"{number} {'n' * 6000}" for number in range(100)]  # such a header would leave no page room for a row
+    batch = [[f"cell{number}"] for number in range(100)]
+    filters = "status \x01\ud800 " + " or ".join(f"value_{number}" for number in range(2000))
+    file = written(PdfWriter, tmp_path / "x.pdf", columns, batch, title="t", filters=filters)
+    text = pdf_text(file)
+    assert "cell99" in re.sub(r"\s", "", text)
+    assert "status \ufffd\ufffd value_0" in text
+    assert "\u2026" in text  # the filters go on, and the page says so
+    assert "Page 1 of 1" in text
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
+def test_pdf_has_what_is_read_from_the_right_at_the_right_of_its_cell(tmp_path):
+    pytest.importorskip("fontpkg_noto_sans_arabic")
+    batch = [["short", "\u0645\u0631\u062d\u0628\u0627"]]
+    file = written(PdfWriter, tmp_path / "x.pdf", ["name"], batch, title="t")
+    boxes = subprocess.run(["pdftotext", "-bbox", file, "-"], check=True, capture_output=True, text=True).stdout
+    left = {word: float(x) for x, word in re.findall(r'xMin="([\d.]+)".*>(.*)</word>', boxes)}
+    arabic = next(x for word, x in left.items() if re.search("[\u0600-\u06ff\ufe70-\ufefc]", word))
+    assert left["short"] < 100
+    assert arabic > 700
+
+
 def test_pdf_shows_arabic_with_its_font_and_says_what_it_cannot_show(tmp_path):
     pytest.importorskip("fontpkg_noto_sans_arabic")
     heading = Heading(columns=("name",), title="Names", filters="tag vip", created_at=datetime.now(UTC))

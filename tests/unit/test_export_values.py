@@ -17,7 +17,15 @@ from rqjobs.processors.export import text as text_formats
 from rqjobs.processors.export import values
 from rqjobs.processors.export.right_to_left import visual
 from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
-from rqjobs.processors.export.values import SCALARS, converted, guard, guard_inner, iso_datetime, iso_duration
+from rqjobs.processors.export.values import (
+    SCALARS,
+    converted,
+    guard,
+    guard_inner,
+    iso_datetime,
+    iso_duration,
+    normalised,
+)
 from rqjobs.processors.export.writing import Heading
 
 HEADING = Heading(columns=("a", "b"), title="t", created_at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -140,6 +148,7 @@ def test_every_type_has_one_spelling(encoder):
     spellings = [
         (zoned, "2026-01-31T22:30:00Z"),
         (datetime(2026, 1, 31, 9, 30, 0, 500), "2026-01-31T09:30:00.000500"),  # noqa: DTZ001
+        (datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5))), "9999-12-31T23:00:00-05:00"),
         (date(2026, 1, 31), "2026-01-31"),
         (time(9, 30), "09:30:00"),
         (timedelta(minutes=1, milliseconds=500), "PT60.5S"),
@@ -173,6 +182,6 @@ def written(writer, rows, heading=HEADING, **options) -> bytes:
     file = io.BytesIO()
     out = writer(file, heading, **options)
     if rows:
-        out.write(list(zip(*rows, strict=True)))
+        out.write(normalised(list(zip(*rows, strict=True))))
     out.close()
     return file.getvalue()

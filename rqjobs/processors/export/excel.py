@@ -11,13 +11,13 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, iso_datetime
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, displayed, in_utc, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
 # Microsoft, "Excel specifications and limits"
@@ -144,8 +144,9 @@ class ExcelWriter(Writer):
         sheet.member.write(content)
 
     def _title(self, number: int) -> str:
-        title = re.sub(r"[][:*?/\\']", " ", self._heading.title)[:25].strip() or "Export"
-        return title if number == 1 else f"{title} {number}"
+        title = re.sub(r"[][:*?/\\']", " ", displayed(self._heading.title))[:25].strip() or "Export"
+        # Excel keeps the name History for itself, and our own sheet has the other.
+        return title if number == 1 and title.casefold() not in ("history", "long texts") else f"{title} {number}"
 
     def _skeleton(self) -> dict[str, bytes]:
         """The parts of a workbook with these sheets, each with its header and no rows, as openpyxl makes it."""
@@ -158,9 +159,9 @@ class ExcelWriter(Writer):
         book = Workbook()
         _define_styles(book.worksheets[0])
         book.remove(book.worksheets[0])
-        book.properties.title = self._heading.title
+        book.properties.title = displayed(self._heading.title)
         book.properties.creator = "rqjobs"
-        book.properties.description = self._heading.filters
+        book.properties.description = displayed(self._heading.filters)
         book.properties.created = self._heading.created_at.replace(tzinfo=None)
         bold = Font(name="Calibri", size=11, bold=True, color="FFFFFF")
         fill = PatternFill("solid", fgColor="1F3A5F")
@@ -335,8 +336,10 @@ def _boolean(value: bool) -> str:
 def _datetime(value: datetime) -> str | None:
     if value.date() <= _FIRST_DAY:
         return _text(iso_datetime(value))
-    if value.tzinfo is not None:
-        value = value.astimezone(UTC).replace(tzinfo=None)
+    value = in_utc(value)
+    if value.utcoffset():
+        return _text(iso_datetime(value))
+    value = value.replace(tzinfo=None)
     since = value - _EPOCH
     days = since.days + (since.seconds + since.microseconds / 1e6) / 86400
     return f' s="{_STYLE["datetime"]}"><v>{days!r}</v></c>'
@@ -348,7 +351,9 @@ def _date(value: date) -> str | None:
     return f' s="{_STYLE["date"]}"><v>{(value - _EPOCH.date()).days}</v></c>'
 
 
-def _time(value: time) -> str:
+def _time(value: time) -> str | None:
+    if value.tzinfo is not None:
+        return _text(value.isoformat())
     seconds = value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
     return f' s="{_STYLE["time"]}"><v>{seconds / 86400!r}</v></c>'
 

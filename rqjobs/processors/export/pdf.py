@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 
 from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.pdf_fonts import Fonts
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, iso_datetime
+from rqjobs.processors.export.right_to_left import reads_from_right
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, displayed, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
-_PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0))
-"""A4, A3 and A2, landscape, in points: the first on which no short word is broken."""
+_PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0), (2384.0, 1684.0), (3370.0, 2384.0))
+"""A4 to A0, landscape, in points: the first on which no short word is broken."""
 _MARGIN = 28.0
 _FOOT = 22.0
 _PAD = 3.0
@@ -23,7 +24,6 @@ _WORDS = re.compile(r"[^\s_/-]*[\s_/-]?")
 _WORD = 12
 """Longer words, such as addresses, may be broken."""
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _TYPES = {
     **SCALARS,
     **NESTED,
@@ -38,7 +38,7 @@ def _cell_text(text: str) -> str:
     if text.isprintable():
         return text
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
-    return _CONTROL.sub("\ufffd", text)
+    return displayed(text)
 
 
 class PdfWriter(Writer):
@@ -83,8 +83,8 @@ class PdfWriter(Writer):
             self._text(self._width - _MARGIN - 26, _MARGIN - 4, pages, 7),
             self._text(_MARGIN, _MARGIN - 4, f"{self._heading.title}, {rows}, {self._stamp()}", 7),
         ]
-        self._document.setTitle(self._heading.title)
-        self._document.setSubject(self._heading.filters or "all rows")
+        self._document.setTitle(displayed(self._heading.title))
+        self._document.setSubject(displayed(self._heading.filters) or "all rows")
         self._document.setAuthor("rqjobs")
         self._document.setCreator("rqjobs")
         self._document.finish("\n".join(total))
@@ -142,7 +142,7 @@ class PdfWriter(Writer):
                 used = self._fonts.width(text[start : index + 1])
             if char in "_/-":
                 blank = index
-        lines.append(text[start:])
+        lines.append(text[start:].rstrip(" "))
         return lines
 
     # --- drawing -----------------------------------------------------------------------------------------------------
@@ -177,7 +177,8 @@ class PdfWriter(Writer):
             y = self._y - _PAD - size
             for line in lines:
                 if line:
-                    left = x + width - _PAD - self._measure(line) if right else x + _PAD
+                    at_right = right or (not line.isascii() and reads_from_right(line))
+                    left = x + width - _PAD - self._measure(line) if at_right else x + _PAD
                     operators.append(f"1 0 0 1 {left:.2f} {y:.2f} Tm {show(line, size)}")
                 y -= self._leading
             x += width
@@ -188,11 +189,14 @@ class PdfWriter(Writer):
         """Where rows begin on a page that is not the first."""
         return self._height - _MARGIN - (self._header_lines() * self._leading + 2 * _PAD)
 
+    def _names(self) -> list[list[str]]:
+        """The header, in lines; of names that would fill the page only the beginning."""
+        most = int(self._height / 4 / self._leading)
+        columns = zip(self._heading.columns, self._widths, strict=True)
+        return [self._wrap(_cell_text(name), width)[:most] for name, width in columns]
+
     def _header_lines(self) -> int:
-        return max(
-            len(self._wrap(_cell_text(name), width))
-            for name, width in zip(self._heading.columns, self._widths, strict=True)
-        )
+        return max(map(len, self._names()))
 
     def _begin_page(self) -> None:
         self._operators = ["0 g"]
@@ -201,7 +205,8 @@ class PdfWriter(Writer):
             self._operators.append(self._text(_MARGIN, self._y - 14, self._heading.title, 16))
             self._y -= 20
             filters = _cell_text(self._heading.filters or "all rows")
-            for line in self._wrap(filters, (self._width - 2 * _MARGIN) * self._size / 8)[:3]:
+            lines = self._wrap(filters, (self._width - 2 * _MARGIN) * self._size / 8)
+            for line in lines if len(lines) <= 3 else [*lines[:2], lines[2][:-1] + "\u2026"]:  # noqa: PLR2004
                 self._operators.append("0.35 g " + self._text(_MARGIN, self._y - 9, line, 8) + " 0 g")
                 self._y -= 11
             self._y -= 6
@@ -210,10 +215,7 @@ class PdfWriter(Writer):
         self._operators.append(f"0.122 0.227 0.373 rg {_MARGIN:g} {self._y - height:.2f} {total:.2f} {height:.2f} re f")
         self._operators.append("1 g 1 G 2 Tr 0.2 w")  # filled and outlined: bold without a second font
         rows, self._rows = self._rows, 0
-        names = [
-            self._wrap(_cell_text(name), width) for name, width in zip(self._heading.columns, self._widths, strict=True)
-        ]
-        self._lines(names, self._header_lines())
+        self._lines(self._names(), self._header_lines())
         self._rows = rows
         self._operators.append("0 Tr 0 g 0 G")
 

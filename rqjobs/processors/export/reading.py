@@ -11,17 +11,17 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Column, Connection, MetaData, Table, func, inspect, select
+from sqlalchemy import JSON, Connection, Table, func, select
 from sqlalchemy import Date as SqlDate
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy import Time as SqlTime
-from sqlalchemy.exc import NoSuchTableError
 
 from rqjobs.database import get_engine
 from rqjobs.errors import PermanentFailure
 from rqjobs.processors.export.conditions import python_type, where
 from rqjobs.processors.export.fetching import fetch
-from rqjobs.processors.export.values import Batch
+from rqjobs.processors.export.reflecting import reflected
+from rqjobs.processors.export.values import Batch, normalised
 from rqjobs.sources import Source
 
 BATCH = 500
@@ -58,9 +58,24 @@ def open_rows(source: Source, user_id: str, filters: Mapping[str, object]) -> It
         yield _FunctionRows(source, user_id, filters)
         return
     # A long read must not hold SQLite's write lock: see rqjobs.database.
-    engine = get_engine().execution_options(sqlite_read=True)
-    with engine.connect() as connection:
-        yield _TableRows(connection, source, user_id, filters)
+    engine = get_engine()
+    with engine.execution_options(sqlite_read=True).connect() as connection, _small_cache(connection):
+        table = reflected(engine, connection, source)
+        yield _TableRows(connection, table, source, user_id, filters)
+
+
+@contextmanager
+def _small_cache(connection: Connection) -> Iterator[None]:
+    """Each page is read once: SQLite's usual cache would only make the process grow."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    usual = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+    connection.exec_driver_sql("PRAGMA cache_size=-2000")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size={usual}")
 
 
 class _FunctionRows(Rows):
@@ -72,7 +87,7 @@ class _FunctionRows(Rows):
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         assert after is None  # it is never asked to go on
         while rows := [self._row(row) for row in islice(self._rows, BATCH)]:
-            yield list(zip(*rows, strict=True)), None
+            yield normalised(list(zip(*rows, strict=True))), None
 
     def _row(self, row: Any) -> Sequence[Any]:
         if isinstance(row, Mapping):
@@ -84,23 +99,20 @@ class _FunctionRows(Rows):
 
 
 class _TableRows(Rows):
-    def __init__(self, connection: Connection, source: Source, user_id: str, filters: Mapping[str, object]) -> None:
+    def __init__(
+        self, connection: Connection, table: Table, source: Source, user_id: str, filters: Mapping[str, object]
+    ) -> None:
         self._connection = connection
         self._utc = source.utc
-        sqlite = connection.dialect.name == "sqlite"
-        self._table = table = _reflect(connection, source)
+        self._table = table
         self.columns = [name for name in source.columns if name in table.c]
         if not self.columns:
             raise PermanentFailure(f"the table {source.table} has none of the columns that {source.name} may export")
         keys = list(table.primary_key.columns)
         self._key = keys[0] if len(keys) == 1 and python_type(keys[0]) in (int, str, UUID) else None
         self.ordered = self._key is not None
-        self._where = where(source, table, user_id, filters, sqlite=sqlite)
-        if sqlite:
-            # Each page is read once: a cache would only make the process grow. The connection is not shared after that.
-            connection.detach()
-            connection.exec_driver_sql("PRAGMA cache_size=-2000")
-        elif connection.dialect.name == "postgresql":
+        self._where = where(source, table, user_id, filters, sqlite=connection.dialect.name == "sqlite")
+        if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # spares a conversion for every moment
         self.total = connection.execute(select(func.count()).select_from(table).where(self._where)).scalar_one()
 
@@ -141,30 +153,20 @@ class _TableRows(Rows):
                 found.append((index, _each(parse)))
             if self._utc and isinstance(kind, SqlDateTime):
                 found.append((index, _in_utc))
+            elif isinstance(kind, SqlDateTime) and dialect.name != "postgresql":  # there it is the session's time zone
+                found.append((index, _normalised))
         return found
 
 
-def _reflect(connection: Connection, source: Source) -> Table:
-    """Columns and primary key: a Table that loads itself asks for eight more things, which takes PostgreSQL 6 ms."""
-    assert source.table is not None
-    schema, _, name = source.table.rpartition(".")
-    inspector = inspect(connection)
-    try:
-        columns = inspector.get_columns(name, schema or None)
-        keys = inspector.get_pk_constraint(name, schema or None)["constrained_columns"]
-    except NoSuchTableError:
-        raise PermanentFailure(
-            f"there is no table {source.table!r} at DATABASE_URL for the source {source.name!r}; "
-            "mend DATABASE_URL, or register the source under the table's name with register_source()"
-        ) from None
-    made = (Column(column["name"], column["type"], primary_key=column["name"] in keys) for column in columns)
-    return Table(name, MetaData(), *made, schema=schema or None)
+def _normalised(column: Sequence[Any]) -> Sequence[Any]:
+    return normalised([column])[0]
 
 
 def _in_utc(column: Sequence[Any]) -> Sequence[Any]:
-    return [
-        value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value for value in column
-    ]
+    """Of a source whose moments without a zone are UTC."""
+    return _normalised(
+        [value.replace(tzinfo=UTC) if isinstance(value, datetime) and not value.tzinfo else value for value in column]
+    )
 
 
 def _each(parse: Callable[[Any], Any]) -> Convert:

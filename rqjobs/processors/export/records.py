@@ -54,7 +54,7 @@ def save(export: Export) -> None:
     }
     with _engine().begin() as connection:
         connection.execute(delete(exports).where(exports.c.id == export.id))
-        connection.execute(insert(exports).values(values))
+        connection.execute(insert(exports), values)
 
 
 def find(export_id: str) -> Export | None:

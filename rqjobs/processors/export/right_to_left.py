@@ -23,10 +23,17 @@ def visual(line: str) -> str:
         return line
     if arabic_reshaper is not None:
         line = arabic_reshaper.reshape(line)
-    base = next((_strong(char) for char in line if _strong(char)), "L")
+    base = "R" if reads_from_right(line) else "L"
     runs = _runs(line, base)
     drawn = [_turn(run) if direction == "R" else run for direction, run in runs]
     return "".join(reversed(drawn) if base == "R" else drawn)
+
+
+def reads_from_right(line: str) -> bool:
+    """Whether the first strong letter of ``line`` belongs to a script that is read from right to left."""
+    if not _RIGHT_TO_LEFT.search(line):
+        return False
+    return next((_strong(char) for char in line if _strong(char)), "L") == "R"
 
 
 def _strong(char: str) -> str:

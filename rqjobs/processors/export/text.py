@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from datetime import date, datetime
-from itertools import repeat
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, BinaryIO
 
 from rqjobs.processors.export.values import (
@@ -16,7 +15,6 @@ from rqjobs.processors.export.values import (
     converted,
     encode,
     guard_column,
-    in_utc,
     jsonable,
 )
 from rqjobs.processors.export.writing import Heading, Writer
@@ -32,8 +30,7 @@ _QUOTE = '"'
 _QUOTED = re.compile('[",\r\n]')
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _JSON_TYPES = {**SCALARS, **dict.fromkeys(NESTED, jsonable), float: jsonable}
-_ORJSON_TYPES = {**_JSON_TYPES, float: None, datetime: in_utc, date: None}
-_BREAK = b"\n" * 32
+_BREAK = b"\n" * 16
 """Between two rows: orjson itself writes no line break. Long, so that it is found at a glance."""
 
 
@@ -119,16 +116,32 @@ class JsonWriter(Writer):
 def objects(names: Sequence[str], batch: Batch, separator: bytes) -> bytes:
     """The rows of ``batch`` as JSON objects."""
     if orjson is not None:
-        columns = converted(batch, _ORJSON_TYPES)
-        items: list[Any] = [orjson.Fragment(_BREAK)] * (2 * len(columns[0]) - 1)
-        items[::2] = map(dict, map(zip, repeat(names), zip(*columns, strict=True)))
+        items: list[Any] = [orjson.Fragment(_BREAK)] * (2 * len(batch[0]) - 1)
+        items[::2] = _rows_of(tuple(names))(batch)
+        options = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
         try:
             # One call for all rows: orjson begins each with a buffer of its own.
-            return separator.join(orjson.dumps(items, None, orjson.OPT_UTC_Z)[1:-1].split(b"," + _BREAK + b","))
-        except TypeError:  # a lone surrogate, or a number of more than 64 bits
+            return separator.join(orjson.dumps(items, _default, options)[1:-1].split(b"," + _BREAK + b","))
+        except TypeError:  # a lone surrogate, a number of more than 64 bits, a key that is no text
             pass
     columns = converted(batch, _JSON_TYPES)
     return separator.join([_dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)])
+
+
+@cache
+def _rows_of(names: tuple[str, ...]) -> Callable[[Batch], list[dict[str, Any]]]:
+    """What makes a batch a list of dicts. A display knows its keys beforehand: half the time of dict(zip())."""
+    values = [f"v{index}" for index in range(len(names))]
+    pairs = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
+    code = f"lambda batch: [{{{pairs}}} for {', '.join(values)}, in zip(*batch, strict=True)]"
+    made: Callable[[Batch], list[dict[str, Any]]] = eval(code)  # noqa: S307  # repr() of a text is a text's literal
+    return made
+
+
+def _default(value: Any) -> Any:
+    """What orjson does not know."""
+    convert = SCALARS.get(type(value))
+    return jsonable(value) if convert is None else convert(value)
 
 
 def _dump(row: dict[str, Any]) -> bytes:

@@ -20,12 +20,13 @@ except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
 Batch = Sequence[Sequence[Any]]
-"""Some rows, turned on their side: one sequence of values for each column."""
+"""Some rows, turned on their side: one sequence of values for each column, as :func:`normalised` has them."""
 Table = Mapping[type, Callable[[Any], Any] | None]
 """How each type is written; None: as it is."""
 
 _UTC = {None, UTC, ZoneInfo("UTC")}
 _MOMENTS = {datetime, type(None)}
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -60,17 +61,16 @@ def _converter(kind: type, table: Table) -> Callable[[Any], Any] | None:
 
 def iso_datetime(value: datetime) -> str:
     """ISO 8601, in UTC with a ``Z``; a time without a zone stays as it is, its zone is not known to us."""
-    text = value.isoformat()
-    if value.tzinfo is None:
-        return text
-    if text[-6:] != "+00:00":
-        text = value.astimezone(UTC).isoformat()
-    return text[:-6] + "Z"
+    text = in_utc(value).isoformat()
+    return text[:-6] + "Z" if text.endswith("+00:00") else text
 
 
 def in_utc(value: datetime) -> datetime:
-    """The moment in UTC; a time without a zone stays as it is."""
-    return value if value.tzinfo in _UTC else value.astimezone(UTC)
+    """The moment in UTC; a time without a zone stays as it is, and so does one that is beyond the calendar in UTC."""
+    try:
+        return value if value.tzinfo in _UTC else value.astimezone(UTC)
+    except OverflowError:
+        return value
 
 
 def _all_in_utc(column: Sequence[datetime | None]) -> Sequence[datetime | None]:
@@ -124,6 +124,11 @@ def json_text(value: Any) -> str:
     return json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":"))
 
 
+def displayed(text: str) -> str:
+    """``text`` with each control character but tab and line breaks, and each lone surrogate, as U+FFFD."""
+    return _CONTROL.sub("\ufffd", text)
+
+
 def whole(text: str) -> str:
     """``text`` with every lone surrogate, which no encoding can carry, as U+FFFD."""
     return _SURROGATES.sub("\ufffd", text)
@@ -160,6 +165,13 @@ SCALARS: Table = {
 """What every format but a sheet writes in the same way."""
 NESTED: Table = dict.fromkeys((dict, list, tuple, set, frozenset), json_text)
 """What formats of flat cells write as JSON."""
+_NORMAL: Table = {object: None, Enum: None, datetime: in_utc, **dict.fromkeys(NESTED, jsonable)}
+
+
+def normalised(batch: Batch) -> list[Sequence[Any]]:
+    """``batch`` with moments that have a zone in UTC, and objects and lists of nothing but JSON's own types."""
+    return converted(batch, _NORMAL)
+
 
 # --- what a spreadsheet would run ------------------------------------------------------------------------------------
 
