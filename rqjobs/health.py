@@ -193,7 +193,7 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
         yield f"paused with {queue.waiting:,} waiting: rqjobs resume {queue.name}"
     elif queue.suspended and queue.waiting:
         yield "all workers are suspended: rq resume"
-    elif queue.waiting + queue.delayed and not queue.workers:
+    elif queue.waiting + queue.active + queue.delayed and not queue.workers:
         yield "no worker listens: start one with rqjobs worker"
     elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT:
         yield f"the oldest job waits for {spell(queue.oldest)}: start more workers"

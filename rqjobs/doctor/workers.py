@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import redis
 from rq import Queue
@@ -16,23 +15,13 @@ from rqjobs.health import OVERDUE_LIMIT, queue_health
 from rqjobs.layout import rqjobs_version
 from rqjobs.queues import lanes_in_order
 
-_SILENT = timedelta(seconds=90)
-"""Workers say every few seconds, at most every 30, that they live."""
-
 
 def alive(client: redis.Redis) -> Iterator[Finding]:
-    """Whether there are workers, and each has been heard of lately."""
-    found = living(client)
-    now = datetime.now(UTC)
-    silent = [worker for worker in found if worker.heartbeat is None or now - worker.heartbeat > _SILENT]
-    for worker in silent:
-        ago = spell(now - worker.heartbeat) if worker.heartbeat else "ever"
-        said = f"{worker.name} on {worker.host} has not been heard of for {ago}"
-        yield fault("", said, "it died or hangs: start another; its jobs come back by themselves")
-    if not found:
-        yield fault("", "no worker runs", "start one: rqjobs worker")
-    elif not silent:
+    """Whether there are workers; RQ forgets those that are heard of no more."""
+    if found := living(client):
         yield fine("", f"{len(found)} alive")
+    else:
+        yield fault("", "no worker runs", "start one: rqjobs worker")
 
 
 def versions(client: redis.Redis) -> Iterator[Finding]:

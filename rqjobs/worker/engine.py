@@ -36,6 +36,7 @@ from rqjobs.worker.line import Line
 from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
 from rqjobs.worker.special import SpecialWorker
+from rqjobs.worker.stock import WORKER_TTL
 from rqjobs.worker.taken import RESULT_TTL, Taken
 from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
 from rqjobs.worker.watchdog import Slot, Watchdog
@@ -148,6 +149,7 @@ def run_worker(
         connection=connect(),
         serializer=SERIALIZER,
         default_result_ttl=RESULT_TTL,
+        worker_ttl=WORKER_TTL,
     )
     worker.grace = grace
     worker.watchdog = Watchdog(worker.give_up)

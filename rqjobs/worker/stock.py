@@ -26,6 +26,10 @@ from rqjobs.relaying import Relay
 from rqjobs.settings import get_settings
 from rqjobs.worker.taken import RESULT_TTL
 
+WORKER_TTL = 30
+"""RQ forgets a worker that has said nothing for 60 s longer than this. Its own 420 s would count one that was killed
+among the living for eight minutes; we beat every 5 s, or 30 s beside a job in a work horse."""
+
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
 
@@ -144,6 +148,7 @@ def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_j
         connection=connection,
         serializer=SERIALIZER,
         default_result_ttl=RESULT_TTL,
+        worker_ttl=WORKER_TTL,
     )
     worker.relay = Relay()  # between jobs, not in a thread: RQ forks
     event(logging.INFO, "worker started", name=worker.name, engine="rq", queues=",".join(names))

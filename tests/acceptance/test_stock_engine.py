@@ -25,6 +25,15 @@ def probe_health(workers):
     return next(queue for queue in workers.json("health")["queues"] if queue["name"] == "probe")
 
 
+@pytest.mark.parametrize("engine", [(), ENGINE])
+def test_a_worker_that_is_killed_does_not_count_for_long(workers, redis, engine):
+    workers.start("probe", *engine)
+    (record,) = eventually(lambda: redis.smembers("rq:workers"))
+    for _ in range(6):  # at its birth, and after heartbeats
+        assert 60 <= redis.ttl(record) <= 90
+        time.sleep(0.5)
+
+
 def test_a_failing_job_is_retried_after_2_and_4_seconds_and_its_history_kept(workers, tmp_path):
     log = tmp_path / "runs"
     workers.start("probe", *ENGINE)

@@ -211,6 +211,8 @@ def test_a_queue_says_what_is_wrong_and_why_its_jobs_are_where_they_are(
     page = client.get("/queues/webhooks").text
     assert "no worker listens" in page
     assert "delayed · 2" in page
+    redis.zadd(key("wip", "email"), {"left-behind:run": time.time() + 60})
+    assert "no worker listens" in client.get("/queues/email").text
     page = client.get("/queues/webhooks?state=dead").text
     assert "the endpoint answered 404" in page
     assert 'Attempts">1<' in page

@@ -145,10 +145,6 @@ def test_redis_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in found["redis"]
 
 
-def plant_silent_worker(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
-    worker(redis, "w2", last_heartbeat=stamp(600))
-
-
 def plant_no_worker(redis: redis_py.Redis, _: pytest.MonkeyPatch) -> None:
     redis.delete(key("workers"), key("worker", "w1"))
 
@@ -244,7 +240,6 @@ def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "plant"),
     [
-        ("workers", plant_silent_worker),
         ("workers", plant_no_worker),
         ("worker versions", plant_old_worker),
         ("worker versions", plant_other_rqjobs),
