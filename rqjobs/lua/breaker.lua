@@ -68,7 +68,7 @@ local pause, longest = tonumber(ARGV[9]), tonumber(ARGV[10])
 state.f = state.f + 1
 state.since = state.since > 0 and math.min(state.since, began) or began
 if state.open > 0 then
-  if probe then
+  if probe or began >= state.open then  -- in a process of its own a job does not know that it is the probe
     state.pause = math.min(state.pause * 2, longest)
     state.open, state.probe, opened = now + state.pause, 0, 1
   end

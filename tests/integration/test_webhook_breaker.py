@@ -19,6 +19,7 @@ from rqjobs.layout import key, run_script, timestamp
 from rqjobs.processors.webhook import admit, breaker
 from rqjobs.processors.webhook.breaker import Question
 from rqjobs.processors.webhook.context import context
+from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.settings import Settings, get_settings, use_settings
 from tests.support.clock import RedisClock
 
@@ -76,6 +77,17 @@ def test_a_short_outage_opens_nothing(clock: Clock) -> None:
         assert not breaker.report_failure("d", clock.now - 0.01, probe=False, settings=get_settings())
     clock.now += 10.1
     assert breaker.report_failure("d", clock.now - 0.01, probe=False, settings=get_settings())
+
+
+def test_a_probe_in_a_process_of_its_own_counts(clock: Clock) -> None:
+    """It knows neither that it is the probe nor that its destination fails."""
+    fail(clock, 10)
+    ask(["j1", "j2"])
+    clock.now += 10
+    assert ask(["j1"]) == ["probe"]
+    assert breaker.report_failure("d", clock.now, probe=False, settings=get_settings())
+    assert moments(ask(["j2"]))[0] >= clock.now + 20
+    assert Destinations(10).get("d").failing  # so that its answer is told
 
 
 def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:

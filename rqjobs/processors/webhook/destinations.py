@@ -31,7 +31,7 @@ class Destination:
         self.latency = 0.0
         self.clear_until = 0.0
         """Until then the breaker need not be asked."""
-        self.failing = False
+        self.failing = True  # unless the breaker says otherwise: a process of one job alone has not asked it
         self.asked_again = 0.0
         """Unix time: when the last of the deliveries that wait for its first answers asks again."""
         self.parks_until = 0.0
