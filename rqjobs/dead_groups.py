@@ -31,10 +31,10 @@ _EXAMPLES = 5
 _REMEMBERED = 50_000
 _PAGE = 500
 
-# What differs between failures of one cause: ids, addresses, counts, times. Status codes stay.
+# What differs between failures of one cause: ids, addresses, counts, times. Status codes stay (550, 5.7.8).
 _VARIABLE = re.compile(
-    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b|\b\d+\.\d+\b|\b\d{4,}\b"
-    r"|[\w.+-]+@[\w.-]+"
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b"
+    r"|(?<![\d.])\d+\.\d+(?!\.?\d)|\b\d{4,}\b|\b\d+(?= m?s\b)|[\w.+-]+@[\w.-]+"
 )
 
 
