@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-NAMES = ("engine", "enqueue", "webhooks", "analytics", "export")
+NAMES = ("engine", "enqueue", "webhooks", "analytics", "export", "operations")
 
 
 def main() -> int:

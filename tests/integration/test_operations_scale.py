@@ -1,17 +1,20 @@
 """Pages and commands read as much of Redis beside many jobs as beside few: what they cost does not grow with a backlog.
 
-Counted in bytes, since times say little on a busy machine. With a million waiting and 100,000 dead jobs every page
-took less than 25 ms.
+Counted in bytes, since times say little on a busy machine; bench/operations.py measures them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import click
 import redis as redis_py
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
+from bench.operations import commands, pages, words
 from rqjobs import enqueue_many
 from rqjobs.cli import cli
 from rqjobs.layout import key
@@ -69,3 +72,23 @@ def test_nothing_reads_more_beside_many_jobs(client: FlaskClient, redis: redis_p
     grow(redis, waiting=12_000, dead=6_000)
     many = dict(costs(client, redis))
     assert {what: (few[what], many[what]) for what in few if many[what] > few[what] * 1.2 + 4_000} == {}
+
+
+def test_the_benchmark_forgets_no_page_and_no_command(client: FlaskClient) -> None:
+    ids = SimpleNamespace(
+        dead=itertools.repeat("id"), group="id", repair="id", waiting=lambda: "id", delayed=lambda: "id"
+    )
+    adapter = client.application.url_map.bind("localhost")
+    asked = {adapter.match(path.partition("?")[0], query_args="")[0] for _, path in pages(client.application, ids)}
+    read = {rule.endpoint for rule in client.application.url_map.iter_rules() if "GET" in (rule.methods or ())}
+    assert {endpoint for endpoint in read - asked if not endpoint.endswith("static")} == set()
+    every = list(commands(cli))
+    assert {"health", "failed list", "email suppressions add"} <= set(every)
+    for path in every:
+        context, typed = click.Context(cli), words(path, ids)
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            found = command.get_command(context, typed.pop(0))
+            assert found is not None
+            command = found
+        command.make_context(path, typed, parent=context)  # fails with what is missing
