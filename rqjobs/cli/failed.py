@@ -195,7 +195,7 @@ def _choose(
         raise InvalidInput(
             "say which: ID ..., --queue Q, --reason TEXT, --group GROUP or --all; --dry-run shows what it would be"
         )
-    return [letter.job_id for letter in dead_letters.dead_letters(queue, reason)]
+    return [job_id for page in dead_letters.dead_ids(queue, reason) for job_id in page]
 
 
 def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
