@@ -124,6 +124,17 @@ def test_a_thread_keeps_its_connection(server: MailServer) -> None:
     assert (len(server.mails), server.connections) == (7, 3)
 
 
+def test_nothing_is_sent_and_no_attempt_used_up_while_redis_is_full(server: MailServer, redis) -> None:
+    redis.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(RetryLater, match="Redis does not take it now") as later:
+            send(job(), attempt())
+    finally:
+        redis.config_set("maxmemory", "0")
+    assert (later.value.counts, server.mails) == (False, [])
+    assert send(job(), attempt())["accepted"] == 1
+
+
 @pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "450 4.2.0 busy", "451 4.3.0 local error",
                                    "452 4.2.2 full", "454 4.7.0 later", "550 4.7.1 try again", "450 odd"])  # fmt: skip
 @pytest.mark.parametrize("step", ["mail", "rcpt", "data"])

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from rqjobs import keys
 from rqjobs.attempt import Attempt
-from rqjobs.connection import get_connection
+from rqjobs.connection import PASSING, get_connection
 from rqjobs.errors import RetryLater
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import results_key
@@ -67,11 +67,16 @@ class Effect:
         """Writes that the mail is being handed over to ``backend``, at the last moment before it is.
 
         Raises:
-            RetryLater: another run of this job is doing the same right now.
+            RetryLater: another run of this job is doing the same right now, or Redis is full: without a record nothing
+                is sent, and no attempt is used up.
         """
         since = self.at if self.state == "sending" else time.time()
         begun = replace(self, state="sending", at=since, backend=backend)
-        if not begun._write(_KEEP_OPEN, fresh=self.state == "new" and self.key == self.job_id):  # noqa: SLF001  # our own
+        try:
+            ours = begun._write(_KEEP_OPEN, fresh=self.state == "new" and self.key == self.job_id)  # noqa: SLF001  # our own
+        except PASSING as error:
+            raise RetryLater(timedelta(seconds=10), f"Redis does not take it now: {error}", counts=False) from error
+        if not ours:
             raise RetryLater(timedelta(seconds=10), "another run of this job is sending the mail", counts=False)
         return begun
 
