@@ -16,6 +16,7 @@ from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.dead_groups import members
 from rqjobs.dead_letters import purge, requeue
+from rqjobs.history import summarize
 from rqjobs.layout import job_key
 
 Mode = Literal["dry-run", "requeue", "purge"]
@@ -171,7 +172,7 @@ def _watch(job_id: str, connection: redis.Redis, say: Callable[..., None], stopp
         if status in (None, b"finished"):  # None: done, and no longer kept
             return None
         if status in (b"failed", b"stopped", b"canceled"):
-            return f"the canary {job_id} died again"
+            return f"the canary {job_id} died again: {summarize([job_id], connection)[0].error}"
         if stopped():
             return "stopped by hand"
         say(message="the canary runs; the others wait for it")

@@ -82,6 +82,8 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(SQLAlchemyError, _database_gone)
     app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
     app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
+    app.register_error_handler(redis.exceptions.OutOfMemoryError, _redis_refuses)
+    app.register_error_handler(redis.exceptions.ReadOnlyError, _redis_refuses)
     return app
 
 
@@ -118,3 +120,7 @@ def _database_gone(_error: Exception) -> tuple[str, int]:
 
 def _redis_gone(_error: Exception) -> tuple[str, int]:
     return _page(503, "Redis does not answer", "The numbers are back as soon as Redis is; nothing here was changed.")
+
+
+def _redis_refuses(error: Exception) -> tuple[str, int]:
+    return _page(503, "Redis does not take it now", f"{error} See what is wrong with it by: rqjobs doctor")

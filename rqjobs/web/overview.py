@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import redis
 from flask import Blueprint, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
+from rqjobs.doctor.server import memory
 from rqjobs.fleet import slots_of, workers
 from rqjobs.health import QueueHealth, parked_destinations, queue_health
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
@@ -28,9 +31,9 @@ class Trouble(NamedTuple):
 
     queues: list[str]
     text: str
-    link: str
+    link: str = ""
     """Where it is seen ..."""
-    label: str
+    label: str = ""
     """... and what the link says."""
 
 
@@ -82,13 +85,21 @@ def _numbers() -> dict[str, Any]:
         "waiting": sum(queue.waiting for queue in queues),
         "active": sum(queue.active for queue in queues),
         "failed": sum(queue.failed for queue in queues),
-        "troubles": list(_troubles(rows)),
+        "troubles": [*_full(connection), *_troubles(rows)],
         "parked": parked_destinations(connection),
         "workers": found,
         "slots": slots.total(),
         "rate": _rate_chart(minutes),
         "latency": _latency_chart(minutes),
     }
+
+
+def _full(connection: redis.Redis) -> Iterator[Trouble]:
+    """A Redis that will soon take no more jobs."""
+    with suppress(redis.exceptions.NoPermissionError):  # a managed one that does not say
+        for finding in memory(connection):
+            if finding.state == "fault":
+                yield Trouble(["Redis"], f"{finding.said}: {finding.mend}")
 
 
 def _troubles(rows: list[_Row]) -> Iterator[Trouble]:

@@ -29,6 +29,7 @@ from tests.support.dashboard import (
     start_repair,
     webhook,
 )
+from tests.support.fleet import worker
 from tests.support.hostile import kill
 
 
@@ -142,7 +143,7 @@ def test_a_canary_that_dies_leaves_the_others_alone(client: FlaskClient, token: 
     eventually_text(client, page, "the canary runs")
     (canary,) = redis.lrange(key("queue", "webhooks"), 0, -1)
     kill(canary.decode(), "webhooks", "ValueError: boom", redis)
-    eventually_text(client, page, "died again; the others were left alone")
+    eventually_text(client, page, "died again: ValueError: boom; the others were left alone")
     assert redis.zcard(key("failed", "webhooks")) == 5
 
 
@@ -196,6 +197,25 @@ def test_a_running_or_done_job_is_not_deleted(client: FlaskClient, token: str, r
         assert ">Delete<" not in client.get(f"/jobs/{job.id}").text
         assert "Nothing was done" in post(client, token, f"/jobs/{job.id}/delete")
         assert redis.exists(job_key(job.id))
+
+
+def test_a_full_redis_is_said(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+    redis.config_set("maxmemory", "1mb")
+    try:
+        assert "is used: raise maxmemory" in client.get("/live").text
+        answer = client.post("/queues/email/pause", data={"csrf_token": token})
+        assert answer.status_code == 503
+        assert "Redis does not take it now" in answer.text
+    finally:
+        redis.config_set("maxmemory", "0")
+    assert "is used: raise maxmemory" not in client.get("/live").text
+
+
+def test_a_batch_is_not_said_to_be_more_than_its_slots(client: FlaskClient, redis: redis_py.Redis) -> None:
+    worker(redis, rqjobs_slots='{"qr-analytics": 2}')
+    for number, said in ((2, True), (3, False)):
+        redis.zadd(key("wip", "qr-analytics"), {f"{n}:run": time.time() + 60 for n in range(number)})
+        assert (f"{number}</a> <small>of 2</small>" in client.get("/live").text) is said
 
 
 def test_a_queue_says_what_is_wrong_and_why_its_jobs_are_where_they_are(
