@@ -118,7 +118,7 @@ def check(connection: redis.Redis) -> None:
                 text = f"{queue.name} is healthy again"
                 raise_alert(Alert(kind="queue-recovered", subject=queue.name, text=text), connection)
         died = queue.failed_total - int(seen[name]) if name in seen else 0
-        text = f"{queue.name}: {died:,} jobs died. See why: rqjobs failed groups --queue {queue.name}"
+        text = f"{queue.name}: {died:,} job{'s' * (died > 1)} died. See why: rqjobs failed groups --queue {queue.name}"
         told = died > 0 and raise_alert(Alert(kind="jobs-died", subject=queue.name, text=text), connection)
         if name not in seen or died < 0 or told:  # what nobody was told adds up for the next alert
             connection.hset(keys.ALERT_SEEN, queue.name, queue.failed_total)

@@ -20,7 +20,7 @@ _SHADES = " ░▒▓█"
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _NUMBERS = ("scans", "visitors", "validations", "bots")
 _RATES = ("conversion", "repeat_rate")
-_BAR = 40  # characters
+BAR = 28  # characters: 80 columns hold it beside the numbers
 
 
 @click.group()
@@ -119,7 +119,7 @@ def _print(found: Report) -> None:
     }
     for title, shares in breakdowns.items():
         _print_shares(title, shares)
-    click.echo("\nvisitors are counted by day (UTC): whoever comes back on another day counts again")
+    click.echo("\nvisitors are counted by day (UTC): who comes back on another day counts again")
 
 
 def _print_series(found: Report) -> None:
@@ -127,7 +127,7 @@ def _print_series(found: Report) -> None:
     most = max(point.scans for point in found.series) or 1
     right = ("scans", "visitors", "validations")
     rows = [
-        (_start(point.start), *(f"{getattr(point, name):,}" for name in right), "█" * round(point.scans / most * _BAR))
+        (_start(point.start), *(f"{getattr(point, name):,}" for name in right), "█" * round(point.scans / most * BAR))
         for point in found.series
     ]
     print_table((found.step, *right, ""), [(*row[:-1], row[-1] or " ") for row in rows], right=right)

@@ -59,7 +59,7 @@ def paused(client: redis.Redis) -> Iterator[Finding]:
     """Whether jobs wait behind a pause that was forgotten."""
     for queue in queue_health(client):
         if queue.paused and queue.waiting:
-            yield fault("", f"{queue.name} is paused, {queue.waiting:,} jobs wait", f"rqjobs resume {queue.name}")
+            yield fault("", f"{queue.name} is paused with {queue.waiting:,} waiting", f"rqjobs resume {queue.name}")
         elif queue.suspended:
             yield fault("", "all workers are suspended", "rq resume")
             return

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqjobs.cli.analytics import BAR
 from rqjobs.cli.output import cell, lay_out, tame
 from rqjobs.durations import spell
 
@@ -91,3 +92,9 @@ def test_durations_are_spelt_in_two_units_at_most() -> None:
     assert {seconds: spell(timedelta(seconds=seconds)) for seconds in spelt} == spelt
     assert cell(datetime.now(UTC) + timedelta(days=3, hours=5.5)) == "in 3d 5h"
     assert cell(datetime.now(UTC) - timedelta(hours=3, minutes=5, seconds=1)) == "3h 5m ago"
+
+
+def test_a_report_draws_its_bars_beside_its_numbers() -> None:
+    heads = ("day", "scans", "visitors", "validations", "")
+    rows = [("Mon 2026-10-26", "99,999", "99,999", "99,999", bar) for bar in ("█" * BAR, " ")]
+    assert all(len(lines) == 1 for lines in lay_out(heads, rows, heads[1:4], 80))
