@@ -1,4 +1,4 @@
-"""Alerts: a person is told when a queue turns unhealthy and well again, jobs die, or an endpoint is disabled."""
+"""Alerts: a person is told when a queue turns unhealthy or well again, jobs die, an endpoint is off, Redis fails."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import redis
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
-from rqjobs.errors import RQJobsError
+from rqjobs.errors import RedisUnavailable, RQJobsError
 from rqjobs.health import queue_health
 from rqjobs.logs import event
 from rqjobs.settings import get_settings
 from rqjobs.smtp import parse_smtp_url, sign_in
 
-Kind = Literal["queue-unhealthy", "queue-recovered", "jobs-died", "endpoint-disabled"]
+Kind = Literal["queue-unhealthy", "queue-recovered", "jobs-died", "endpoint-disabled", "redis-unusable", "redis-usable"]
 
 EVERY = 15.0
 """Seconds between two looks at the queues; one process of all looks."""
@@ -33,6 +33,8 @@ _PAGES: dict[Kind, str] = {
     "queue-recovered": "/queues/{}",
     "jobs-died": "/dead/?queue={}",
     "endpoint-disabled": "/webhooks/?to={}",
+    "redis-unusable": "/",
+    "redis-usable": "/",
 }
 """Where the dashboard shows the subject of an alert."""
 
@@ -43,7 +45,7 @@ class Alert:
 
     kind: Kind
     subject: str
-    """The queue, or the endpoint."""
+    """The queue, the endpoint, or Redis."""
     text: str
     """What is wrong, in a line, with the mend."""
 
@@ -76,16 +78,21 @@ def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
     name, period = keys.alert(alert.kind, alert.subject), max(1, round(settings.alert_every.total_seconds()))
     if not client.set(name, "1", nx=True, ex=period):
         return False
+    reached = _send(alert)
+    if not reached:
+        client.expire(name, min(period, _AGAIN))
+    return reached
+
+
+def _send(alert: Alert) -> bool:
+    settings = get_settings()
     event(logging.WARNING, "alert", kind=alert.kind, subject=alert.subject, text=alert.text)
     senders: list[Hook] = list(_hooks)
     if settings.alert_url is not None:
         senders.append(_post)
     if settings.alert_email is not None:
         senders.append(_mail)
-    reached = [_sent(send, alert) for send in senders]
-    if not any(reached):
-        client.expire(name, min(period, _AGAIN))
-    return any(reached)
+    return any([_sent(send, alert) for send in senders])  # noqa: C419  # each of them
 
 
 def _sent(send: Hook, alert: Alert) -> bool:
@@ -134,13 +141,46 @@ def watch() -> threading.Thread | None:
     return thread
 
 
+class Outage:
+    """Redis is away, full or a replica. Alerts are counted in it, so here each process tells it for itself."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._told_at: float | None = None
+
+    def goes_on(self, error: Exception) -> None:
+        """Redis failed: told at the second look, for it may only have been restarted, and every ALERT_EVERY."""
+        self._looks += 1
+        now, every = time.monotonic(), get_settings().alert_every.total_seconds()
+        if self._looks > 1 and (self._told_at is None or now - self._told_at >= every):
+            text = f"Redis cannot be used, jobs wait: {error}. See what is wrong: rqjobs doctor"
+            if _send(Alert(kind="redis-unusable", subject="Redis", text=text)):
+                self._told_at = now
+
+    def over(self) -> None:
+        """Redis works."""
+        if self._told_at is not None:
+            _send(Alert(kind="redis-usable", subject="Redis", text="Redis can be used again"))
+        self._looks, self._told_at = 0, None
+
+
 def _watch() -> None:
+    outage = Outage()
     while True:
-        try:
-            check(get_connection())
-        except Exception as error:  # noqa: BLE001  # Redis may be away for a while
-            event(logging.DEBUG, "alerts could not look", error=str(error))
+        look(outage)
         time.sleep(EVERY)
+
+
+def look(outage: Outage) -> None:
+    """Looks at Redis and, if it works, at the queues; once, and without an error."""
+    try:
+        check(get_connection())
+    except (redis.exceptions.RedisError, RedisUnavailable) as error:
+        outage.goes_on(error)
+    except Exception as error:  # noqa: BLE001  # the next look comes
+        event(logging.DEBUG, "alerts could not look", error=str(error))
+    else:
+        outage.over()
 
 
 def _post(alert: Alert) -> None:

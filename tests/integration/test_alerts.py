@@ -10,7 +10,7 @@ import pytest
 import redis as redis_py
 
 from rqjobs import WebhookJob, alerts, enqueue, keys
-from rqjobs.alerts import Alert, check, on_alert, raise_alert
+from rqjobs.alerts import Alert, Outage, check, on_alert, raise_alert
 from rqjobs.logs import TextFormatter
 from tests.support.chat import Chat
 from tests.support.smtp import PASSWORD, USER, smtp_server
@@ -55,6 +55,24 @@ def test_an_unhealthy_queue_is_told_once(redis: redis_py.Redis, told: list[Alert
     redis.delete(keys.alert("queue-unhealthy", "webhooks"))  # ALERT_EVERY is over
     look(redis)
     assert len(told) == 2
+
+
+def test_a_redis_that_fails_is_told_without_it(redis: redis_py.Redis, told: list[Alert]) -> None:
+    outage = Outage()
+    redis.config_set("maxmemory", "1mb")
+    try:
+        alerts.look(outage)
+        assert told == []  # it may only have been restarted
+        for _look in range(3):
+            alerts.look(outage)
+        (alert,) = told
+        assert alert.kind == "redis-unusable"
+        assert "maxmemory" in alert.text
+    finally:
+        redis.config_set("maxmemory", "0")
+    for _look in range(2):
+        alerts.look(outage)
+    assert [alert.kind for alert in told] == ["redis-unusable", "redis-usable"]
 
 
 def test_dead_jobs_add_up_while_nothing_may_be_said(redis: redis_py.Redis, told: list[Alert]) -> None:
