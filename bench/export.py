@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -100,18 +101,18 @@ BARE: dict[str, dict[str, Callable[[Sequence[Row], Path], None]]] = {
 
 
 def measure_bare(export_type: str, rows: Sequence[Row], folder: Path) -> dict[str, float]:
-    """Rows a second of each bare library for the format, the better of two runs."""
+    """Rows a second of each bare library for the format, the middle of three runs."""
     plain = [tuple(v.replace(tzinfo=None) if isinstance(v, datetime) else v for v in row) for row in rows]
     chosen = plain[: BARE_ROWS[export_type]]
     found = {}
     for name, write in BARE[export_type].items():
-        best = 0.0
-        for _ in range(2):
+        rates = []
+        for _run in range(3):
             gc.collect()
             begin = time.perf_counter()
             write(chosen, folder / "bare")
-            best = max(best, len(chosen) / (time.perf_counter() - begin))
-        found[name] = best
+            rates.append(len(chosen) / (time.perf_counter() - begin))
+        found[name] = median(rates)
     return found
 
 
