@@ -132,6 +132,8 @@ def test_a_killed_run_shows_nothing_and_the_next_completes(bucket, tmp_path):
         for line in process.stdout:
             if int(line) >= rows:
                 break
+        else:
+            pytest.fail("it ended before it could be killed")
         process.kill()
         process.stdout.close()
         process.wait()
