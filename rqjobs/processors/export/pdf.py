@@ -57,6 +57,8 @@ class PdfWriter(Writer):
         self._size = 7.0 if len(heading.columns) <= 12 else 6.0  # noqa: PLR2004  # beyond it cells get narrow
         self._leading = self._size * 1.25
         self._widths: list[float] = []
+        self._header: list[list[str]] = []
+        self._header_lines = 0
         self._right: list[bool] = []
         self._operators: list[str] = []
         self._y = 0.0
@@ -109,6 +111,10 @@ class PdfWriter(Writer):
             rest -= more
         self._widths = [width * available / sum(widths) for width in widths]
         self._right = [_is_numeric(column[:_SAMPLE]) for column in batch or [()] * len(widths)]
+        most = int(self._height / 4 / self._leading)  # of names that would fill the page only the beginning
+        columns = zip(self._heading.columns, self._widths, strict=True)
+        self._header = [self._wrap(_cell_text(name), width)[:most] for name, width in columns]
+        self._header_lines = max(map(len, self._header))
         self._begin_page()
 
     def _room(self, lines: Iterable[str]) -> float:
@@ -187,16 +193,7 @@ class PdfWriter(Writer):
 
     def _top(self) -> float:
         """Where rows begin on a page that is not the first."""
-        return self._height - _MARGIN - (self._header_lines() * self._leading + 2 * _PAD)
-
-    def _names(self) -> list[list[str]]:
-        """The header, in lines; of names that would fill the page only the beginning."""
-        most = int(self._height / 4 / self._leading)
-        columns = zip(self._heading.columns, self._widths, strict=True)
-        return [self._wrap(_cell_text(name), width)[:most] for name, width in columns]
-
-    def _header_lines(self) -> int:
-        return max(map(len, self._names()))
+        return self._height - _MARGIN - (self._header_lines * self._leading + 2 * _PAD)
 
     def _begin_page(self) -> None:
         self._operators = ["0 g"]
@@ -210,12 +207,12 @@ class PdfWriter(Writer):
                 self._operators.append("0.35 g " + self._text(_MARGIN, self._y - 9, line, 8) + " 0 g")
                 self._y -= 11
             self._y -= 6
-        height = self._header_lines() * self._leading + 2 * _PAD
+        height = self._header_lines * self._leading + 2 * _PAD
         total = sum(self._widths)
         self._operators.append(f"0.122 0.227 0.373 rg {_MARGIN:g} {self._y - height:.2f} {total:.2f} {height:.2f} re f")
         self._operators.append("1 g 1 G 2 Tr 0.2 w")  # filled and outlined: bold without a second font
         rows, self._rows = self._rows, 0
-        self._lines(self._names(), self._header_lines())
+        self._lines(self._header, self._header_lines)
         self._rows = rows
         self._operators.append("0 Tr 0 g 0 G")
 
