@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
 from rqjobs.errors import JobNotFound, PermanentFailure
-from rqjobs.jobs.base import encode_json
+from rqjobs.jobs.base import encode_json, read_json
 from rqjobs.scripts import load_script
 
 ENTRY = "rqjobs.worker.entry.perform"
@@ -206,12 +205,19 @@ def pack_data(data: bytes) -> bytes:
     return min(data, zlib.compress(data, 1), key=len) if len(data) > _PLAIN else data
 
 
+def read_call(data: bytes) -> Any:
+    """What the ``data`` of a job's hash, deflated or plain, says: function, instance, args and kwargs, if it is a call.
+
+    Raises:
+        ValueError, zlib.error: it is no JSON.
+    """
+    return read_json(zlib.decompress(data) if data[:1] == b"x" else data)
+
+
 def decode_data(data: bytes) -> dict[str, Any] | None:
     """The payload in the ``data`` of a job's hash; None for a plain RQ job and for what is not JSON."""
     try:
-        if data[:1] == b"x":  # deflated, as RQ writes it
-            data = zlib.decompress(data)
-        function, _, args, _ = json.loads(data)
+        function, _, args, _ = read_call(data)
         return args[1] if function == ENTRY and isinstance(args[1], dict) else None
     except (ValueError, TypeError, LookupError, zlib.error):
         return None

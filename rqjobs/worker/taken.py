@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from rqjobs.attempt import Attempt
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.jobs import JobModel
-from rqjobs.jobs.base import read_json
-from rqjobs.layout import ENTRY
+from rqjobs.layout import ENTRY, read_call
 from rqjobs.queues import QueuePolicy, base_queue
 
 RESULT_TTL = 24 * 3600
@@ -134,8 +133,7 @@ class Taken:
         if self.fault is not None:
             raise PermanentFailure(self.fault)
         try:
-            data = zlib.decompress(self.data) if self.data[:1] == b"\x78" else self.data
-            function, instance, (queue, payload), options = read_json(data)
+            function, instance, (queue, payload), options = read_call(self.data)
         except (ValueError, TypeError, zlib.error, RecursionError):
             raise NotOurs from None
         if function != ENTRY or instance is not None or options or not isinstance(payload, dict):
