@@ -92,7 +92,8 @@ def _send(alert: Alert) -> bool:
         senders.append(_post)
     if settings.alert_email is not None:
         senders.append(_mail)
-    return any([_sent(send, alert) for send in senders])  # noqa: C419  # each of them
+    reached = [_sent(send, alert) for send in senders]
+    return any(reached)
 
 
 def _sent(send: Hook, alert: Alert) -> bool:

@@ -337,7 +337,7 @@ class Dispatcher:
             executions.append(job.execution)
             self._turns.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
-        if brief is not None:
+        if brief is not None and executions:
             self._bare.append((brief, executions))
         for line, budget in asked:
             jobs = found.get(line.policy.name, [])
