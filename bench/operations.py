@@ -29,7 +29,7 @@ from sqlalchemy import text
 from werkzeug.serving import make_server
 
 from bench.systems import show
-from rqjobs import EmailJob, WebhookJob, dead_groups, enqueue, enqueue_many, repair
+from rqjobs import EmailJob, WebhookJob, dead_groups, enqueue, enqueue_many, keys, repair
 from rqjobs.cli import cli
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
@@ -48,11 +48,22 @@ LONG = {
 QUERIES = ("/queues/webhooks?state={}&page=9", "/dead/?find={}", "/webhooks/?outcome={}", "/analytics/?code={}")
 ASKED = (("waiting", "running", "delayed", "dead", "done"), ("wh_7", "nothing"), ("dead", "done"), ("table-7",))
 """More questions to some pages."""
+FORMS: dict[str, Callable[[Jobs], list[str]]] = {
+    "failed requeue --dry-run --all": lambda _jobs: ["--all"],
+    "failed requeue --dry-run --group ALL": lambda jobs: [jobs.group],
+    "failed requeue --dry-run --reason ALL": lambda _jobs: ["loopback"],
+    "failed requeue --rate 10000 --group OF-THREE": lambda jobs: [next(jobs.small)],
+    "failed requeue --reason OF-NONE": lambda _jobs: ["nothing"],
+    "failed purge --group OF-THREE": lambda jobs: [next(jobs.small)],
+    "failed purge --reason OF-NONE": lambda _jobs: ["nothing"],
+}
+"""More to type after some commands. The last word stands for what is typed."""
 
 
-def webhook(number: int) -> WebhookJob:
+def webhook(number: int, host: int = 1) -> WebhookJob:
     """One whose destination is refused, so that it dies at once when it runs."""
-    return WebhookJob(webhook_id=f"wh_{number}", event="qr.scanned", url="http://127.0.0.1/in", payload={"n": number})
+    url = f"http://127.0.0.{host}/in"
+    return WebhookJob(webhook_id=f"wh_{number}", event="qr.scanned", url=url, payload={"n": number})
 
 
 class Jobs:
@@ -61,16 +72,20 @@ class Jobs:
     def __init__(self, waiting: int, dead: int) -> None:
         self.redis = get_connection()
         self.redis.flushall()
-        (first,) = enqueue_many([webhook(0)])
+        first, *_ = enqueue_many([webhook(0), *(webhook(n, host=2 + n // 3) for n in range(6 * (TIMES + 1)))])
         subprocess.run([Path(sys.executable).with_name("rqjobs"), "worker", "--burst"], check=True, capture_output=True)
-        score = self.redis.zscore(key("failed", "webhooks"), first.id)
+        score = self.redis.zscore(key("failed", "webhooks"), first.id) or 0
+        cause = self.redis.zscore(keys.dead_causes("webhooks"), first.id) or 0
+        reason = self.redis.hget(keys.dead_reasons("webhooks"), first.id) or b""
         ids = [f"dead-{number}" for number in range(dead)]
         for start in range(0, dead, 5_000):
             with self.redis.pipeline(transaction=False) as pipeline:
                 for job_id in ids[start : start + 5_000]:
                     pipeline.copy(key("job", first.id), key("job", job_id))
                     pipeline.copy(key("results", first.id), key("results", job_id))
-                    pipeline.zadd(key("failed", "webhooks"), {job_id: score or 0})
+                    pipeline.zadd(key("failed", "webhooks"), {job_id: score - 1})
+                    pipeline.zadd(keys.dead_causes("webhooks"), {job_id: cause})
+                    pipeline.hset(keys.dead_reasons("webhooks"), job_id, reason)
                 pipeline.execute()
         self._log(first.id, dead)
         for start in range(0, waiting, 10_000):
@@ -78,19 +93,21 @@ class Jobs:
         self.dead = iter(ids)
         (group,) = dead_groups.look().groups
         self.group = group.cause.id
+        self.small = iter([part.cause.id for part in group.parts if part.count == 3])
         self.repair = repair.start(self.group, "bench", "dry-run").id
 
     @staticmethod
     def _log(job_id: str, dead: int) -> None:
         """Three attempts of each in the log of deliveries."""
-        columns = "endpoint, event, attempt, at_ms, duration_ms, outcome, error, response, job"
+        columns = "endpoint, event, attempt, duration_ms, outcome, error, response, job"
         with get_engine().begin() as connection:
             connection.execute(text("DELETE FROM rqjobs_webhook_deliveries WHERE job_id <> :id"), {"id": job_id})
             connection.execute(
                 text(
                     f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {3 * dead - 1}) "
-                    f"INSERT INTO rqjobs_webhook_deliveries (job_id, {columns}) "
-                    f"SELECT 'dead-' || (i / 3), {columns} FROM n, rqjobs_webhook_deliveries AS d WHERE d.job_id = :id"
+                    f"INSERT INTO rqjobs_webhook_deliveries (job_id, at_ms, {columns}) "
+                    f"SELECT 'dead-' || (i / 3), at_ms - i, {columns} FROM n, rqjobs_webhook_deliveries AS d "
+                    "WHERE d.job_id = :id"
                 ),
                 {"id": job_id},
             )
@@ -133,7 +150,7 @@ def commands(group: click.Group, path: str = "") -> Iterator[str]:
 
 
 def words(command: str, jobs: Jobs) -> list[str]:
-    """What is typed after ``command``, anew for each run of it; some commands have two forms worth asking for."""
+    """What is typed after ``command``, anew for each run of it."""
     endpoint = "http://127.0.0.1/in"
     typed: dict[str, Callable[[], list[str]]] = {
         "enqueue": lambda: ["webhook", json.dumps({"webhookId": "w", "event": "e", "url": endpoint, "payload": {}})],
@@ -165,7 +182,7 @@ def words(command: str, jobs: Jobs) -> list[str]:
 
 def run(command: str, jobs: Jobs) -> float:
     """Milliseconds of one run, as in a process that has read no group of dead letters yet."""
-    line = words(command, jobs)
+    line = [*command.split()[:-1], *FORMS[command](jobs)] if command in FORMS else words(command, jobs)
     dead_groups._known.clear()  # noqa: SLF001
     started = time.perf_counter()
     done = CliRunner().invoke(cli, line)
@@ -195,7 +212,7 @@ def measure(jobs: Jobs) -> dict[str, float]:
                 sys.exit(f"bench/operations.py: {path} answers {status}")
         found[rule] = median(times[1:])
     server.shutdown()
-    for command in commands(cli):
+    for command in (*commands(cli), *FORMS):
         found[f"rqjobs {command}"] = median([run(command, jobs) for _ in range(TIMES + 1)][1:])
     return found
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
-from typing import Any, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 import redis
 from rq.utils import as_text
 
+from rqjobs.causes import Cause, cause_of
 from rqjobs.connection import get_connection
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import decode_data, job_key, key, results_key
@@ -22,40 +20,10 @@ from rqjobs.queues import base_queue, get_policy, lanes, policies
 SAMPLE = 500
 """How many of the newest dead letters of a lane are grouped for a page: as many as are kept by default."""
 
-EVERYWHERE = "*"
-"""Stands for every destination: when our own network was down, all of them share one error."""
-
 _MANY = 5  # destinations that share an error are one group from this number on
 _BUDGET = 1000  # jobs that are read at one look: a page stays fast, and the next look goes on
 _EXAMPLES = 5
 _REMEMBERED = 50_000
-_PAGE = 500
-
-# What differs between failures of one cause: ids, addresses, counts, times. Status codes stay (550, 5.7.8).
-_VARIABLE = re.compile(
-    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b"
-    r"|(?<![\d.])\d+\.\d+(?!\.?\d)|\b\d{4,}\b|\b\d+(?= m?s\b)|[\w.+-]+@[\w.-]+"
-)
-
-
-class Cause(NamedTuple):
-    """What the dead letters of a group have in common."""
-
-    queue: str
-    error: str
-    """The last error, with what differs from job to job left out."""
-    destination: str
-    """A host, a mail domain, or what else the jobs aim at; may be empty."""
-
-    @property
-    def id(self) -> str:
-        """The cause in URLs and on the command line."""
-        return sha256("\0".join(self).encode()).hexdigest()[:12]
-
-    @property
-    def everywhere(self) -> Cause:
-        """The same error of the same queue, whatever the destination."""
-        return self._replace(destination=EVERYWHERE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +72,9 @@ class Look:
         return next((group for group in every if group.cause.id == cause_id), None)
 
 
-class _Letter(NamedTuple):
+class Letter(NamedTuple):
+    """A dead letter, as far as groups need it."""
+
     cause: Cause
     example: Example
 
@@ -114,7 +84,7 @@ class _Letter(NamedTuple):
         return f"{self.example.job_id} {self.example.label} {self.example.reason} {self.cause.destination}".lower()
 
 
-_known: dict[tuple[str, float], _Letter] = {}
+_known: dict[tuple[str, float], Letter] = {}
 _lock = threading.Lock()
 
 
@@ -137,39 +107,18 @@ def look(queue: str | None = None, words: str = "", connection: redis.Redis | No
             pipeline.zcard(key("failed", lane))
             pipeline.zrevrange(key("failed", lane), 0, SAMPLE - 1, withscores=True)
         answers = pipeline.execute()
-    listed = [
-        (lane, as_text(job_id), score)
-        for lane, found in zip(names, answers[1::2], strict=True)
-        for job_id, score in found
-    ]
-    unread = [(lane, job_id, score) for lane, job_id, score in listed if (job_id, score) not in _known][:_BUDGET]
-    _remember(unread, client)
-    letters = [letter for _lane, job_id, score in listed if (letter := _known.get((job_id, score))) is not None]
+    listed = [(as_text(job_id), score) for found in answers[1::2] for job_id, score in found]
+    _remember([each for each in listed if each not in _known][:_BUDGET], client)
+    letters = [letter for each in listed if (letter := _known.get(each)) is not None]
     meant = [letter for letter in letters if words.lower() in letter.text] if words else letters
     return Look(groups=tuple(_group(meant)), grouped=len(letters), total=sum(answers[::2]))
 
 
-def members(cause_id: str, connection: redis.Redis | None = None) -> Iterator[list[str]]:
-    """The ids of every dead letter with this cause, oldest first, a page at a time: all of them are read."""
-    client = connection or get_connection()
-    for policy in policies():
-        for lane in lanes(policy.name):
-            registry = key("failed", lane)
-            everything = [as_text(job_id) for job_id in cast("list[bytes]", client.zrange(registry, 0, -1))]
-            for start in range(0, len(everything), _PAGE):
-                page = [(lane, job_id, 0.0) for job_id in everything[start : start + _PAGE]]
-                yield [
-                    letter.example.job_id
-                    for letter in _read(page, client)
-                    if cause_id in (letter.cause.id, letter.cause.everywhere.id)
-                ]
-
-
-def _remember(unread: list[tuple[str, str, float]], client: redis.Redis) -> None:
+def _remember(unread: list[tuple[str, float]], client: redis.Redis) -> None:
     if not unread:
         return
-    scores = {job_id: score for _lane, job_id, score in unread}
-    letters = _read(unread, client)
+    scores = dict(unread)
+    letters = read(list(scores), client)
     with _lock:
         if len(_known) > _REMEMBERED:
             _known.clear()
@@ -177,18 +126,19 @@ def _remember(unread: list[tuple[str, str, float]], client: redis.Redis) -> None
             _known[letter.example.job_id, scores[letter.example.job_id]] = letter
 
 
-def _read(entries: list[tuple[str, str, float]], client: redis.Redis) -> list[_Letter]:
-    """Only what groups need, raw: a whole RQ job each would take ten times as long."""
-    with client.pipeline(transaction=False) as pipeline:
-        for _lane, job_id, _score in entries:
-            pipeline.hmget(job_key(job_id), "data", "description", "ended_at")
+def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
+    """These dead letters; an id without a job is left out.
+
+    Only what groups need, raw: a whole RQ job each would take ten times as long.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hmget(job_key(job_id), "origin", "data", "description", "ended_at")
             pipeline.xrevrange(results_key(job_id), count=1)
         answers = pipeline.execute()
     letters = []
-    for (lane, job_id, _score), (data, description, ended), results in zip(
-        entries, answers[::2], answers[1::2], strict=True
-    ):
-        if data is None:
+    for job_id, (lane, data, description, ended), results in zip(job_ids, answers[::2], answers[1::2], strict=True):
+        if data is None or lane is None:
             continue
         reason = reason_of_entry(results[0][1] if results else {})
         example = Example(
@@ -197,30 +147,8 @@ def _read(entries: list[tuple[str, str, float]], client: redis.Redis) -> list[_L
             reason=reason,
             failed_at=_moment(ended),
         )
-        letters.append(_Letter(Cause(base_queue(lane), generalize(reason), destination(decode_data(data))), example))
+        letters.append(Letter(cause_of(base_queue(as_text(lane)), reason, decode_data(data)), example))
     return letters
-
-
-def generalize(reason: str) -> str:
-    """``reason`` without what differs between failures of one cause: ids, addresses, long numbers, times."""
-    return _VARIABLE.sub("…", " ".join(reason.split()))[:200]
-
-
-def destination(payload: dict[str, Any] | None) -> str:
-    """What a job aims at: the host of its URL, the domain of its mail, or its kind within the queue."""
-    if payload is None:
-        return ""
-    url, to = payload.get("url"), payload.get("to")
-    if isinstance(url, str):
-        try:
-            return urlsplit(url).netloc[:100]
-        except ValueError:
-            return ""
-    to = to[0] if isinstance(to, list) and to else to
-    if isinstance(to, str):
-        return to.rpartition("@")[2].rstrip(">")[:100]
-    words = [payload.get(name) for name in ("type", "action", "data_type", "export_type")]
-    return " ".join(str(word)[:40] for word in words if isinstance(word, str))
 
 
 def _moment(stamp: bytes | None) -> datetime | None:
@@ -232,7 +160,7 @@ def _moment(stamp: bytes | None) -> datetime | None:
         return None
 
 
-def _group(letters: Iterable[_Letter]) -> list[Group]:
+def _group(letters: Iterable[Letter]) -> list[Group]:
     by_cause: dict[Cause, list[Example]] = {}
     for letter in letters:
         by_cause.setdefault(letter.cause, []).append(letter.example)

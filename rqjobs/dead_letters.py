@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import redis
-from rq.job import Job
 from rq.utils import as_text
 
+from rqjobs import dead_index, keys
 from rqjobs.connection import get_connection
 from rqjobs.errors import InvalidJob, JobNotFound
 from rqjobs.history import summarize
 from rqjobs.layout import (
     SERIALIZER,
     RegisteredJob,
-    attempts_of,
     encode_data,
     fetch_job,
     job_key,
@@ -27,7 +26,7 @@ from rqjobs.layout import (
     run_script,
 )
 from rqjobs.masking import mask, unmask
-from rqjobs.queues import base_queue, get_policy, lanes, policies
+from rqjobs.queues import get_policy, lanes_of
 from rqjobs.settings import get_settings
 
 _PAGE = 200
@@ -71,30 +70,49 @@ def dead_letters(
         UnknownQueue: there is no such queue.
     """
     client = connection or get_connection()
-    for page in dead_ids(queue, reason, scan=scan, connection=client):
-        yield from _letters(page, client)
-
-
-def dead_ids(
-    queue: str | None = None,
-    reason: str | None = None,
-    *,
-    scan: int | None = None,
-    connection: redis.Redis | None = None,
-) -> Iterator[list[str]]:
-    """The ids of the dead letters that :func:`dead_letters` answers, a page at a time, in a fifth of its time."""
-    client = connection or get_connection()
     left = float("inf") if scan is None else scan
-    for lane in _lanes(queue):
+    for lane in lanes_of(queue):
         registry, start = key("failed", lane), 0
         while left > 0 and (ids := client.zrevrange(registry, start, start + int(min(left, _PAGE)) - 1)):
             start += _PAGE
             left -= _PAGE
             page = [as_text(job_id) for job_id in cast("list[bytes]", ids)]
             if reason is not None:
-                errors = [past.error or _UNKNOWN for past in summarize(page, client)]
-                page = [job_id for job_id, error in zip(page, errors, strict=True) if reason.lower() in error.lower()]
-            yield page
+                page = _of_reason(reason, dead_index.may_have(reason, lane, page, client), client)
+            yield from _letters(page, client)
+
+
+def dead_ids(
+    queue: str | None = None,
+    reason: str | None = None,
+    *,
+    exact: bool = True,
+    connection: redis.Redis | None = None,
+) -> list[str]:
+    """The ids of the dead letters of ``queue``, or of all queues, those that died first at the front of each lane.
+
+    Args:
+        queue: a queue or a lane.
+        reason: only those whose last error contains this text, in any case.
+        exact: with ``reason``, read each job that the index names. Without, the ids are in no order, and if RQ's own
+            commands have moved jobs some may be of another reason by now.
+        connection: another Redis than that of REDIS_URL.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = connection or get_connection()
+    if reason is not None:
+        found = dead_index.by_reason(reason, queue, client)
+        if not exact:
+            return [as_text(job_id) for ids in found.values() for job_id in ids]
+        ids = dead_index.oldest_first(found, client)
+        pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
+        return [job_id for page in pages for job_id in _of_reason(reason, page, client)]
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes_of(queue):
+            pipeline.zrange(key("failed", lane), 0, -1)
+        return [as_text(job_id) for ids in pipeline.execute() for job_id in ids]
 
 
 def count(queue: str | None = None, *, connection: redis.Redis | None = None) -> int:
@@ -104,7 +122,7 @@ def count(queue: str | None = None, *, connection: redis.Redis | None = None) ->
         UnknownQueue: there is no such queue.
     """
     with (connection or get_connection()).pipeline(transaction=False) as pipeline:
-        for lane in _lanes(queue):
+        for lane in lanes_of(queue):
             pipeline.zcard(key("failed", lane))
         return sum(pipeline.execute())
 
@@ -127,32 +145,12 @@ def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) ->
 
     RQ's own requeue would leave them without retries. An id that is not dead is left alone.
     """
-    client = connection or get_connection()
-    done: list[str] = []
-    for jobs in _fetch(job_ids, client):
-        words: list[Any] = [datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
-        for job in jobs:
-            retries = attempts_of(job) - 1
-            words += (job.id, job.origin, retries or "")
-        done += [as_text(job_id) for job_id in run_script("requeue", client, words)]
-    return done
+    return _change("requeue", job_ids, connection, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
     """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
-    client = connection or get_connection()
-    ids = list(dict.fromkeys(job_ids))
-    done: list[str] = []
-    for start in range(0, len(ids), _PAGE):
-        page = ids[start : start + _PAGE]
-        with client.pipeline(transaction=False) as pipeline:
-            for job_id in page:
-                pipeline.hget(job_key(job_id), "origin")
-            origins = pipeline.execute()
-        words = ["failed"]
-        words += [word for pair in zip(page, origins, strict=True) if pair[1] is not None for word in pair]
-        done += [as_text(job_id) for job_id in run_script("purge", client, words)]
-    return done
+    return _change("purge", job_ids, connection, "failed")
 
 
 def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
@@ -181,25 +179,26 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
     client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
+    client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
 
 
-def _lanes(queue: str | None) -> list[str]:
-    if queue is None:
-        return [lane for policy in policies() for lane in lanes(policy.name)]
-    name = get_policy(queue).name
-    return [queue] if base_queue(queue) != queue else lanes(name)
-
-
-def _fetch(job_ids: Iterable[str], client: redis.Redis) -> Iterator[Sequence[Job]]:
+def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:
+    client = connection or get_connection()
     ids = list(dict.fromkeys(job_ids))
+    done: list[str] = []
     for start in range(0, len(ids), _PAGE):
         page = ids[start : start + _PAGE]
-        jobs = RegisteredJob.fetch_many(page, connection=client, serializer=SERIALIZER)
-        yield [job for job in jobs if job is not None]
+        done += [as_text(job_id) for job_id in run_script(script, client, [keys.PREFIX, *words, *page])]
+    return done
+
+
+def _of_reason(reason: str, ids: list[str], client: redis.Redis) -> list[str]:
+    errors = [past.error or _UNKNOWN for past in summarize(ids, client)]
+    return [job_id for job_id, error in zip(ids, errors, strict=True) if reason.lower() in error.lower()]
 
 
 def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
-    jobs = [job for page in _fetch(ids, client) for job in page]
+    jobs = [job for job in RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if job is not None]
     letters = []
     for job, past in zip(jobs, summarize([job.id for job in jobs], client), strict=True):
         known = payload_of(job)

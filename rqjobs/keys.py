@@ -23,6 +23,16 @@ def running(queue: str, worker: str) -> str:
     return f"{PREFIX}:running:{queue}:{worker}"
 
 
+def dead_causes(lane: str) -> str:
+    """A sorted set: the dead letters of ``lane`` by cause (rqjobs.dead_index)."""
+    return f"{PREFIX}:dead:causes:{lane}"
+
+
+def dead_reasons(lane: str) -> str:
+    """A hash: the last error of each dead letter of ``lane``, in small letters (rqjobs.dead_index)."""
+    return f"{PREFIX}:dead:reasons:{lane}"
+
+
 WAITERS = f"{PREFIX}:waiters"
 """A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""
 

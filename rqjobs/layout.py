@@ -219,5 +219,5 @@ def decode_data(data: bytes) -> dict[str, Any] | None:
     try:
         function, _, args, _ = read_call(data)
         return args[1] if function == ENTRY and isinstance(args[1], dict) else None
-    except (ValueError, TypeError, LookupError, zlib.error):
+    except (ValueError, TypeError, LookupError, RecursionError, zlib.error):
         return None

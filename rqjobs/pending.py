@@ -6,6 +6,7 @@ import redis
 from rq.command import send_command
 from rq.job import JobStatus
 
+from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.layout import fetch_job, run_script
 
@@ -45,5 +46,5 @@ def delete(job_id: str, connection: redis.Redis | None = None) -> bool:
         JobNotFound: there is no such job.
     """
     client = connection or get_connection()
-    job = fetch_job(job_id, client)
-    return bool(run_script("purge", client, ["waiting", job_id, job.origin]))
+    fetch_job(job_id, client)
+    return bool(run_script("purge", client, [keys.PREFIX, "waiting", job_id]))

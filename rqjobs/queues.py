@@ -168,6 +168,18 @@ def lanes(queue: str) -> list[str]:
     return [lane(queue, priority) for priority in PRIORITIES]
 
 
+def lanes_of(name: str | None) -> list[str]:
+    """The lanes of the queue ``name``, the lane ``name`` itself, or all lanes by default.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    if name is None:
+        return [each for queue in _POLICIES for each in lanes(queue)]
+    queue = get_policy(name).name
+    return [name] if base_queue(name) != name else lanes(queue)
+
+
 def lanes_in_order(queues: list[str] | None = None) -> list[str]:
     """All lanes as a worker takes them: every high lane in queue order, then the normal, then the low ones."""
     names = queues if queues is not None else list(_POLICIES)

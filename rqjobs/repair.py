@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, cast
 
 import redis
@@ -14,7 +15,8 @@ from rq.utils import as_text
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
-from rqjobs.dead_groups import members
+from rqjobs.dead_groups import read
+from rqjobs.dead_index import by_cause, oldest_first
 from rqjobs.dead_letters import purge, requeue
 from rqjobs.history import summarize
 from rqjobs.layout import job_key
@@ -29,6 +31,7 @@ CANARY_SECONDS = 120.0
 """How long a canary may take until the others are left alone."""
 
 _KEPT = 7 * 24 * 3600
+_PAGE = 200
 _STEP = 0.25  # seconds between two steps of a paced repair
 _SILENT = 30.0  # a repair that said nothing for so long has lost its process
 
@@ -138,29 +141,30 @@ def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] 
     def stopped() -> bool:
         return bool(connection.hexists(keys.repair(repair.id), "stop"))
 
-    ids: list[str] = []
-    for page in members(repair.cause, connection):
-        ids += page
-        say(total=len(ids))
-        if stopped():
-            say(state="stopped", message="stopped by hand while counting; nothing was changed")
-            return repair
+    def change(what: Callable[..., list[str]], job_ids: list[str]) -> int:
+        """Those that have not become dead of something else meanwhile."""
+        members = [x.example.job_id for x in read(job_ids, connection) if repair.cause in x.cause.ids]
+        return len(what(members, connection=connection))
+
+    found = by_cause(repair.cause, connection)
+    say(total=sum(map(len, found.values())))
     if repair.mode == "dry-run":
-        say(state="done", message=f"{len(ids):,} jobs belong to this group; nothing was changed")
+        say(state="done", message=f"{repair.total:,} jobs belong to this group; nothing was changed")
         return repair
+    ids = oldest_first(found, connection)
     if repair.mode == "purge":
-        for begin in range(0, len(ids), 200):
-            say(state="running", done=repair.done + len(purge(ids[begin : begin + 200], connection=connection)))
-        say(state="done", message=f"{repair.done:,} jobs were deleted")
+        _purge(ids, partial(change, purge), say, stopped)
         return repair
     if repair.canary and ids:
         first = ids.pop(0)
-        say(state="canary", canary_id=first, done=len(requeue([first], connection=connection)))
+        while not (sent := change(requeue, [first])) and ids:
+            first = ids.pop(0)
+        say(state="canary", canary_id=first, done=sent)
         fault = _watch(first, connection, say, stopped)
         if fault:
             say(state="stopped", message=f"{fault}; the others were left alone")
             return repair
-    _pace(ids, repair, connection, say, stopped)
+    _pace(ids, repair, partial(change, requeue), say, stopped)
     return repair
 
 
@@ -180,8 +184,25 @@ def _watch(job_id: str, connection: redis.Redis, say: Callable[..., None], stopp
     return f"the canary {job_id} was not done within {CANARY_SECONDS:.0f} s"
 
 
+def _purge(
+    ids: list[str], delete: Callable[[list[str]], int], say: Callable[..., None], stopped: Callable[[], bool]
+) -> None:
+    done = 0
+    for begin in range(0, len(ids), _PAGE):
+        if stopped():
+            say(state="stopped", message=f"stopped by hand; {done:,} jobs were deleted")
+            return
+        done += delete(ids[begin : begin + _PAGE])
+        say(state="running", done=done)
+    say(state="done", message=f"{done:,} jobs were deleted")
+
+
 def _pace(
-    ids: list[str], repair: Repair, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]
+    ids: list[str],
+    repair: Repair,
+    again: Callable[[list[str]], int],
+    say: Callable[..., None],
+    stopped: Callable[[], bool],
 ) -> None:
     began, sent, done = time.monotonic(), 0, repair.done
     say(state="running", message="")
@@ -191,7 +212,7 @@ def _pace(
             return
         due = min(len(ids), int((time.monotonic() - began) * repair.rate) + 1, sent + 1000)
         if due > sent:
-            done += len(requeue(ids[sent:due], connection=connection))
+            done += again(ids[sent:due])
             sent = due
             say(done=done)
         if sent < len(ids):

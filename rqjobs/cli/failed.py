@@ -137,7 +137,7 @@ def requeue(
     """
     from rqjobs import dead_letters
 
-    chosen = _choose(job_ids, queue, reason, group, everything=everything)
+    chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if group is not None:
         mode: repair.Mode = "dry-run" if dry_run else "requeue"
         return _repair(group, mode, canary=canary, rate=rate, as_json=as_json)
@@ -170,7 +170,7 @@ def purge(
     """
     from rqjobs import dead_letters
 
-    chosen = _choose(job_ids, queue, reason, group, everything=everything)
+    chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if group is not None:
         return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
     done = chosen if dry_run else dead_letters.purge(chosen)
@@ -179,7 +179,7 @@ def purge(
 
 
 def _choose(
-    ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool
+    ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool, dry_run: bool
 ) -> list[str]:
     """What the words of a command mean; nothing by accident. The jobs of a group are found by its repair."""
     from rqjobs import dead_letters
@@ -195,7 +195,7 @@ def _choose(
         raise InvalidInput(
             "say which: ID ..., --queue Q, --reason TEXT, --group GROUP or --all; --dry-run shows what it would be"
         )
-    return [job_id for page in dead_letters.dead_ids(queue, reason) for job_id in page]
+    return dead_letters.dead_ids(queue, reason, exact=not dry_run)
 
 
 def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:

@@ -95,7 +95,10 @@ for _command in webhook_endpoints.COMMANDS:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
 def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
-    """List attempts to deliver, newest first."""
+    """List attempts to deliver, newest first.
+
+    --event and --outcome done look through the newest 100,000.
+    """
     from rqjobs.database import get_engine
     from rqjobs.database.webhook_deliveries import Filter, find
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from rqjobs.database.webhook_tables import WENT_WRONG, deliveries, endpoint_key
 
 RESPONSE_KEPT = 1000
 """Characters of a response that are kept."""
+LOOKED_THROUGH = 100_000
+"""So many of the newest attempts are looked through for what no index finds: an event, or what arrived at last."""
 _PURGED_AT_ONCE = 5000
 
 
@@ -95,9 +97,16 @@ _NEWEST = (deliveries.c.at_ms.desc(), deliveries.c.id.desc())
 
 
 def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[Delivery]:
-    """The newest ``limit`` attempts, newest first, after the first ``skip``."""
+    """The newest ``limit`` attempts, newest first, after the first ``skip``.
+
+    Of an event, and of outcome ``done``, those among the newest 100,000 attempts.
+    """
     ensure_schema(engine)
     query = wanted.apply(select(*_COLUMNS)).order_by(*_NEWEST).limit(limit).offset(skip)
+    if wanted.event is not None or wanted.outcome == "done":
+        indexed = replace(wanted, event=None, outcome=None).apply(select(deliveries.c.at_ms)).order_by(*_NEWEST)
+        oldest = indexed.limit(1).offset(LOOKED_THROUGH - 1).scalar_subquery()
+        query = query.where(deliveries.c.at_ms >= func.coalesce(oldest, 0))
     with engine.connect().execution_options(sqlite_read=True) as connection:
         return [Delivery(*row) for row in connection.execute(query)]
 

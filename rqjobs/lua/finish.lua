@@ -3,13 +3,14 @@
 -- ARGV: RQ's prefix, our prefix, worker, now (RQ's format), completed jobs kept, failed jobs kept,
 --   number of lanes, for each: name, its queue
 --   then for each job: how, id, execution, lane (from 1), started, ended (unix s), started, ended (RQ's format), and
---     done   result (base64, '' = none), how long it is kept (s, -1 = for ever), '', ''
---     retry  error (base64 of zlib), seconds to wait, retries left, attempt
---     dead   error, how long it is kept (s, '' = RQ's year, -1 = for ever), retries left, attempt
+--     done   result (base64, '' = none), how long it is kept (s, -1 = for ever), '', '', ''
+--     retry  error (base64 of zlib), seconds to wait, retries left, attempt, ''
+--     dead   error, how long it is kept (s, '' = RQ's year, -1 = for ever), retries left, attempt, its entry in the
+--            index of dead letters
 --     stop   as dead, for a job that was told to stop
 --     bury   as dead, for a job whose true outcome was refused: keys of a wrong type are deleted
---     back   '', '', '', ''           to the front of its queue, as if it had not been taken
---     hold   when (unix s), '', '', ''  to the scheduled registry, no attempt counted
+--     back   '', '', '', '', ''           to the front of its queue, as if it had not been taken
+--     hold   when (unix s), '', '', '', ''  to the scheduled registry, no attempt counted
 -- Answers which of the jobs (from 0): {lost their lease, have dependents: not written, RQ's own path is to finish them,
 --   were refused, each with the error after it: a key has another type than RQ's, or a number is out of range}
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -38,7 +39,7 @@ while ARGV[at] do
   lane.jobs[#lane.jobs + 1] = at
   lane.members[#lane.members + 1] = id .. ':' .. ARGV[at + 2]
   if ends[ARGV[at]] then parents[#parents + 1] = prefix .. ':job:' .. id .. ':dependents' end
-  at = at + 12
+  at = at + 13
 end
 local any_dependents = #parents > 0 and redis.call('EXISTS', unpack(parents)) > 0
 
@@ -117,12 +118,15 @@ local function write(lane, i, surplus)
       expire(key, ttl)
       lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
       lane.dead[#lane.dead + 1] = id
+      local cause, reason = string.match(ARGV[i + 12], '^(%d+) (.*)')
+      redis.pcall('ZADD', ours .. ':dead:causes:' .. lane.name, cause, id)
+      redis.pcall('HSET', ours .. ':dead:reasons:' .. lane.name, id, reason)
     end
     failed, working = failed + 1, working + took
   end
 end
 
-local function trim(registry, keep)
+local function trim(registry, keep, lane)
   local over = redis.call('ZCARD', registry) - keep
   if over <= 0 then return end
   local old = redis.call('ZRANGE', registry, 0, math.min(over, 1000) - 1, 'WITHSCORES')
@@ -130,11 +134,15 @@ local function trim(registry, keep)
     if old[i + 1] == 'inf' then return end  -- to be kept for ever
     trash(old[i])
     redis.call('ZREM', registry, old[i])
+    if lane then
+      redis.pcall('ZREM', ours .. ':dead:causes:' .. lane, old[i])
+      redis.pcall('HDEL', ours .. ':dead:reasons:' .. lane, old[i])
+    end
   end
 end
 
 local function refuse(i, error)
-  refused[#refused + 1] = (i - first) / 12
+  refused[#refused + 1] = (i - first) / 13
   refused[#refused + 1] = type(error) == 'table' and error.err or tostring(error)
 end
 
@@ -143,10 +151,10 @@ local function write_lane(lane)
   local scores = redis.call('ZMSCORE', registry, unpack(lane.members))
   for n, i in ipairs(lane.jobs) do
     if not scores[n] then
-      lost[#lost + 1] = (i - first) / 12
+      lost[#lost + 1] = (i - first) / 13
     elseif any_dependents and ends[ARGV[i]]
         and redis.call('EXISTS', prefix .. ':job:' .. ARGV[i + 1] .. ':dependents') == 1 then
-      dependents[#dependents + 1] = (i - first) / 12
+      dependents[#dependents + 1] = (i - first) / 13
     else
       mine[#mine + 1] = lane.members[n]
       jobs[#jobs + 1] = i
@@ -185,7 +193,7 @@ local function write_lane(lane)
   end
   if #lane.dead > 0 then
     redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
-    trim(prefix .. ':failed:' .. lane.name, keep_failed)
+    trim(prefix .. ':failed:' .. lane.name, keep_failed, lane.name)
   end
   if #ended > 0 then redis.call('ZREM', registry, unpack(ended)) end
   local totals = ours .. ':totals:' .. lane.queue

@@ -1,11 +1,16 @@
 -- Deletes jobs whole.
--- ARGV: RQ's prefix, which ('failed': dead ones, 'waiting': waiting or delayed ones), then for each job: id, queue.
+-- ARGV: RQ's prefix, our prefix, which ('failed': dead ones, 'waiting': waiting or delayed ones), then the ids.
 -- Answers the ids that were such and are gone; the others are left alone.
-local prefix, failed, done = ARGV[1], ARGV[2] == 'failed', {}
-for i = 3, #ARGV, 2 do
-  local id, queue, out = ARGV[i], ARGV[i + 1], 0
-  if failed then
+local prefix, ours, failed, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', {}
+for i = 4, #ARGV do
+  local id, out = ARGV[i], 0
+  local queue = redis.pcall('HGET', prefix .. ':job:' .. id, 'origin')
+  if type(queue) ~= 'string' then
+    out = 0  -- no job
+  elseif failed then
     out = redis.call('ZREM', prefix .. ':failed:' .. queue, id)
+    redis.pcall('ZREM', ours .. ':dead:causes:' .. queue, id)
+    redis.pcall('HDEL', ours .. ':dead:reasons:' .. queue, id)
   else
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
   end

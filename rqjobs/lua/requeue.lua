@@ -1,13 +1,18 @@
 -- Puts dead jobs back into their queues with all their attempts.
--- ARGV: RQ's prefix, now (RQ's timestamp), then for each job: id, queue, retries ('' = none of ours).
+-- ARGV: RQ's prefix, our prefix, now (RQ's timestamp), then the ids.
 -- Answers the ids that were put back; one that is not dead any more is left alone.
-local prefix, now, done = ARGV[1], ARGV[2], {}
-for i = 3, #ARGV, 3 do
-  local id, queue, retries = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+local prefix, ours, now, done = ARGV[1], ARGV[2], ARGV[3], {}
+for i = 4, #ARGV do
+  local id = ARGV[i]
   local key = prefix .. ':job:' .. id
-  if redis.call('ZREM', prefix .. ':failed:' .. queue, id) == 1 and redis.call('EXISTS', key) == 1 then
+  local job = redis.pcall('HMGET', key, 'origin', 'retry_intervals')
+  local queue = not job.err and job[1]
+  if queue and redis.call('ZREM', prefix .. ':failed:' .. queue, id) == 1 then
+    redis.pcall('ZREM', ours .. ':dead:causes:' .. queue, id)
+    redis.pcall('HDEL', ours .. ':dead:reasons:' .. queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
-    if retries ~= '' then redis.call('HSET', key, 'retries_left', retries) end
+    local intervals = job[2] and select(2, pcall(cjson.decode, job[2]))  -- RQ counts a retry for each
+    if type(intervals) == 'table' and #intervals > 0 then redis.call('HSET', key, 'retries_left', #intervals) end
     redis.call('HDEL', key, 'worker_died')
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)

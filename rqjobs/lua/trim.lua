@@ -1,6 +1,7 @@
 -- Keeps the newest jobs of a registry (finished or failed) and deletes the others whole.
--- ARGV: RQ's prefix, the registry's name, the queue, how many to keep, our waiters' key, now (unix seconds).
-local prefix, registry, keep, waiters = ARGV[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3], tonumber(ARGV[4]), ARGV[5]
+-- ARGV: RQ's prefix, the registry's name, the queue, how many to keep, our prefix, now (unix seconds).
+local prefix, registry, keep, ours = ARGV[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local waiters = ours .. ':waiters'
 local excess = redis.call('ZCARD', registry) - keep
 if excess <= 0 then return 0 end
 local ids = redis.call('ZRANGE', registry, 0, math.min(excess, 1000) - 1)
@@ -15,6 +16,10 @@ for _, id in ipairs(ids) do
   else
     redis.call('DEL', results)
   end
+end
+if ARGV[2] == 'failed' then
+  redis.pcall('ZREM', ours .. ':dead:causes:' .. ARGV[3], unpack(ids))
+  redis.pcall('HDEL', ours .. ':dead:reasons:' .. ARGV[3], unpack(ids))
 end
 redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
 return #ids

@@ -22,6 +22,7 @@ from rq.worker_registration import clean_worker_registry
 
 from rqjobs import keys
 from rqjobs.connection import PASSING, leave_replica
+from rqjobs.dead_index import mend
 from rqjobs.layout import SERIALIZER, RegisteredJob, run_script, timestamp
 from rqjobs.logs import event
 from rqjobs.queues import base_queue
@@ -197,6 +198,7 @@ class Keeper:
             limit.cleanup()
         self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
+        mend(self._lanes, self._client, most=PAGE)
 
 
 def recover(

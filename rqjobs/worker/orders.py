@@ -83,6 +83,7 @@ class Orders:
             started, ended = outcome.started, outcome.ended
             words += (outcome.how, job.job_id, job.execution, self._numbers[job.lane], repr(started), repr(ended))
             words += (_moment(started) if started else "", _moment(ended) if started else "", *outcome.words)
+            words.append(outcome.entry)
         return words
 
     def give_back(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
@@ -91,7 +92,7 @@ class Orders:
             word
             for job_id, execution, lane in jobs
             if lane in self._numbers
-            for word in ("back", job_id, execution, self._numbers[lane], 0, 0, "", "", "", "", "", "")
+            for word in ("back", job_id, execution, self._numbers[lane], 0, 0, *[""] * 7)
         ]
         return self._finish() + words if words else []
 

@@ -16,9 +16,20 @@ from rq.job import Job
 from rq.utils import as_text
 
 from rqjobs import keys
+from rqjobs.causes import cause_of
 from rqjobs.connection import connect
+from rqjobs.dead_index import add
 from rqjobs.history import reason_of
-from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, attempts_of, key, rqjobs_version, run_script
+from rqjobs.layout import (
+    SERIALIZER,
+    RegisteredJob,
+    attempt_number,
+    attempts_of,
+    decode_data,
+    key,
+    rqjobs_version,
+    run_script,
+)
 from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
@@ -92,6 +103,10 @@ class StockWorker(Worker):
         number, retries = attempt_number(job), job.should_retry and self._stopped_job_id != job.id
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
         self._count("retried" if retries else "failed", "failed", job)
+        if not retries:
+            reason = reason_of(exc_string)
+            cause = cause_of(base_queue(job.origin), reason, decode_data(job.data))
+            add(job.origin, [(job.id, cause, reason)], self.connection)
         event(
             logging.WARNING if retries else logging.ERROR,
             "job failed",
@@ -112,7 +127,7 @@ class StockWorker(Worker):
         keep = settings.rqjobs_keep_completed if registry == "finished" else settings.rqjobs_keep_failed
         with self.connection.pipeline(transaction=False) as pipeline:
             pipeline.hincrby(keys.totals(base_queue(job.origin)), what, 1)
-            run_script("trim", pipeline, [registry, job.origin, keep, keys.WAITERS, time.time()])
+            run_script("trim", pipeline, [registry, job.origin, keep, keys.PREFIX, time.time()])
             pipeline.execute()
         sample = Sample(job.origin, _OUTCOMES[what], _took(job) or 0.0, _waited(job))
         record([sample], self.connection)

@@ -13,9 +13,12 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from rqjobs.attempt import Attempt
+from rqjobs.causes import cause_of
+from rqjobs.dead_index import entry
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
+from rqjobs.history import reason_of
 from rqjobs.jobs import JobModel
-from rqjobs.layout import ENTRY, read_call
+from rqjobs.layout import ENTRY, decode_data, read_call
 from rqjobs.queues import QueuePolicy, base_queue
 
 RESULT_TTL = 24 * 3600
@@ -40,6 +43,8 @@ class Outcome(NamedTuple):
     words: tuple[str | bytes | int | float, str | int | float, str | int, str | int] = ("", "", "", "")
     started: float = 0.0
     ended: float = 0.0
+    entry: str = ""
+    """Of a death: what the index of dead letters says of it."""
 
 
 class NotOurs(Exception):
@@ -167,15 +172,15 @@ class Taken:
 
     def stopped(self, started: float) -> Outcome:
         """The outcome of a job that was told to stop: filed among the dead, its attempts kept, as RQ has it."""
-        words = _error("rqjobs.errors.PermanentFailure: stopped by command")
-        return Outcome("stop", (words, self.failure_ttl, "", self.number), started, time.time())
+        text = "rqjobs.errors.PermanentFailure: stopped by command"
+        return self._dead("stop", text, started, time.time())
 
     def bury(self, why: str) -> None:
         """Replaces an outcome that Redis refused: the job ran, and is not to run again because of a broken key."""
         assert self.outcome is not None
-        how, _words, started, ended = self.outcome
-        text = f"rqjobs.errors.PermanentFailure: it ran, but Redis refused its outcome ({how}): {why}"
-        self.outcome = Outcome("bury", (_error(text), "", "", self.number), started, ended)
+        before = self.outcome
+        text = f"rqjobs.errors.PermanentFailure: it ran, but Redis refused its outcome ({before.how}): {why}"
+        self.outcome = self._dead("bury", text, before.started, before.ended)
 
     def failure(
         self, text: str, started: float, *, permanent: bool = False, after: float | None = None, counts: bool = True
@@ -190,18 +195,27 @@ class Taken:
             counts: whether the run uses up an attempt.
         """
         ended, left = time.time(), self.retries_left
-        words = _error(text)
         if permanent or (counts and left <= 0):
-            left_after = 0 if permanent and left else ""
-            return Outcome("dead", (words, self.failure_ttl, left_after, self.number), started, ended)
+            return self._dead("dead", text, started, ended, left=0 if permanent and left else "")
         wait = after
         if wait is None:  # RQ aligns the list at its end
             wait = self.intervals[max(len(self.intervals) - left, 0)] if self.intervals else 0
-        return Outcome("retry", (words, wait, left - 1 if counts else "", self.number), started, ended)
+        words = (_error(text), wait, left - 1 if counts else "", self.number)
+        return Outcome("retry", words, started, ended)
+
+    def _dead(self, how: str, text: str, started: float, ended: float, *, left: int | str = "") -> Outcome:
+        reason = reason_of(_kept(text).decode())
+        noted = entry(cause_of(self.policy.name, reason, decode_data(self.data)), reason)
+        ttl = "" if how == "bury" else self.failure_ttl  # it may be what was refused
+        return Outcome(how, (_error(text), ttl, left, self.number), started, ended, noted)
 
 
 def _error(text: str) -> bytes:
-    return b64encode(zlib.compress(text[-ERROR_LIMIT:].encode(errors="replace")))
+    return b64encode(zlib.compress(_kept(text)))
+
+
+def _kept(text: str) -> bytes:
+    return text[-ERROR_LIMIT:].encode(errors="replace")
 
 
 @lru_cache(1000)

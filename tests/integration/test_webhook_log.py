@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
-from rqjobs.database import get_engine
+from rqjobs.database import get_engine, webhook_deliveries
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, purge, replayable, write
 from rqjobs.database.webhook_endpoints import (
@@ -192,3 +192,22 @@ def test_what_could_not_be_written_is_written_later(receiver: Receiver, monkeypa
 
     asyncio.run(two())
     assert logged() == ["j1", "j0"]
+
+
+def test_what_no_index_finds_is_looked_for_among_the_newest(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of millions that holds none is not read to its end."""
+    monkeypatch.setattr(webhook_deliveries, "LOOKED_THROUGH", 3)
+    init_database(get_engine())
+    rows = [
+        Delivery(f"j{n}", "e", "qr.scanned", 1, 1000 + n, 1.0, 200, outcome, None, None, None)
+        for n, outcome in enumerate(("done", "dead", "dead", "done", "dead", "retry"))
+    ]
+    write(get_engine(), rows, [], timedelta(days=5))
+    for wanted, found in (
+        (Filter(outcome="done"), ["j3"]),
+        (Filter(event="qr.scanned"), ["j5", "j4", "j3"]),
+        (Filter(event="other"), []),
+        (Filter(outcome="dead"), ["j4", "j2", "j1"]),
+        (Filter(), ["j5", "j4", "j3", "j2", "j1", "j0"]),
+    ):
+        assert [row.job_id for row in find(get_engine(), wanted, 10)] == found

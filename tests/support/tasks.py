@@ -64,9 +64,9 @@ def notes(path: Path) -> list[list[str]]:
 
 def _raise(job: Task, attempt: Attempt) -> None:
     if job.do == "fail" and attempt.number <= job.args.get("times", 99):
-        raise ValueError(f"attempt {attempt.number} failed")
+        raise ValueError(job.args.get("text", f"attempt {attempt.number} failed"))
     if job.do == "dead":
-        raise PermanentFailure("it cannot be done")
+        raise PermanentFailure(job.args.get("text", "it cannot be done"))
     if job.do == "later" and attempt.number <= job.args.get("times", 1):
         raise RetryLater(timedelta(seconds=job.args["after"]), "not yet", counts=job.args.get("counts", True))
     if job.do == "exit":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rqjobs.dead_groups import generalize
+from rqjobs.causes import generalize
 
 
 @pytest.mark.parametrize(

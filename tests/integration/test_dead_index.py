@@ -1,0 +1,140 @@
+"""The index of dead letters says what reading them all says, whoever buried them or let them out."""
+
+from __future__ import annotations
+
+import pytest
+import redis as redis_py
+from rq.job import Job
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+
+from rqjobs import WebhookJob, dead_letters, enqueue, enqueue_many, keys, repair
+from rqjobs.dead_groups import read
+from rqjobs.dead_index import by_cause, by_reason, entry, mend
+from rqjobs.layout import key, results_key
+from rqjobs.worker.engine import run_worker
+from rqjobs.worker.stock import run_stock_worker
+from tests.support.dashboard import dead_jobs, webhook
+from tests.support.hostile import kill
+from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task
+
+LANE = "webhooks"
+TEXTS = ("no answer", "ÄRGER ✂ Straße", "one\ntwo: worse", "x" * 20_000, "", "550 5.7.8 no", "a@b.example is gone")
+
+
+def indexed(redis: redis_py.Redis, lane: str) -> dict[str, str]:
+    reasons = redis.hgetall(keys.dead_reasons(lane))
+    causes = dict(redis.zrange(keys.dead_causes(lane), 0, -1, withscores=True))
+    assert causes.keys() == reasons.keys()
+    return {job_id.decode(): f"{causes[job_id]:.0f} {reasons[job_id].decode()}" for job_id in reasons}
+
+
+def of_cause(cause_id: str, redis: redis_py.Redis) -> list[str]:
+    return sorted(job_id.decode() for job_id in by_cause(cause_id, redis)[LANE])
+
+
+def as_read(redis: redis_py.Redis, lane: str) -> dict[str, str]:
+    ids = [job_id.decode() for job_id in redis.zrange(key("failed", lane), 0, -1)]
+    return {found.example.job_id: entry(found.cause, found.example.reason) for found in read(ids, redis)}
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+
+
+@pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
+def test_workers_write_what_reading_finds(redis: redis_py.Redis, tasks: None, model: type[Task]) -> None:
+    enqueue_many([model(do=do, args={"text": text}) for do in ("fail", "dead") for text in TEXTS], attempts=1)
+    run_worker([model.queue], burst=True)
+    assert len(indexed(redis, model.queue)) == 2 * len(TEXTS)
+    assert indexed(redis, model.queue) == as_read(redis, model.queue)
+
+
+@pytest.mark.parametrize("run", [run_worker, run_stock_worker])
+def test_a_refused_destination_is_known_by_its_group_at_once(redis, run) -> None:
+    enqueue_many([WebhookJob(webhook_id="w", event="e", url=f"http://127.0.0.{n}/", payload={}) for n in (1, 1, 2)])
+    run([LANE], burst=True)
+    assert len(indexed(redis, LANE)) == 3
+    assert indexed(redis, LANE) == as_read(redis, LANE)
+    one, *_ = read([redis.zrange(key("failed", LANE), 0, 0)[0].decode()], redis)
+    assert sorted(len(by_cause(each, redis)[LANE]) for each in one.cause.ids) in ([1, 3], [2, 3])
+    assert len(by_reason("LOOPBACK", LANE, redis)[LANE]) == 3
+    assert not any(by_reason("\udcff", LANE, redis).values())  # as a terminal may send it
+
+
+def test_what_is_no_payload_is_indexed_too(redis: redis_py.Redis) -> None:
+    jobs = [enqueue(webhook(n)) for n in range(3)]
+    broken = (b"\x80pickle", b'["rqjobs.worker.entry.perform",null,["email",{}],{}]', b"[" * 100_000)
+    for job, data in zip(jobs, broken, strict=True):
+        redis.hset(key("job", job.id), "data", data)
+    run_worker([LANE], burst=True)
+    mend([LANE], redis)
+    assert sorted(as_read(redis, LANE)) == sorted(job.id for job in jobs)
+    assert indexed(redis, LANE) == as_read(redis, LANE)
+
+
+def test_who_leaves_the_dead_leaves_the_index(redis: redis_py.Redis, configure) -> None:
+    configure(RQJOBS_KEEP_FAILED="20")
+    enqueue_many([WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}) for _ in range(30)])
+    run_worker([LANE], burst=True)
+    assert len(indexed(redis, LANE)) == 20  # the others were trimmed
+    ids = list(indexed(redis, LANE))
+    dead_letters.requeue(ids[:5])
+    dead_letters.purge(ids[5:10])
+    assert sorted(indexed(redis, LANE)) == sorted(ids[10:]) == sorted(as_read(redis, LANE))
+
+
+def test_what_rq_does_to_the_dead_is_noticed(redis: redis_py.Redis) -> None:
+    jobs = [job.id for job in dead_jobs(redis, 6)]
+    (group,) = {found.cause.id for found in read(jobs, redis)}
+    assert of_cause(group, redis) == sorted(jobs)
+    registry = FailedJobRegistry(LANE, connection=redis, serializer=JSONSerializer)
+    registry.requeue(jobs[0])
+    Job.fetch(jobs[1], connection=redis, serializer=JSONSerializer).delete()
+    redis.zadd(key("failed", LANE), {jobs[2]: 1})
+    registry.cleanup()
+    late = enqueue(webhook(7))
+    kill(late.id, LANE, "ValueError: boom", redis)
+    assert of_cause(group, redis) == sorted([*jobs[3:], late.id])
+    assert indexed(redis, LANE) == as_read(redis, LANE)
+
+
+def test_who_died_again_of_something_else_is_no_member_any_more(redis: redis_py.Redis) -> None:
+    """RQ's own commands requeued it and its own worker buried it: the number of entries is right, one is old."""
+    jobs = [job.id for job in dead_jobs(redis, 3)]
+    (group,) = {found.cause.id for found in read(jobs, redis)}
+    mend([LANE], redis)
+    redis.delete(results_key(jobs[0]))
+    kill(jobs[0], LANE, "TimeoutError: no answer", redis)
+    ended = repair.run(repair.start(group, "t", "purge", connection=redis), redis)
+    assert ended.message == "2 jobs were deleted"
+    assert dead_letters.dead_ids(LANE, "boom") == []
+    assert dead_letters.dead_ids(LANE) == [jobs[0]]
+
+
+def test_an_edited_job_is_in_the_group_of_its_new_destination(redis: redis_py.Redis) -> None:
+    jobs = [job.id for job in dead_jobs(redis, 2)]
+    (before,) = {found.cause.id for found in read(jobs, redis)}
+    mend([LANE], redis)
+    dead_letters.replace_payload(jobs[0], webhook(1, host="other.example").model_dump(by_alias=True))
+    (after,) = {found.cause.id for found in read(jobs[:1], redis)}
+    assert of_cause(before, redis) == [jobs[1]]
+    assert of_cause(after, redis) == [jobs[0]]
+
+
+def test_those_that_died_first_are_the_first(redis: redis_py.Redis) -> None:
+    jobs = [enqueue(webhook(n)).id for n in range(30)]
+    for number, job_id in enumerate(jobs):
+        kill(job_id, LANE, "ValueError: boom", redis, ago=1000 - number)
+    assert dead_letters.dead_ids(LANE, "boom") == dead_letters.dead_ids(LANE) == jobs
+
+
+def test_an_index_of_another_type_stops_no_job(redis: redis_py.Redis) -> None:
+    redis.set(keys.dead_causes(LANE), "x")
+    redis.set(keys.dead_reasons(LANE), "x")
+    job = enqueue(WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}))
+    run_worker([LANE], burst=True)
+    assert dead_letters.requeue([job.id]) == [job.id]
+    run_worker([LANE], burst=True)
+    assert dead_letters.purge([job.id]) == [job.id]
