@@ -12,8 +12,9 @@ from rqjobs.layout import fetch_job
 from tests.support import apptables
 from tests.support.receiver import Receiver
 
-SECONDS = 8
 RATE = 40
+ENOUGH = 1000
+"""Deliveries of each kind: a p99 of a few hundred is the accident of the worst three."""
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def receiver():
     server.stop()
 
 
-def delays(receiver: Receiver, seconds: float) -> list[float]:
-    """From enqueueing to arrival, sorted, at a steady rate."""
+def delays(receiver: Receiver, seconds: float) -> list[tuple[float, float]]:
+    """When each delivery was enqueued, at a steady rate, and how long after it arrived."""
     sent = {}
     begin = time.monotonic()
     for number in range(int(seconds * RATE)):
@@ -40,11 +41,12 @@ def delays(receiver: Receiver, seconds: float) -> list[float]:
         arrived = {r.webhook_id: r.at for r in receiver.requests if r.webhook_id in sent}
         time.sleep(0.05)
     assert len(arrived) == len(sent)
-    return sorted(arrived[job_id] - at for job_id, at in sent.items())
+    return [(at, arrived[job_id] - at) for job_id, at in sent.items()]
 
 
-def p99(values: list[float]) -> float:
-    return values[int(len(values) * 0.99) - 1]
+def percentile(values: list[float], share: float) -> float:
+    """In milliseconds."""
+    return sorted(values)[int(len(values) * share) - 1] * 1000
 
 
 @pytest.mark.slow
@@ -54,18 +56,21 @@ def test_deliveries_keep_their_pace(workers, redis, receiver, export_type):
     apptables.add_contacts(get_engine(), 1_000_000)
     workers.start(WEBHOOK_ALLOW="127.0.0.1", RQJOBS_IMPORT="")
     delays(receiver, 2)  # everything is started and connected
-    alone = delays(receiver, SECONDS)
-    job = enqueue_data_export(DataExportJob(user_id="user_1", export_type=export_type, data_type="contacts"))
-    while not fetch_job(job.id, redis).meta.get("progress"):
-        time.sleep(0.05)
+    alone: list[float] = []
     beside: list[float] = []
-    while fetch_job(job.id, redis).get_status(refresh=True).value == "started":
-        beside += delays(receiver, 2)
-    result = wait_for_result(job, "300s")
-    beside.sort()
-    line = (
-        f"{export_type} {result['rows']:,} rows: p50 {alone[len(alone) // 2] * 1000:.1f} -> "
-        f"{beside[len(beside) // 2] * 1000:.1f} ms, p99 {p99(alone) * 1000:.1f} -> {p99(beside) * 1000:.1f} ms"
-    )
+    while len(beside) < ENOUGH:  # in turns, as the machine is not equally fast all the time
+        while len(alone) <= len(beside):
+            alone += [took for _at, took in delays(receiver, 4)]
+        job = enqueue_data_export(DataExportJob(user_id="user_1", export_type=export_type, data_type="contacts"))
+        while not fetch_job(job.id, redis).meta.get("progress"):
+            time.sleep(0.05)
+        found = []
+        while fetch_job(job.id, redis).get_status().value == "started":
+            found += delays(receiver, 2)
+        assert wait_for_result(job, "300s")["rows"] == 1_000_000
+        end = fetch_job(job.id, redis).ended_at.timestamp()
+        beside += [took for at, took in found if at < end]
+    before, after = ([percentile(values, share) for share in (0.5, 0.99)] for values in (alone, beside))
+    line = f"{export_type}: p50 {before[0]:.1f} -> {after[0]:.1f} ms, p99 {before[1]:.1f} -> {after[1]:.1f} ms"
     print(line)
-    assert p99(beside) < 2 * p99(alone) + 0.02, line
+    assert after[1] < 2 * before[1], line
