@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -108,7 +109,9 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
     with contextlib.closing(rows.batches(partial.key)) as batches:
         for batch, key in batches:
             attempt.check()
+            os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
             writer.write(batch)
+            os.sched_yield()
             count += len(batch[0])
             partial.checkpoint(count, key)
             report(count)
