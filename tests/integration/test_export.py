@@ -185,6 +185,35 @@ def test_values_are_the_same_in_postgresqls_binary_form(engine):
         assert rows("id", name)[0][name] == value
 
 
+@pytest.mark.parametrize("export_type", ["csv", "json", "excel", "pdf"])
+def test_moments_that_python_has_not_are_exported_as_postgresql_spells_them(engine, export_type):
+    if engine.dialect.name != "postgresql":
+        pytest.skip("PostgreSQL's")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE ages (id int PRIMARY KEY, user_id text, day date, clock time, local timestamp,"
+            " moment timestamptz)"
+        )
+        connection.exec_driver_sql(
+            """INSERT INTO ages VALUES (1, 'u', 'infinity', '24:00', '-infinity', '12026-01-01 00:00:00+00'),
+            (2, 'u', '2026-01-31', '09:30', '2026-01-31 09:30:00.25', '2026-07-31 09:30:00+02'),
+            (3, 'u', '0044-03-15 BC', NULL, NULL, 'infinity')"""
+        )
+    register_source(Source(name="ages", table="ages", columns=("id", "day", "clock", "local", "moment")))
+    result, file = run(DataExportJob(user_id="u", export_type=export_type, data_type="ages"))
+    assert result["rows"] == 3
+    if export_type == "json":
+        first, second, third = json.loads(file.read_text())
+        assert first == {
+            "id": 1, "day": "infinity", "clock": "24:00:00", "local": "-infinity", "moment": "12026-01-01 00:00:00+00"
+        }  # fmt: skip
+        assert second == {
+            "id": 2, "day": "2026-01-31", "clock": "09:30:00", "local": "2026-01-31T09:30:00.250000",
+            "moment": "2026-07-31T07:30:00Z",
+        }  # fmt: skip
+        assert third == {"id": 3, "day": "0044-03-15 BC", "clock": None, "local": None, "moment": "infinity"}
+
+
 class Stop(Exception):
     """The run ends here."""
 

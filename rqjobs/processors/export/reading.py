@@ -11,7 +11,19 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Connection, Table, func, select
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    cast,
+    func,
+    literal_column,
+    not_,
+    select,
+)
 from sqlalchemy import Date as SqlDate
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy import Time as SqlTime
@@ -114,10 +126,20 @@ class _TableRows(Rows):
         self._where = where(source, table, user_id, filters, sqlite=connection.dialect.name == "sqlite")
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # spares a conversion for every moment
-        self.total = connection.execute(select(func.count()).select_from(table).where(self._where)).scalar_one()
+        self._texts: frozenset[str] = frozenset()
+        """Columns with moments that Python has not."""
+        counted: list[Any] = [func.count()]
+        if connection.dialect.name == "postgresql":
+            foreign = {name: _foreign(table.c[name]) for name in self.columns}
+            counted += [func.bool_or(test).label(name) for name, test in foreign.items() if test is not None]
+        self.total, *found = connection.execute(select(*counted).select_from(table).where(self._where)).one()
+        self._texts = frozenset(column.name for column, any_ in zip(counted[1:], found, strict=True) if any_)
 
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
-        chosen = [self._table.c[name] for name in self.columns]
+        chosen: list[Any] = [
+            cast(self._table.c[name], Text).label(name) if name in self._texts else self._table.c[name]
+            for name in self.columns
+        ]
         key = self._key
         if key is not None and key not in chosen:
             chosen.append(key)
@@ -147,7 +169,7 @@ class _TableRows(Rows):
         for index, (name, code) in enumerate(zip(self.columns, codes, strict=False)):
             kind = self._table.c[name].type
             parse = next((p for k, p in _SPELLINGS.items() if isinstance(kind, k)), None)
-            if dialect.name != "sqlite" or parse is None:
+            if parse is None or not (dialect.name == "sqlite" or name in self._texts):
                 parse = kind.dialect_impl(dialect).result_processor(dialect, code)
             if parse is not None:
                 found.append((index, _each(parse)))
@@ -156,6 +178,15 @@ class _TableRows(Rows):
             elif isinstance(kind, SqlDateTime) and dialect.name != "postgresql":  # there it is the session's time zone
                 found.append((index, _normalised))
         return found
+
+
+def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
+    """Whether PostgreSQL holds what is no moment in Python: infinity, years before 1 or after 9999, 24:00."""
+    if isinstance(column.type, SqlTime):
+        return column >= literal_column("'24:00'")
+    if isinstance(column.type, SqlDate | SqlDateTime):
+        return not_(column.between(literal_column("'0001-01-01'"), literal_column("'9999-12-31 23:59:59.999999'")))
+    return None
 
 
 def _normalised(column: Sequence[Any]) -> Sequence[Any]:
