@@ -30,6 +30,12 @@ MOST_DEATHS = 3
 UNSERIALIZABLE = "Unserializable return value"
 """What is kept of a result that is not JSON, as RQ has it."""
 
+LARGEST_RESULT = 64 * 2**20
+"""Bytes of a result that are kept, as JSON: what is larger, Redis would refuse, and a done job would run again."""
+
+TOO_LARGE = "Return value too large to be kept"
+"""What is kept of a larger one."""
+
 ERROR_LIMIT = 16_000
 """Characters of a traceback that are kept: its end, where the reason is."""
 
@@ -153,9 +159,12 @@ class Taken:
     def done(self, result: object, started: float) -> Outcome:
         """The outcome of a processor that returned."""
         try:
-            value = "" if result is None else b64encode(json.dumps(result).encode())
+            text = "" if result is None else json.dumps(result)
         except (TypeError, ValueError, RecursionError):
-            value = b64encode(json.dumps(UNSERIALIZABLE).encode())
+            text = json.dumps(UNSERIALIZABLE)
+        if len(text) > LARGEST_RESULT:  # ASCII
+            text = json.dumps(TOO_LARGE)
+        value = b64encode(text.encode()) if text else ""
         return Outcome("done", (value, self.result_ttl, "", ""), started, time.time())
 
     def failed(self, error: BaseException, started: float, text: str | None = None) -> Outcome:

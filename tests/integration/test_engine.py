@@ -18,7 +18,7 @@ from rqjobs.health import pause, resume
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.settings import use_settings
-from rqjobs.worker import dispatcher, engine
+from rqjobs.worker import dispatcher, engine, taken
 from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.joblog import JobLog
@@ -92,6 +92,14 @@ def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
     assert first == 16
     assert second <= 10
     assert third == 1
+
+
+def test_a_result_that_redis_would_refuse_is_not_kept(redis, monkeypatch):
+    monkeypatch.setattr(taken, "LARGEST_RESULT", 10)
+    job = enqueue(Task(mark="a"))
+    burst()
+    job.refresh()
+    assert (job.get_status(), job.return_value()) == ("finished", "Return value too large to be kept")
 
 
 def test_used_up_attempts_are_dead(redis):
