@@ -114,6 +114,13 @@ def look(queue: str | None = None, words: str = "", connection: redis.Redis | No
     return Look(groups=tuple(_group(meant)), grouped=len(letters), total=sum(answers[::2]))
 
 
+def forget(job_id: str) -> None:
+    """It may belong to another group now; what other processes remember of it stays until they end."""
+    with _lock:
+        for each in [each for each in _known if each[0] == job_id]:
+            del _known[each]
+
+
 def _remember(unread: list[tuple[str, float]], client: redis.Redis) -> None:
     if not unread:
         return

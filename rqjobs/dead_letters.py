@@ -12,6 +12,7 @@ from rq.utils import as_text
 
 from rqjobs import dead_index, keys
 from rqjobs.connection import get_connection
+from rqjobs.dead_groups import forget
 from rqjobs.errors import InvalidJob, JobNotFound
 from rqjobs.history import summarize
 from rqjobs.layout import (
@@ -179,6 +180,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
     client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
+    forget(job_id)
     client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
 
 

@@ -20,6 +20,9 @@ from rqjobs.queues import get_policy, lanes, policies
 OLDEST_LIMIT = timedelta(minutes=5)
 """A queue whose oldest waiting job is older than this is unhealthy."""
 
+FULL = 0.85
+"""The share of its memory from which on Redis is unhealthy: a full one takes no jobs."""
+
 OVERDUE_LIMIT = timedelta(seconds=60)
 """A delayed job that is due for longer than this says that no scheduler runs."""
 
@@ -89,6 +92,18 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     suspended = bool(next(answers))
     raw = [_Raw(name, answers) for name in names]
     return _judge(raw, paused, suspended, client)
+
+
+def fullness(connection: redis.Redis | None = None) -> str | None:
+    """Why Redis will soon take no more jobs, with the mend; None if it has room, or does not say."""
+    try:
+        info: Any = (connection or get_connection()).info("memory")
+    except redis.exceptions.NoPermissionError:  # a managed one
+        return None
+    used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
+    if not limit or used <= FULL * limit:
+        return None
+    return f"{used / limit:.0%} of {limit >> 20:,} MiB is used: raise maxmemory, or find what fills it"
 
 
 @dataclass(frozen=True, kw_only=True)

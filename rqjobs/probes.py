@@ -14,7 +14,7 @@ import redis
 from rqjobs.connection import get_connection
 from rqjobs.errors import RedisUnavailable, RQJobsError
 from rqjobs.exposition import CONTENT_TYPE, render
-from rqjobs.health import queue_health
+from rqjobs.health import fullness, queue_health
 from rqjobs.logs import event
 
 Answer = tuple[int, str, bytes]
@@ -29,11 +29,14 @@ def metrics() -> Answer:
 
 
 def health() -> Answer:
-    """200 while the process serves, with the state of every queue. For liveness probes: a queue that needs a person
-    is no reason to restart a process, so it is said in the body only.
-    """  # noqa: D205
+    """200 while the process serves, with the state of Redis and of every queue.
+
+    For liveness probes: what needs a person is no reason to restart a process, so it is said in the body only.
+    """
     queues = {queue.name: {"healthy": queue.healthy, "reasons": queue.reasons} for queue in queue_health()}
-    return _json(200, {"healthy": all(queue["healthy"] for queue in queues.values()), "queues": queues})
+    full = fullness()
+    healthy = full is None and all(queue["healthy"] for queue in queues.values())
+    return _json(200, {"healthy": healthy, "redis": full, "queues": queues})
 
 
 def ready() -> Answer:

@@ -14,12 +14,18 @@ from rqjobs.cli.params import QUEUE
 @json_option
 def health(*, as_json: bool) -> int:
     """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
-    from rqjobs.health import queue_health
+    from rqjobs.health import fullness, queue_health
 
-    found = queue_health()
-    healthy = all(queue.healthy for queue in found)
+    found, full = queue_health(), fullness()
+    healthy = full is None and all(queue.healthy for queue in found)
     if as_json:
-        print_json({"healthy": healthy, "queues": [{**asdict(queue), "healthy": queue.healthy} for queue in found]})
+        print_json(
+            {
+                "healthy": healthy,
+                "redis": full,
+                "queues": [{**asdict(queue), "healthy": queue.healthy} for queue in found],
+            }
+        )
     else:
         numbers = ("waiting", "active", "delayed", "failed", "completed", "workers", "oldest")
         rows = ((queue.name, *(getattr(queue, name) for name in numbers)) for queue in found)
@@ -27,6 +33,8 @@ def health(*, as_json: bool) -> int:
         for queue in found:
             for reason in queue.reasons or (("paused",) if queue.paused else ()):
                 click.echo(f"{bold(queue.name)}: {reason}")
+        if full:
+            click.echo(f"{bold('Redis')}: {full}")
         if healthy:
             click.echo("healthy")
     return 0 if healthy else 1

@@ -9,10 +9,10 @@ from typing import Any
 import redis
 
 from rqjobs.doctor.finding import Finding, fault, fine
+from rqjobs.health import fullness
 
 _OLDEST = (6, 2)
 """LPOP with a count, ZMSCORE and BLMOVE came with Redis 6.2."""
-_FULL = 0.85
 _SKEW = 2.0
 
 
@@ -69,13 +69,11 @@ def eviction(client: redis.Redis) -> Iterator[Finding]:
 
 def memory(client: redis.Redis) -> Iterator[Finding]:
     """Whether there is room left."""
-    info = _info(client, "memory")
-    used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
-    if limit and used > _FULL * limit:
-        said = f"{used / limit:.0%} of {limit >> 20:,} MiB is used"
-        yield fault("", said, "raise maxmemory, or find what fills it: rqjobs health")
+    if full := fullness(client):
+        said, _, mend = full.partition(": ")
+        yield fault("", said, mend)
     else:
-        yield fine("", f"{used >> 20:,} MiB used")
+        yield fine("", f"{int(_info(client, 'memory')['used_memory']) >> 20:,} MiB used")
 
 
 def clock(client: redis.Redis) -> Iterator[Finding]:

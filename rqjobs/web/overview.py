@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import redis
 from flask import Blueprint, render_template, url_for
 from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
-from rqjobs.doctor.server import memory
 from rqjobs.fleet import slots_of, workers
-from rqjobs.health import QueueHealth, parked_destinations, queue_health
+from rqjobs.health import QueueHealth, fullness, parked_destinations, queue_health
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
@@ -78,6 +75,7 @@ def _numbers() -> dict[str, Any]:
         _Row(queue, together(by_queue[queue.name]), _spark(by_queue[queue.name]), slots[queue.name]) for queue in queues
     ]
     minutes = [together(minute.values()) for minute in hour]
+    full = fullness(connection)
     return {
         "rows": rows,
         "whole": together(minutes),
@@ -85,21 +83,13 @@ def _numbers() -> dict[str, Any]:
         "waiting": sum(queue.waiting for queue in queues),
         "active": sum(queue.active for queue in queues),
         "failed": sum(queue.failed for queue in queues),
-        "troubles": [*_full(connection), *_troubles(rows)],
+        "troubles": [*([Trouble(["Redis"], full)] if full else ()), *_troubles(rows)],
         "parked": parked_destinations(connection),
         "workers": found,
         "slots": slots.total(),
         "rate": _rate_chart(minutes),
         "latency": _latency_chart(minutes),
     }
-
-
-def _full(connection: redis.Redis) -> Iterator[Trouble]:
-    """A Redis that will soon take no more jobs."""
-    with suppress(redis.exceptions.NoPermissionError):  # a managed one that does not say
-        for finding in memory(connection):
-            if finding.state == "fault":
-                yield Trouble(["Redis"], f"{finding.said}: {finding.mend}")
 
 
 def _troubles(rows: list[_Row]) -> Iterator[Trouble]:

@@ -10,11 +10,13 @@ from datetime import timedelta
 
 import pytest
 import redis as redis_py
+from click.testing import CliRunner
 from flask.testing import FlaskClient
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from rqjobs import enqueue, enqueue_many
+from rqjobs.cli import cli
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_endpoints import set_enabled
@@ -203,6 +205,10 @@ def test_a_full_redis_is_said(client: FlaskClient, token: str, redis: redis_py.R
     redis.config_set("maxmemory", "1mb")
     try:
         assert "is used: raise maxmemory" in client.get("/live").text
+        health = client.get("/health").json
+        assert (health["healthy"], "is used: raise maxmemory" in health["redis"]) == (False, True)
+        outcome = CliRunner().invoke(cli, ["health"], standalone_mode=False)
+        assert (outcome.return_value, "Redis: " in outcome.output, "\nhealthy" in outcome.output) == (1, True, False)
         answer = client.post("/queues/email/pause", data={"csrf_token": token})
         assert answer.status_code == 503
         assert "Redis does not take it now" in answer.text
