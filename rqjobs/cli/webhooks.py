@@ -100,14 +100,15 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
     --event and --outcome done look through the newest 100,000.
     """
     from rqjobs.database import get_engine
-    from rqjobs.database.webhook_deliveries import Filter, find
+    from rqjobs.database.webhook_deliveries import LOOKED_THROUGH, Filter, find
 
-    rows = find(get_engine(), Filter(**wanted), limit)
+    asked = Filter(**wanted)
+    rows = find(get_engine(), asked, limit)
     if as_json:
         print_json([_document(row) for row in rows])
         return
     if not rows:
-        click.echo("no deliveries")
+        click.echo(f"no deliveries{f' among the newest {LOOKED_THROUGH:,}' if asked.scans else ''}")
         return
     _list(rows)
     click.echo(f"one in full: {typed('webhooks show ID')}    send again: {typed('webhooks replay ID')}")

@@ -76,6 +76,11 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def scans(self) -> bool:
+        """Whether no index finds what is meant."""
+        return self.job_id is None and (self.event is not None or self.outcome == "done")
+
     def apply(self, query: Select[Any]) -> Select[Any]:
         """``query`` with our conditions."""
         columns = deliveries.c
@@ -103,7 +108,7 @@ def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[D
     """
     ensure_schema(engine)
     query = wanted.apply(select(*_COLUMNS)).order_by(*_NEWEST).limit(limit).offset(skip)
-    if wanted.event is not None or wanted.outcome == "done":
+    if wanted.scans:
         indexed = replace(wanted, event=None, outcome=None).apply(select(deliveries.c.at_ms)).order_by(*_NEWEST)
         oldest = indexed.limit(1).offset(LOOKED_THROUGH - 1).scalar_subquery()
         query = query.where(deliveries.c.at_ms >= func.coalesce(oldest, 0))

@@ -167,3 +167,11 @@ def test_no_page_is_wider_than_its_window(page: Page, redis: redis_py.Redis) -> 
             page.set_viewport_size({"width": width, "height": 800})
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+
+
+def test_on_a_phone_the_present_page_is_in_sight_among_the_others(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    for name in ("Overview", "Exports", "Analytics"):
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.locator(".top nav [aria-current]")).to_have_text(name)
+        expect(page.locator(".top nav [aria-current]")).to_be_in_viewport(ratio=1)
