@@ -134,9 +134,9 @@ class Keeper:
         began = time.monotonic()
         jobs = list(self._dispatcher.taken.values())
         lost: set[str] = set()
-        for start in range(0, max(len(jobs), 1), 500):
+        for start in range(0, max(len(jobs), 1), PAGE):
             born, stamp, *gone = run_script(
-                "renew", self._client, self._dispatcher.orders.renew(jobs[start : start + 500])
+                "renew", self._client, self._dispatcher.orders.renew(jobs[start : start + PAGE])
             )
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
