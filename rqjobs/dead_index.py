@@ -112,9 +112,11 @@ def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None) 
             pipeline.zcard(key("failed", lane))
             pipeline.zcard(keys.dead_causes(lane))
             pipeline.hlen(keys.dead_reasons(lane))
-        numbers = pipeline.execute()
-    for lane, *three in zip(lanes, numbers[::3], numbers[1::3], numbers[2::3], strict=True):
-        if len(set(three)) > 1:
+        numbers = pipeline.execute(raise_on_error=False)
+    for lane, dead, *entries in zip(lanes, numbers[::3], numbers[1::3], numbers[2::3], strict=True):
+        if any(isinstance(number, redis.exceptions.ResponseError) for number in entries):  # keys of another type
+            connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane))
+        if entries != [dead, dead]:
             _mend(lane, connection, most)
 
 

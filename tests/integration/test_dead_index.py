@@ -131,10 +131,16 @@ def test_those_that_died_first_are_the_first(redis: redis_py.Redis) -> None:
 
 
 def test_an_index_of_another_type_stops_no_job(redis: redis_py.Redis) -> None:
-    redis.set(keys.dead_causes(LANE), "x")
-    redis.set(keys.dead_reasons(LANE), "x")
+    def break_it() -> None:
+        redis.set(keys.dead_causes(LANE), "x")
+        redis.set(keys.dead_reasons(LANE), "x")
+
+    break_it()
     job = enqueue(WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}))
     run_worker([LANE], burst=True)
     assert dead_letters.requeue([job.id]) == [job.id]
     run_worker([LANE], burst=True)
+    assert dead_letters.dead_ids(LANE, "loopback") == [job.id]
+    assert indexed(redis, LANE) == as_read(redis, LANE)
+    break_it()
     assert dead_letters.purge([job.id]) == [job.id]
