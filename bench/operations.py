@@ -76,7 +76,7 @@ class Jobs:
         subprocess.run([Path(sys.executable).with_name("rqjobs"), "worker", "--burst"], check=True, capture_output=True)
         score = self.redis.zscore(key("failed", "webhooks"), first.id) or 0
         cause = self.redis.zscore(keys.dead_causes("webhooks"), first.id) or 0
-        reason = self.redis.hget(keys.dead_reasons("webhooks"), first.id) or b""
+        reason = self.redis.zscore(keys.dead_reasons("webhooks"), first.id) or 0
         ids = [f"dead-{number}" for number in range(dead)]
         for start in range(0, dead, 5_000):
             with self.redis.pipeline(transaction=False) as pipeline:
@@ -85,7 +85,7 @@ class Jobs:
                     pipeline.copy(key("results", first.id), key("results", job_id))
                     pipeline.zadd(key("failed", "webhooks"), {job_id: score - 1})
                     pipeline.zadd(keys.dead_causes("webhooks"), {job_id: cause})
-                    pipeline.hset(keys.dead_reasons("webhooks"), job_id, reason)
+                    pipeline.zadd(keys.dead_reasons("webhooks"), {job_id: reason})
                 pipeline.execute()
         self._log(first.id, dead)
         for start in range(0, waiting, 10_000):

@@ -1,14 +1,16 @@
 """Which dead letters died of a cause, or of a reason: found in an index, as to read 100,000 of them takes seconds.
 
-Each lane has two keys with an entry for each of its dead letters, kept by the scripts that bury jobs and let them out.
-What others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`mend` reads
-what is missing; an entry that is out of date is found out by those who act on it, as they read the job before.
+Each lane has two sorted sets with an entry for each of its dead letters, by cause and by reason, and a hash with the
+texts of the reasons, each once. They are kept by the scripts that bury jobs and let them out (lua/dead.lua). What
+others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`mend` reads what
+is missing; an entry that is out of date is found out by those who act on it, as they read the job before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from hashlib import sha256
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import redis
@@ -18,7 +20,7 @@ from rqjobs import keys
 from rqjobs.causes import Cause, score_of, scores_of
 from rqjobs.connection import get_connection
 from rqjobs.dead_groups import read
-from rqjobs.layout import key
+from rqjobs.layout import key, run_script
 from rqjobs.queues import lanes_of
 
 LONGEST = 1000
@@ -28,22 +30,24 @@ Found = dict[str, list[bytes]]
 """The ids of dead letters by lane, in no order."""
 
 _PAGE = 1000
+_MANY = 1000
 _T = TypeVar("_T")
 
 
 def entry(cause: Cause, reason: str) -> str:
-    """What finish.lua writes of a dead letter: its place among the causes, and its reason."""
-    return f"{score_of(cause.id)} {_small(reason)}"
+    """What the scripts write of a dead letter: the numbers of its cause and of its reason, and the reason."""
+    text = _small(reason)
+    return f"{score_of(cause.id)} {_number(text)} {text}"
 
 
 def add(lane: str, letters: Sequence[tuple[str, Cause, str]], connection: redis.Redis) -> None:
     """Makes an entry for each of these dead letters (id, cause and reason)."""
     if letters:
+        texts = {job_id: _small(reason) for job_id, _cause, reason in letters}
         with connection.pipeline() as pipeline:
             pipeline.zadd(keys.dead_causes(lane), {job_id: score_of(cause.id) for job_id, cause, _reason in letters})
-            pipeline.hset(
-                keys.dead_reasons(lane), mapping={job_id: _small(reason) for job_id, _cause, reason in letters}
-            )
+            pipeline.zadd(keys.dead_reasons(lane), {job_id: _number(text) for job_id, text in texts.items()})
+            pipeline.hset(keys.dead_texts(lane), mapping={str(_number(text)): text for text in texts.values()})
             pipeline.execute()
 
 
@@ -69,22 +73,33 @@ def by_reason(text: str, queue: str | None = None, connection: redis.Redis | Non
         UnknownQueue: there is no such queue.
     """
     client = connection or get_connection()
-    lanes, wanted, found = lanes_of(queue), _wanted(text), {}
+    lanes, found = lanes_of(queue), {}
     mend(lanes, client)
     for lane in lanes:
-        with client.pipeline() as pipeline:  # in one step: only then both lists have one order
-            pipeline.hkeys(keys.dead_reasons(lane))
-            pipeline.hvals(keys.dead_reasons(lane))
-            pairs = zip(*pipeline.execute(), strict=True)
-        found[lane] = [job_id for job_id, reason in pairs if wanted in reason]
+        numbers = reasons_with(text, lane, client)
+        name = keys.dead_reasons(lane)
+        if len(numbers) > _MANY:  # reasons that differ from job to job
+            pairs: Any = client.zrange(name, 0, -1, withscores=True)
+            found[lane] = [job_id for job_id, number in pairs if number in numbers]
+        else:
+            with client.pipeline(transaction=False) as pipeline:
+                for number in numbers:
+                    pipeline.zrangebyscore(name, number, number)
+                found[lane] = list(chain.from_iterable(pipeline.execute()))
     return found
 
 
-def may_have(text: str, lane: str, job_ids: list[str], connection: redis.Redis) -> list[str]:
-    """Those of the dead letters of which :func:`by_reason` would say so, and those without an entry."""
-    reasons: Any = connection.hmget(keys.dead_reasons(lane), job_ids)
-    wanted = _wanted(text)
-    return [job_id for job_id, reason in zip(job_ids, reasons, strict=True) if reason is None or wanted in reason]
+def reasons_with(text: str, lane: str, connection: redis.Redis) -> set[int]:
+    """The numbers of the reasons of ``lane`` that have ``text`` in them, in any case."""
+    wanted = text.lower().encode(errors="surrogatepass")  # a terminal may send anything
+    texts: Any = connection.hgetall(keys.dead_texts(lane))
+    return {int(number) for number, reason in texts.items() if wanted in reason}
+
+
+def may_have(numbers: set[int], lane: str, job_ids: list[str], connection: redis.Redis) -> list[str]:
+    """Those of the dead letters whose reason is one of these, or unknown."""
+    found = connection.zmscore(keys.dead_reasons(lane), job_ids)
+    return [job_id for job_id, number in zip(job_ids, found, strict=True) if number is None or number in numbers]
 
 
 def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[str]:
@@ -111,11 +126,11 @@ def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None) 
         for lane in lanes:
             pipeline.zcard(key("failed", lane))
             pipeline.zcard(keys.dead_causes(lane))
-            pipeline.hlen(keys.dead_reasons(lane))
+            pipeline.zcard(keys.dead_reasons(lane))
         numbers = pipeline.execute(raise_on_error=False)
     for lane, dead, *entries in zip(lanes, numbers[::3], numbers[1::3], numbers[2::3], strict=True):
         if any(isinstance(number, redis.exceptions.ResponseError) for number in entries):  # keys of another type
-            connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane))
+            connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
         if entries != [dead, dead]:
             _mend(lane, connection, most)
 
@@ -123,24 +138,28 @@ def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None) 
 def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
     names = (keys.dead_causes(lane), keys.dead_reasons(lane))
     with connection.pipeline() as pipeline:
-        pipeline.zrange(names[0], 0, -1)
-        pipeline.hkeys(names[1])
-        pipeline.zrange(key("failed", lane), 0, -1)
+        for name in (*names, key("failed", lane)):
+            pipeline.zrange(name, 0, -1)
         causes, reasons, dead = map(set, pipeline.execute())
     for page in _pages((causes | reasons) - dead):
-        connection.zrem(names[0], *page)
-        connection.hdel(names[1], *page)
+        for name in names:
+            connection.zrem(name, *page)
     for page in _pages(islice(dead - (causes & reasons), most)):
         letters = read([as_text(job_id) for job_id in page], connection)
         add(lane, [(example.job_id, cause, example.reason) for cause, example in letters], connection)
-
-
-def _wanted(text: str) -> bytes:
-    return text.lower().encode(errors="surrogatepass")  # a terminal may send anything
+    pairs: Any = connection.zrange(names[1], 0, -1, withscores=True)
+    texts: Any = connection.hkeys(keys.dead_texts(lane))
+    unused = {int(number) for number in texts} - {int(number) for _job_id, number in pairs}
+    for numbers in _pages(unused):  # they may be in use again by now
+        run_script("drop_texts", connection, [keys.PREFIX, lane, *numbers])
 
 
 def _small(reason: str) -> str:
     return reason[:LONGEST].lower()
+
+
+def _number(text: str) -> int:
+    return int(sha256(text.encode()).hexdigest()[:13], 16)  # 52 bits, as a score has 53
 
 
 def _pages(items: Iterable[_T]) -> Iterator[tuple[_T, ...]]:

@@ -74,12 +74,13 @@ def dead_letters(
     left = float("inf") if scan is None else scan
     for lane in lanes_of(queue):
         registry, start = key("failed", lane), 0
+        meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
         while left > 0 and (ids := client.zrevrange(registry, start, start + int(min(left, _PAGE)) - 1)):
             start += _PAGE
             left -= _PAGE
             page = [as_text(job_id) for job_id in cast("list[bytes]", ids)]
             if reason is not None:
-                page = _of_reason(reason, dead_index.may_have(reason, lane, page, client), client)
+                page = _of_reason(reason, dead_index.may_have(meant, lane, page, client), client)
             yield from _letters(page, client)
 
 
@@ -106,7 +107,7 @@ def dead_ids(
     if reason is not None:
         found = dead_index.by_reason(reason, queue, client)
         if not exact:
-            return [as_text(job_id) for ids in found.values() for job_id in ids]
+            return [job_id.decode() for ids in found.values() for job_id in ids]
         ids = dead_index.oldest_first(found, client)
         pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
         return [job_id for page in pages for job_id in _of_reason(reason, page, client)]

@@ -29,8 +29,13 @@ def dead_causes(lane: str) -> str:
 
 
 def dead_reasons(lane: str) -> str:
-    """A hash: the last error of each dead letter of ``lane``, in small letters (rqjobs.dead_index)."""
+    """A sorted set: the dead letters of ``lane`` by their last error, as a number (rqjobs.dead_index)."""
     return f"{PREFIX}:dead:reasons:{lane}"
+
+
+def dead_texts(lane: str) -> str:
+    """A hash: those errors by their numbers, in small letters (rqjobs.dead_index)."""
+    return f"{PREFIX}:dead:texts:{lane}"
 
 
 WAITERS = f"{PREFIX}:waiters"

@@ -7,7 +7,11 @@ from importlib import resources
 
 from redis.commands.core import Script
 
-_BEFORE = {"breaker": ("line",), "reserve": ("line", "parking")}
+_BEFORE = {
+    "breaker": ("line",),
+    "reserve": ("line", "parking"),
+    **dict.fromkeys(("finish", "purge", "recover", "requeue", "trim"), ("dead",)),
+}
 """What other files stand before a script: Redis has no libraries for scripts."""
 
 

@@ -118,9 +118,7 @@ local function write(lane, i, surplus)
       expire(key, ttl)
       lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
       lane.dead[#lane.dead + 1] = id
-      local cause, reason = string.match(ARGV[i + 12], '^(%d+) (.*)')
-      redis.pcall('ZADD', ours .. ':dead:causes:' .. lane.name, cause, id)
-      redis.pcall('HSET', ours .. ':dead:reasons:' .. lane.name, id, reason)
+      join_dead(ours, lane.name, id, ARGV[i + 12])
     end
     failed, working = failed + 1, working + took
   end
@@ -134,10 +132,7 @@ local function trim(registry, keep, lane)
     if old[i + 1] == 'inf' then return end  -- to be kept for ever
     trash(old[i])
     redis.call('ZREM', registry, old[i])
-    if lane then
-      redis.pcall('ZREM', ours .. ':dead:causes:' .. lane, old[i])
-      redis.pcall('HDEL', ours .. ':dead:reasons:' .. lane, old[i])
-    end
+    if lane then leave_dead(ours, lane, old[i]) end
   end
 end
 

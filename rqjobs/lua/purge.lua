@@ -9,8 +9,7 @@ for i = 4, #ARGV do
     out = 0  -- no job
   elseif failed then
     out = redis.call('ZREM', prefix .. ':failed:' .. queue, id)
-    redis.pcall('ZREM', ours .. ':dead:causes:' .. queue, id)
-    redis.pcall('HDEL', ours .. ':dead:reasons:' .. queue, id)
+    leave_dead(ours, queue, id)
   else
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
   end

@@ -83,8 +83,7 @@ local function take_back(name, queue, member)
         for _, old in ipairs(redis.call('ZRANGE', failed, 0, over - 1)) do
           redis.call('DEL', prefix .. ':job:' .. old, prefix .. ':results:' .. old)
           redis.call('ZREM', failed, old)
-          redis.pcall('ZREM', ours .. ':dead:causes:' .. name, old)
-          redis.pcall('HDEL', ours .. ':dead:reasons:' .. name, old)
+          leave_dead(ours, name, old)
         end
       end
     end

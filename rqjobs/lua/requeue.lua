@@ -8,8 +8,7 @@ for i = 4, #ARGV do
   local job = redis.pcall('HMGET', key, 'origin', 'retry_intervals')
   local queue = not job.err and job[1]
   if queue and redis.call('ZREM', prefix .. ':failed:' .. queue, id) == 1 then
-    redis.pcall('ZREM', ours .. ':dead:causes:' .. queue, id)
-    redis.pcall('HDEL', ours .. ':dead:reasons:' .. queue, id)
+    leave_dead(ours, queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
     local intervals = job[2] and select(2, pcall(cjson.decode, job[2]))  -- RQ counts a retry for each
     if type(intervals) == 'table' and #intervals > 0 then redis.call('HSET', key, 'retries_left', #intervals) end

@@ -7,6 +7,7 @@ if excess <= 0 then return 0 end
 local ids = redis.call('ZRANGE', registry, 0, math.min(excess, 1000) - 1)
 local waited = redis.call('EXISTS', waiters) == 1
 for _, id in ipairs(ids) do
+  if ARGV[2] == 'failed' then leave_dead(ours, ARGV[3], id) end
   redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
              prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id)
   local results = prefix .. ':results:' .. id
@@ -16,10 +17,6 @@ for _, id in ipairs(ids) do
   else
     redis.call('DEL', results)
   end
-end
-if ARGV[2] == 'failed' then
-  redis.pcall('ZREM', ours .. ':dead:causes:' .. ARGV[3], unpack(ids))
-  redis.pcall('HDEL', ours .. ':dead:reasons:' .. ARGV[3], unpack(ids))
 end
 redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
 return #ids

@@ -8,7 +8,7 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
-from rqjobs import WebhookJob, dead_letters, enqueue, enqueue_many, keys, repair
+from rqjobs import WebhookJob, dead_index, dead_letters, enqueue, enqueue_many, keys, repair
 from rqjobs.dead_groups import read
 from rqjobs.dead_index import by_cause, by_reason, entry, mend
 from rqjobs.layout import key, results_key
@@ -23,10 +23,14 @@ TEXTS = ("no answer", "ÄRGER ✂ Straße", "one\ntwo: worse", "x" * 20_000, "",
 
 
 def indexed(redis: redis_py.Redis, lane: str) -> dict[str, str]:
-    reasons = redis.hgetall(keys.dead_reasons(lane))
     causes = dict(redis.zrange(keys.dead_causes(lane), 0, -1, withscores=True))
+    reasons = dict(redis.zrange(keys.dead_reasons(lane), 0, -1, withscores=True))
+    texts = {int(number): text.decode() for number, text in redis.hgetall(keys.dead_texts(lane)).items()}
     assert causes.keys() == reasons.keys()
-    return {job_id.decode(): f"{causes[job_id]:.0f} {reasons[job_id].decode()}" for job_id in reasons}
+    assert texts.keys() == set(reasons.values())
+    return {
+        job_id.decode(): f"{causes[job_id]:.0f} {reasons[job_id]:.0f} {texts[reasons[job_id]]}" for job_id in reasons
+    }
 
 
 def of_cause(cause_id: str, redis: redis_py.Redis) -> list[str]:
@@ -134,6 +138,7 @@ def test_an_index_of_another_type_stops_no_job(redis: redis_py.Redis) -> None:
     def break_it() -> None:
         redis.set(keys.dead_causes(LANE), "x")
         redis.set(keys.dead_reasons(LANE), "x")
+        redis.set(keys.dead_texts(LANE), "x")
 
     break_it()
     job = enqueue(WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}))
@@ -144,3 +149,14 @@ def test_an_index_of_another_type_stops_no_job(redis: redis_py.Redis) -> None:
     assert indexed(redis, LANE) == as_read(redis, LANE)
     break_it()
     assert dead_letters.purge([job.id]) == [job.id]
+
+
+def test_reasons_that_differ_from_job_to_job_are_found(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_index, "_MANY", 5)
+    jobs = [enqueue(webhook(n)).id for n in range(12)]
+    for number, job_id in enumerate(jobs):
+        kill(job_id, LANE, f"ValueError: no user {number}", redis, ago=100 - number)
+    assert dead_letters.dead_ids(LANE, "NO USER") == jobs
+    assert dead_letters.dead_ids(LANE, "user 1") == [jobs[1], *jobs[10:]]
+    dead_letters.purge(jobs[:9])
+    assert len(indexed(redis, LANE)) == redis.hlen(keys.dead_texts(LANE)) == 3
