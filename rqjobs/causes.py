@@ -70,7 +70,8 @@ def _digest(*words: str) -> str:
 
 def cause_of(queue: str, reason: str, payload: dict[str, Any] | None) -> Cause:
     """The cause of a dead letter of ``queue`` whose last error is ``reason``."""
-    return Cause(queue, generalize(reason), destination(payload))
+    where = destination(payload)
+    return Cause(queue, generalize(reason), "(*)" if where == EVERYWHERE else where)  # a URL's host may be anything
 
 
 def generalize(reason: str) -> str:

@@ -134,7 +134,7 @@ def _remember(unread: list[tuple[str, float]], client: redis.Redis) -> None:
 
 
 def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
-    """These dead letters; an id without a job is left out.
+    """These dead letters; an id without a job is left out, and one whose keys cannot be read.
 
     Only what groups need, raw: a whole RQ job each would take ten times as long.
     """
@@ -142,19 +142,22 @@ def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
         for job_id in job_ids:
             pipeline.hmget(job_key(job_id), "origin", "data", "description", "ended_at")
             pipeline.xrevrange(results_key(job_id), count=1)
-        answers = pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
     letters = []
-    for job_id, (lane, data, description, ended), results in zip(job_ids, answers[::2], answers[1::2], strict=True):
+    for job_id, fields, results in zip(job_ids, answers[::2], answers[1::2], strict=True):
+        if isinstance(fields, Exception) or isinstance(results, Exception):
+            continue  # keys of another type than RQ's
+        lane, data, description, ended = fields
         if data is None or lane is None:
             continue
         reason = reason_of_entry(results[0][1] if results else {})
         example = Example(
             job_id=job_id,
-            label=as_text(description) if description else job_id,
+            label=description.decode(errors="replace") if description else job_id,
             reason=reason,
             failed_at=_moment(ended),
         )
-        letters.append(Letter(cause_of(base_queue(as_text(lane)), reason, decode_data(data)), example))
+        letters.append(Letter(cause_of(base_queue(lane.decode(errors="replace")), reason, decode_data(data)), example))
     return letters
 
 

@@ -116,8 +116,8 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
     return ordered
 
 
-def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None) -> None:
-    """Makes the index right where its number of entries is not that of the dead letters.
+def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None, closely: bool = False) -> None:
+    """Makes the index right where its number of entries is not that of the dead letters; ``closely``, everywhere.
 
     Drops the entries of jobs that are not dead, and reads the dead letters that have none: ``most`` a lane, or all.
     What workers do meanwhile may be undone by it; the next look tells that again.
@@ -127,11 +127,15 @@ def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None) 
             pipeline.zcard(key("failed", lane))
             pipeline.zcard(keys.dead_causes(lane))
             pipeline.zcard(keys.dead_reasons(lane))
-        numbers = pipeline.execute(raise_on_error=False)
-    for lane, dead, *entries in zip(lanes, numbers[::3], numbers[1::3], numbers[2::3], strict=True):
-        if any(isinstance(number, redis.exceptions.ResponseError) for number in entries):  # keys of another type
+            pipeline.hlen(keys.dead_texts(lane))
+        answers = iter(pipeline.execute(raise_on_error=False))
+    for lane in lanes:
+        dead, causes, reasons, texts = islice(answers, 4)
+        wrong = any(isinstance(number, redis.exceptions.ResponseError) for number in (causes, reasons, texts))
+        if wrong or (texts == 0 and reasons):  # keys of another type, or gone
             connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
-        if entries != [dead, dead]:
+            causes = reasons = 0
+        if not dead == causes == reasons or (closely and dead):
             _mend(lane, connection, most)
 
 
@@ -145,13 +149,21 @@ def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
         for name in names:
             connection.zrem(name, *page)
     for page in _pages(islice(dead - (causes & reasons), most)):
-        letters = read([as_text(job_id) for job_id in page], connection)
+        letters = read([job_id.decode() for job_id in page if _readable(job_id)], connection)
         add(lane, [(example.job_id, cause, example.reason) for cause, example in letters], connection)
     pairs: Any = connection.zrange(names[1], 0, -1, withscores=True)
     texts: Any = connection.hkeys(keys.dead_texts(lane))
     unused = {int(number) for number in texts} - {int(number) for _job_id, number in pairs}
     for numbers in _pages(unused):  # they may be in use again by now
         run_script("drop_texts", connection, [keys.PREFIX, lane, *numbers])
+
+
+def _readable(job_id: bytes) -> bool:
+    try:
+        job_id.decode()
+    except UnicodeDecodeError:  # nothing that RQ could have made
+        return False
+    return True
 
 
 def _small(reason: str) -> str:

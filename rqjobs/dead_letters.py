@@ -63,7 +63,7 @@ def dead_letters(
 
     Args:
         queue: a queue or a lane.
-        reason: only those whose last error contains this text, in any case.
+        reason: only those whose last error has this text in its first 1,000 characters, in any case.
         scan: look at no more than so many.
         connection: another Redis than that of REDIS_URL.
 
@@ -72,6 +72,8 @@ def dead_letters(
     """
     client = connection or get_connection()
     left = float("inf") if scan is None else scan
+    if reason is not None:
+        dead_index.mend(lanes_of(queue), client)
     for lane in lanes_of(queue):
         registry, start = key("failed", lane), 0
         meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
@@ -95,7 +97,7 @@ def dead_ids(
 
     Args:
         queue: a queue or a lane.
-        reason: only those whose last error contains this text, in any case.
+        reason: only those whose last error has this text in its first 1,000 characters, in any case.
         exact: with ``reason``, read each job that the index names. Without, the ids are in no order, and if RQ's own
             commands have moved jobs some may be of another reason by now.
         connection: another Redis than that of REDIS_URL.
@@ -180,9 +182,9 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
-    client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
     forget(job_id)
     client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
+    client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
 
 
 def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:

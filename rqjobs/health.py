@@ -98,7 +98,7 @@ def fullness(connection: redis.Redis | None = None) -> str | None:
     """Why Redis will soon take no more jobs, with the mend; None if it has room, or does not say."""
     try:
         info: Any = (connection or get_connection()).info("memory")
-    except redis.exceptions.NoPermissionError:  # a managed one
+    except redis.exceptions.ResponseError:  # not allowed, as with a managed one
         return None
     used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
     if not limit or used <= FULL * limit:

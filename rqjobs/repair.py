@@ -159,6 +159,9 @@ def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] 
         first = ids.pop(0)
         while not (sent := change(requeue, [first])) and ids:
             first = ids.pop(0)
+        if not sent:
+            say(state="done", message="none of them is dead of this any more; nothing was changed")
+            return repair
         say(state="canary", canary_id=first, done=sent)
         fault = _watch(first, connection, say, stopped)
         if fault:

@@ -39,7 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs delete": ("rqjobs jobs delete booking-4711",),
     "failed": (
         "rqjobs failed groups                                 # what they died of, counted",
-        "rqjobs failed requeue --group 3f2a91c07d1e --canary  # one first, then the others at a pace",
+        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a pace",
         "rqjobs failed list --queue webhooks --reason 503",
         "rqjobs failed show 0660ffd5b0a8a30ea7544c88",
     ),
@@ -51,12 +51,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "failed show": ("rqjobs failed show 0660ffd5b0a8a30ea7544c88",),
     "failed requeue": (
         "rqjobs failed requeue 0660ffd5b0a8a30ea7544c88",
-        "rqjobs failed requeue --group 3f2a91c07d1e --dry-run  # how many would it be?",
-        "rqjobs failed requeue --group 3f2a91c07d1e --canary --rate 50",
+        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --dry-run  # how many would it be?",
+        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary --rate 50",
         "rqjobs failed requeue --queue webhooks --reason 503",
     ),
     "failed purge": (
-        "rqjobs failed purge --group 3f2a91c07d1e --dry-run",
+        "rqjobs failed purge --group 3f2a91c07d1e46b8 --dry-run",
         "rqjobs failed purge --queue email --reason 'no such user'",
     ),
     "doctor": (

@@ -1,11 +1,4 @@
 -- The index of dead letters (rqjobs/dead_index.py). No error of its keys may stop a job.
-local function join_dead(ours, lane, id, entry)
-  local cause, reason, text = string.match(entry, '^(%d+) (%d+) (.*)')
-  redis.pcall('ZADD', ours .. ':dead:causes:' .. lane, cause, id)
-  redis.pcall('ZADD', ours .. ':dead:reasons:' .. lane, reason, id)
-  redis.pcall('HSET', ours .. ':dead:texts:' .. lane, reason, text)
-end
-
 local function leave_dead(ours, lane, id)
   local reasons = ours .. ':dead:reasons:' .. lane
   redis.pcall('ZREM', ours .. ':dead:causes:' .. lane, id)
@@ -15,5 +8,13 @@ local function leave_dead(ours, lane, id)
   if redis.pcall('ZCOUNT', reasons, reason, reason) == 0 then
     redis.pcall('HDEL', ours .. ':dead:texts:' .. lane, reason)
   end
+end
+
+local function join_dead(ours, lane, id, entry)
+  local cause, reason, text = string.match(entry, '^(%d+) (%d+) (.*)')
+  leave_dead(ours, lane, id)
+  redis.pcall('ZADD', ours .. ':dead:causes:' .. lane, cause, id)
+  redis.pcall('ZADD', ours .. ':dead:reasons:' .. lane, reason, id)
+  redis.pcall('HSET', ours .. ':dead:texts:' .. lane, reason, text)
 end
 

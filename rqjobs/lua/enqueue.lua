@@ -29,6 +29,7 @@ local function room(key, id, status, created_at, kind)
   for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
     redis.call('ZREM', prefix .. ':' .. registry .. ':' .. origin, id)
   end
+  leave_dead(prefix .. 'jobs', origin, id)
   redis.call('DEL', key, prefix .. ':results:' .. id)
   return true
 end

@@ -77,6 +77,7 @@ local function take_back(name, queue, member)
       redis.call('HSET', key, 'status', 'failed')
       redis.call('EXPIRE', key, year)
       redis.call('ZADD', failed, seconds + year, id)
+      leave_dead(ours, name, id)  -- of an earlier death; this one has yet to be read
       redis.pcall('HINCRBY', totals, 'failed', 1)
       local over = redis.call('ZCARD', failed) - keep
       if over > 0 then

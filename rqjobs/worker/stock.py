@@ -6,10 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 from rq import Queue, Worker
 from rq.executions import Execution
 from rq.job import Job
@@ -18,7 +20,7 @@ from rq.utils import as_text
 from rqjobs import keys
 from rqjobs.causes import cause_of
 from rqjobs.connection import connect
-from rqjobs.dead_index import add
+from rqjobs.dead_index import add, mend
 from rqjobs.history import reason_of
 from rqjobs.layout import (
     SERIALIZER,
@@ -40,6 +42,8 @@ from rqjobs.worker.taken import RESULT_TTL
 WORKER_TTL = 30
 """RQ forgets a worker that has said nothing for 60 s longer than this. Its own 420 s would count one that was killed
 among the living for eight minutes; we beat every 5 s, or 30 s beside a job in a work horse."""
+
+_MENDED = 500
 
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
@@ -76,6 +80,11 @@ class StockWorker(Worker):
         ours: dict[Any, Any] = {"rqjobs_version": rqjobs_version(), "rqjobs_slots": json.dumps(dict(self.slots))}
         self.connection.hset(self.key, mapping=ours)
 
+    def run_maintenance_tasks(self) -> None:
+        """As RQ does, and the index of dead letters beside it."""
+        super().run_maintenance_tasks()
+        mend([queue.name for queue in self.queues], self.connection, most=_MENDED)
+
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job in its work horse."""
         event(
@@ -106,7 +115,8 @@ class StockWorker(Worker):
         if not retries:
             reason = reason_of(exc_string)
             cause = cause_of(base_queue(job.origin), reason, decode_data(job.data))
-            add(job.origin, [(job.id, cause, reason)], self.connection)
+            with suppress(ResponseError):  # keys of another type: no job may fail of the index
+                add(job.origin, [(job.id, cause, reason)], self.connection)
         event(
             logging.WARNING if retries else logging.ERROR,
             "job failed",

@@ -9,7 +9,7 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from rqjobs import WebhookJob, dead_index, dead_letters, enqueue, enqueue_many, keys, repair
-from rqjobs.dead_groups import read
+from rqjobs.dead_groups import look, read
 from rqjobs.dead_index import by_cause, by_reason, entry, mend
 from rqjobs.layout import key, results_key
 from rqjobs.worker.engine import run_worker
@@ -134,7 +134,8 @@ def test_those_that_died_first_are_the_first(redis: redis_py.Redis) -> None:
     assert dead_letters.dead_ids(LANE, "boom") == dead_letters.dead_ids(LANE) == jobs
 
 
-def test_an_index_of_another_type_stops_no_job(redis: redis_py.Redis) -> None:
+@pytest.mark.parametrize("run_worker", [run_worker, run_stock_worker])
+def test_an_index_of_another_type_stops_no_job(redis, run_worker) -> None:
     def break_it() -> None:
         redis.set(keys.dead_causes(LANE), "x")
         redis.set(keys.dead_reasons(LANE), "x")
@@ -160,3 +161,51 @@ def test_reasons_that_differ_from_job_to_job_are_found(redis: redis_py.Redis, mo
     assert dead_letters.dead_ids(LANE, "user 1") == [jobs[1], *jobs[10:]]
     dead_letters.purge(jobs[:9])
     assert len(indexed(redis, LANE)) == redis.hlen(keys.dead_texts(LANE)) == 3
+
+
+def test_a_destination_that_is_a_star_is_not_every_destination(redis: redis_py.Redis) -> None:
+    for host in ("*", "a.example", "b.example"):
+        job = enqueue(webhook(1, host=host))
+        kill(job.id, LANE, "ValueError: boom", redis)
+    star = next(group for group in look().groups if group.count == 1 and "*" in group.cause.destination)
+    ended = repair.run(repair.start(star.cause.id, "t", "purge", connection=redis), redis)
+    assert ended.message == "1 jobs were deleted"
+
+
+def test_who_is_enqueued_anew_leaves_the_index(redis: redis_py.Redis) -> None:
+    job_id = enqueue(WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}), job_id="a").id
+    run_worker([LANE], burst=True)
+    assert list(indexed(redis, LANE)) == [job_id]
+    enqueue(webhook(2), job_id="a")
+    assert indexed(redis, LANE) == {}
+
+
+def test_a_broken_dead_letter_hides_no_other(redis: redis_py.Redis) -> None:
+    jobs = [job.id for job in dead_jobs(redis, 4)]
+    redis.delete(key("job", jobs[0]))
+    redis.set(key("job", jobs[0]), "x")
+    redis.hset(key("job", jobs[1]), "description", b"\xff")
+    redis.zadd(key("failed", LANE), {b"\xff\xfe": 1e10})
+    assert sorted(dead_letters.dead_ids(LANE, "boom")) == sorted(jobs[1:])
+    assert sorted(dead_letters.purge(dead_letters.dead_ids(LANE, "boom"))) == sorted(jobs[1:])
+
+
+@pytest.mark.parametrize("how", ["deleted", "another type"])
+def test_lost_texts_are_read_again(redis: redis_py.Redis, how: str) -> None:
+    jobs = [job.id for job in dead_jobs(redis, 3)]
+    mend([LANE], redis)
+    redis.delete(keys.dead_texts(LANE))
+    if how != "deleted":
+        redis.set(keys.dead_texts(LANE), "x")
+    assert sorted(dead_letters.dead_ids(LANE, "boom")) == sorted(jobs)
+
+
+def test_the_keeper_looks_at_each_id(redis: redis_py.Redis) -> None:
+    """As many entries as dead letters, and one of another job: what RQ's own commands may leave."""
+    jobs = [job.id for job in dead_jobs(redis, 2)]
+    mend([LANE], redis)
+    FailedJobRegistry(LANE, connection=redis, serializer=JSONSerializer).requeue(jobs[0])
+    late = enqueue(webhook(7))
+    kill(late.id, LANE, "ValueError: boom", redis)
+    mend([LANE], redis, closely=True)
+    assert sorted(indexed(redis, LANE)) == sorted([jobs[1], late.id])

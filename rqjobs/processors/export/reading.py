@@ -126,6 +126,7 @@ class _TableRows(Rows):
         self._where = where(source, table, user_id, filters, sqlite=connection.dialect.name == "sqlite")
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # spares a conversion for every moment
+            connection.exec_driver_sql("SET LOCAL DateStyle TO 'ISO'")  # however the role likes them
         self._texts: frozenset[str] = frozenset()
         """Columns with moments that Python has not."""
         counted: list[Any] = [func.count()]
