@@ -30,7 +30,7 @@ Found = dict[str, list[bytes]]
 """The ids of dead letters by lane, in no order."""
 
 _PAGE = 1000
-_MANY = 1000
+_MANY = 10_000  # from so many on, to read all is faster than to ask for each
 _T = TypeVar("_T")
 
 

@@ -72,8 +72,6 @@ def dead_letters(
     """
     client = connection or get_connection()
     left = float("inf") if scan is None else scan
-    if reason is not None:
-        dead_index.mend(lanes_of(queue), client)
     for lane in lanes_of(queue):
         registry, start = key("failed", lane), 0
         meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
