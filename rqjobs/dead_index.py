@@ -30,6 +30,7 @@ Found = dict[str, list[bytes]]
 """The ids of dead letters by lane, in no order."""
 
 _PAGE = 1000
+_READ_BY_WORKERS = 500  # some 25 ms beside their jobs
 _MANY = 10_000  # from so many on, to read all is faster than to ask for each
 _T = TypeVar("_T")
 
@@ -116,11 +117,12 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
     return ordered
 
 
-def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None, closely: bool = False) -> None:
-    """Makes the index right where its number of entries is not that of the dead letters; ``closely``, everywhere.
+def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False) -> None:
+    """Makes the index right where its number of entries is not that of the dead letters.
 
-    Drops the entries of jobs that are not dead, and reads the dead letters that have none: ``most`` a lane, or all.
-    What workers do meanwhile may be undone by it; the next look tells that again.
+    Drops the entries of jobs that are not dead, and reads the dead letters that have none. For the ``upkeep`` by
+    workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may be undone by it;
+    the next look tells that again.
     """
     with connection.pipeline() as pipeline:
         for lane in lanes:
@@ -135,8 +137,8 @@ def mend(lanes: list[str], connection: redis.Redis, *, most: int | None = None, 
         if wrong or (texts == 0 and reasons):  # keys of another type, or gone
             connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
             causes = reasons = 0
-        if not dead == causes == reasons or (closely and dead):
-            _mend(lane, connection, most)
+        if not dead == causes == reasons or (upkeep and dead):
+            _mend(lane, connection, _READ_BY_WORKERS if upkeep else None)
 
 
 def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:

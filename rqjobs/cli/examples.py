@@ -38,7 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs stop": ("rqjobs jobs stop 0660ffd5b0a8a30ea7544c88",),
     "jobs delete": ("rqjobs jobs delete booking-4711",),
     "failed": (
-        "rqjobs failed groups                                 # what they died of, counted",
+        "rqjobs failed groups                                     # what they died of, counted",
         "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a pace",
         "rqjobs failed list --queue webhooks --reason 503",
         "rqjobs failed show 0660ffd5b0a8a30ea7544c88",

@@ -5,12 +5,11 @@ local prefix, ours, failed, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', {}
 for i = 4, #ARGV do
   local id, out = ARGV[i], 0
   local queue = redis.pcall('HGET', prefix .. ':job:' .. id, 'origin')
-  if type(queue) ~= 'string' then
-    out = 0  -- no job
-  elseif failed then
+  local known = type(queue) == 'string'
+  if known and failed then
     out = redis.call('ZREM', prefix .. ':failed:' .. queue, id)
     leave_dead(ours, queue, id)
-  else
+  elseif known then
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
   end
   if out > 0 then

@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
-from rqjobs.database.webhook_deliveries import Filter, find, outcomes
+from rqjobs.database.webhook_deliveries import LOOKED_THROUGH, Filter, find, outcomes
 from rqjobs.database.webhook_endpoints import list_endpoints, set_enabled
 from rqjobs.layout import job_key
 from rqjobs.masking import mask
@@ -35,7 +35,8 @@ def deliveries() -> ResponseReturnValue:
     endpoint, outcome = request.args.get("to") or None, request.args.get("outcome")
     outcome = outcome if outcome in _OUTCOMES else None
     page = max(0, request.args.get("page", 0, type=int))
-    found = find(engine, Filter(endpoint=endpoint, outcome=outcome), _SHOWN + 1, skip=page * _SHOWN)
+    asked = Filter(endpoint=endpoint, outcome=outcome)
+    found = find(engine, asked, _SHOWN + 1, skip=page * _SHOWN)
     endpoints = list_endpoints(engine, limit=_SHOWN + 1, named=endpoint)
     return render_template(
         "webhooks.html",
@@ -46,6 +47,7 @@ def deliveries() -> ResponseReturnValue:
         page=page,
         endpoint=endpoint,
         outcome=outcome,
+        looked_through=LOOKED_THROUGH if asked.scans else None,
         outcomes=_OUTCOMES,
         lately=outcomes(engine, Filter(endpoint=endpoint), _JUDGED) if endpoint else None,
         hours=_HOURS,

@@ -198,7 +198,7 @@ class Keeper:
             limit.cleanup()
         self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
-        mend(self._lanes, self._client, most=PAGE, closely=True)
+        mend(self._lanes, self._client, upkeep=True)
 
 
 def recover(

@@ -43,8 +43,6 @@ WORKER_TTL = 30
 """RQ forgets a worker that has said nothing for 60 s longer than this. Its own 420 s would count one that was killed
 among the living for eight minutes; we beat every 5 s, or 30 s beside a job in a work horse."""
 
-_MENDED = 500
-
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
 
@@ -83,7 +81,7 @@ class StockWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """As RQ does, and the index of dead letters beside it."""
         super().run_maintenance_tasks()
-        mend([queue.name for queue in self.queues], self.connection, most=_MENDED)
+        mend([queue.name for queue in self.queues], self.connection, upkeep=True)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job in its work horse."""

@@ -209,22 +209,23 @@ class Taken:
         wait = after
         if wait is None:  # RQ aligns the list at its end
             wait = self.intervals[max(len(self.intervals) - left, 0)] if self.intervals else 0
-        words = (_error(text), wait, left - 1 if counts else "", self.number)
+        words = (_error(_kept(text)), wait, left - 1 if counts else "", self.number)
         return Outcome("retry", words, started, ended)
 
     def _dead(self, how: str, text: str, started: float, ended: float, *, left: int | str = "") -> Outcome:
-        reason = reason_of(_kept(text).decode())
+        kept = _kept(text)
+        reason = reason_of(kept.decode())
         noted = entry(cause_of(self.policy.name, reason, decode_data(self.data)), reason)
         ttl = "" if how == "bury" else self.failure_ttl  # it may be what was refused
-        return Outcome(how, (_error(text), ttl, left, self.number), started, ended, noted)
-
-
-def _error(text: str) -> bytes:
-    return b64encode(zlib.compress(_kept(text)))
+        return Outcome(how, (_error(kept), ttl, left, self.number), started, ended, noted)
 
 
 def _kept(text: str) -> bytes:
     return text[-ERROR_LIMIT:].encode(errors="replace")
+
+
+def _error(kept: bytes) -> bytes:
+    return b64encode(zlib.compress(kept))
 
 
 @lru_cache(1000)

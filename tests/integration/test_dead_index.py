@@ -207,5 +207,5 @@ def test_the_keeper_looks_at_each_id(redis: redis_py.Redis) -> None:
     FailedJobRegistry(LANE, connection=redis, serializer=JSONSerializer).requeue(jobs[0])
     late = enqueue(webhook(7))
     kill(late.id, LANE, "ValueError: boom", redis)
-    mend([LANE], redis, closely=True)
+    mend([LANE], redis, upkeep=True)
     assert sorted(indexed(redis, LANE)) == sorted([jobs[1], late.id])

@@ -124,17 +124,16 @@ class _TableRows(Rows):
         self._key = keys[0] if len(keys) == 1 and python_type(keys[0]) in (int, str, UUID) else None
         self.ordered = self._key is not None
         self._where = where(source, table, user_id, filters, sqlite=connection.dialect.name == "sqlite")
+        foreign: dict[str, Any] = {}
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # spares a conversion for every moment
             connection.exec_driver_sql("SET LOCAL DateStyle TO 'ISO'")  # however the role likes them
-        self._texts: frozenset[str] = frozenset()
+            tests = {name: _foreign(table.c[name]) for name in self.columns}
+            foreign = {name: func.bool_or(test) for name, test in tests.items() if test is not None}
+        counted = select(func.count(), *foreign.values()).select_from(table).where(self._where)
+        self.total, *found = connection.execute(counted).one()
+        self._texts = {name for name, any_ in zip(foreign, found, strict=True) if any_}
         """Columns with moments that Python has not."""
-        counted: list[Any] = [func.count()]
-        if connection.dialect.name == "postgresql":
-            foreign = {name: _foreign(table.c[name]) for name in self.columns}
-            counted += [func.bool_or(test).label(name) for name, test in foreign.items() if test is not None]
-        self.total, *found = connection.execute(select(*counted).select_from(table).where(self._where)).one()
-        self._texts = frozenset(column.name for column, any_ in zip(counted[1:], found, strict=True) if any_)
 
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         chosen: list[Any] = [
