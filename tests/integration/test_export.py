@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
 from rqjobs.cli import cli
 from rqjobs.database import get_engine
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater
 from rqjobs.jobs import DataExportJob
-from rqjobs.processors.export import export, find, open_link, partial, process, purge, reading
+from rqjobs.processors.export import export, find, open_link, partial, process, purge, purging, reading
 from rqjobs.processors.export.links import LinkRefused
 from rqjobs.settings import use_settings
 from rqjobs.sources import Source, register_source
@@ -31,6 +33,11 @@ def engine(database_url):
     init_database(engine)
     apptables.make(engine)
     return engine
+
+
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch):
+    monkeypatch.setattr(purging, "_next_look", 0.0)
 
 
 def run(job: DataExportJob, **attempt) -> tuple[dict, Path]:
@@ -308,12 +315,36 @@ def test_files_are_deleted_when_their_time_is_over(engine, monkeypatch):
         open_link(result["url"].removeprefix("/exports/"), "user_1")
 
 
+def test_what_is_due_is_looked_for_once_a_minute(engine, monkeypatch):
+    apptables.add_contacts(engine, 1)
+    monkeypatch.setenv("EXPORT_KEEP", "0")
+    use_settings(None)
+    files = [run(contacts_job(), job_id=name)[1] for name in ("first", "second")]
+    assert [file.exists() for file in files] == [False, True]
+    monkeypatch.setattr(purging, "_next_look", time.monotonic() - 0.001)
+    files.append(run(contacts_job(), job_id="third")[1])
+    assert [file.exists() for file in files] == [False, False, False]
+
+
+def test_a_purge_that_the_database_refuses_does_not_fail_the_export(engine, caplog):
+    def refuse(_connection, _cursor, statement, *_):
+        if "expires_at <=" in statement:
+            raise OperationalError(statement, (), Exception("disk I/O error"))
+
+    apptables.add_contacts(engine, 10)
+    event.listen(engine, "before_cursor_execute", refuse)
+    result, file = run(contacts_job())
+    event.remove(engine, "before_cursor_execute", refuse)
+    assert (result["rows"], file.exists()) == (10, True)
+    assert "expired exports not deleted" in caplog.text
+
+
 def test_a_store_that_is_away_does_not_fail_the_next_export(engine, tmp_path, monkeypatch, caplog):
     apptables.add_contacts(engine, 10)
     with monkeypatch.context() as patched:
         patched.setenv("EXPORT_URL", str(tmp_path / "old"))
         patched.setenv("EXPORT_KEEP", "0")
-        patched.setattr(process, "purge", list)
+        patched.setattr(process, "purge_now_and_then", lambda: None)
         use_settings(None)
         run(contacts_job())
     use_settings(None)

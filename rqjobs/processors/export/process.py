@@ -20,7 +20,7 @@ from rqjobs.logs import event
 from rqjobs.processors.export import formats, records
 from rqjobs.processors.export.links import make_link
 from rqjobs.processors.export.partial import PartialFile
-from rqjobs.processors.export.purging import purge
+from rqjobs.processors.export.purging import purge_now_and_then
 from rqjobs.processors.export.reading import Rows, open_rows
 from rqjobs.processors.export.records import Export
 from rqjobs.processors.export.storage import get_storage
@@ -97,7 +97,7 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     if job.notify is not None:
         _notify(job.notify, attempt, result)
     event(logging.INFO, "export published", id=done.id, rows=count, bytes=size)
-    purge()
+    purge_now_and_then()
     return result
 
 

@@ -7,6 +7,8 @@ import logging
 import time
 from datetime import timedelta
 
+from sqlalchemy.exc import DBAPIError
+
 from rqjobs.logs import event
 from rqjobs.processors.export import records
 from rqjobs.processors.export.records import Export
@@ -15,12 +17,16 @@ from rqjobs.processors.export.storage import get_storage, remove_workspace_files
 _LEFT_BEHIND = timedelta(days=1)
 """A half-written file that nobody has touched for so long will not be resumed."""
 
+_PAUSE = 60.0
+"""Seconds from one look for what is due to the next, in each worker process."""
+
+_next_look = 0.0
+
 
 def purge(*, dry_run: bool = False) -> list[Export]:
     """Deletes the files of expired exports, and half-written ones that were given up; answers the deleted exports.
 
-    Every export does this at its end, and ``rqjobs exports purge`` by hand. A file that cannot be deleted (its store,
-    an earlier EXPORT_URL, is away) is named in the log and stays due: it must not fail the export of today.
+    A file that cannot be deleted (its store, an earlier EXPORT_URL, is away) is named in the log and stays due.
 
     Args:
         dry_run: only answer what would be deleted.
@@ -45,3 +51,15 @@ def purge(*, dry_run: bool = False) -> list[Export]:
             if path.stat().st_mtime < abandoned:
                 remove_workspace_files(storage, path.name[1:].removesuffix(".part"))
     return deleted
+
+
+def purge_now_and_then() -> None:
+    """:func:`purge` at the end of an export, once a minute in each worker process."""
+    global _next_look  # noqa: PLW0603
+    if time.monotonic() < _next_look:
+        return
+    _next_look = time.monotonic() + _PAUSE
+    try:
+        purge()
+    except DBAPIError as error:  # the export is published: tidying up can wait, and must not fail its job
+        event(logging.WARNING, "expired exports not deleted", error=str(error.orig))

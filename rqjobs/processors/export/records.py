@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, delete, insert, select, update
+from sqlalchemy import Engine, Insert, RowMapping, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from rqjobs.database import get_engine
 from rqjobs.database.exports import exports
@@ -45,6 +46,15 @@ class Export:
         return self.deleted_at is None and datetime.now(UTC) < self.expires_at
 
 
+def _replace(dialect: Any) -> Insert:
+    inserted = dialect.insert(exports)
+    replaced: Insert = inserted.on_conflict_do_update(index_elements=["id"], set_=dict(inserted.excluded))
+    return replaced
+
+
+_REPLACE = {"sqlite": _replace(sqlite), "postgresql": _replace(postgresql)}
+
+
 def save(export: Export) -> None:
     """Writes ``export``; an earlier one of the same job is replaced."""
     values = vars(export) | {
@@ -53,8 +63,7 @@ def save(export: Export) -> None:
         "deleted_at": export.deleted_at.timestamp() if export.deleted_at else None,
     }
     with _engine().begin() as connection:
-        connection.execute(delete(exports).where(exports.c.id == export.id))
-        connection.execute(insert(exports), values)
+        connection.execute(_REPLACE[connection.dialect.name], values)
 
 
 def find(export_id: str) -> Export | None:
