@@ -169,7 +169,7 @@ def lanes(queue: str) -> list[str]:
 
 
 def lanes_of(name: str | None) -> list[str]:
-    """The lanes of the queue ``name``, the lane ``name`` itself, or all lanes by default.
+    """The lanes of the queue ``name``, the one lane ``name`` (``webhooks:high``), or all lanes by default.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -177,7 +177,9 @@ def lanes_of(name: str | None) -> list[str]:
     if name is None:
         return [each for queue in _POLICIES for each in lanes(queue)]
     queue = get_policy(name).name
-    return [name] if base_queue(name) != name else lanes(queue)
+    if base_queue(name) == name:
+        return lanes(queue)
+    return [lane(queue, priority) for priority in PRIORITIES if name.endswith(f":{priority}")]
 
 
 def lanes_in_order(queues: list[str] | None = None) -> list[str]:

@@ -7,7 +7,10 @@ for i = 4, #ARGV do
   local key = prefix .. ':job:' .. id
   local job = redis.pcall('HMGET', key, 'origin', 'retry_intervals')
   local queue = not job.err and job[1]
-  if queue and redis.call('ZREM', prefix .. ':failed:' .. queue, id) == 1 then
+  local dead = queue and prefix .. ':failed:' .. queue
+  if dead and redis.call('ZSCORE', dead, id) then
+    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- if that key is no list, it ends here, still dead
+    redis.call('ZREM', dead, id)
     leave_dead(ours, queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
     local intervals = job[2] and select(2, pcall(cjson.decode, job[2]))  -- RQ counts a retry for each
@@ -16,7 +19,6 @@ for i = 4, #ARGV do
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)
     redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
-    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)
     done[#done + 1] = id
   end
 end

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from redis.exceptions import ResponseError
 
 from rqjobs import enqueue_many
 from rqjobs.dead_letters import requeue
@@ -97,15 +98,29 @@ def test_an_index_of_another_type_costs_no_job(workers, redis):
     assert redis.hget("rqjobs:totals:tasks", "completed") == b"%d" % HOW_MANY
 
 
+def test_a_dead_job_whose_queue_is_of_another_type_stays_dead(workers, redis):
+    (job,) = enqueue_many([Task(do="fail")], attempts=1)
+    burst(workers, "tasks")
+    redis.set("rq:queue:tasks", "not RQ's")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        requeue([job.id], connection=redis)
+    assert redis.zscore("rq:failed:tasks", job.id)
+    assert redis.hget(f"rq:job:{job.id}", "status") == b"failed"
+    refused = workers.run("failed", "requeue", "--all", **ENV)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: a key of RQ's or ours is of another type")
+    redis.delete("rq:queue:tasks")
+    assert requeue([job.id], connection=redis) == [job.id]
+    assert redis.lrange("rq:queue:tasks", 0, -1) == [job.id.encode()]
+
+
 def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):
     (job,) = enqueue_many([Task(mark="a")])
     redis.restore(b"rq:job:\xff\xfe", 0, redis.dump(f"rq:job:{job.id}"))
     redis.lpush("rq:queue:tasks", b"\xff\xfe")
     assert "no job's id" in burst(workers, "tasks", RQJOBS_LEASE="1")
     assert fetch_job(job.id, redis).get_status() == "finished"
-    time.sleep(1.1)
-    burst(workers, "tasks")
-    assert redis.zcard("rq:wip:tasks") == 0
+    eventually(lambda: burst(workers, "tasks") and redis.zcard("rq:wip:tasks") == 0)  # once its lease has run out
     assert redis.zcard("rq:failed:tasks") == 0
 
 
@@ -124,11 +139,8 @@ def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key)
     redis.delete(name)  # somebody mends it
     if kept is not None:
         redis.restore(name, 0, kept)
-    time.sleep(1.1)  # leases run out
-    for _ in range(3):
-        burst(workers, "tasks")
-    everywhere = redis.zcard("rq:wip:tasks") + redis.llen("rq:queue:tasks") + redis.zcard("rq:scheduled:tasks")
-    assert everywhere == 0
+    left = lambda: redis.zcard("rq:wip:tasks") + redis.llen("rq:queue:tasks") + redis.zcard("rq:scheduled:tasks")  # noqa: E731
+    eventually(lambda: burst(workers, "tasks") and not left())  # once the leases have run out
     ended = [redis.hget(f"rq:job:{job.id}", "status") for job in [*waiting, *later]]
     assert set(ended) <= {b"finished", b"failed"}, ended  # none is lost
 

@@ -199,26 +199,36 @@ def test_moments_that_python_has_not_are_exported_as_postgresql_spells_them(engi
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE ages (id int PRIMARY KEY, user_id text, day date, clock time, local timestamp,"
-            " moment timestamptz)"
+            " moment timestamptz, zoned timetz, days date[], clocks time[], fine timestamp[])"
         )
         connection.exec_driver_sql(
-            """INSERT INTO ages VALUES (1, 'u', 'infinity', '24:00', '-infinity', '12026-01-01 00:00:00+00'),
-            (2, 'u', '2026-01-31', '09:30', '2026-01-31 09:30:00.25', '2026-07-31 09:30:00+02'),
-            (3, 'u', '0044-03-15 BC', NULL, NULL, 'infinity')"""
+            """INSERT INTO ages VALUES
+            (1, 'u', 'infinity', '24:00', '-infinity', '12026-01-01 00:00:00+00',
+             '24:00+05', '{2026-01-31,infinity}', '{09:30,24:00}', '{2024-10-10 10:24:00}'),
+            (2, 'u', '2026-01-31', '09:30', '2026-01-31 09:30:00.25', '2026-07-31 09:30:00+02',
+             '09:30+05', '{2026-01-31}', '{09:30}', '{2026-01-31 24:00:00}'),
+            (3, 'u', '0044-03-15 BC', NULL, NULL, 'infinity', NULL, '{}', NULL, '{NULL}')"""
         )
-    register_source(Source(name="ages", table="ages", columns=("id", "day", "clock", "local", "moment")))
+    columns = ("id", "day", "clock", "local", "moment", "zoned", "days", "clocks", "fine")
+    register_source(Source(name="ages", table="ages", columns=columns))
     result, file = run(DataExportJob(user_id="u", export_type=export_type, data_type="ages"))
     assert result["rows"] == 3
     if export_type == "json":
         first, second, third = json.loads(file.read_text())
         assert first == {
-            "id": 1, "day": "infinity", "clock": "24:00:00", "local": "-infinity", "moment": "12026-01-01 00:00:00+00"
+            "id": 1, "day": "infinity", "clock": "24:00:00", "local": "-infinity", "moment": "12026-01-01 00:00:00+00",
+            "zoned": "24:00:00+05", "days": "{2026-01-31,infinity}", "clocks": "{09:30:00,24:00:00}",
+            "fine": ["2024-10-10T10:24:00"],
         }  # fmt: skip
         assert second == {
             "id": 2, "day": "2026-01-31", "clock": "09:30:00", "local": "2026-01-31T09:30:00.250000",
             "moment": "2026-07-31T07:30:00Z",
+            "zoned": "09:30:00+05:00", "days": "{2026-01-31}", "clocks": "{09:30:00}", "fine": ["2026-02-01T00:00:00"],
         }  # fmt: skip
-        assert third == {"id": 3, "day": "0044-03-15 BC", "clock": None, "local": None, "moment": "infinity"}
+        assert third == {
+            "id": 3, "day": "0044-03-15 BC", "clock": None, "local": None, "moment": "infinity",
+            "zoned": None, "days": "{}", "clocks": None, "fine": [None],
+        }  # fmt: skip
 
 
 class Stop(Exception):

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     Column,
     ColumnElement,
@@ -171,8 +172,10 @@ class _TableRows(Rows):
         dialect = self._connection.dialect
         for index, (name, code) in enumerate(zip(self.columns, codes, strict=False)):
             kind = self._table.c[name].type
-            parse = next((p for k, p in _SPELLINGS.items() if isinstance(kind, k)), None)
-            if parse is None or not (dialect.name == "sqlite" or name in self._texts):
+            parse = None
+            if dialect.name == "sqlite" or name in self._texts:
+                parse = next((p for k, p in _SPELLINGS.items() if isinstance(kind, k)), None)
+            if parse is None and name not in self._texts:
                 parse = kind.dialect_impl(dialect).result_processor(dialect, code)
             if parse is not None:
                 found.append((index, _each(parse)))
@@ -185,10 +188,11 @@ class _TableRows(Rows):
 
 def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
     """Whether PostgreSQL holds what is no moment in Python: infinity, years before 1 or after 9999, 24:00."""
-    if isinstance(column.type, SqlTime):
-        return column >= literal_column("'24:00'")
-    if isinstance(column.type, SqlDate | SqlDateTime):
+    if isinstance(column.type, SqlDate | SqlDateTime):  # many tables have them: the cheaper question
         return not_(column.between(literal_column("'0001-01-01'"), literal_column("'9999-12-31 23:59:59.999999'")))
+    kind = column.type.item_type if isinstance(column.type, ARRAY) else column.type
+    if isinstance(kind, SqlDate | SqlDateTime | SqlTime):
+        return cast(column, Text).regexp_match(r"infinity|BC|\d{5}-|(^|[{,])24:")
     return None
 
 
