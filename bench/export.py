@@ -1,6 +1,6 @@
 """Data export: rows a second and peak memory from SQLite and PostgreSQL, against the bare library writing the same
-rows from memory in the same run. ``python -m bench.export 1000000 pdf SQLite`` for other sizes,
-formats, databases.
+rows from memory in the same run: six minutes. ``python -m bench.export 10000 pdf SQLite`` for some sizes, formats,
+databases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rqjobs.database import open_engine
 from rqjobs.database.schema import init_database
 from tests.support import apptables
 
-SIZES = (10_000, 100_000)
+SIZES = (10_000, 100_000, 1_000_000)
 DATABASES = ("SQLite", "PostgreSQL")
 RUNS = {10_000: 5, 100_000: 3}
 """Exports of so many rows in one process, of which the middle one counts, as it does of the bare library's. Of more
