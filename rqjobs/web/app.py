@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import redis
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, current_app, render_template, request
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from rqjobs.connection import redact
+from rqjobs.connection import PASSING, redact
 from rqjobs.errors import RQJobsError, SchemaMismatch
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
@@ -82,8 +82,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(SQLAlchemyError, _database_gone)
     app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
     app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
-    app.register_error_handler(redis.exceptions.OutOfMemoryError, _redis_refuses)
-    app.register_error_handler(redis.exceptions.ReadOnlyError, _redis_refuses)
+    app.register_error_handler(redis.exceptions.ResponseError, _redis_refuses)
     return app
 
 
@@ -123,4 +122,6 @@ def _redis_gone(_error: Exception) -> tuple[str, int]:
 
 
 def _redis_refuses(error: Exception) -> tuple[str, int]:
+    if not isinstance(error, PASSING):  # a key of another type, mostly, or a fault of ours
+        current_app.logger.error("Redis refused a page its commands", exc_info=error)
     return _page(503, "Redis does not take it now", f"{error} See what is wrong with it by: rqjobs doctor")

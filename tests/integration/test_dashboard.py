@@ -217,6 +217,15 @@ def test_a_full_redis_is_said(client: FlaskClient, token: str, redis: redis_py.R
     assert "is used: raise maxmemory" not in client.get("/live").text
 
 
+def test_a_key_of_another_type_is_said(client: FlaskClient, redis: redis_py.Redis) -> None:
+    redis.set(key("wip", "email"), "not RQ's")
+    for path in ("/live", "/health", "/metrics"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert "rq:wip:email" in answer.text
+        assert "rqjobs doctor" in answer.text
+
+
 def test_a_batch_is_not_said_to_be_more_than_its_slots(client: FlaskClient, redis: redis_py.Redis) -> None:
     worker(redis, rqjobs_slots='{"qr-analytics": 2}')
     for number, said in ((2, True), (3, False)):
