@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
@@ -52,7 +53,7 @@ class Filter:
     match: Literal["equals", "since", "until", "contains"] = "equals"
     """``since`` includes its moment; ``until`` ends before it, but a date without a time includes that whole day;
     ``contains`` looks for an entry of a list column such as tags. ``equals`` and ``contains`` take one value or a list
-    of them, any of which fits.
+    of them, any of which fits; what lies within the second of a moment equals it.
     """
     aliases: tuple[str, ...] = ()
     """Other names that are understood."""
@@ -94,9 +95,12 @@ def _parse_moment(value: object, *, end: bool) -> datetime:
         moment = None
     if moment is None or not isinstance(value, str):
         raise ValueError(f"{value!r} is not a date; write 2026-01-31 or 2026-01-31T09:30:00Z")
-    if end and moment.time() == time() and len(value) <= len("2026-01-31"):
-        moment += timedelta(days=1)
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    try:
+        if end and moment.time() == time() and len(value) <= len("2026-01-31"):
+            moment += timedelta(days=1)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r} is beyond the calendar; leave the filter out for no limit") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +125,10 @@ class Source:
     def __post_init__(self) -> None:
         if (self.table is None) == (self.rows is None):
             raise ValueError(f"source {self.name!r}: give either a table or a function rows")
-        if not self.columns:
-            raise ValueError(f"source {self.name!r}: name the columns that may be exported")
+        if not self.columns or not isinstance(self.columns, tuple | list):
+            raise ValueError(f"source {self.name!r}: name the columns that may be exported, in a tuple")
+        if twice := [name for name, count in Counter(self.columns).items() if count > 1]:
+            raise ValueError(f"source {self.name!r}: {', '.join(twice)} is named twice")
 
     def parse_filters(self, given: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
         """The parsed filters by their own names, and every fault found.
@@ -150,6 +156,9 @@ class Source:
 
 
 _SOURCES: dict[str, Source] = {}
+
+_PRESIGNING = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Stores that fsspec has links of their own for."""
 
 
 def register_source(source: Source) -> Source:
@@ -188,7 +197,8 @@ def check(job: DataExportJob) -> list[str]:
         return [str(error)]
     faults = source.parse_filters(job.filters)[1]
     settings = get_settings()
-    if job.notify is not None and settings.export_link_url is None and "://" not in settings.export_url:
+    presigned = settings.export_url.partition("://")[0] in _PRESIGNING
+    if job.notify is not None and settings.export_link_url is None and not presigned:
         faults.append(
             "'notify': a mail needs a whole link: set EXPORT_LINK_URL to where the app serves rqjobs.web.downloads, "
             "such as https://app.example.com/exports"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 
 import rqjobs.database
 from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
@@ -97,7 +97,7 @@ def migrate(engine: Engine, revision: str) -> None:
 def _plain_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DatabaseError as error:
         reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
         raise DatabaseUnavailable(engine.url.render_as_string(), reason) from error
 

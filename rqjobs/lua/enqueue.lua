@@ -34,6 +34,14 @@ local function room(key, id, status, created_at, kind)
   return true
 end
 
+-- Nothing is written if a key of these is of another type: its jobs would be in no queue.
+for i = at, #ARGV, 7 do
+  local kind, ask = kinds[tonumber(ARGV[i])], ARGV[i + 2] == '' and 'LLEN' or 'ZCARD'
+  if not kind[ask] then
+    kind[ask] = redis.call(ask, prefix .. (ask == 'LLEN' and ':queue:' or ':scheduled:') .. kind.queue)
+  end
+end
+
 for i = at, #ARGV, 7 do
   local kind, id, due, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = prefix .. ':job:' .. id

@@ -8,7 +8,7 @@ import time
 import pytest
 from redis.exceptions import ResponseError
 
-from rqjobs import enqueue_many
+from rqjobs import enqueue, enqueue_many
 from rqjobs.dead_letters import requeue
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
@@ -112,6 +112,19 @@ def test_a_dead_job_whose_queue_is_of_another_type_stays_dead(workers, redis):
     redis.delete("rq:queue:tasks")
     assert requeue([job.id], connection=redis) == [job.id]
     assert redis.lrange("rq:queue:tasks", 0, -1) == [job.id.encode()]
+
+
+@pytest.mark.parametrize("how_many", [1, 3])
+@pytest.mark.parametrize(("key", "more"), [("queue", {}), ("scheduled", {"delay": "1h"})])
+def test_a_job_for_a_key_of_another_type_is_refused_and_leaves_nothing(redis, key, more, how_many):
+    redis.set(f"rq:{key}:tasks", "not RQ's")
+    jobs = [Task(mark=str(n)) for n in range(how_many)]
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        enqueue_many(jobs, **more) if how_many > 1 else enqueue(jobs[0], **more)
+    assert not redis.keys("rq:job:*")
+    if key == "scheduled":  # what need not wait there is taken
+        enqueue(jobs[0])
+        assert redis.llen("rq:queue:tasks") == 1
 
 
 def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):

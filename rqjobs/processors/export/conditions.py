@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ARRAY, Column, Table, Text, and_, cast, false, func, literal, or_, type_coerce
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    Enum,
+    Numeric,
+    Table,
+    Text,
+    and_,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    type_coerce,
+)
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import NullType, String
 
 from rqjobs.errors import PermanentFailure
 from rqjobs.sources import Filter, Source
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,30})(\.\d{1,30})?", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 def where(
@@ -64,19 +85,35 @@ def _condition(source: Source, table: Table, rule: Filter, value: object, *, sql
     if rule.match == "contains":
         return or_(*(_contains(column, item, sqlite=sqlite) for item in values))
     if rule.kind == "moment":
-        return or_(*(column == item for item in values))
+        return or_(*(_within_second(column, item, sqlite=sqlite) for item in values))
     return or_(*(_equals(column, item) for item in values))
 
 
 def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
-    """``column = value``, ids compared as the column has them; what cannot be one matches nothing."""
-    kind = python_type(column)
-    if isinstance(value, str | int) and kind is not None and kind is not type(value):
-        try:
-            value = kind(value)
-        except ValueError:
-            return false()
-    return column == value
+    """``column = value`` as the column has it; what cannot be one, or is spelled otherwise, matches nothing.
+
+    Strictly, as it says whose a row is: ``int()`` takes " 10" and "1_0" for 10 as well.
+    """
+    kind: Any = str if isinstance(column.type, Enum) else python_type(column)
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    if kind in (int, float, Decimal):
+        text = str(int(value)) if isinstance(value, bool) else text
+        spelled = _NUMBER.fullmatch(text) and not (kind is int and isinstance(value, str) and "." in text)
+        return column == _number(text, kind) if spelled else false()
+    if kind is UUID:
+        return column == UUID(text) if _UUID.fullmatch(text) else false()
+    if "\x00" in text or (kind is bool and text not in ("true", "false")):  # PostgreSQL's texts have no NUL
+        return false()
+    if kind is bool:
+        return column == (text == "true")
+    exotic = kind not in (str, None) or isinstance(column.type, Enum)
+    return (cast(column, Text) if exotic else column) == text
+
+
+def _number(text: str, kind: type) -> ColumnElement[Any]:
+    """The number, exact and however large: a column of smaller ones is compared with it all the same."""
+    whole = kind is int and text.lstrip("-").isdecimal() and -(2**63) <= int(text) < 2**63
+    return literal(int(text), BigInteger()) if whole else cast(literal(text, Text()), Numeric())
 
 
 def _moment(column: Column[Any], moment: datetime, *, since: bool, sqlite: bool) -> ColumnElement[bool]:
@@ -97,12 +134,24 @@ def _moment(column: Column[Any], moment: datetime, *, since: bool, sqlite: bool)
     return left >= right if since else left < right
 
 
+def _within_second(column: Column[Any], moment: Any, *, sqlite: bool) -> ColumnElement[bool]:
+    """``column = moment``: SQLite's texts spell fractions or leave them out."""
+    later = moment + timedelta(seconds=1)
+    return and_(_moment(column, moment, since=True, sqlite=sqlite), _moment(column, later, since=False, sqlite=sqlite))
+
+
 def _contains(column: Column[Any], value: object, *, sqlite: bool) -> ColumnElement[bool]:
     """An entry of an array, of a JSON list (of texts, or of objects that hold it), or of ``a, b, c``."""
     if isinstance(column.type, ARRAY):
-        return literal(value) == func.any(column)
+        return literal(json.dumps(value) if isinstance(value, bool) else str(value)) == func.any(
+            cast(column, ARRAY(Text))
+        )
     text = raw(column, String()) if sqlite else cast(column, Text)
     position = func.instr if sqlite else func.strpos
+    if not isinstance(value, str):  # unquoted in JSON: 5 is no entry of [15]
+        for sign in " []{}:":
+            text = func.replace(text, sign, ",")
+        return position(literal(",") + text + literal(","), f",{json.dumps(value)},") > 0
     entries = {json.dumps(value), json.dumps(value, ensure_ascii=False)}
     plain = func.replace(text, ", ", ",")
     # Only text that is no JSON is a plain list: in JSON a comma may be part of an entry.

@@ -101,6 +101,11 @@ class ExcelWriter(Writer):
         self._zip.close()
         self._long.close()
 
+    def abandon(self) -> None:
+        """What zipfile would still write when it is collected goes nowhere: the file is closed by then."""
+        self._zip.fp = io.BytesIO()
+        self._long.close()
+
     def _begin(self, batch: Batch) -> _Sheet:
         if self._sheet is None:
             self._widths = self._widths or _widths(self._heading.columns, batch)

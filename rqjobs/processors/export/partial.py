@@ -49,7 +49,6 @@ class PartialFile:
         self._resumable = resumable
         self.path = storage.workspace / f".{name}.part"
         self._mark = storage.workspace / f".{name}.checkpoint"
-        self.scratch = storage.workspace / f".{name}.scratch"
         self._next = time.monotonic() + _CHECKPOINT_EVERY
         self._written_out = 0
         self._published = False
@@ -57,6 +56,8 @@ class PartialFile:
     def __enter__(self) -> Self:
         self.file = self._open_locked()
         end = self._resume() if self._resumable else 0
+        if end == 0:
+            self._mark.unlink(missing_ok=True)  # it is of another content, and must never be taken for ours
         self.file.truncate(end)
         self.file.seek(end)
         return self

@@ -106,16 +106,20 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
     writer = formats.open_writer(job.export_type, partial, heading)
     count = partial.rows
     report = _Progress(attempt, rows.total)
-    with contextlib.closing(rows.batches(partial.key)) as batches:
-        for batch, key in batches:
-            attempt.check()
-            os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
-            writer.write(batch)
-            os.sched_yield()
-            count += len(batch[0])
-            partial.checkpoint(count, key)
-            report(count)
-    writer.close()
+    try:
+        with contextlib.closing(rows.batches(partial.key)) as batches:
+            for batch, key in batches:
+                attempt.check()
+                os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
+                writer.write(batch)
+                os.sched_yield()
+                count += len(batch[0])
+                partial.checkpoint(count, key)
+                report(count)
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
     report(count, last=True)
     return count
 

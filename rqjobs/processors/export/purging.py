@@ -6,13 +6,14 @@ import contextlib
 import logging
 import time
 from datetime import timedelta
+from itertools import chain
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.logs import event
 from rqjobs.processors.export import records
 from rqjobs.processors.export.records import Export
-from rqjobs.processors.export.storage import get_storage, remove_workspace_files
+from rqjobs.processors.export.storage import get_storage
 
 _LEFT_BEHIND = timedelta(days=1)
 """A half-written file that nobody has touched for so long will not be resumed."""
@@ -46,10 +47,10 @@ def purge(*, dry_run: bool = False) -> list[Export]:
         event(logging.INFO, "export deleted", id=export.id, rows=export.rows)
     storage = get_storage()
     abandoned = time.time() - _LEFT_BEHIND.total_seconds()
-    for path in storage.workspace.glob(".*.part"):
+    for path in chain.from_iterable(storage.workspace.glob(f".*.{end}") for end in ("part", "checkpoint", "draft")):
         with contextlib.suppress(FileNotFoundError):  # it was published meanwhile
             if path.stat().st_mtime < abandoned:
-                remove_workspace_files(storage, path.name[1:].removesuffix(".part"))
+                path.unlink()
     return deleted
 
 
@@ -61,5 +62,5 @@ def purge_now_and_then() -> None:
     _next_look = time.monotonic() + _PAUSE
     try:
         purge()
-    except DBAPIError as error:  # the export is published: tidying up can wait, and must not fail its job
-        event(logging.WARNING, "expired exports not deleted", error=str(error.orig))
+    except (SQLAlchemyError, OSError) as error:  # the export is published: tidying up can wait, and must not fail it
+        event(logging.WARNING, "expired exports not deleted", error=str(error).partition("\n")[0])

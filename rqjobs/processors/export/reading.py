@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -17,6 +19,8 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Float,
+    Numeric,
     Table,
     Text,
     cast,
@@ -25,9 +29,13 @@ from sqlalchemy import (
     not_,
     select,
 )
+from sqlalchemy import Boolean as SqlBoolean
 from sqlalchemy import Date as SqlDate
 from sqlalchemy import DateTime as SqlDateTime
+from sqlalchemy import Enum as SqlEnum
 from sqlalchemy import Time as SqlTime
+from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql.ranges import AbstractMultiRange, AbstractRange
 
 from rqjobs.database import get_engine
 from rqjobs.errors import PermanentFailure
@@ -40,8 +48,14 @@ from rqjobs.sources import Source
 BATCH = 500
 """Rows a batch: some hundred are as fast as thousands, and hold less when each has 40,000 characters."""
 
-_SPELLED_ALIKE = "SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)"
+_SPELLED_ALIKE = (
+    "SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),"
+    " set_config('IntervalStyle', 'postgres', true)"
+)
 """Moments for this transaction: in UTC, which spares a conversion for each, and however the role likes them."""
+
+_UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What parsing a value raises that is in no spelling known."""
 
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
 Key = int | str | None
@@ -151,8 +165,7 @@ class _TableRows(Rows):
         if key is not None:
             query = query.order_by(key)
             if after is not None:
-                kind = python_type(key)
-                query = query.where(key > (kind(after) if kind is not None else after))
+                query = query.where(key > (UUID(str(after)) if python_type(key) is UUID else after))
         position = chosen.index(key) if key is not None else 0
         converters: list[tuple[int, Convert]] | None = None
         with closing(fetch(self._connection, query, BATCH)) as fetched:
@@ -164,7 +177,8 @@ class _TableRows(Rows):
                     converters = self._converters(codes)
                 for index, convert in converters:
                     columns[index] = convert(columns[index])
-                yield columns, last if isinstance(last, int | None) else str(last)
+                # SQLite may keep anything in a column; what a checkpoint cannot say is none.
+                yield columns, str(last) if isinstance(last, UUID) else last if isinstance(last, int | str) else None
 
     def _converters(self, codes: Sequence[Any]) -> list[tuple[int, Convert]]:
         """What the driver's values of a column still need, by its index."""
@@ -175,8 +189,12 @@ class _TableRows(Rows):
             parse = None
             if dialect.name == "sqlite" or name in self._texts:
                 parse = next((p for k, p in _SPELLINGS.items() if isinstance(kind, k)), None)
-            if parse is None and name not in self._texts:
+            if dialect.name == "sqlite" and isinstance(kind, Numeric) and not isinstance(kind, Float):
+                parse = partial(_decimal, kind.scale)
+            elif parse is None and name not in self._texts:
                 parse = kind.dialect_impl(dialect).result_processor(dialect, code)
+                if parse is not None and isinstance(kind, ARRAY) and not isinstance(kind.item_type, SqlEnum):
+                    parse = partial(_array, parse)
             if parse is not None:
                 found.append((index, _each(parse)))
             if self._utc and isinstance(kind, SqlDateTime):
@@ -187,12 +205,16 @@ class _TableRows(Rows):
 
 
 def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
-    """Whether PostgreSQL holds what is no moment in Python: infinity, years before 1 or after 9999, 24:00."""
+    """Whether PostgreSQL holds what is no moment or duration in Python: infinity, years before 1 or after 9999, 24:00,
+    months.
+    """  # noqa: D205
     if isinstance(column.type, SqlDate | SqlDateTime):  # many tables have them: the cheaper question
         return not_(column.between(literal_column("'0001-01-01'"), literal_column("'9999-12-31 23:59:59.999999'")))
     kind = column.type.item_type if isinstance(column.type, ARRAY) else column.type
-    if isinstance(kind, SqlDate | SqlDateTime | SqlTime):
+    if isinstance(kind, SqlDate | SqlDateTime | SqlTime | AbstractRange | AbstractMultiRange):
         return cast(column, Text).regexp_match(r"infinity|BC|\d{5}-|(^|[{,])24:")
+    if isinstance(kind, INTERVAL):  # months are no number of days, and psycopg wraps what is too long
+        return cast(column, Text).regexp_match(r"infinity|mon|year|\d{6} ")
     return None
 
 
@@ -213,20 +235,34 @@ def _each(parse: Callable[[Any], Any]) -> Convert:
     def parse_one(value: Any) -> Any:
         try:
             return None if value is None else parse(value)
-        except (ValueError, TypeError):
+        except _UNREADABLE:
             return value
 
     def convert(column: Sequence[Any]) -> Sequence[Any]:
-        with suppress(ValueError, TypeError):
+        with suppress(*_UNREADABLE):
             return list(map(parse, column))
-        with suppress(ValueError, TypeError):
+        with suppress(*_UNREADABLE):
             return [None if value is None else parse(value) for value in column]
         return list(map(parse_one, column))
 
     return convert
 
 
+def _decimal(scale: int | None, value: Any) -> Any:
+    """SQLite's number as the Decimal that it is, with the column's places where it has no more."""
+    if value.__class__ not in (int, float):
+        return value
+    exact = Decimal(str(value))
+    return exact if scale is None or (rounded := round(exact, scale)) != exact else rounded
+
+
+def _array(parse: Callable[[Any], Any], value: Any) -> Any:
+    """A list parsed; psycopg does not know all arrays (of domains, of extensions' types): those are texts."""
+    return value if isinstance(value, str) else parse(value)
+
+
 _SPELLINGS: Mapping[type, Callable[[Any], Any]] = {
+    SqlBoolean: {0: False, 1: True}.__getitem__,
     SqlDateTime: datetime.fromisoformat,
     SqlDate: date.fromisoformat,
     SqlTime: time.fromisoformat,

@@ -6,7 +6,9 @@ import weakref
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, inspect, text
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.types import TypeEngine
 
 from rqjobs.errors import PermanentFailure
 from rqjobs.sources import Source
@@ -15,7 +17,9 @@ _STAMPS = {
     "sqlite": "SELECT p.schema_version, m.sql FROM pragma_schema_version p, sqlite_master m"
     " WHERE m.name = :name COLLATE NOCASE",
     "postgresql": "SELECT attname, atttypid, atttypmod,"
-    " (SELECT conkey FROM pg_constraint WHERE conrelid = to_regclass(:name) AND contype = 'p')"
+    " (SELECT conkey FROM pg_constraint WHERE conrelid = to_regclass(:name) AND contype = 'p'),"
+    " (SELECT array_agg(enumlabel ORDER BY enumsortorder) FROM pg_type t JOIN pg_enum ON enumtypid IN (t.oid, typelem)"
+    " WHERE t.oid = atttypid)"
     " FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
 }
 """One cheap question whose answer changes with the table. Without an answer the table is reflected each time."""
@@ -55,5 +59,12 @@ def _reflect(connection: Connection, source: Source) -> Table:
             f"there is no table {source.table!r} at DATABASE_URL for the source {source.name!r}; "
             "mend DATABASE_URL, or register the source under the table's name with register_source()"
         ) from None
-    made = (Column(column["name"], column["type"], primary_key=column["name"] in keys) for column in columns)
+    made = (Column(column["name"], _base(column["type"]), primary_key=column["name"] in keys) for column in columns)
     return Table(name, MetaData(), *made, schema=schema or None)
+
+
+def _base(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """What a domain is one of."""
+    while isinstance(kind, DOMAIN):
+        kind = kind.data_type
+    return kind

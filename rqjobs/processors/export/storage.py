@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from abc import ABC, abstractmethod
 from datetime import timedelta
 from pathlib import Path
@@ -103,8 +102,13 @@ class Remote(Storage):
         else:
             aside = self._path(f".{name}.part")
             self._fs.makedirs(self._base, exist_ok=True)
-            self._fs.put_file(str(partial), aside)
-            self._fs.mv(aside, path)
+            try:
+                self._fs.put_file(str(partial), aside)
+                self._fs.mv(aside, path)
+            except BaseException:
+                with contextlib.suppress(Exception):  # it may not be there, or the store be away
+                    self._fs.rm_file(aside)
+                raise
         partial.unlink()
 
     def open(self, name: str) -> IO[bytes]:
@@ -155,4 +159,4 @@ def get_storage(url: str | None = None) -> Storage:
 def remove_workspace_files(storage: Storage, name: str) -> None:
     """Deletes what a run that ended early has left behind of the file ``name``."""
     for path in storage.workspace.glob(f".{name}.*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -24,7 +25,12 @@ try:
 except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
-_CSV_TYPES = {**SCALARS, **NESTED, bool: {True: "true", False: "false"}.__getitem__}
+_CSV_TYPES: dict[type, Callable[[Any], Any] | None] = {
+    **SCALARS,
+    **NESTED,
+    bool: {True: "true", False: "false"}.__getitem__,
+    Enum: lambda value: converted([[value.value]], _CSV_TYPES)[0][0],
+}
 _NUMBERS = {int, float, type(None)}
 _QUOTE = '"'
 _QUOTED = re.compile('[",\r\n]')

@@ -34,3 +34,6 @@ class Writer(ABC):
     @abstractmethod
     def close(self) -> None:
         """Completes the file; its handle stays open and is the caller's."""
+
+    def abandon(self) -> None:  # noqa: B027  # most have nothing
+        """Lets go of what :meth:`close` would have; the file is of no use."""
