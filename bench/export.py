@@ -28,7 +28,7 @@ from tests.support import apptables
 
 SIZES = (10_000, 100_000, 1_000_000)
 DATABASES = ("SQLite", "PostgreSQL")
-RUNS = {10_000: 5, 100_000: 3}
+RUNS = {10_000: 15, 100_000: 5}
 """Exports of so many rows in one process, of which the middle one counts, as it does of the bare library's. Of more
 rows one is enough.
 """

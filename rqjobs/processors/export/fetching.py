@@ -40,6 +40,7 @@ def fetch(connection: Connection, query: Select[Any], size: int) -> Fetched:
 def _fetch_ahead(connection: Any, size: int, *, binary: bool) -> Fetched:
     """From the cursor on the server, which works on the next rows while we write these."""
     command = f"FETCH FORWARD {size} FROM {_CURSOR}"
+    codes: list[Any] = []
     with connection.pipeline():
         ahead = connection.execute(command, binary=binary)
         while True:
@@ -47,7 +48,8 @@ def _fetch_ahead(connection: Any, size: int, *, binary: bool) -> Fetched:
             rows = current.fetchall()
             if not rows:
                 return
-            yield rows, [column.type_code for column in current.description]
+            codes = codes or [column.type_code for column in current.description]  # psycopg makes it at each call
+            yield rows, codes
 
 
 class _Declare(Executable, ClauseElement):
