@@ -18,7 +18,7 @@ ENGINE = ("--engine", "rq")
 
 
 def runs(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()] if path.exists() else []
 
 
 def probe_health(workers):

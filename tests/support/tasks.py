@@ -58,8 +58,8 @@ def note(job: Task, attempt: Attempt, what: str) -> None:
 
 
 def notes(path: Path) -> list[list[str]]:
-    """What was noted, word by word."""
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    """What was noted, word by word. A write over a page's end is seen in two parts: its line is not there yet."""
+    return [line.split() for line in path.read_text().rpartition("\n")[0].splitlines()] if path.exists() else []
 
 
 def _raise(job: Task, attempt: Attempt) -> None:
