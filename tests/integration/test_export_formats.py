@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import re
@@ -26,6 +27,7 @@ from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, find
 from rqjobs.processors.export.excel import ExcelWriter
 from rqjobs.processors.export.pdf import PdfWriter
+from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.writing import Heading
 from rqjobs.sources import Source, register_source
 from tests.support import apptables
@@ -386,3 +388,13 @@ def test_scans_are_in_utc_and_name_no_visitor(database_url):
     assert [row["extra"] for row in rows] == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert {row["occurred_at"] for row in rows} == {"2026-01-31T22:30:00Z"}
     assert not {"visitor", "ip", "recorded_at"} & set(rows[0])
+
+
+def test_a_process_holds_the_fonts_of_one_pdf_only(tmp_path):
+    gc.disable()
+    try:
+        for _number in range(3):
+            written(PdfWriter, tmp_path / "x.pdf", ["name"], [["Ada"]], title="t")
+        assert sum(isinstance(each, StreamedDocument) for each in gc.get_objects()) == 1
+    finally:
+        gc.enable()

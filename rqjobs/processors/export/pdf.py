@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -51,6 +52,7 @@ class PdfWriter(Writer):
     """
 
     def __init__(self, file: BinaryIO, heading: Heading, *, fonts: Sequence[Path] = ()) -> None:
+        gc.collect()  # reportlab's last document and its fonts hang in circles; those of East Asia are tens of MB
         self._heading = heading
         self._document = StreamedDocument(file)
         self._fonts = Fonts(self._document, fonts)
