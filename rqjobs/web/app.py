@@ -124,4 +124,5 @@ def _redis_gone(_error: Exception) -> tuple[str, int]:
 def _redis_refuses(error: Exception) -> tuple[str, int]:
     if not isinstance(error, PASSING):  # a key of another type, mostly, or a fault of ours
         current_app.logger.error("Redis refused a page its commands", exc_info=error)
-    return _page(503, "Redis does not take it now", f"{error} See what is wrong with it by: rqjobs doctor")
+    said = str(error).rstrip(".")
+    return _page(503, "Redis does not take it now", f"{said}. See what is wrong with it by: rqjobs doctor")
