@@ -157,8 +157,8 @@ class Source:
 
 _SOURCES: dict[str, Source] = {}
 
-_PRESIGNING = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Stores that fsspec has links of their own for."""
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Where a file appears once its upload is complete, and fsspec can make a link to it."""
 
 
 def register_source(source: Source) -> Source:
@@ -197,7 +197,7 @@ def check(job: DataExportJob) -> list[str]:
         return [str(error)]
     faults = source.parse_filters(job.filters)[1]
     settings = get_settings()
-    presigned = settings.export_url.partition("://")[0] in _PRESIGNING
+    presigned = settings.export_url.partition("://")[0] in OBJECT_STORES
     if job.notify is not None and settings.export_link_url is None and not presigned:
         faults.append(
             "'notify': a mail needs a whole link: set EXPORT_LINK_URL to where the app serves rqjobs.web.downloads, "

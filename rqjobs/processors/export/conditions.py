@@ -95,7 +95,7 @@ def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
     Strictly, as it says whose a row is: ``int()`` takes " 10" and "1_0" for 10 as well.
     """
     kind: Any = str if isinstance(column.type, Enum) else python_type(column)
-    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    text = _spelled(value)
     if kind in (int, float, Decimal):
         text = str(int(value)) if isinstance(value, bool) else text
         spelled = _NUMBER.fullmatch(text) and not (kind is int and isinstance(value, str) and "." in text)
@@ -108,6 +108,11 @@ def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
         return column == (text == "true")
     exotic = kind not in (str, None) or isinstance(column.type, Enum)
     return (cast(column, Text) if exotic else column) == text
+
+
+def _spelled(value: object) -> str:
+    """The value as databases have it in a text: Booleans in small letters."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(text: str, kind: type) -> ColumnElement[Any]:
@@ -143,9 +148,7 @@ def _within_second(column: Column[Any], moment: Any, *, sqlite: bool) -> ColumnE
 def _contains(column: Column[Any], value: object, *, sqlite: bool) -> ColumnElement[bool]:
     """An entry of an array, of a JSON list (of texts, or of objects that hold it), or of ``a, b, c``."""
     if isinstance(column.type, ARRAY):
-        return literal(json.dumps(value) if isinstance(value, bool) else str(value)) == func.any(
-            cast(column, ARRAY(Text))
-        )
+        return literal(_spelled(value)) == func.any(cast(column, ARRAY(Text)))
     text = raw(column, String()) if sqlite else cast(column, Text)
     position = func.instr if sqlite else func.strpos
     if not isinstance(value, str):  # unquoted in JSON: 5 is no entry of [15]

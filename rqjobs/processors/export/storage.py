@@ -11,8 +11,9 @@ from typing import IO, Any
 
 from rqjobs.errors import RQJobsError
 from rqjobs.settings import get_settings
+from rqjobs.sources import OBJECT_STORES
 
-_WHOLE_AT_ONCE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+_WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
 """Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""
 
 
