@@ -4,7 +4,8 @@
 --   '1' = write RQ's record of each execution now ('' = the worker does, by renew.lua, for jobs that run for long;
 --   'park' = likewise, and webhooks whose destination's breaker is open are parked at once: parking.lua),
 --   after how many dead workers a job is dead,
---   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst
+--   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst, '1' = the worker tells
+--     which of the jobs that a worker has died under run (running.lua)
 --   then the lanes in the order of taking: name, which of the queues (from 1)
 -- Answers {seconds until a rate limit frees (-1 = none holds anything back), jobs parked, job, job, ...}; a job is
 --   {id, execution, lane (from 1), special ('1' = RQ's own path, '2' = the next death of a worker is its end),
@@ -34,8 +35,9 @@ for i = 1, tonumber(ARGV[9]) do
     queue.wanted, queue.budget = queue.budget, math.min(queue.budget, math.floor(queue.tokens + 1e-6))
   end
   if paused[queue.name] then queue.budget, queue.wanted = 0, 0 end
+  if ARGV[at + 4] == '1' then queue.running = ours .. ':running:' .. queue.name .. ':' .. worker end
   queues[i] = queue
-  at = at + 4
+  at = at + 5
 end
 
 local parked, dead = 0, ARGV[7] == 'park' and dead_destinations(ours, now) or {}
@@ -68,6 +70,7 @@ while ARGV[at] do
         if job[20] and special == '' then
           local died, left = tonumber(job[20]) or 0, tonumber(job[3] or '') or 0
           if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
+          if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
         local slot = parks and special == '' and parked_until(dead, now, id, job[1], job[5], job[19])

@@ -78,9 +78,9 @@ class ApartRunner(Runner):
         """The thread that runs this job was given up."""
         self._of(job).replace(job)
 
-    def lost(self, job: Taken) -> None:
+    def lost(self, job: Taken) -> bool:
         """Another worker has this job now."""
-        self._of(job).lost(job)
+        return self._of(job).lost(job)
 
     def close(self) -> None:
         """Ends the idle threads and processes."""

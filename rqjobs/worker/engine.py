@@ -37,7 +37,7 @@ from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
 from rqjobs.worker.special import SpecialWorker
 from rqjobs.worker.stock import WORKER_TTL
-from rqjobs.worker.taken import RESULT_TTL, Taken
+from rqjobs.worker.taken import RESULT_TTL, Outcome, Taken
 from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
 from rqjobs.worker.watchdog import Slot, Watchdog
 
@@ -81,8 +81,9 @@ class EngineWorker(SpecialWorker):
 
     def lost(self, job: Taken) -> None:
         """Another worker has the job now."""
+        if self.dispatcher.lines[job.policy.name].runner.lost(job) and job.settle(Outcome("left")):
+            self.settled(job)
         event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
-        self.dispatcher.lines[job.policy.name].runner.lost(job)
 
     def command(self, command: Mapping[str, Any]) -> None:
         """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``, ``stop-execution``."""

@@ -51,10 +51,11 @@ class Orders:
         self._record_ttl = record_ttl
         self._numbers = {name: str(number) for number, name in enumerate(self.lanes, 1)}
         order = list(lines)
-        self._rates: dict[str, tuple[str, str]] = {}
+        self._queues: dict[str, tuple[str, str, str]] = {}
         for name, line in lines.items():
             rate = line.policy.rate
-            self._rates[name] = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+            limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+            self._queues[name] = (*limit, "1" if line.policy.batch else "")
         self._takes: list[Word] = []  # the end of every reservation
         for lane, queue in zip(self.lanes, self.queues, strict=True):
             self._takes += (lane, order.index(queue) + 1)
@@ -69,9 +70,9 @@ class Orders:
         """
         budgets = {line.policy.name: budget for line, budget in asked}
         words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
-        words += ("1" if records else "park" if parks else "", MOST_DEATHS, len(self._rates))
-        for name, rate in self._rates.items():
-            words += (name, budgets.get(name, 0), *rate)
+        words += ("1" if records else "park" if parks else "", MOST_DEATHS, len(self._queues))
+        for name, rules in self._queues.items():
+            words += (name, budgets.get(name, 0), *rules)
         return words + self._takes
 
     def finish(self, batch: Iterable[Taken]) -> list[Word]:

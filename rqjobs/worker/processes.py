@@ -198,10 +198,11 @@ class ProcessRunner(Runner):
         for thread in self._started:
             thread.join(5)
 
-    def lost(self, job: Taken) -> None:
-        """Kills the process that runs this job."""
+    def lost(self, job: Taken) -> bool:
+        """Kills the process that runs this job, if one does already."""
         if (child := self._running.get(job.execution)) is not None:
             child.kill()
+        return True
 
     def stop_job(self, job: Taken) -> bool:
         """Stops this job for good; False if it has not begun."""

@@ -74,8 +74,17 @@ class Runner:
     def replace(self, job: Taken) -> None:
         """The thread that runs this job was given up."""
 
-    def lost(self, job: Taken) -> None:
-        """Another worker has this job now: ends it, if it can. Its outcome will be refused by Redis in any case."""
+    def lost(self, job: Taken) -> bool:
+        """Another worker has this job now: its outcome will be refused.
+
+        Returns:
+            Whether it is over here: it had not begun, or could be ended.
+        """
+        try:
+            self._jobs.remove(job)  # atomic: jobs are compared by their identity
+        except ValueError:
+            return False
+        return True
 
     def close(self) -> None:
         """Ends its idle threads; the engine has ended."""

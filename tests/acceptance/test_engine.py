@@ -19,7 +19,7 @@ from rqjobs.embedded import ensure_server, stop_server
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from tests.support.processors import plain
-from tests.support.tasks import CoroutineTask, ProcessTask, Task, notes
+from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task, notes
 from tests.support.workers import eventually
 
 ALL = ("tasks", "coroutines", "batches", "processes", "held")
@@ -171,6 +171,46 @@ def test_a_worker_that_lost_its_lease_does_not_finish_the_job(workers, redis, lo
     assert wait_for_result(job, "60s")["attempt"] == 2
     eventually(lambda: "leases were lost" in workers.logs())
     assert redis.hget("rqjobs:totals:tasks", "completed") == b"1"
+
+
+def occupy_both_threads(log, go):
+    """With a batch of one job each; what comes after them waits in the worker."""
+    for mark in ("first", "second"):
+        yield enqueue(BatchTask(do="wait", mark=mark, args={"file": str(go)}))
+        eventually(lambda mark=mark: mark in [words[0] for words in notes(log)])
+
+
+def test_a_worker_that_lost_its_leases_does_not_begin_what_waits_in_it(workers, redis, log, tmp_path):
+    """Else it would be busy for as long again with what another worker runs, and lose what it takes next."""
+    slow = begin(workers, "batches")
+    jobs = [*occupy_both_threads(log, tmp_path / "go")]
+    jobs += enqueue_many(BatchTask(mark=str(n)) for n in range(50))
+    eventually(lambda: redis.zcard("rq:wip:batches") == len(jobs))
+    slow.send_signal(signal.SIGSTOP)
+    try:
+        begin(workers, "batches")
+        eventually(lambda: len(workers.taken_back()) == len(jobs))
+    finally:
+        slow.send_signal(signal.SIGCONT)
+    eventually(lambda: len(workers.lost_leases()) == len(jobs))
+    (tmp_path / "go").touch()
+    eventually(lambda: redis.hget("rqjobs:totals:batches", "completed") == str(len(jobs)).encode())
+    assert [words[0] for words in notes(log) if int(words[4]) == slow.pid] == ["first", "second"]
+
+
+def test_a_job_that_only_waited_in_a_worker_that_died_is_not_charged_again(workers, redis, log, tmp_path):
+    """One death of a worker has counted against it already; the next worker dies before it has begun it."""
+    first = begin(workers, "batches")
+    jobs = [enqueue(BatchTask(mark="third"), delay="3s")]
+    redis.hset(f"rq:job:{jobs[0].id}", "worker_died", 1)
+    jobs += occupy_both_threads(log, tmp_path / "go")
+    eventually(lambda: redis.zcard("rq:wip:batches") == len(jobs))
+    first.kill()
+    begin(workers, "batches")
+    (tmp_path / "go").touch()
+    for job in jobs:
+        wait_for_result(job, "60s")
+    assert [redis.hget(f"rq:job:{job.id}", "worker_died") for job in jobs] == [b"1"] * len(jobs)
 
 
 def test_redis_away_under_load(workers, tmp_path, log, monkeypatch, settings):
