@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rqjobs.database import get_engine
+from rqjobs.processors.export.reading import BATCH
 from tests.support import apptables
 from tests.support.workers import ROOT
 
@@ -68,7 +69,7 @@ def killed_and_completed(export_type: str, kills: int) -> Path:
     last = run(export_type).stdout.split()
     assert last[1:] == ["done", str(ROWS)]
     begun.append(int(last[0]))
-    assert begun == sorted(set(begun)) if resumed else set(begun) == {500}  # each run went on, or started over
+    assert begun == sorted(set(begun)) if resumed else set(begun) == {BATCH}  # each run went on, or started over
     (file,) = Path(".rqjobs/exports").iterdir()  # nothing is left behind, hidden or not
     return file
 

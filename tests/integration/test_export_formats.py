@@ -28,6 +28,7 @@ from rqjobs.processors.export import export, find
 from rqjobs.processors.export.excel import ExcelWriter
 from rqjobs.processors.export.pdf import PdfWriter
 from rqjobs.processors.export.pdf_document import StreamedDocument
+from rqjobs.processors.export.values import Batch
 from rqjobs.processors.export.writing import Heading
 from rqjobs.sources import Source, register_source
 from tests.support import apptables
@@ -135,7 +136,7 @@ def test_excel_rolls_to_new_sheets(tmp_path):
     with (tmp_path / "a.xlsx").open("w+b") as file:
         writer = ExcelWriter(file, heading, workspace=tmp_path, rows=5)
         for start in range(0, 9, 3):
-            writer.write([range(start, start + 3), [f"t{number}" for number in range(start, start + 3)]])
+            writer.write(Batch([range(start, start + 3), [f"t{number}" for number in range(start, start + 3)]]))
         writer.close()
     book = openpyxl.load_workbook(tmp_path / "a.xlsx")
     assert [sheet.title for sheet in book] == ["Of  all   things", "Of  all   things 2", "Of  all   things 3"]
@@ -191,7 +192,7 @@ def test_pdf_with_many_columns_has_larger_pages_and_breaks_names_between_words(t
     heading = Heading(columns=names, title="Many", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
         writer = PdfWriter(file, heading)
-        writer.write([[12345.789]] * 30)
+        writer.write(Batch([[12345.789]] * 30))
         writer.close()
     text = pdf_text(tmp_path / "a.pdf")
     assert text.count("12345.789") == 30  # none is broken
@@ -213,7 +214,7 @@ def written(writer, file: Path, columns, batch, **heading) -> Path:
         out = writer(
             opened, Heading(columns=columns, created_at=datetime(2026, 1, 31, tzinfo=UTC), **heading), **options
         )
-        out.write(batch)
+        out.write(Batch(batch))
         out.close()
     return file
 
@@ -266,7 +267,7 @@ def test_pdf_shows_arabic_with_its_font_and_says_what_it_cannot_show(tmp_path):
     heading = Heading(columns=("name",), title="Names", filters="tag vip", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
         writer = PdfWriter(file, heading)
-        writer.write([["مرحبا 12 abc", "\U0001f44d"]])
+        writer.write(Batch([["مرحبا 12 abc", "\U0001f44d"]]))
         writer.close()
     text = pdf_text(tmp_path / "a.pdf")
     assert "مرحبا" in unicodedata.normalize("NFKC", text)  # drawn with joined forms
@@ -279,7 +280,7 @@ def test_pdf_shows_chinese_japanese_and_korean_with_the_extra(tmp_path):
     heading = Heading(columns=("name",), title="Names", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
         writer = PdfWriter(file, heading)
-        writer.write([["東京 简体", "ひらがな", "한국어"]])
+        writer.write(Batch([["東京 简体", "ひらがな", "한국어"]]))
         writer.close()
     text = pdf_text(tmp_path / "a.pdf")
     assert all(word in text for word in ("東京", "简体", "ひらがな", "한국어"))

@@ -19,6 +19,7 @@ from rqjobs.processors.export.right_to_left import visual
 from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
 from rqjobs.processors.export.values import (
     SCALARS,
+    Batch,
     converted,
     guard,
     guard_inner,
@@ -182,6 +183,6 @@ def written(writer, rows, heading=HEADING, **options) -> bytes:
     file = io.BytesIO()
     out = writer(file, heading, **options)
     if rows:
-        out.write(normalised(list(zip(*rows, strict=True))))
+        out.write(Batch(normalised(list(zip(*rows, strict=True)))))
     out.close()
     return file.getvalue()

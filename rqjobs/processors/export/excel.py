@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, displayed, in_utc, iso_datetime
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, converted, displayed, in_utc, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
 # Microsoft, "Excel specifications and limits"
@@ -77,11 +77,11 @@ class ExcelWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``, on a new sheet where the last one is full."""
-        done, count = 0, len(batch[0])
+        done, count = 0, len(batch)
         while done < count:
-            sheet = self._sheet or self._begin(batch)
+            sheet = self._sheet or self._begin(batch.columns)
             space = self._limit - sheet.rows
-            self._write_rows(sheet, [column[done : done + space] for column in batch])
+            self._write_rows(sheet, [column[done : done + space] for column in batch.columns])
             done += space
             if sheet.rows >= self._limit or sheet.bytes >= _SHEET_BYTES:
                 self._end()
@@ -106,9 +106,9 @@ class ExcelWriter(Writer):
         self._zip.fp = io.BytesIO()
         self._long.close()
 
-    def _begin(self, batch: Batch) -> _Sheet:
+    def _begin(self, given: Columns) -> _Sheet:
         if self._sheet is None:
-            self._widths = self._widths or _widths(self._heading.columns, batch)
+            self._widths = self._widths or _widths(self._heading.columns, given)
             self._counts.append(1)
             head, _, _ = self._skeleton()[_sheet_path(len(self._counts))].partition(b"</sheetData>")
             member = self._zip.open(_sheet_path(len(self._counts)), "w")
@@ -124,8 +124,8 @@ class ExcelWriter(Writer):
         self._sheet.member.close()
         self._sheet = None
 
-    def _write_rows(self, sheet: _Sheet, batch: Batch) -> None:
-        columns = list(converted(batch, _CELLS))
+    def _write_rows(self, sheet: _Sheet, given: Columns) -> None:
+        columns = list(converted(given, _CELLS))
         for index, column in enumerate(columns):
             if _LongText in set(map(type, column)):
                 columns[index] = [
@@ -264,9 +264,9 @@ def _letter(index: int) -> str:
     return get_column_letter(index + 1)
 
 
-def _widths(names: Sequence[str], batch: Batch) -> list[int]:
+def _widths(names: Sequence[str], given: Columns) -> list[int]:
     widths = []
-    for name, column in zip(names, batch or [()] * len(names), strict=True):
+    for name, column in zip(names, given or [()] * len(names), strict=True):
         longest = max(map(_shown, column[:200]), default=0)
         widths.append(min(max(len(name) + 5, longest + 4, 8), 60))
     return widths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ Fetched = Generator[tuple[Sequence[Sequence[Any]], Sequence[Any]], None, None]
 """Rows, and the driver's code for the type of each column."""
 
 _CURSOR = "rqjobs_export"
+_AHEAD = 2
+"""Batches that the server is asked for beforehand: with one it waits for us as often as we for it."""
 _BINARY = {
     getattr(postgresql, name)
     for name in ("BIGINT", "BOOLEAN", "BYTEA", "CHAR", "DATE", "DOUBLE_PRECISION", "INTEGER", "JSON", "JSONB",
@@ -42,13 +45,11 @@ def _fetch_ahead(connection: Any, size: int, *, binary: bool) -> Fetched:
     command = f"FETCH FORWARD {size} FROM {_CURSOR}"
     codes: list[Any] = []
     with connection.pipeline():
-        ahead = connection.execute(command, binary=binary)
-        while True:
-            current, ahead = ahead, connection.execute(command, binary=binary)
-            rows = current.fetchall()
-            if not rows:
-                return
+        asked = deque([connection.execute(command, binary=binary)])
+        while rows := (current := asked.popleft()).fetchall():
             codes = codes or [column.type_code for column in current.description]  # psycopg makes it at each call
+            while len(asked) < _AHEAD:
+                asked.append(connection.execute(command, binary=binary))
             yield rows, codes
 
 

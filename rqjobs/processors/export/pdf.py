@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.pdf_fonts import Fonts
 from rqjobs.processors.export.right_to_left import reads_from_right
-from rqjobs.processors.export.values import NESTED, SCALARS, Batch, converted, displayed, iso_datetime
+from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, converted, displayed, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
 _PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0), (2384.0, 1684.0), (3370.0, 2384.0))
@@ -68,10 +68,10 @@ class PdfWriter(Writer):
 
     def write(self, batch: Batch) -> None:
         """Appends the rows of ``batch``."""
-        columns = converted(batch, _TYPES)
+        columns = converted(batch.columns, _TYPES)
         texts = [[_cell_text(value) if value is not None else "" for value in column] for column in columns]
         if not self._widths:
-            self._lay_out(texts, batch)
+            self._lay_out(texts, batch.columns)
         for row in zip(*texts, strict=True):
             self._row([self._wrap(text, width) for text, width in zip(row, self._widths, strict=True)])
 
@@ -95,7 +95,7 @@ class PdfWriter(Writer):
 
     # --- layout ------------------------------------------------------------------------------------------------------
 
-    def _lay_out(self, texts: Sequence[Sequence[str]], batch: Batch) -> None:
+    def _lay_out(self, texts: Sequence[Sequence[str]], given: Columns) -> None:
         """The columns' widths, from the header and the first rows: what they need, or a fair share of the page."""
         needed, least = [], []
         for name, column in zip(self._heading.columns, texts, strict=True):
@@ -112,7 +112,7 @@ class PdfWriter(Writer):
             widths[index] += more
             rest -= more
         self._widths = [width * available / sum(widths) for width in widths]
-        self._right = [_is_numeric(column[:_SAMPLE]) for column in batch or [()] * len(widths)]
+        self._right = [_is_numeric(column[:_SAMPLE]) for column in given or [()] * len(widths)]
         most = int(self._height / 4 / self._leading)  # of names that would fill the page only the beginning
         columns = zip(self._heading.columns, self._widths, strict=True)
         self._header = [self._wrap(_cell_text(name), width)[:most] for name, width in columns]

@@ -113,7 +113,7 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
                 os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
                 writer.write(batch)
                 os.sched_yield()
-                count += len(batch[0])
+                count += len(batch)
                 partial.checkpoint(count, key)
                 report(count)
         writer.close()

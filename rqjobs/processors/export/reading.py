@@ -45,7 +45,7 @@ from rqjobs.processors.export.reflecting import reflected
 from rqjobs.processors.export.values import Batch, normalised
 from rqjobs.sources import Source
 
-BATCH = 500
+BATCH = 250
 """Rows a batch: some hundred are as fast as thousands, and hold less when each has 40,000 characters."""
 
 _SPELLED_ALIKE = (
@@ -118,7 +118,7 @@ class _FunctionRows(Rows):
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         assert after is None  # it is never asked to go on
         while rows := [self._row(row) for row in islice(self._rows, BATCH)]:
-            yield normalised(list(zip(*rows, strict=True))), None
+            yield Batch(normalised(list(zip(*rows, strict=True)))), None
 
     def _row(self, row: Any) -> Sequence[Any]:
         if isinstance(row, Mapping):
@@ -170,15 +170,17 @@ class _TableRows(Rows):
         converters: list[tuple[int, Convert]] | None = None
         with closing(fetch(self._connection, query, BATCH)) as fetched:
             for rows, codes in fetched:
-                columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-                last = columns[position][-1] if key is not None else None
-                del columns[len(self.columns) :]
                 if converters is None:
                     converters = self._converters(codes)
-                for index, convert in converters:
-                    columns[index] = convert(columns[index])
+                batch = Batch(rows=rows)
+                if converters or len(chosen) > len(self.columns):
+                    columns = list(batch.columns[: len(self.columns)])
+                    for index, convert in converters:
+                        columns[index] = convert(columns[index])
+                    batch = Batch(columns)
+                last = rows[-1][position] if key is not None else None
                 # SQLite may keep anything in a column; what a checkpoint cannot say is none.
-                yield columns, str(last) if isinstance(last, UUID) else last if isinstance(last, int | str) else None
+                yield batch, str(last) if isinstance(last, UUID) else last if isinstance(last, int | str) else None
 
     def _converters(self, codes: Sequence[Any]) -> list[tuple[int, Convert]]:
         """What the driver's values of a column still need, by its index."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, BinaryIO
@@ -55,11 +55,11 @@ class CsvWriter(Writer):
         self._line = (",".join(["%s"] * len(heading.columns)) + "\r\n").__mod__
         if file.tell() == 0:
             file.write(b"\xef\xbb\xbf" if bom else b"")
-            self.write([[name] for name in heading.columns])
+            self.write(Batch(rows=[heading.columns]))
 
     def write(self, batch: Batch) -> None:
         """Appends ``batch``."""
-        columns = [_csv_cells(column, guarded=self._guarded) for column in converted(batch, _CSV_TYPES)]
+        columns = [_csv_cells(column, guarded=self._guarded) for column in converted(batch.columns, _CSV_TYPES)]
         if len(columns) == 1:
             columns = [['""' if cell == "" else cell for cell in columns[0]]]  # an empty line would be no row
         self._file.write(encode("".join(map(self._line, zip(*columns, strict=True)))))
@@ -122,25 +122,25 @@ class JsonWriter(Writer):
 def objects(names: Sequence[str], batch: Batch, separator: bytes) -> bytes:
     """The rows of ``batch`` as JSON objects."""
     if orjson is not None:
-        items: list[Any] = [orjson.Fragment(_BREAK)] * (2 * len(batch[0]) - 1)
-        items[::2] = _rows_of(tuple(names))(batch)
+        items: list[Any] = [orjson.Fragment(_BREAK)] * (2 * len(batch) - 1)
+        items[::2] = _dicts_of(tuple(names))(batch.rows)
         options = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
         try:
             # One call for all rows: orjson begins each with a buffer of its own.
             return separator.join(orjson.dumps(items, _default, options)[1:-1].split(b"," + _BREAK + b","))
         except TypeError:  # a lone surrogate, a number of more than 64 bits, a key that is no text
             pass
-    columns = converted(batch, _JSON_TYPES)
+    columns = converted(batch.columns, _JSON_TYPES)
     return separator.join([_dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)])
 
 
 @cache
-def _rows_of(names: tuple[str, ...]) -> Callable[[Batch], list[dict[str, Any]]]:
-    """What makes a batch a list of dicts. A display knows its keys beforehand: half the time of dict(zip())."""
+def _dicts_of(names: tuple[str, ...]) -> Callable[[Iterable[Sequence[Any]]], list[dict[str, Any]]]:
+    """What makes rows dicts. A display knows its keys beforehand: half the time of dict(zip())."""
     values = [f"v{index}" for index in range(len(names))]
     pairs = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
-    code = f"lambda batch: [{{{pairs}}} for {', '.join(values)}, in zip(*batch, strict=True)]"
-    made: Callable[[Batch], list[dict[str, Any]]] = eval(code)  # noqa: S307  # repr() of a text is a text's literal
+    code = f"lambda rows: [{{{pairs}}} for {', '.join(values)}, in rows]"
+    made: Callable[[Iterable[Sequence[Any]]], list[dict[str, Any]]] = eval(code)  # noqa: S307  # repr() of a text is a text's literal
     return made
 
 

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -19,8 +19,8 @@ try:
 except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
-Batch = Sequence[Sequence[Any]]
-"""Some rows, turned on their side: one sequence of values for each column, as :func:`normalised` has them."""
+Columns = Sequence[Sequence[Any]]
+"""Some rows turned on their side: one sequence of values for each column."""
 Table = Mapping[type, Callable[[Any], Any] | None]
 """How each type is written; None: as it is."""
 
@@ -30,10 +30,33 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def converted(batch: Batch, table: Table) -> list[Sequence[Any]]:
-    """``batch`` with each value converted by ``table``; a type that is not in it, by its base class."""
+class Batch:
+    """Some rows, with values as :func:`normalised` has them. Made of one form, it has the other when that is needed."""
+
+    def __init__(self, columns: Columns | None = None, *, rows: Sequence[Sequence[Any]] = ()) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows if self._columns is None else self._columns[0])
+
+    @property
+    def columns(self) -> Columns:
+        """One sequence of values for each column."""
+        if self._columns is None:
+            self._columns = list(zip(*self._rows, strict=True))
+        return self._columns
+
+    @property
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """One sequence of values for each row."""
+        return zip(*self._columns, strict=True) if self._columns is not None else self._rows
+
+
+def converted(given: Columns, table: Table) -> list[Sequence[Any]]:
+    """``given`` with each value converted by ``table``; a type that is not in it, by its base class."""
     columns: list[Sequence[Any]] = []
-    for column in batch:
+    for column in given:
         kinds = set(map(type, column))
         converters = {kind: _converter(kind, table) for kind in kinds}
         needed = {kind: convert for kind, convert in converters.items() if convert is not None}
@@ -168,9 +191,9 @@ NESTED: Table = dict.fromkeys((dict, list, tuple, set, frozenset), json_text)
 _NORMAL: Table = {object: None, Enum: None, datetime: in_utc, **dict.fromkeys(NESTED, jsonable)}
 
 
-def normalised(batch: Batch) -> list[Sequence[Any]]:
-    """``batch`` with moments that have a zone in UTC, and objects and lists of nothing but JSON's own types."""
-    return converted(batch, _NORMAL)
+def normalised(columns: Columns) -> list[Sequence[Any]]:
+    """``columns`` with moments that have a zone in UTC, and objects and lists of nothing but JSON's own types."""
+    return converted(columns, _NORMAL)
 
 
 # --- what a spreadsheet would run ------------------------------------------------------------------------------------
