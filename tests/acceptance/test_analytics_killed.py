@@ -21,7 +21,7 @@ from rqjobs.settings import use_settings
 from tests.support.scans import CURL, PHONE
 
 FORMS = [
-    pytest.param((24_000, 2), id="short"),
+    pytest.param((16_000, 2), id="short"),
     pytest.param((100_000, 25), id="long", marks=pytest.mark.slow),
 ]
 """Events and killings."""

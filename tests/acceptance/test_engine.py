@@ -125,9 +125,9 @@ def is_alive(process):
         return False
 
 
-def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log):
+def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log, tmp_path):
     first = begin(workers, "tasks")
-    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 200}), timeout="300s")
+    job = enqueue(Task(do="wait", mark="a", args={"file": str(tmp_path / "go")}), timeout="300s")
     eventually(lambda: len(notes(log)) == 1)
     workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks")
     eventually(lambda: workers.logs().count("worker started") == 2)
@@ -136,8 +136,10 @@ def test_a_dead_workers_jobs_are_back_and_the_attempt_counts(workers, redis, log
     eventually(lambda: len(notes(log)) == 2)
     assert [words[1] for words in notes(log)] == ["1", "2"]
     assert float(notes(log)[1][3]) - died < 25  # its lease was over after 3; 30 are the default
-    (lost,) = read_history(fetch_job(job.id, redis))
-    assert lost.outcome == "retried"
+    (tmp_path / "go").touch()
+    wait_for_result(job, "60s")
+    lost, done = read_history(fetch_job(job.id, redis))
+    assert (lost.outcome, done.outcome) == ("retried", "done")
     assert "died" in str(lost.error)
 
 

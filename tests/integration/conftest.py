@@ -1,4 +1,4 @@
-"""The dashboard, as several test modules look at it."""
+"""What several test modules look at: the dashboard; exports of a process that has just begun."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import redis as redis_py
 from flask import Flask
 from flask.testing import FlaskClient
 
+from rqjobs.processors.export import purging
 from rqjobs.settings import use_settings
 from rqjobs.web import create_app
 from tests.support.dashboard import PASSWORD, sign_in, token_of
@@ -27,3 +28,8 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def token(client: FlaskClient) -> str:
     return token_of(client.get("/").text)
+
+
+@pytest.fixture
+def nothing_purged_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "_next_look", 0.0)

@@ -23,6 +23,9 @@ from rqjobs.processors.export.links import LinkRefused
 from rqjobs.settings import use_settings
 from rqjobs.sources import Source, register_source
 from tests.support import apptables
+from tests.support.exports import Stopped, stop_after
+
+pytestmark = pytest.mark.usefixtures("nothing_purged_lately")
 
 
 @pytest.fixture
@@ -33,11 +36,6 @@ def engine(database_url):
     init_database(engine)
     apptables.make(engine)
     return engine
-
-
-@pytest.fixture(autouse=True)
-def _new_process(monkeypatch):
-    monkeypatch.setattr(purging, "_next_look", 0.0)
 
 
 def run(job: DataExportJob, **attempt) -> tuple[dict, Path]:
@@ -231,18 +229,6 @@ def test_moments_that_python_has_not_are_exported_as_postgresql_spells_them(engi
         }  # fmt: skip
 
 
-class Stop(Exception):
-    """The run ends here."""
-
-
-def stop_after(rows: int):
-    def report(progress):
-        if progress["rows"] >= rows:
-            raise Stop
-
-    return report
-
-
 @pytest.mark.parametrize("export_type", ["csv", "ndjson", "json"])
 def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
@@ -251,7 +237,7 @@ def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type,
     job = contacts_job(export_type=export_type)
     whole = run(job, job_id="whole")[1].read_bytes()
     for stop in (900, 2000):
-        with pytest.raises(Stop):
+        with pytest.raises(Stopped):
             run(job, report=stop_after(stop))
         assert not list(Path(".rqjobs/exports").glob("contacts-job-1*"))
     seen = []
@@ -266,7 +252,7 @@ def test_another_job_under_the_same_id_starts_over(engine, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
     monkeypatch.setattr(process, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 1500)
-    with pytest.raises(Stop):
+    with pytest.raises(Stopped):
         run(contacts_job(), report=stop_after(1000))
     result, file = run(contacts_job(filters={"tag": "vip"}))
     assert result["rows"] == 750

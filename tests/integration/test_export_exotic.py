@@ -18,6 +18,9 @@ from rqjobs.processors.export import export, find, partial, process, purging
 from rqjobs.processors.export.storage import get_storage
 from rqjobs.settings import use_settings
 from rqjobs.sources import Filter, Source, register_source
+from tests.support.exports import Stopped, stop_after
+
+pytestmark = pytest.mark.usefixtures("nothing_purged_lately")
 
 
 @pytest.fixture
@@ -26,11 +29,6 @@ def engine(database_url):
 
     init_database(get_engine())
     return get_engine()
-
-
-@pytest.fixture(autouse=True)
-def _new_process(monkeypatch):
-    monkeypatch.setattr(purging, "_next_look", 0.0)
 
 
 def make(engine, *statements):
@@ -187,15 +185,8 @@ def test_going_on_after_a_key_of_any_kind(engine, kind, monkeypatch):
     register("id")
     whole = file_of(export_type="csv", job_id="whole").read_bytes()
 
-    def stop_after(count):
-        def report(progress):
-            if progress["rows"] >= count:
-                raise KeyError("stopped")
-
-        return report
-
     for count in range(2, len(values), 2):
-        with pytest.raises(KeyError):
+        with pytest.raises(Stopped):
             file_of(export_type="csv", report=stop_after(count))
     assert file_of(export_type="csv").read_bytes() == whole
 
@@ -210,15 +201,12 @@ def test_a_checkpoint_of_another_content_is_never_gone_on_from(engine, monkeypat
     )
     register("id")
 
-    def fail(_progress):
-        raise KeyError("stopped")
-
     def die(_progress):
         raise Died
 
     monkeypatch.setattr(process, "_REPORT_EVERY", 0)
-    with pytest.raises(KeyError):
-        file_of("u", export_type="csv", report=fail)
+    with pytest.raises(Stopped):
+        file_of("u", export_type="csv", report=stop_after(1))
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 99)
     monkeypatch.setattr(partial.PartialFile, "__exit__", lambda self, *_: self.file.close())  # killed: no tidying up
     with pytest.raises(Died):
