@@ -183,9 +183,13 @@ def _ascii_host(host: str, url: str) -> str:
         raise TargetRefused(_short(url), "host", "an escaped host, or an IPv6 zone, is no public name")
     if ":" in host:
         return host
-    try:
-        return host.encode("idna").decode().lower().rstrip(".") if not host.isascii() else host.rstrip(".")
-    except UnicodeError:
+    if host.isascii():
+        return host.rstrip(".")
+    import idna
+
+    try:  # as browsers and requests have it; Python's own codec takes faß.de for fass.de, which is somebody else's
+        return idna.encode(host, uts46=True).decode().rstrip(".")
+    except idna.IDNAError:
         raise TargetRefused(_short(url), "host", "it is no name that the DNS can hold") from None
 
 

@@ -199,3 +199,9 @@ def test_the_url_is_put_together_from_what_was_judged() -> None:
     assert target.url == "https://example.com/a%20b%C3%BC?q=%C3%BC"
     assert target.origin == "https://example.com:443"
     assert Guard().check_url("http://b\u00fccher.example/").host == "xn--bcher-kva.example"
+
+
+def test_an_international_name_is_what_browsers_take_it_for() -> None:
+    assert Guard().check_url("https://faß.de/").host == "xn--fa-hia.de"  # and not fass.de, which is another's
+    with pytest.raises(TargetRefused, match="DNS"):
+        Guard().check_url("https://ö..de/")
