@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -14,6 +15,7 @@ from rqjobs.errors import RQJobsError
 
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
+_STAMP = re.compile("[0-9]{1,12}")
 
 
 class InvalidSignature(RQJobsError):
@@ -76,13 +78,15 @@ def verify(
     lower = {name.lower(): value for name, value in headers.items()}
     try:
         webhook_id, stamp, signatures = (lower[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
-        timestamp = int(stamp)
-    except (KeyError, ValueError):
+        if not _STAMP.fullmatch(stamp):
+            raise ValueError(stamp)  # noqa: TRY301
+        timestamp, given = int(stamp), signatures.encode().split()
+        webhook_id.encode()
+    except (KeyError, ValueError):  # a lone surrogate is a ValueError as well
         raise InvalidSignature("webhook-id, webhook-timestamp or webhook-signature is missing or malformed") from None
     if abs(now - timestamp) > tolerance.total_seconds():
         raise InvalidSignature("the webhook-timestamp is too far from now: a replay, or a wrong clock")
     keys = [parse_secret(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
     expected = sign(keys, webhook_id, timestamp, body).split()
-    given = signatures.split()
-    if not any(hmac.compare_digest(ours.encode(), theirs.encode()) for ours in expected for theirs in given):
+    if not any(hmac.compare_digest(ours.encode(), theirs) for ours in expected for theirs in given):
         raise InvalidSignature("no signature fits the body: another secret, or the body was changed")

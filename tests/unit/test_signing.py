@@ -44,6 +44,9 @@ def test_what_must_not_be_trusted_is_refused():
         (headers("v1,AAAA", now), now, b"{}"),
         ({"webhook-id": "msg_1"}, now, b"{}"),
         (headers(good, "soon"), now, b"{}"),
+        (headers(good, "9" * 400), now, b"{}"),
+        (headers("v1,\udce9", now), now, b"{}"),
+        (headers(good, now, "\udce9"), now, b"{}"),
     ]:
         with pytest.raises(InvalidSignature):
             verify(SECRET, bad, body, now=moment)
