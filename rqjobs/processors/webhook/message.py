@@ -20,8 +20,8 @@ class Message:
     """One HTTP request's body and headers."""
 
     body: bytes
-    headers: list[str]
-    """``name: value``, ours last."""
+    headers: list[str | bytes]
+    """``name: value``, ours last; as bytes where it may be more than ASCII."""
 
 
 def iso(moment: datetime) -> str:
@@ -41,7 +41,7 @@ def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_ke
     """
     stamp = iso(attempt.enqueued_at)
     body = to_json({"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id})
-    headers = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
+    headers: list[str | bytes] = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
     headers += [
         "content-type: application/json",
         f"webhook-id: {attempt.job_id}",
@@ -57,7 +57,7 @@ def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_ke
             f"X-Webhook-Signature: {hmac.new(legacy_key, body, hashlib.sha256).hexdigest()}",
             f"X-Webhook-Event: {job.event}",
             f"X-Webhook-Timestamp: {stamp}",
-            f"X-Webhook-ID: {job.webhook_id}",
+            f"X-Webhook-ID: {job.webhook_id}".encode(),
             f"X-Webhook-Attempt: {attempt.number}",
         ]
     return Message(body, headers)

@@ -110,6 +110,7 @@ class Transfer:
             DeliveryFailed: naming the kind.
         """
         response = self.response
+        response.status = self.curl.getinfo(pycurl.RESPONSE_CODE)
         if code == pycurl.E_OK or (code == pycurl.E_WRITE_ERROR and response.truncated):
             return response
         if self._refused is not None:
@@ -133,9 +134,7 @@ class Transfer:
         self._header_bytes += len(line)
         if self._header_bytes > HEADER_LIMIT:
             return -1
-        if line.startswith(b"HTTP/"):  # also after each 1xx answer
-            self.response.status = int(line.split(None, 2)[1])
-        elif line[:12].lower() == b"retry-after:":
+        if line[:12].lower() == b"retry-after:":
             self.response.retry_after = line[12:].decode("latin-1").strip()
         return None
 
