@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 MASK = "(hidden)"
 """What stands in the place of a secret."""
@@ -41,3 +42,9 @@ def unmask(edited: Any, original: Any) -> Any:
         items = original if isinstance(original, list) else []
         return [unmask(item, items[i] if i < len(items) else None) for i, item in enumerate(edited)]
     return edited
+
+
+def without_path(endpoint: str) -> str:
+    """An endpoint's name; of a URL, which may hold a token, where it leads."""
+    parts = urlsplit(endpoint)
+    return f"{parts.netloc}/..." if parts.scheme in ("http", "https") else endpoint

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
@@ -15,6 +14,7 @@ from rqjobs.cli import webhook_endpoints
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.durations import format_duration, parse_duration
 from rqjobs.errors import JobNotFound, RQJobsError
+from rqjobs.masking import mask, without_path
 
 if TYPE_CHECKING:
     from rqjobs.database.webhook_deliveries import Delivery
@@ -202,19 +202,15 @@ def replay(
 def _list(rows: Sequence[Delivery]) -> None:
     print_table(
         ("id", "when", "endpoint", "event", "attempt", "outcome", "took", "error"),
-        ((x.job_id, x.at, _short(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
+        ((x.job_id, x.at, without_path(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
         right=("attempt", "took"),
     )
 
 
 def _job(rows: list[Delivery]) -> dict[str, Any] | None:
-    """What was sent; the values of its headers, an API key maybe, stay out of sight."""
+    """What was sent; its headers, and what is called a secret in it, stay out of sight."""
     stored = next((row.job for row in reversed(rows) if row.job is not None), None)
-    if stored is None:
-        return None
-    job: dict[str, Any] = json.loads(stored)
-    if "headers" in job:
-        job["headers"] = dict.fromkeys(job["headers"], "***")
+    job: dict[str, Any] | None = None if stored is None else mask(json.loads(stored))
     return job
 
 
@@ -228,12 +224,6 @@ def _document(row: Delivery) -> dict[str, Any]:
 
 def _outcome(row: Delivery) -> str:
     return row.outcome if row.status is None else f"{row.status} {row.outcome}"
-
-
-def _short(endpoint: str) -> str:
-    """A name; of a URL, which may hold a token, where it leads."""
-    parts = urlsplit(endpoint)
-    return f"{parts.netloc}/..." if parts.scheme in ("http", "https") else endpoint
 
 
 def _took(row: Delivery) -> timedelta:

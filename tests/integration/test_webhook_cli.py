@@ -45,7 +45,11 @@ def logged(rows: Sequence[tuple[str, int, str]]) -> None:
     """Writes (job id, attempt, outcome), a minute apart, the newest now."""
     now = int(time.time() * 1000)
     work = WebhookJob(
-        webhook_id="w", event="e.x", url="https://example.com/hook", payload={"n": 1}, headers={"X-API-Key": "hidden"}
+        webhook_id="w",
+        event="e.x",
+        url="https://example.com/hook",
+        payload={"n": 1, "password": "p-123"},
+        headers={"X-API-Key": "k-123"},
     ).model_dump_json(exclude_defaults=True)
     write(
         get_engine(),
@@ -120,10 +124,11 @@ def test_deliveries_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads(run(capsys, "deliveries", "--json", "--since", "30s"))) == 1
     assert json.loads(run(capsys, "deliveries", "--json", "--until", "2020-01-01")) == []
     shown = run(capsys, "show", "a")
-    assert "hidden" not in shown
-    assert "***" in shown
+    assert "k-123" not in shown
+    assert "p-123" not in shown
+    assert "(hidden)" in shown
     document = json.loads(run(capsys, "show", "a", "--json"))
-    assert document["job"]["payload"] == {"n": 1}
+    assert document["job"]["payload"] == {"n": 1, "password": "(hidden)"}
     assert [attempt["status"] for attempt in document["attempts"]] == [503, 200]
     assert "no job 'zzz'" in run(capsys, "show", "zzz", code=2)
     assert "is no time" in run(capsys, "deliveries", "--since", "soon", code=2)
@@ -135,9 +140,15 @@ def test_endpoints_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     secret = added.split()[-1]
     assert secret.startswith("whsec_")
     assert secret not in run(capsys, "endpoints") + run(capsys, "endpoints", "--json")
+    moved = run(capsys, "add", "shop", "https://shop.example/moved")
+    assert moved == "shop is changed; its secret is as before\n"
+    assert json.loads(run(capsys, "add", "shop", "https://shop.example/hook", "--json")) == {"name": "shop"}
+    for pattern in ("booking*", ""):
+        assert "fits no event" in run(capsys, "add", "shop", "https://shop.example/", "--event", pattern, code=2)
     second = json.loads(run(capsys, "rotate", "shop", "--json"))["secret"]
     assert second != secret
     assert run(capsys, "disable", "https://shop.example/hook") == "disabled shop\n"
+    assert "it is disabled: by hand" in run(capsys, "add", "shop", "https://shop.example/hook")
     (shown,) = json.loads(run(capsys, "endpoints", "--json"))
     assert (shown["enabled"], shown["reason"], shown["events"]) == (False, "by hand", ["booking.*"])
     assert run(capsys, "enable", "shop").startswith("enabled shop;")

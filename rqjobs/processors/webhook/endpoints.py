@@ -11,6 +11,7 @@ from rqjobs.database.webhook_endpoints import Endpoint, find_endpoints
 from rqjobs.database.webhook_tables import endpoint_key
 from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
+from rqjobs.masking import without_path
 from rqjobs.signing import parse_secret
 
 BELIEVED_FOR = 5.0
@@ -31,7 +32,7 @@ def on_endpoint_disabled(hook: DisabledHook) -> DisabledHook:
 
 def call_hooks(name: str, reason: str) -> None:
     """Calls every hook; one that fails is logged and stops nothing."""
-    event(logging.WARNING, "endpoint disabled", endpoint=name, reason=reason)
+    event(logging.WARNING, "endpoint disabled", endpoint=without_path(name), reason=reason)
     for hook in _hooks:
         try:
             hook(name, reason)
