@@ -32,21 +32,21 @@ _REPLAYED_AT_ONCE = 500
 
 
 def add_endpoint(
-    name: str, url: str, *, events: Sequence[str] = ("*",), secret: str | None = None
+    name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None
 ) -> tuple[Endpoint, str]:
-    """Registers an endpoint, or changes the URL and events of the one of this name.
+    """Registers an endpoint, or changes the URL of the one of this name, and what else is given.
 
     Args:
         name: what you call it, such as the customer's id.
         url: where to deliver.
-        events: what it subscribes to: exact names, ``booking.*``, or ``*`` for all (the default).
+        events: what it subscribes to: exact names, ``booking.*``, or ``*`` for all (a new endpoint's default).
         secret: a ``whsec_...`` that the receiver has already; by default one is made.
 
     Returns:
         The endpoint, and its secret: hand it to the receiver now, it is never shown again.
 
     Raises:
-        ValueError: the name, the URL or the secret is none.
+        ValueError: the name, the URL, an event or the secret is none.
         DatabaseUnavailable: the database does not answer.
     """
     return endpoints.add_endpoint(get_engine(), name, url, events=events, secret=secret)

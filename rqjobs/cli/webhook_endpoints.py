@@ -63,15 +63,27 @@ def destinations(*, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 @click.argument("url")
-@click.option("--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (default).")
+@click.option(
+    "--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (a new one's default)."
+)
 @click.option("--secret", metavar="whsec_...", help="One that the receiver has already.")
 @json_option
 def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_json: bool) -> None:
-    """Register an endpoint, or change its URL and events."""
+    """Register an endpoint, or change its URL, and its events and secret if given."""
     from rqjobs import webhooks as api
+    from rqjobs.database import get_engine
+    from rqjobs.database import webhook_endpoints as table
 
-    endpoint, signing = api.add_endpoint(name, url, events=events or ("*",), secret=secret)
-    _tell_secret(endpoint.name, signing, as_json=as_json)
+    known = any(each.name == name for each in table.list_endpoints(get_engine(), named=name))
+    endpoint, signing = api.add_endpoint(name, url, events=events or None, secret=secret)
+    if not known:
+        _tell_secret(endpoint.name, signing, as_json=as_json)
+    elif as_json:
+        print_json({"name": name})  # its secret is shown once only
+    else:
+        click.echo(f"{name} is changed; its secret is {'the one given' if secret else 'as before'}")
+        if not endpoint.enabled:
+            click.echo(f"it is disabled: {endpoint.reason}; mended, {typed(f'webhooks enable {name}')}")
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from sqlalchemy import Engine, delete, or_, select, update
 from rqjobs.database.schema import ensure_schema
 from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import RQJobsError
+from rqjobs.jobs.base import EVENT_NAME
 from rqjobs.jobs.webhook import check_url
 from rqjobs.signing import parse_secret
 
+_EVENT = re.compile(EVENT_NAME)
 KEEP_PREVIOUS = timedelta(hours=24)
 """How long the previous secret signs as well after a rotation, unless told otherwise."""
 
@@ -62,38 +65,56 @@ def make_secret() -> str:
 
 
 def add_endpoint(
-    engine: Engine, name: str, url: str, *, events: Sequence[str] = ("*",), secret: str | None = None
+    engine: Engine, name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None
 ) -> tuple[Endpoint, str]:
-    """Registers an endpoint, or changes the URL and events of the one of this name.
+    """Registers an endpoint, or changes the URL of the one of this name, and what else is given.
+
+    What was known of the URL by its failures is forgotten.
 
     Returns:
         The endpoint, and its secret: hand it to the receiver now, it is never shown again.
 
     Raises:
-        ValueError: the name, the URL or the secret is none, or the name would be mistaken for a URL.
+        ValueError: the name, the URL, an event or the secret is none, or the name would be mistaken for a URL.
     """
     if not name.isprintable() or not name.strip() or "://" in name or endpoint_key(name) != name:
         raise ValueError(f"{name!r} is not a name: printable, at most 255 bytes, and not a URL")
     check_url(url)
+    for pattern in events or ():
+        _check_pattern(pattern)
     if secret is not None:
         parse_secret(secret)
     ensure_schema(engine)
-    values: dict[str, Any] = {"url": url, "url_key": endpoint_key(url), "events": list(events)}
+    values: dict[str, Any] = {"url": url, "url_key": endpoint_key(url)}
     with engine.begin() as connection:
+        unregistered = (endpoints.c.name == values["url_key"]) & (endpoints.c.url_key == values["url_key"])
+        connection.execute(delete(endpoints).where(unregistered))  # deliveries to the URL are this endpoint's now
         known = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
         secret = secret or (known.secret if known else None) or make_secret()
         values["secret"] = secret
+        if events is not None:
+            values["events"] = list(events)
         if known is None:
-            fresh = {"name": name, "enabled": True, "created_ms": _now_ms()}
-            connection.execute(endpoints.insert().values(**values, **fresh))
+            fresh = {"events": ["*"], "name": name, "enabled": True, "created_ms": _now_ms()}
+            connection.execute(endpoints.insert().values(fresh | values))
         else:
+            if url != known.url:
+                values["failing_since_ms"] = None
             connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
         row = connection.execute(select(endpoints).where(endpoints.c.name == name)).one()
     return _endpoint(row), secret
 
 
+def _check_pattern(pattern: str) -> None:
+    if pattern != "*" and not _EVENT.fullmatch(pattern.removesuffix(".*")):
+        raise ValueError(f"{pattern!r} fits no event; write a name such as booking.created, or booking.*, or *")
+
+
 def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_PREVIOUS) -> str:
-    """Gives an endpoint a new secret; deliveries are signed by both for ``keep_previous`` (24 hours).
+    """Gives an endpoint a new secret; for ``keep_previous`` (24 hours) the one before signs as well.
+
+    So do those before it that still do: whoever rotates again, because the new secret was lost, cuts nobody off.
+    With nothing to keep, only the new one signs.
 
     Raises:
         UnknownEndpoint: there is none of this name.
@@ -101,10 +122,13 @@ def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_
     ensure_schema(engine)
     secret = make_secret()
     until = _now_ms() + int(keep_previous.total_seconds() * 1000)
-    change = {"previous_secret": endpoints.c.secret, "previous_until_ms": until, "secret": secret}
+    this = endpoints.c.name == name
     with engine.begin() as connection:
-        if connection.execute(update(endpoints).where(endpoints.c.name == name).values(change)).rowcount == 0:
+        row = connection.execute(select(endpoints).where(this).with_for_update()).one_or_none()
+        if row is None:
             raise UnknownEndpoint(name)
+        change = {"previous_secret": " ".join(_endpoint(row).secrets), "previous_until_ms": until, "secret": secret}
+        connection.execute(update(endpoints).where(this).values(change))
     return secret
 
 
@@ -188,7 +212,7 @@ def find_endpoints(engine: Engine, keys: Iterable[str]) -> dict[str, Endpoint]:
 def _endpoint(row: Any) -> Endpoint:
     secrets = [row.secret] if row.secret else []
     if row.previous_secret and (row.previous_until_ms or 0) > _now_ms():
-        secrets.append(row.previous_secret)
+        secrets += row.previous_secret.split()
     return Endpoint(
         name=row.name,
         url=row.url,

@@ -70,7 +70,8 @@ def json_object(name: str) -> AfterValidator:
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A non-empty identifier of at most 255 characters, without control characters."""
 
-EventName = Annotated[str, Field(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_]+(?:[.:/-][A-Za-z0-9_]+)*$")]
+EVENT_NAME = "[A-Za-z0-9_]+(?:[.:/-][A-Za-z0-9_]+)*"
+EventName = Annotated[str, Field(strict=True, max_length=128, pattern=f"^{EVENT_NAME}$")]
 """An event's name in the form of Standard Webhooks: words joined by dots, such as ``qr.scanned``."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,66 @@ def test_an_endpoint_has_secrets_of_its_own(receiver: Receiver) -> None:
         deliver(job(receiver.url(), "nobody"), "five")
     with pytest.raises(UnknownEndpoint):
         rotate_secret(engine, "nobody")
+
+
+def test_who_rotates_again_cuts_nobody_off(receiver: Receiver) -> None:
+    """The new secret was lost, say; receivers still verify with the first."""
+    engine = get_engine()
+    secrets = [add_endpoint(engine, "shop", receiver.url())[1], *(rotate_secret(engine, "shop") for _ in range(3))]
+    deliver(job(receiver.url(), "shop"), "one")
+    (request,) = receiver.requests
+    for secret in secrets:
+        verify(secret, request.headers, request.body, now=time.time())
+
+
+@pytest.mark.parametrize("status", [500, 410])
+def test_an_endpoint_that_is_registered_after_its_url_has_failed(receiver: Receiver, status: int) -> None:
+    engine, url = get_engine(), receiver.url()
+    receiver.answer = lambda request: Answer(status)
+    with pytest.raises(Exception, match=str(status)):
+        deliver(job(url), "one")
+    assert [each.name for each in list_endpoints(engine)] == [url]
+    _, secret = add_endpoint(engine, "shop", url)
+    use_settings(None)
+    receiver.answer = lambda request: Answer(200)
+    deliver(job(url), "two")
+    verify(secret, receiver.requests[-1].headers, receiver.requests[-1].body, now=time.time())
+    assert [(each.name, each.enabled) for each in list_endpoints(engine)] == [("shop", True)]
+
+
+def test_a_change_of_the_url_keeps_the_rest(receiver: Receiver) -> None:
+    engine = get_engine()
+    _, secret = add_endpoint(engine, "shop", receiver.url(), events=["booking.*"])
+    changed, same = add_endpoint(engine, "shop", "https://moved.example/")
+    assert (changed.url, changed.events, same) == ("https://moved.example/", ("booking.*",), secret)
+
+
+def test_what_a_disabled_endpoint_missed_is_found_by_its_name(receiver: Receiver) -> None:
+    engine = get_engine()
+    add_endpoint(engine, "shop", receiver.url())
+    set_enabled(engine, "shop", reason="by hand")
+    with pytest.raises(PermanentFailure, match="disabled"):
+        deliver(job(receiver.url()), "one")  # known by its URL
+    assert [job_id for job_id, _ in replayable(engine, Filter(endpoint="shop"))] == ["one"]
+
+
+def test_a_fault_of_ours_is_in_the_log(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("no such thing")
+
+    monkeypatch.setattr(sys.modules["rqjobs.processors.webhook.deliver"], "build", fail)
+    with pytest.raises(LookupError):
+        deliver(job(receiver.url()), "one")
+    (row,) = find(get_engine(), Filter(), 10)
+    assert (row.job_id, row.outcome, row.error) == ("one", "retry", "LookupError: no such thing")
+
+
+def test_the_log_shows_no_token_of_a_url(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    receiver.answer = lambda request: Answer(410)
+    with pytest.raises(PermanentFailure):
+        deliver(job(receiver.url("/hook?token=t-123")), "one")
+    eventually(lambda: "endpoint disabled" in caplog.text)
+    assert "t-123" not in repr([vars(record) for record in caplog.records])
 
 
 def test_a_long_url_still_has_a_key(receiver: Receiver) -> None:

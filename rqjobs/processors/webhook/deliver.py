@@ -46,7 +46,7 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     at_work = service(shared)
     key = key_of(job)
     endpoint, own_keys = shared.endpoints.get(key)
-    run = _Run(at_work, job, attempt, key)
+    run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # so that a replay finds it by that
     response: Response | None = None
     error: RQJobsError | None = None
     try:
@@ -57,6 +57,9 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
         error = PermanentFailure(str(refused))
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
+    except Exception as failed:  # a fault of ours: the log is where people look for the delivery, and replay it from
+        run.log(None, RQJobsError(f"{type(failed).__name__}: {failed}"))
+        raise
     except asyncio.CancelledError:
         run.log(None, DeliveryFailed(_CUT_OFF, "the worker was stopped, or the job's time was up"))
         raise
