@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import hashlib
 import json
 import os
@@ -69,6 +70,10 @@ class JobOptions(TypedDict, total=False):
     """
 
 
+_OPTIONS = frozenset(JobOptions.__annotations__)
+_OF_THE_CALL = frozenset({"connection", "on_commit", "outbox"})  # one write, so no job of it can bring its own
+
+
 def enqueue_webhook(job: models.WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues the delivery of a webhook; see :func:`enqueue` for what is returned and raised."""
     return enqueue(_parse(models.WebhookJob, job), **options)
@@ -112,7 +117,8 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
     """Enqueues any mix of jobs in one round trip, in order.
 
     Args:
-        jobs: job models, or pairs of a model and options of its own.
+        jobs: job models, or pairs of a model and options of its own, but for ``connection``, ``on_commit`` and
+            ``outbox``: these are of the whole call.
         options: for every job that brings none of its own.
 
     Raises:
@@ -124,8 +130,7 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
     entries = []
     for index, item in enumerate(jobs):
         job, own = item if isinstance(item, tuple) else (item, None)
-        chosen = cast("JobOptions", {**options, **own}) if own else options
-        entries.append(_entry(job, chosen, now + index))  # their order is in created_at
+        entries.append(_entry(job, options, own, now + index))  # their order is in created_at
     if not entries:
         return []
     connection = options.get("connection")
@@ -143,10 +148,22 @@ def _parse(model: type[ModelT], job: object) -> ModelT:
     return job if isinstance(job, model) else model.parse(job)
 
 
-def _entry(job: JobModel, options: JobOptions, now: int) -> Entry:
+def _entry(job: JobModel, options: JobOptions, own: JobOptions | None, now: int) -> Entry:
     """The job as Redis will hold it; ``now`` in microseconds of Unix time."""
-    policy = get_policy(job.queue)
+    try:
+        queue = job.queue
+    except AttributeError:
+        mend = "a job model, which knows its queue, is needed: WebhookJob(**fields), or enqueue_webhook(fields)"
+        raise InvalidJob(type(job).__name__, [mend]) from None
+    policy = get_policy(queue)
     faults: list[str] = []
+    if own:
+        faults += [
+            f"{name}: is for all jobs of the call, not for one of them" for name in sorted(_OF_THE_CALL & own.keys())
+        ]
+        options = cast("JobOptions", {**options, **own})
+    if not options.keys() <= _OPTIONS:
+        faults += [_unknown(str(name)) for name in options if name not in _OPTIONS]
     delay = _duration(options, "delay", faults)
     kind = _kind(policy, options, bool(delay), faults)
     data = encode_data(policy.name, job.dump_json())
@@ -160,6 +177,11 @@ def _entry(job: JobModel, options: JobOptions, now: int) -> Entry:
         raise InvalidJob(type(job).__name__, faults)
     due = now / 1_000_000 + delay.total_seconds() if delay else None
     return Entry(kind, job_id, due, data, timestamp(now), job.label())
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, sorted(_OPTIONS), 1)
+    return f"unknown option '{name}'" + (f", did you mean '{close[0]}'?" if close else "")
 
 
 def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:

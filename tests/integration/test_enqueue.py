@@ -17,6 +17,7 @@ from rqjobs import (
     InvalidJob,
     QRAnalyticsJob,
     WebhookJob,
+    enqueue,
     enqueue_many,
     enqueue_webhook,
     fixed,
@@ -97,6 +98,34 @@ def test_bad_options_are_named_and_nothing_reaches_redis(redis):
     big = WebhookJob(webhook_id="w", event="e", url="https://e.example", payload={"x": "y" * 300_000})
     with pytest.raises(InvalidJob, match="RQJOBS_MAX_PAYLOAD"):
         enqueue_many([HOOK, big])
+    assert redis.keys("rq:*") == []
+
+
+def test_an_option_that_there_is_not_is_named_and_nothing_reaches_redis(redis):
+    with pytest.raises(InvalidJob) as caught:
+        enqueue_webhook(HOOK, attempt=5, prioirty="high", nothing_like_it=1)  # type: ignore[call-arg]
+    assert caught.value.faults == (
+        "unknown option 'attempt', did you mean 'attempts'?",
+        "unknown option 'prioirty', did you mean 'priority'?",
+        "unknown option 'nothing_like_it'",
+    )
+    with pytest.raises(InvalidJob, match="unknown option 'dealy', did you mean 'delay'"):
+        enqueue_many([HOOK, (HOOK, {"dealy": "1h"})])  # type: ignore[typeddict-unknown-key]
+    assert redis.keys("rq:*") == []
+
+
+@pytest.mark.parametrize("name", ["connection", "on_commit", "outbox"])
+def test_one_job_of_many_is_not_written_elsewhere(redis, name):
+    with pytest.raises(InvalidJob, match=f"{name}: is for all jobs of the call"):
+        enqueue_many([HOOK, (HOOK, {name: redis})])  # type: ignore[misc]
+    assert redis.keys("rq:*") == []
+
+
+def test_a_dict_says_no_queue(redis):
+    fields = {"webhookId": "w", "event": "e", "url": "https://e.example", "payload": {}}
+    for call in (lambda: enqueue(fields), lambda: enqueue_many([HOOK, fields])):  # type: ignore[arg-type, list-item]
+        with pytest.raises(InvalidJob, match=r"a job model, .*, is needed: WebhookJob"):
+            call()
     assert redis.keys("rq:*") == []
 
 
