@@ -17,10 +17,10 @@ _BACKOFF = 30.0  # seconds until a relay that failed looks again
 
 
 class Relay:
-    """The relay inside a worker: call :meth:`tick` whenever there is a moment."""
+    """The relay inside a worker: call :meth:`tick` whenever there is a moment; RQJOBS_OUTBOX_EVERY by default."""
 
     def __init__(self, every: timedelta | None = None) -> None:
-        self._every = (every or get_settings().rqjobs_outbox_every).total_seconds()
+        self._every = (get_settings().rqjobs_outbox_every if every is None else every).total_seconds()
         self._next = 0.0
         self._failing: str | None = None
 

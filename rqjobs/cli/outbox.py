@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ def relay_command(*, once: bool, as_json: bool) -> None:
     """
     from rqjobs.outbox import relay
     from rqjobs.relaying import Relay
+    from rqjobs.settings import get_settings
 
     if once:
         moved = relay()
@@ -39,7 +41,8 @@ def relay_command(*, once: bool, as_json: bool) -> None:
         return
     set_up_logs()
     relay()  # a fault that a user can mend is told now
-    Relay().run(threading.Event())
+    # 0 is said where workers leave the outbox to this command
+    Relay(get_settings().rqjobs_outbox_every or timedelta(seconds=1)).run(threading.Event())
 
 
 @outbox.command()

@@ -19,7 +19,7 @@ from rqjobs.database import get_engine
 from rqjobs.database.outbox import OutboxError
 from rqjobs.database.schema import init_database
 from rqjobs.outbox import relay
-from tests.support.workers import ROOT
+from tests.support.workers import ROOT, eventually
 
 JOB = WebhookJob(webhook_id="wh_1", event="booking.created", url="https://example.com", payload={"ü": 1})
 
@@ -171,3 +171,14 @@ def test_a_worker_moves_it_by_itself(workers, engine):
     assert workers.json("outbox", "status")["waiting"] == 0
     assert workers.json("jobs", "show", "moved")["status"] == "queued"
     assert workers.run("outbox", "relay", "--once").stdout == "moved 0\n"
+
+
+def test_the_relay_command_goes_on_where_workers_do_not_look(workers, redis):
+    engine = get_engine()
+    init_database(engine)
+    command = workers.command("outbox", "relay", RQJOBS_OUTBOX_EVERY="0")
+    for job_id in ("first", "second"):  # the first may be moved by the look that it begins with
+        with engine.begin() as connection:
+            enqueue_webhook(JOB, outbox=connection, job_id=job_id)
+        eventually(lambda job_id=job_id: redis.exists(f"rq:job:{job_id}"), timeout=20)
+    assert command.poll() is None
