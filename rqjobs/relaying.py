@@ -71,5 +71,5 @@ def relaying() -> Iterator[None]:
 
 def _nothing_written() -> bool:
     """Whether DATABASE_URL is an SQLite file that nobody has made: no reason to load SQLAlchemy, some 13 MB."""
-    scheme, slashes, file = get_settings().database_url.get_secret_value().partition(":///")
-    return scheme == "sqlite" and slashes != "" and file not in ("", ":memory:") and not Path(file).exists()
+    scheme, _, file = get_settings().database_url.get_secret_value().partition("?")[0].partition(":///")
+    return scheme == "sqlite" and not file.startswith(("file:", ":memory:")) and file != "" and not Path(file).exists()

@@ -19,6 +19,7 @@ from rqjobs.database import get_engine
 from rqjobs.database.outbox import OutboxError
 from rqjobs.database.schema import init_database
 from rqjobs.outbox import relay
+from rqjobs.relaying import Relay
 from tests.support.workers import ROOT, eventually
 
 JOB = WebhookJob(webhook_id="wh_1", event="booking.created", url="https://example.com", payload={"ü": 1})
@@ -182,3 +183,14 @@ def test_the_relay_command_goes_on_where_workers_do_not_look(workers, redis):
             enqueue_webhook(JOB, outbox=connection, job_id=job_id)
         eventually(lambda job_id=job_id: redis.exists(f"rq:job:{job_id}"), timeout=20)
     assert command.poll() is None
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}?timeout=30", "sqlite:///file:{}?uri=true"])
+def test_a_worker_finds_the_outbox_whatever_the_url_says_beside_its_file(redis, configure, tmp_path, url):
+    configure(DATABASE_URL=url.format(tmp_path / "rqjobs.db"))
+    engine = get_engine()
+    init_database(engine)
+    with engine.begin() as connection:
+        job = enqueue_webhook(JOB, outbox=connection)
+    Relay().tick()
+    assert waiting(redis) == [job.id]
