@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import hiredis
 import redis
@@ -16,7 +16,7 @@ from redis.sentinel import Sentinel
 
 from rqjobs.embedded import EmbeddedServerError, ensure_server
 from rqjobs.errors import RedisUnavailable
-from rqjobs.settings import get_settings
+from rqjobs.settings import get_settings, split_url
 
 PASSING = (
     redis.exceptions.ConnectionError,
@@ -43,11 +43,15 @@ _MOST_KEPT = 16  # of the 100 that redis-py's pool gives out by default
 
 def redact(url: str) -> str:
     """``url`` without its password and query, fit for logs and errors."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return url.partition("?")[0]
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    scheme, slashes, _ = url.partition("://")
+    hidden = f"{scheme}://..." if slashes else "..."
+    try:
+        parts = split_url(url)
+    except ValueError:
+        return hidden
+    if not parts.netloc:
+        return url.partition("?")[0] if parts.scheme in ("unix", "embedded") else hidden
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def connect(url: str | None = None, **options: Any) -> redis.Redis:
@@ -89,11 +93,12 @@ def _open(url: str, options: dict[str, Any]) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(ensure_server(folder)), **options)
     if scheme == "redis+sentinel":
         return _sentinel(url, options)
+    split_url(url)  # redis-py's errors show what they took for the port
     return redis.Redis.from_url(url, **options)
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
-    parts = urlsplit(url)
+    parts = split_url(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.strip("/").partition("/")
     if not service:

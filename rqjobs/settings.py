@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
@@ -29,13 +29,35 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: tuple(v.s
 """Words separated by blanks."""
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "embedded")
+_ENCODE = "percent-encode user and password: @ is %40, / is %2F, # is %23, ? is %3F"
 _QUEUE_SETTING = re.compile(r"RQJOBS_([A-Z0-9_]+)_(ATTEMPTS|BACKOFF|TIMEOUT|CONCURRENCY|RATE)")
 
 
+def split_url(url: str) -> SplitResult:
+    """``url`` in its parts, none of which is a piece of a password that is not percent-encoded.
+
+    Raises:
+        ValueError: one may be. The message shows nothing of it.
+    """
+    try:
+        parts = urlsplit(url)
+        torn = parts.netloc.count("@") > 1 or (parts.netloc and "@" in f"{parts.path}{parts.query}{parts.fragment}")
+        _port = None if torn or parts.scheme == "redis+sentinel" else parts.port  # asked for, it is checked
+    except ValueError:
+        raise ValueError(f"no URL, or its port is no number up to 65535; {_ENCODE}") from None
+    if torn:
+        raise ValueError(_ENCODE)
+    return parts
+
+
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    scheme = url.get_secret_value().split(":", 1)[0]
-    if scheme not in _REDIS_SCHEMES:
-        raise ValueError(f"the scheme {scheme!r} is none of {', '.join(_REDIS_SCHEMES)}")
+    if url.get_secret_value().split(":", 1)[0] not in _REDIS_SCHEMES:
+        raise ValueError(f"the scheme is none of {', '.join(_REDIS_SCHEMES)}")
+    return _check_url(url)
+
+
+def _check_url(url: SecretStr) -> SecretStr:
+    split_url(url.get_secret_value())
     return url
 
 
@@ -47,7 +69,7 @@ def _check_http_url(url: str) -> str:
 
 
 def _check_smtp_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
+    parts = split_url(url.get_secret_value())
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ValueError("not an SMTP URL; write smtp://user:password@host:587 or smtps://host:465")
     if unknown := set(parse_qs(parts.query)) - {"ca", "tls"}:
@@ -120,7 +142,7 @@ class Settings(BaseSettings):
 
     # Stores
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = SecretStr("embedded:")
-    database_url: SecretStr = SecretStr("sqlite:///.rqjobs/rqjobs.db")
+    database_url: Annotated[SecretStr, AfterValidator(_check_url)] = SecretStr("sqlite:///.rqjobs/rqjobs.db")
     rqjobs_secret_key: SecretStr | None = None
     """Signs download links, sessions and visitor keys; made and kept under RQJOBS_DATA when unset."""
     rqjobs_data: Path = Path(".rqjobs")

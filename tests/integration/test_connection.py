@@ -121,7 +121,8 @@ def _try(url):
 @pytest.mark.parametrize(
     "url",
     ["redis://:s3cret@127.0.0.1:1/0", "unix:///no/such/socket", "redis+sentinel://127.0.0.1:1/mymaster",
-     "redis+sentinel://127.0.0.1:1", "rediss://user:s3cret@127.0.0.1:1", "redis://127.0.0.1:notaport"],
+     "redis+sentinel://127.0.0.1:1", "rediss://user:s3cret@127.0.0.1:1", "redis://127.0.0.1:notaport",
+     "redis://:s3cret/pw@127.0.0.1:1/0", "redis://:pw#s3cret@127.0.0.1:1"],
 )  # fmt: skip
 def test_what_does_not_answer_is_an_error_and_nothing_else_is_tried(url):
     with pytest.raises(RedisUnavailable) as caught:
@@ -133,7 +134,9 @@ def test_what_does_not_answer_is_an_error_and_nothing_else_is_tried(url):
 def test_redact():
     assert redact("redis://user:pw@host:6379/0?password=pw2") == "redis://host:6379/0"
     assert redact("unix:///run/redis.sock?password=pw") == "unix:///run/redis.sock"
+    assert redact("unix://user:pw@/run/redis.sock") == "unix:///run/redis.sock"
     assert redact("embedded:folder") == "embedded:folder"
+    assert redact("redis://:Secret/pw@host:1/0") == "redis://..."
 
 
 def test_a_forked_process_gets_a_connection_of_its_own(redis):

@@ -1,9 +1,11 @@
 """Settings: all faults at once, each with its variable; secrets never shown."""
 
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 
+from rqjobs.connection import redact
 from rqjobs.errors import InvalidSettings
 from rqjobs.queues import get_policy, lanes_in_order
 from rqjobs.settings import Settings, get_settings, use_settings
@@ -60,3 +62,55 @@ def test_secrets_are_not_printed(monkeypatch):
 def test_lanes_come_in_priority_order():
     lanes = lanes_in_order(["webhooks", "email"])
     assert lanes == ["webhooks:high", "email:high", "webhooks", "email", "webhooks:low", "email:low"]
+
+
+@pytest.mark.parametrize(
+    "password", ["Hun/ter2", "Hun#ter2", "Hun?ter2", "Hun@ter2", "a@Hun/ter2", "9/Hun@ter2", "[Hun"]
+)
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "redis://:{}@localhost:1/0"),
+        ("REDIS_URL", "rediss://user:{}@localhost/0"),
+        ("REDIS_URL", "redis+sentinel://user:{}@localhost:1,localhost:2/mymaster"),
+        ("REDIS_URL", "unix://user:{}@/run/redis.sock"),
+        ("SMTP_URL", "smtp://user:{}@localhost:587"),
+        ("DATABASE_URL", "postgresql://user:{}@localhost:1/x"),
+    ],
+)
+def test_a_password_that_tears_its_url_is_refused_and_not_shown(monkeypatch, name, url, password):
+    monkeypatch.setenv(name, url.format(password))
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.load()
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{name}: ")
+    assert "percent-encode user and password" in fault
+    assert "Hun" not in str(caught.value)
+    shown = redact(url.format(password))
+    assert "Hun" not in shown
+    assert "ter2" not in shown
+    monkeypatch.setenv(name, url.format(quote(password, safe="")))
+    Settings.load()
+
+
+@pytest.mark.parametrize(("name", "url"), [("REDIS_URL", "Hunter2@localhost"), ("SMTP_URL", "smtp://Hunter2:x")])
+def test_what_is_no_url_is_not_shown(monkeypatch, name, url):
+    monkeypatch.setenv(name, url)
+    with pytest.raises(InvalidSettings, match=name) as caught:
+        Settings.load()
+    assert "Hunter2" not in str(caught.value) + redact(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "unix:///run/user@1000/redis.sock?password=p@ss"),
+        ("REDIS_URL", "embedded:/home/me@work/redis"),
+        ("REDIS_URL", "redis+sentinel://user:pw@a:1,b:2/mymaster/0"),
+        ("DATABASE_URL", "sqlite:////home/me@work/rqjobs.db?timeout=30"),
+        ("DATABASE_URL", "postgresql://postgres:@/postgres?host=/run/postgresql"),
+    ],
+)
+def test_urls_that_are_not_torn(monkeypatch, name, url):
+    monkeypatch.setenv(name, url)
+    assert getattr(Settings.load(), name.lower()).get_secret_value() == url
