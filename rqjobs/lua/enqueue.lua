@@ -34,23 +34,26 @@ local function room(key, id, status, created_at, kind)
   return true
 end
 
--- Nothing is written if a key of these is of another type: its jobs would be in no queue.
+-- Nothing is written if a key of these is of another type: the jobs before it would be in no queue.
+local statuses = {}
 for i = at, #ARGV, 7 do
   local kind, ask = kinds[tonumber(ARGV[i])], ARGV[i + 2] == '' and 'LLEN' or 'ZCARD'
   if not kind[ask] then
     kind[ask] = redis.call(ask, prefix .. (ask == 'LLEN' and ':queue:' or ':scheduled:') .. kind.queue)
   end
+  statuses[ARGV[i + 1]] = redis.call('HGET', prefix .. ':job:' .. ARGV[i + 1], 'status')
 end
 
 for i = at, #ARGV, 7 do
   local kind, id, due, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = prefix .. ':job:' .. id
-  local status = redis.call('HGET', key, 'status')
+  local status = statuses[id]
   local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
   if new and (not status or room(key, id, status, ARGV[i + 5], kind)) then
     local hash = kind.hash
     hash[2], hash[4], hash[6] = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
     redis.call('HSET', key, unpack(hash))
+    statuses[id] = 'queued'  -- or scheduled: the next of this id is too many
     if not kind.known then
       redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. kind.queue)
       kind.known = true

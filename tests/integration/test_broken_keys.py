@@ -9,9 +9,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from rqjobs import enqueue, enqueue_many
+from rqjobs.database import get_engine
+from rqjobs.database.schema import init_database
 from rqjobs.dead_letters import requeue
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
+from rqjobs.outbox import relay
 from tests.support.processors import ProbeJob
 from tests.support.tasks import BatchTask, CoroutineTask, Task
 from tests.support.workers import eventually
@@ -125,6 +128,22 @@ def test_a_job_for_a_key_of_another_type_is_refused_and_leaves_nothing(redis, ke
     if key == "scheduled":  # what need not wait there is taken
         enqueue(jobs[0])
         assert redis.llen("rq:queue:tasks") == 1
+
+
+def test_a_hash_of_another_type_keeps_no_other_job_out_of_its_queue(redis):
+    init_database(get_engine())
+    ids = ["good1", "bad", "good2"]
+    pairs = [(Task(mark=job_id), {"job_id": job_id}) for job_id in ids]
+    redis.set("rq:job:bad", "not RQ's")
+    with get_engine().begin() as connection:
+        enqueue_many(pairs, outbox=connection)
+    for move in (relay, lambda: enqueue_many(pairs)):
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            move()
+        assert redis.keys("*") == [b"rq:job:bad"]
+    redis.delete("rq:job:bad")
+    assert relay() == len(ids)
+    assert redis.lrange("rq:queue:tasks", 0, -1) == [job_id.encode() for job_id in ids]
 
 
 def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):

@@ -143,6 +143,13 @@ def test_an_id_is_never_enqueued_twice_at_once(redis):
     assert Queue("webhooks", connection=redis).job_ids == ["order-1"]
 
 
+def test_an_id_is_never_enqueued_twice_in_one_call(redis):
+    with pytest.raises(DuplicateJob) as caught:
+        enqueue_many([(HOOK, {"job_id": "a"}), (HOOK, {"job_id": "b"}), (HOOK, {"job_id": "a"})])
+    assert caught.value.job_ids == ("a",)
+    assert Queue("webhooks", connection=redis).job_ids == ["a", "b"]
+
+
 def test_unique_without_an_id_goes_by_content(redis):
     first = enqueue_webhook(HOOK, unique=True)
     with pytest.raises(DuplicateJob, match=first.id):
