@@ -75,7 +75,8 @@ def connect(url: str | None = None, **options: Any) -> redis.Redis:
     try:
         client = _open(url, options)
         client.ping()
-    except (redis.exceptions.RedisError, OSError, ValueError, EmbeddedServerError) as error:
+    except (redis.exceptions.RedisError, OSError, ValueError, TypeError, EmbeddedServerError) as error:
+        # a TypeError is what redis-py says of a part of the URL's query that it does not know
         raise RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
     return client
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
+_LONGEST = 365_000 * 86400.0  # seconds; far less than what no date can be moved by
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d*)\s*(s|m|h|d)\s*")
 
 
@@ -15,19 +17,22 @@ def parse_duration(text: str | float | timedelta) -> timedelta:
     """The duration that ``text`` says: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is seconds.
 
     Raises:
-        ValueError: ``text`` is not a duration, or negative.
+        ValueError: ``text`` is not a duration, negative, or longer than a thousand years.
     """
+    seconds: float
     if isinstance(text, timedelta):
-        duration = text
+        seconds = text.total_seconds()
     elif isinstance(text, int | float) and not isinstance(text, bool):
-        duration = timedelta(seconds=text)
+        seconds = text
     elif isinstance(text, str) and (match := _DURATION.fullmatch(text)):
-        duration = timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+        seconds = float(match[1]) * _UNITS[match[2] or "s"]
     else:
         raise ValueError(f"{text!r} is not a duration; write 500ms, 2s, 5m, 1h or 2d")
-    if duration < timedelta():
+    if seconds < 0:
         raise ValueError(f"{text!r} is negative; a duration is zero or more")
-    return duration
+    if not seconds <= _LONGEST:  # nor is it NaN
+        raise ValueError(f"{text!r} is not a duration of a thousand years at most")
+    return text if isinstance(text, timedelta) else timedelta(seconds=seconds)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -81,6 +86,6 @@ def parse_rate(text: str | Rate) -> Rate:
     if isinstance(text, Rate):
         return text
     match = _RATE.fullmatch(text)
-    if match is None or float(match[1]) <= 0 or match[2] == "0":
+    if match is None or not 0 < float(match[1]) < math.inf or float(match[2] or 1) == 0:
         raise ValueError(f"{text!r} is not a rate; write 10/s, 100/m or 5/10s")
-    return Rate(float(match[1]), timedelta(seconds=float(match[2] or 1) * _UNITS[match[3]]))
+    return Rate(float(match[1]), parse_duration(f"{match[2] or 1}{match[3]}"))

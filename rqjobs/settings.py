@@ -302,9 +302,16 @@ class Settings(BaseSettings):
 
 
 def variables() -> dict[str, str | None]:
-    """All that ``.env`` and the environment say; the environment wins."""
+    """All that ``.env`` and the environment say; the environment wins.
+
+    Raises:
+        InvalidSettings: ``.env`` cannot be read.
+    """
     file = Settings.model_config.get("env_file")
-    return {**(dotenv_values(str(file)) if file else {}), **os.environ}
+    try:
+        return {**(dotenv_values(str(file)) if file else {}), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings([f"{file} cannot be read: {error}"]) from None
 
 
 def _faults(error: ValidationError, prefix: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,12 +41,17 @@ def enqueue(
     KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
     """
     from rqjobs.cli.progress import wait_with_progress
+    from rqjobs.durations import parse_duration
     from rqjobs.enqueueing import enqueue as enqueue_job
     from rqjobs.queues import get_policy, policies
 
     kinds = [policy.kind for policy in policies()]
     if kind not in kinds:
         raise InvalidInput(f"unknown kind {kind!r}; the kinds are {', '.join(kinds)}")
+    try:
+        patience = None if wait is None else parse_duration(wait)
+    except ValueError as error:
+        raise InvalidInput(f"--wait: {error}") from None
     model = get_policy(kind).job_type.parse(read_json(job))
     queued = enqueue_job(
         model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, job_id=job_id
@@ -59,8 +63,8 @@ def enqueue(
     }
     if not as_json:
         click.echo(queued.id)
-    if wait is not None:
-        result = wait_with_progress(queued, timedelta(seconds=wait))
+    if patience is not None:
+        result = wait_with_progress(queued, patience)
         document |= {"status": "finished", "result": result}
         if not as_json:
             click.echo(json.dumps(result, indent=2, ensure_ascii=False))

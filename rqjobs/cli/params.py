@@ -33,7 +33,7 @@ def read_json(source: str) -> Any:
         return json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{source} cannot be read: {error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"not JSON: {error}") from None
 
 

@@ -131,6 +131,11 @@ def test_what_does_not_answer_is_an_error_and_nothing_else_is_tried(url):
     assert "REDIS_URL" in str(caught.value)
 
 
+def test_an_option_that_redis_py_does_not_know_is_named(redis, redis_url):
+    with pytest.raises(RedisUnavailable, match="foo"):
+        connect(f"{redis_url}?foo=bar")
+
+
 def test_redact():
     assert redact("redis://user:pw@host:6379/0?password=pw2") == "redis://host:6379/0"
     assert redact("unix:///run/redis.sock?password=pw") == "unix:///run/redis.sock"

@@ -27,6 +27,8 @@ from tests.support.fleet import worker
 from tests.support.hostile import kill
 from tests.support.workers import ROOT, Workers, eventually
 
+HOOK = '{"webhookId":"w","event":"e","url":"https://e.example","payload":{}}'
+
 
 def run(*args: str) -> Result:
     return CliRunner().invoke(cli, args, catch_exceptions=False, standalone_mode=False)
@@ -162,6 +164,13 @@ def test_every_example_is_understood() -> None:
         ("failed purge", "say which"),
         ("jobs show nonsense", "no job 'nonsense'"),
         ("health --nonsense", "No such option '--nonsense'; see: rqjobs health --help"),
+        ("enqueue webhook " + "[" * 100_000, "not JSON: maximum recursion depth exceeded"),
+        (f"enqueue webhook {HOOK} --wait nan", "--wait: nan is not a duration"),
+        (f"enqueue webhook {HOOK} --wait 1e400", "--wait: inf is not a duration"),
+        (
+            f"enqueue webhook {HOOK} --backoff exponential:99999999999999d",
+            "backoff: '99999999999999d' is not a duration",
+        ),
         ("nonsense", "No such command 'nonsense'; see: rqjobs --help"),
     ],
 )
@@ -175,6 +184,7 @@ def test_a_mistake_is_one_plain_line(
     assert output.err.count("\n") == 1
     assert output.err.startswith("error: ")
     assert said in output.err
+    assert not redis.keys("rq:job:*")
 
 
 def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:

@@ -19,6 +19,8 @@ def test_all_faults_are_named_at_once_and_no_secret_is_shown(monkeypatch):
         "RQJOBS_LEASE": "soon",
         "RQJOBS_EMAIL_ATTEMPTS": "0",
         "RQJOBS_DATA_EXPORT_BACKOFF": "linear:1s",
+        "EXPORT_KEEP": "999999999999d",
+        "RESEND_RATE": "1/999999999999d",
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings) as caught:
@@ -26,7 +28,7 @@ def test_all_faults_are_named_at_once_and_no_secret_is_shown(monkeypatch):
     named = {fault.partition(":")[0] for fault in caught.value.faults}
     assert named == {
         "REDIS_URL", "EMAIL_BACKEND", "WEBHOOK_SIGNING_SECRET", "RQJOBS_LEASE", "RQJOBS_EMAIL_ATTEMPTS",
-        "RQJOBS_DATA_EXPORT_BACKOFF",
+        "RQJOBS_DATA_EXPORT_BACKOFF", "EXPORT_KEEP", "RESEND_RATE",
     }  # fmt: skip
     assert "hunter2" not in str(caught.value)
 
@@ -48,6 +50,12 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
     assert get_policy("email").attempts == 4
     assert get_settings().email_from == "a@b.example"
     assert get_settings().rqjobs_lease == timedelta(seconds=20)
+
+
+def test_a_dotenv_file_that_is_no_text_is_a_fault(tmp_path):
+    (tmp_path / ".env").write_bytes("EMAIL_FROM=Käse <a@b.example>\n".encode("latin-1"))
+    with pytest.raises(InvalidSettings, match=r"\.env cannot be read: 'utf-8' codec can't decode"):
+        Settings.load()
 
 
 def test_secrets_are_not_printed(monkeypatch):
