@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
@@ -15,6 +16,8 @@ from pydantic_core import PydanticCustomError, from_json
 from rqjobs.errors import InvalidJob
 
 _MAX_DEPTH = 64
+_MAX_DIGITS = sys.int_info.default_max_str_digits  # Python reads no longer number
+_TOO_LONG = 10**_MAX_DIGITS
 
 
 def _is_json(value: Any, depth: int = 0) -> bool:
@@ -26,14 +29,19 @@ def _is_json(value: Any, depth: int = 0) -> bool:
         return all([type(key) is str and key.isascii() and _is_json(item, depth + 1) for key, item in value.items()])  # noqa: C419
     if kind is list and depth < _MAX_DEPTH:
         return all([_is_json(item, depth + 1) for item in value])  # noqa: C419
-    return value is None or kind is int or kind is bool or (kind is float and math.isfinite(value))
+    if kind is int and -(2**63) < value < 2**63:  # folded when compiled
+        return True
+    return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
 def json_faults(value: object, path: str, depth: int = 0) -> Iterator[str]:  # noqa: C901, PLR0912  # one case a kind of value
     """Every place in ``value`` that JSON cannot carry faithfully, as ``'payload.when': ...``."""
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return
-    if isinstance(value, str):
+    if isinstance(value, int):
+        if not -_TOO_LONG < value < _TOO_LONG:
+            yield f"'{path}': a number of more than {_MAX_DIGITS} digits could not be read back"
+    elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
             yield f"'{path}': a lone surrogate is not text"
     elif isinstance(value, float):

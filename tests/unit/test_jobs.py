@@ -59,8 +59,10 @@ def test_headers_cannot_break_or_overwrite_ours(headers):
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), {1, 2}, b"x", object(), "\ud800", {1: 2}, (1, 2), datetime.now(UTC)]
-)
+    "value",
+    [float("nan"), float("inf"), {1, 2}, b"x", object(), "\ud800", {1: 2}, (1, 2), datetime.now(UTC),
+     pytest.param(10**4300, id="4301 digits"), pytest.param(-(10**5000), id="negative")],
+)  # fmt: skip
 def test_what_json_cannot_carry_is_refused(value):
     assert any("payload" in fault for fault in faults_of(WebhookJob, **{**WEBHOOK, "payload": {"deep": [value]}}))
 
@@ -77,6 +79,11 @@ JSON = st.recursive(
 def test_what_json_can_carry_survives_the_queue(payload):
     job = WebhookJob(**{**WEBHOOK, "payload": payload})
     assert WebhookJob.parse(json.loads(json.dumps(job.dump()))) == job
+
+
+def test_the_longest_number_survives_the_queue():
+    job = WebhookJob(**{**WEBHOOK, "payload": {"n": 10**4300 - 1, "m": 1 - 10**4300}})
+    assert WebhookJob.parse(read_json(job.dump_json())) == job
 
 
 @pytest.mark.parametrize(
