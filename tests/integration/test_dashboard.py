@@ -22,6 +22,7 @@ from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_endpoints import set_enabled
 from rqjobs.health import queue_health
 from rqjobs.layout import job_key, key
+from rqjobs.masking import mask, unmask
 from rqjobs.metrics import Sample, record
 from rqjobs.settings import use_settings
 from rqjobs.webhooks import add_endpoint
@@ -101,6 +102,21 @@ def test_an_edited_payload_is_checked_and_keeps_what_was_hidden(
     assert fresh.get_status() == "queued"
     assert fresh.retries_left == 2
     assert save(payload) == 404  # not dead any more
+
+
+def test_secrets_are_hidden_at_any_depth_and_put_back_only_where_it_is_clear() -> None:
+    job = {
+        "tokens": ["hunter2", {"n": "hunter2"}],
+        "headers": {"Authorization": ["Bearer hunter2"], "X-Any": {"a": "hunter2"}},
+        "password": {"value": "hunter2"},
+        "headers_of_mail": ["shown"],
+    }
+    shown = mask(job)
+    assert "hunter2" not in json.dumps(shown)
+    assert shown["headers_of_mail"] == ["shown"]
+    assert unmask(shown, job) == job
+    with pytest.raises(ValueError, match="another length"):
+        unmask({**shown, "tokens": ["(hidden)"]}, job)
 
 
 def test_groups_are_by_queue_error_and_destination(client: FlaskClient, redis: redis_py.Redis) -> None:
