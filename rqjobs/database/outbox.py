@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def _store_by_sqlalchemy(target: Any, rows: Sequence[Mapping[str, Any]]) -> None
 
 def _store_plain(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     # Django takes %s on every database; of the DB-API drivers only sqlite3 wants a question mark.
-    mark = "?" if type(target).__module__.startswith("sqlite3") else "%s"
+    mark = "?" if isinstance(target, sqlite3.Connection) else "%s"
     names = [column.name for column in outbox.columns]
     statement = f"INSERT INTO {outbox.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"  # noqa: S608  # our own names
     cursor = target.cursor()

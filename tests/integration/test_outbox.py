@@ -137,13 +137,18 @@ def test_an_id_that_is_waiting_already_is_not_enqueued_twice(engine, redis):
     assert waiting(redis) == ["a"]
 
 
-def test_plain_connections_and_what_is_none(redis, tmp_path):
+class OwnConnection(sqlite3.Connection):
+    """As apps make one, to add a method or two."""
+
+
+@pytest.mark.parametrize("kind", [sqlite3.Connection, OwnConnection])
+def test_plain_connections_and_what_is_none(redis, tmp_path, kind):
     file = tmp_path / "rqjobs.db"
     with sqlite3.connect(file) as connection, pytest.raises(OutboxError, match="rqjobs db init"):
         enqueue_webhook(JOB, outbox=connection)
     connection.close()
     init_database(get_engine())
-    connection = sqlite3.connect(file)
+    connection = sqlite3.connect(file, factory=kind)
     with connection:
         job = enqueue_webhook(JOB, outbox=connection)
     connection.close()
