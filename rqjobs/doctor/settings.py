@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from rqjobs.doctor.finding import Finding, fault
 from rqjobs.queues import get_policy
-from rqjobs.settings import Settings, get_settings
+from rqjobs.settings import Settings, get_settings, is_setting, variables
 
 _SHORT_PASSWORD = 8
 
@@ -19,6 +20,7 @@ def contradictions() -> Iterator[Finding]:
     """Settings that contradict each other."""
     settings = get_settings()
     yield from _mail(settings)
+    yield from _misspelt()
     if settings.webhook_timeout > get_policy("webhooks").timeout:
         said = "WEBHOOK_TIMEOUT is longer than RQJOBS_WEBHOOKS_TIMEOUT: deliveries would be cut off without a status"
         yield fault("", said, "make WEBHOOK_TIMEOUT the shorter one")
@@ -45,6 +47,14 @@ def contradictions() -> Iterator[Finding]:
             yield fault(
                 "", f"{variable} is set for a queue that does not exist: {error}", "mend its name, or remove it"
             )
+
+
+def _misspelt() -> Iterator[Finding]:
+    known = [name.upper() for name in Settings.model_fields]
+    for name in variables():
+        if name.startswith("RQJOBS_") and not is_setting(name):  # only what is close: Kubernetes sets some as well
+            for close in difflib.get_close_matches(name, known, 1, 0.85):
+                yield fault("", f"{name} is set, and there is no such setting", f"call it {close}, or remove it")
 
 
 def _mail(settings: Settings) -> Iterator[Finding]:

@@ -74,7 +74,8 @@ def configured(redis: redis_py.Redis, **values: str) -> Iterator[None]:
             time.sleep(0.01)
 
 
-def test_a_healthy_installation_has_no_fault(healthy: redis_py.Redis) -> None:
+def test_a_healthy_installation_has_no_fault(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, RQJOBS_HEALTH_HOST="0.0.0.0", RQJOBS_REDIS_SERVER="", RQJOBS_WEB_SERVICE_HOST="10.0.0.1")
     assert faults() == {}
 
 
@@ -261,6 +262,7 @@ def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
         ("settings", setting(RQJOBS_LEASE="2s")),
         ("settings", setting(DASHBOARD_PASSWORD="short")),
         ("settings", setting(RQJOBS_EMAILS_ATTEMPTS="5")),
+        ("settings", setting(RQJOBS_LEESE="60s")),
         ("settings", setting(EXPORT_URL="memory://exports")),
         ("settings", plant_no_s3),
         ("queues unknown here", plant_unknown_queue),
