@@ -69,7 +69,10 @@ def destinations(*, as_json: bool) -> None:
 @click.option("--secret", metavar="whsec_...", help="One that the receiver has already.")
 @json_option
 def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_json: bool) -> None:
-    """Register an endpoint, or change its URL, and its events and secret if given."""
+    """Register an endpoint, or change one.
+
+    Of one that is known the events and the secret stay as they are unless they are given.
+    """
     from rqjobs import webhooks as api
     from rqjobs.database import get_engine
     from rqjobs.database import webhook_endpoints as table
