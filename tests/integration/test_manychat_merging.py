@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rqjobs import enqueue_manychat_sync, pending
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.manychat import admit, sync
 from rqjobs.processors.manychat.contacts import Contacts
 from rqjobs.sandbox.manychat import Fault
-from tests.support.manychat import drive, job, run, sandbox, state
+from tests.support.manychat import drive, job, known, run, sandbox, state
 
 WRITES = ("updateSubscriber", "setCustomFields", "addTag", "removeTag")
 
@@ -103,6 +104,7 @@ def test_a_worker_that_dies_loses_nothing(played, monkeypatch, when):
         (update(played, fields={"Plan": "one", "Visits": 1}), first),
         (update(played, fields={"Plan": "two"}), second),
     ]
+    known(second)
     assert all(hold is not None for hold in admit(jobs))
     time.sleep(0.35)
     chosen, other = admit(jobs)
@@ -132,7 +134,7 @@ def test_when_the_job_that_died_never_comes_back_another_takes_its_change(played
     gone = Attempt(job_id="gone", queue="manychat-sync", of=3, enqueued_at=datetime.now(UTC) - timedelta(minutes=1))
     played.fail_next("subscriber/setCustomFields", Fault(500))
     with pytest.raises(Exception, match="HTTP 500"):
-        sync(update(played, fields={"Plan": "one", "Visits": 1}), gone)
+        sync(update(played, fields={"Plan": "one", "Visits": 1}), known(gone))
     redis.delete(*redis.keys("*brake"))
     outcomes = drive({"next": update(played, fields={"Plan": "two"})})
     assert outcomes["next"]["merged"] == ["gone"]
@@ -143,10 +145,31 @@ def test_a_job_that_used_up_its_attempts_takes_its_change_along(played, redis):
     played.fail_next("subscriber/setCustomFields", Fault(500))
     last = Attempt(job_id="dead", queue="manychat-sync", number=3, of=3)
     with pytest.raises(Exception, match="HTTP 500"):
-        sync(update(played, fields={"Visits": 1}), last)
+        sync(update(played, fields={"Visits": 1}), known(last))
     redis.delete(*redis.keys("*brake"))
     assert drive({"next": update(played, fields={"Plan": "two"})})["next"]["merged"] == []
     assert ada(played)["fields"] == {"Plan": "two"}
+
+
+@pytest.mark.parametrize("how", ["deleted", "canceled", "id used again"])
+def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how):
+    change = update(played, first_name="CANCELLED")
+    gone = enqueue_manychat_sync(change, job_id="gone")
+    attempt = Attempt(job_id=gone.id, queue="manychat-sync", enqueued_at=gone.created_at)
+    assert admit([(change, attempt)]) != [None]  # its change waits for others
+    if how == "canceled":
+        gone.cancel()
+    else:
+        assert pending.delete(gone.id)
+    if how == "id used again":
+        enqueue_manychat_sync(job("tag", "create", {"name": "d"}), job_id="gone")
+    waits = enqueue_manychat_sync(update(played, last_name="Byron"))
+    attempt = Attempt(job_id=waits.id, queue="manychat-sync", enqueued_at=waits.created_at)
+    admit([(update(played, last_name="Byron"), attempt)])
+    outcomes = drive({"next": update(played, fields={"Plan": "two"})})
+    assert outcomes["next"]["merged"] == [waits.id]
+    assert ada(played) == {"last_name": "Byron", "fields": {"Plan": "two"}, "tags": set()}
+    assert not redis.keys("*:changes")
 
 
 def test_an_id_used_again_is_another_change(played):

@@ -11,8 +11,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from rqjobs.attempt import Attempt
+from rqjobs.connection import get_connection
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import ManyChatSyncJob
+from rqjobs.layout import job_key
 from rqjobs.processors.manychat import admit, sync
 from rqjobs.sandbox.manychat import ManyChatSandbox
 from rqjobs.settings import use_settings
@@ -40,6 +42,13 @@ def run(kind, action, data, *, job_id="job-1", number=1, of=3, timeout=60, **mor
     return sync(job(kind, action, data, **more), attempt)
 
 
+def known(attempt):
+    """Redis knows the job: one that is merged must not have been deleted."""
+    words = {"created_at": attempt.enqueued_at.isoformat(), "status": "scheduled"}
+    get_connection().hset(job_key(attempt.job_id), mapping=words)
+    return attempt
+
+
 def state(played):
     """Contacts of the first account as people read them: by email, phone or WhatsApp number."""
     account = played.account
@@ -58,7 +67,9 @@ def drive(jobs, *, threads=4, of=3, limit=60):
     started = datetime.now(UTC)
     due = [(0.0, number, name) for number, name in enumerate(jobs)]
     attempts = {
-        name: Attempt(job_id=name, queue="manychat-sync", of=of, enqueued_at=started + timedelta(microseconds=number))
+        name: known(
+            Attempt(job_id=name, queue="manychat-sync", of=of, enqueued_at=started + timedelta(microseconds=number))
+        )
         for _due, number, name in due
     }
     outcomes, lock, deadline = {}, threading.Lock(), time.monotonic() + limit
@@ -86,4 +97,5 @@ def drive(jobs, *, threads=4, of=3, limit=60):
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda _: work(), range(threads)))
+    get_connection().delete(*map(job_key, jobs))
     return outcomes

@@ -3,6 +3,7 @@
 Every job with ``merge`` puts its change beside the others of its contact, in Redis, and waits a moment. Then one job
 is chosen: it applies all of them, in the order of enqueueing, and writes an outcome for each. The other jobs find
 theirs when they run. A change leaves Redis with its outcome and not before, so a worker may die at any moment.
+The change of a job that has been deleted, stopped or canceled meanwhile is dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import redis
@@ -20,6 +21,7 @@ from rqjobs.errors import RetryLater
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.jobs.manychat_data import Reference
 from rqjobs.keys import PREFIX
+from rqjobs.layout import ENDED, job_key
 from rqjobs.processors.manychat.accounts import Account
 from rqjobs.scripts import load_script
 
@@ -81,8 +83,21 @@ class Group:
             return outcome
         if word == b"busy":
             raise RetryLater(_BUSY, "changes of the same contact are being applied", counts=False)
-        pairs = sorted(zip(rest[::2], rest[1::2], strict=True), key=lambda pair: _age(pair[0].decode()))
-        return [Waiting(unit.decode(), ManyChatSyncJob.parse(json.loads(change))) for unit, change in pairs]
+        changes = {unit.decode(): change for unit, change in zip(rest[::2], rest[1::2], strict=True)}
+        for unit in self._gone(connection, [unit for unit in changes if unit != self.unit]):
+            del changes[unit]
+        return [Waiting(unit, ManyChatSyncJob.parse(json.loads(changes[unit]))) for unit in sorted(changes, key=_age)]
+
+    def _gone(self, connection: redis.Redis, units: Sequence[str]) -> list[str]:
+        """Takes out those of ``units`` whose jobs will not run any more: deleted, canceled or dead ones."""
+        with connection.pipeline(transaction=False) as pipeline:
+            for unit in units:
+                pipeline.hmget(job_key(unit.rpartition("@")[0]), "created_at", "status")
+            jobs = pipeline.execute() if units else []
+        gone = [unit for unit, words in zip(units, jobs, strict=True) if not _runs(unit, *words)]
+        if gone:
+            connection.hdel(self._keys()[0], *gone)
+        return gone
 
     def settle(self, connection: redis.Redis, outcomes: dict[str, Outcome]) -> None:
         """Writes outcomes by unit and lets the next job go on."""
@@ -107,7 +122,18 @@ class Group:
 
 def unit_of(attempt: Attempt) -> str:
     """One enqueued job: its id alone may be used again later."""
-    return f"{attempt.job_id}@{attempt.enqueued_at.timestamp():.6f}"
+    return _unit(attempt.job_id, attempt.enqueued_at)
+
+
+def _unit(job_id: str, enqueued_at: datetime) -> str:
+    return f"{job_id}@{enqueued_at.timestamp():.6f}"
+
+
+def _runs(unit: str, created_at: bytes | None, status: bytes | None) -> bool:
+    """Whether these are the words of this unit's job, not of a later one with its id, and it has not ended."""
+    if created_at is None or status is None or status.decode() in ENDED:
+        return False
+    return unit == _unit(unit.rpartition("@")[0], datetime.fromisoformat(created_at.decode()))
 
 
 def _age(unit: str) -> tuple[float, str]:
