@@ -14,7 +14,7 @@ if owner and owner ~= ARGV[1] then return {'busy'} end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
 local answer, all = {'mine'}, redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  if string.sub(all[i], 1, 1) ~= '_' then
+  if all[i] ~= '_first' and all[i] ~= '_until' then  -- no unit is called so: each has an '@'
     answer[#answer + 1], answer[#answer + 2] = all[i], all[i + 1]
   end
 end

@@ -172,6 +172,12 @@ def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how
     assert not redis.keys("*:changes")
 
 
+def test_an_id_may_begin_as_our_own_fields_do(played):
+    outcomes = drive({"_first": update(played, first_name="Ada"), "_x": update(played, last_name="Byron")})
+    assert sorted(one.get("merged", []) for one in outcomes.values()) in ([[], ["_x"]], [[], ["_first"]])
+    assert ada(played) == {"first_name": "Ada", "last_name": "Byron", "fields": {}, "tags": set()}
+
+
 def test_an_id_used_again_is_another_change(played):
     for value in ("one", "two", "one"):
         result = run("contact", "update", {"subscriber_id": played.ada, "fields": {"Plan": value}}, merge=True)
