@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -106,7 +107,7 @@ class Reference(_Data):
         if self.subscriber_id:
             return f"id:{self.subscriber_id}"
         if self.lookup:
-            return f"field:{self.lookup.field}={self.lookup.value}"
+            return f"field:{json.dumps([str(self.lookup.field), str(self.lookup.value)])}"  # either may hold any sign
         return f"email:{self.email.lower()}" if self.email else f"phone:{self.phone or self.whatsapp_phone}"
 
 

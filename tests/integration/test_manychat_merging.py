@@ -172,6 +172,18 @@ def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how
     assert not redis.keys("*:changes")
 
 
+def test_contacts_looked_up_by_different_fields_are_not_merged(played):
+    for field, value in [("a", "b=c"), ("a=b", "c")]:
+        played.account.call("POST", "page/createCustomField", {"caption": field, "type": "text"})
+        run("contact", "create", {"email": f"{field}@example.com", "fields": {field: value}})
+    jobs = {
+        "one": job("contact", "update", {"lookup": {"field": "a", "value": "b=c"}, "first_name": "Ada"}, merge=True),
+        "two": job("contact", "update", {"lookup": {"field": "a=b", "value": "c"}, "first_name": "Bob"}, merge=True),
+    }
+    assert [outcome["merged"] for outcome in drive(jobs).values()] == [[], []]
+    assert [state(played)[f"{field}@example.com"]["first_name"] for field in ("a", "a=b")] == ["Ada", "Bob"]
+
+
 def test_an_id_may_begin_as_our_own_fields_do(played):
     outcomes = drive({"_first": update(played, first_name="Ada"), "_x": update(played, last_name="Byron")})
     assert sorted(one.get("merged", []) for one in outcomes.values()) in ([[], ["_x"]], [[], ["_first"]])
