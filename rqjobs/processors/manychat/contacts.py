@@ -162,8 +162,10 @@ class Contacts:
                 known = self._api.subscriber(done.subscriber_id)
             wanted = {tag.id: (tag.name, False) for tag in known.tags or ()}
             wanted |= {tag.id: (tag.name, True) for tag in map(self._catalog.tag, change.whole_tags)}
-        last = {str(name).casefold(): (name, add) for name, add in change.tags}
-        for name, add in last.values():
+        last: dict[str, tuple[int | str, bool]] = {}
+        for name, add in reversed(change.tags):
+            last.setdefault(str(name).casefold(), (name, add))
+        for name, add in reversed(last.values()):  # one tag may be meant by its name and by its id
             tag = self._catalog.tag(name) if add else self._catalog.find_tag(name)
             if tag is not None:
                 wanted[tag.id] = (tag.name, add)
