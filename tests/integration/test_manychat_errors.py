@@ -14,6 +14,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.errors import JobTimeout, PermanentFailure, RetryLater
 from rqjobs.processors.manychat import admit, register_token_source, sync
 from rqjobs.processors.manychat.accounts import account_of
+from rqjobs.processors.manychat.client import ManyChat
 from rqjobs.processors.manychat.records import ManyChatUnavailable
 from rqjobs.sandbox.manychat import Fault
 from rqjobs.settings import use_settings
@@ -103,6 +104,14 @@ def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played, cloc
     before = datetime.now(UTC)
     (hold,) = admit([(job(*UPDATE), attempt)])
     assert before <= hold.until - timedelta(seconds=6.5) <= datetime.now(UTC)
+
+
+def test_what_json_cannot_carry_is_the_jobs_own_fault(played, redis):
+    attempt = Attempt(job_id="j", queue="manychat-sync")
+    api = ManyChat(account_of("tool_1"), played.url, redis, attempt)
+    with pytest.raises(PermanentFailure, match="setCustomFields holds a number that JSON cannot carry"):
+        api.set_fields(1001, [(1, float("inf"))])
+    assert run(*UPDATE)["outcome"] == "updated"  # the token's other jobs are not held up
 
 
 def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):

@@ -1,10 +1,13 @@
 """Several changes of a contact as one: the same state as one after the other, whatever they are."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import ManyChatSyncJob
-from rqjobs.processors.manychat.change import change_of, net
+from rqjobs.processors.manychat.change import change_of, fit, net
+from rqjobs.processors.manychat.records import CustomField
 
 NAMES = st.sampled_from(["a", "b", "c"])
 TAGS = st.lists(NAMES, max_size=3)
@@ -56,3 +59,22 @@ def test_ways_to_find_the_contact_are_joined():
     both = net([change(email="ada@example.com"), change(email="ADA@example.com", phone="+14155550123")])
     assert (both.contact.email, both.contact.phone) == ("ADA@example.com", "+14155550123")
     assert both.create
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        pytest.param("number", "9" * 5000, id="longer than Python reads"),
+        pytest.param("number", "9" * 400, id="integer beyond floats"),
+        pytest.param("number", "1" * 400 + ".5", id="beyond floats"),
+        ("number", float("inf")),
+        (None, float("nan")),
+        pytest.param("text", 10**5000, id="longer than Python writes"),
+        ("date", "2026-02-30"),
+        ("datetime", "2026-07-18T12:00:00"),
+        ("datetime", "0001-01-01T00:00:00+05:00"),
+    ],
+)
+def test_a_value_that_no_json_can_carry_is_of_another_type(kind, value):
+    with pytest.raises(PermanentFailure, match="the custom field 'Age' is of type"):
+        fit(value, CustomField(id=1, name="Age", type=kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -123,27 +124,36 @@ def fit(value: Value, custom: CustomField) -> Value:
     Raises:
         PermanentFailure: it is of another type.
     """
-    fitted: Value = None
-    match custom.type, value:
-        case "text", str() | int() | float() if not isinstance(value, bool):
-            fitted = str(value)
-        case "number", int() | float() if not isinstance(value, bool):
-            fitted = value
-        case "number", str() if _NUMBER.fullmatch(value.strip()):
-            fitted = float(value) if "." in value else int(value)
-        case "boolean", bool():
-            fitted = value
-        case "date", str():
-            fitted = _date(value)
-        case "datetime", str():
-            fitted = _datetime(value)
-        case None, _:
-            fitted = value
+    try:
+        fitted = _fitted(value, custom.type)
+        if isinstance(fitted, int | float) and not math.isfinite(fitted):
+            fitted = None
+    except (ValueError, OverflowError):  # no date, a number of thousands of digits, a moment before the year 1
+        fitted = None
     if fitted is None:
         raise PermanentFailure(
             f"the custom field {custom.name!r} is of type {custom.type}: {_FORMS[custom.type or '']}"
         )
     return fitted
+
+
+def _fitted(value: Value, kind: str | None) -> Value:  # noqa: PLR0911  # one case a type
+    match kind, value:
+        case "text", str() | int() | float() if not isinstance(value, bool):
+            return str(value)
+        case "number", int() | float() if not isinstance(value, bool):
+            return value
+        case "number", str() if _NUMBER.fullmatch(value.strip()):
+            return float(value) if "." in value else int(value)
+        case "boolean", bool():
+            return value
+        case "date", str():
+            return date.fromisoformat(value).isoformat()
+        case "datetime", str() if (moment := datetime.fromisoformat(value)).tzinfo is not None:
+            return moment.astimezone(UTC).isoformat(timespec="seconds")
+        case None, _:
+            return value
+    return None
 
 
 _FORMS = {
@@ -154,20 +164,3 @@ _FORMS = {
     "datetime": "give a moment with its offset, such as 2026-07-18T12:00:00+00:00",
     "": "give a string, a number or a boolean",
 }
-
-
-def _date(value: str) -> str | None:
-    try:
-        return date.fromisoformat(value).isoformat()
-    except ValueError:
-        return None
-
-
-def _datetime(value: str) -> str | None:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -147,6 +147,8 @@ class ManyChat:
             try:
                 response, body, pressed = self._paced(method, path, kind, arguments)
                 break
+            except requests.exceptions.InvalidJSONError:  # its text may hold the value
+                raise PermanentFailure(f"the request to {path} holds a number that JSON cannot carry") from None
             except requests.RequestException as error:
                 reason = type(error).__name__  # its text holds the query, and with it the contact's address
                 closed = isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
