@@ -65,6 +65,7 @@ def test_steps_begin_where_people_expect():
         (("2026-11-23", "2026-11-22", "UTC"), "ends"),
         (("23.11.2026", None, "UTC"), "write it as 2026-11-23"),
         (("1900-01-01", None, "UTC"), "at most"),
+        ((None, "0001-01-01", "UTC"), "at most"),
         ((None, None, "Mars/Olympus"), "unknown time zone"),
         ((None, None, "../etc/passwd"), "unknown time zone"),
         ((None, None, ""), "unknown time zone"),

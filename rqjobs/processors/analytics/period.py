@@ -45,7 +45,7 @@ class Period:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise InvalidPeriod(f"unknown time zone {zone!r}; write one such as UTC or Europe/Berlin") from None
         last = _day(until) or (today or datetime.now(tz).date())
-        first = _day(since) or last - timedelta(days=29)
+        first = _day(since) or last - min(timedelta(days=29), last - date.min)  # its year is judged below
         if first > last:
             raise InvalidPeriod(f"the period ends ({last}) before it begins ({first})")
         if (last - first).days >= _LONGEST or not 1970 < first.year <= last.year < 2200:  # noqa: PLR2004
