@@ -29,6 +29,7 @@ from rqjobs.jobs import WebhookJob
 __all__ = ["Endpoint", "Filter", "Replay", "UnknownEndpoint", "add_endpoint", "emit", "replay"]
 
 _REPLAYED_AT_ONCE = 500
+_SLOWEST = 0.001  # a second: a million deliveries take thirty years
 
 
 def add_endpoint(
@@ -106,9 +107,12 @@ def replay(wanted: Filter, *, pace: float = 10, delivered_too: bool = False, dry
         dry_run: only says what would be sent.
 
     Raises:
+        ValueError: the pace is below 0.001.
         RedisUnavailable: Redis does not answer.
         DatabaseUnavailable: the database does not answer.
     """
+    if not pace >= _SLOWEST:  # nor is it NaN
+        raise ValueError(f"a pace of {pace:g} deliveries a second: the least is {_SLOWEST}")
     found = list(deliveries.replayable(get_engine(), wanted, delivered_too=delivered_too))
     outcome = Replay(lost=[job_id for job_id, job in found if job is None])
     jobs: list[tuple[WebhookJob, JobOptions]] = []

@@ -92,7 +92,7 @@ for _command in webhook_endpoints.COMMANDS:
 
 @webhooks.command()
 @_filter_options
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), default=50, show_default=True)
 @json_option
 def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
     """List attempts to deliver, newest first.
@@ -147,9 +147,7 @@ def show(*, job_id: str, as_json: bool) -> None:
 @_filter_options
 @click.option("--all", "everything", is_flag=True, help="Everything in the log that did not arrive.")
 @click.option("--delivered-too", is_flag=True, help="Also what did arrive.")
-@click.option(
-    "--pace", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="So many a second."
-)
+@click.option("--pace", type=float, default=10, show_default=True, help="So many a second.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
 @json_option
 def replay(
