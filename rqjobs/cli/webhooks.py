@@ -13,7 +13,7 @@ import click
 from rqjobs.cli import webhook_endpoints
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.durations import format_duration, parse_duration
-from rqjobs.errors import JobNotFound, RQJobsError
+from rqjobs.errors import RQJobsError
 from rqjobs.masking import mask, without_path
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def show(*, job_id: str, as_json: bool) -> None:
 
     rows = sorted(find(get_engine(), Filter(job_id=job_id), 1000), key=lambda row: row.at_ms)
     if not rows:
-        raise JobNotFound(job_id)
+        raise _not_logged(job_id)
     job = _job(rows)
     if as_json:
         print_json({"id": job_id, "job": job, "attempts": [_document(row) for row in rows]})
@@ -178,7 +178,7 @@ def replay(
         # Who names a delivery means it, arrived or not.
         done = api.replay(each, pace=pace, delivered_too=delivered_too, dry_run=dry_run)
         if job_ids and not (done.enqueued or done.under_way or done.lost):
-            raise JobNotFound(each.job_id or "")
+            raise _not_logged(each.job_id)
         total.enqueued += done.enqueued
         total.under_way += done.under_way
         total.lost += done.lost
@@ -195,6 +195,12 @@ def replay(
     for what, ids in (("still under way", total.under_way), ("no longer in the log", total.lost)):
         if ids:
             click.echo(f"{len(ids)} {what}: {' '.join(ids[:10])}{' ...' if len(ids) > 10 else ''}")  # noqa: PLR2004
+
+
+def _not_logged(job_id: str | None) -> RQJobsError:
+    return RQJobsError(
+        f"no delivery {job_id!r} in the log: check the id and DATABASE_URL; deliveries are kept for WEBHOOK_LOG_KEEP"
+    )
 
 
 def _list(rows: Sequence[Delivery]) -> None:

@@ -130,7 +130,7 @@ def test_deliveries_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(run(capsys, "show", "a", "--json"))
     assert document["job"]["payload"] == {"n": 1, "password": "(hidden)"}
     assert [attempt["status"] for attempt in document["attempts"]] == [503, 200]
-    assert "no job 'zzz'" in run(capsys, "show", "zzz", code=2)
+    assert "no delivery 'zzz' in the log: check the id and DATABASE_URL" in run(capsys, "show", "zzz", code=2)
     assert "is no time" in run(capsys, "deliveries", "--since", "soon", code=2)
     assert "not in the range" in run(capsys, "deliveries", "--limit", "9" * 20, code=2)
 
@@ -174,7 +174,7 @@ def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert "say which" in run(capsys, "replay", code=2)
     for pace in ("0", "-1", "1e-300", "nan"):
         assert "the least is 0.001" in run(capsys, "replay", "--all", "--dry-run", "--pace", pace, code=2)
-    assert "no job 'zzz'" in run(capsys, "replay", "zzz", code=2)
+    assert "no delivery 'zzz' in the log" in run(capsys, "replay", "zzz", code=2)
     assert len(find(get_engine(), Filter(), 10)) == 2
 
 
