@@ -23,6 +23,8 @@ _OUTCOMES = ("done", "retry", "dead")
 _ATTEMPTS = 1000
 _HOURS = (1, 6, 24, 24 * 7)
 """How far back a replay may be chosen to reach."""
+_MOST_HOURS = 24 * 3650
+_LAST_PAGE = 1_000_000
 _PACE = 10.0
 _JUDGED = 200
 """So many of the newest attempts say how an endpoint does."""
@@ -34,7 +36,7 @@ def deliveries() -> ResponseReturnValue:
     engine = get_engine()
     endpoint, outcome = request.args.get("to") or None, request.args.get("outcome")
     outcome = outcome if outcome in _OUTCOMES else None
-    page = max(0, request.args.get("page", 0, type=int))
+    page = min(max(0, request.args.get("page", 0, type=int)), _LAST_PAGE)
     asked = Filter(endpoint=endpoint, outcome=outcome)
     found = find(engine, asked, _SHOWN + 1, skip=page * _SHOWN)
     endpoints = list_endpoints(engine, limit=_SHOWN + 1, named=endpoint)
@@ -82,8 +84,8 @@ def replay(job_id: str) -> ResponseReturnValue:
 def replay_endpoint() -> ResponseReturnValue:
     """Sends again what did not arrive at an endpoint lately."""
     endpoint = request.form.get("name", "")
-    hours = request.form.get("hours", _HOURS[0], type=int)
-    pace = min(max(request.form.get("pace", _PACE, type=float), 0.1), 1000.0)
+    hours = min(max(0, request.form.get("hours", _HOURS[0], type=int)), _MOST_HOURS)
+    pace = min(max(0.1, request.form.get("pace", _PACE, type=float)), 1000.0)  # in this order NaN is 0.1
     wanted = Filter(endpoint=endpoint, since=datetime.now(UTC) - timedelta(hours=hours))
     _send_again(wanted, pace=pace, dry_run=request.form.get("mode") == "dry-run")
     return redirect(url_for("webhooks.deliveries", to=endpoint))

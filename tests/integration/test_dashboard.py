@@ -340,6 +340,17 @@ def test_what_an_endpoint_missed_goes_out_again(client: FlaskClient, token: str,
     assert not redis.exists(job_key("arrived"), job_key("long-ago"), job_key("elsewhere"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "sent"), [("hours", "99999999", 1), ("hours", "-99999999", 0), ("pace", "nan", 1)]
+)
+def test_a_replay_by_a_number_beyond_sense_takes_the_nearest(
+    client: FlaskClient, token: str, field: str, value: str, sent: int
+) -> None:
+    log("missed")
+    form = {"name": "shop", "mode": "replay", field: value}
+    assert post(client, token, "/webhooks/endpoints/replay", **form) == f"{sent} are sent again."
+
+
 def test_deliveries_are_paged_and_endpoints_in_trouble_stand_first(client: FlaskClient, redis: redis_py.Redis) -> None:
     for number in range(60):
         log(f"d{number}", ago=60 - number)
@@ -353,4 +364,5 @@ def test_deliveries_are_paged_and_endpoints_in_trouble_stand_first(client: Flask
     assert sorted(seen[0] + seen[1]) == sorted(f"d{number}" for number in range(60))
     assert "Older" in page
     assert "Older" not in older
+    assert client.get(f"/webhooks/?page={10**18}").status_code == 200
     assert "<strong>60</strong> dead" in client.get("/webhooks/?to=shop").text
