@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import redis
-from flask import Flask, Response, current_app, render_template, request
+from flask import Flask, Response, abort, current_app, render_template, request
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
@@ -76,6 +76,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     show.register(app)
     nav = [(endpoint, name) for endpoint, name in _NAV if endpoint in app.view_functions]
     app.context_processor(lambda: {"read_only": settings.dashboard_read_only, "nav": nav})
+    app.before_request(_no_nul)
     app.after_request(_harden)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(RQJobsError, _own_error)
@@ -84,6 +85,13 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refuses)
     return app
+
+
+def _no_nul() -> None:
+    """PostgreSQL takes no NUL in a text, so nothing is found by one; the query would end as "not available"."""
+    given = (text for texts in request.values.listvalues() for text in texts)
+    if any("\0" in text for text in (request.path, *given)):
+        abort(404, "There is nothing with the character NUL in it.")
 
 
 def _harden(response: Response) -> Response:

@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 from rqjobs import enqueue, enqueue_many
 from rqjobs.cli import cli
 from rqjobs.database import get_engine
+from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_endpoints import set_enabled
 from rqjobs.health import queue_health
@@ -338,6 +339,14 @@ def test_what_an_endpoint_missed_goes_out_again(client: FlaskClient, token: str,
     assert post(client, token, "/webhooks/endpoints/replay", **form, mode="replay") == "1 are sent again."
     assert redis.exists(job_key("missed"))
     assert not redis.exists(job_key("arrived"), job_key("long-ago"), job_key("elsewhere"))
+
+
+@pytest.mark.parametrize("path", ["/analytics/?code=%00", "/webhooks/?to=%00", "/webhooks/deliveries/%00"])
+def test_nothing_is_found_by_a_nul(postgres_url: str, client: FlaskClient, token: str, path: str) -> None:
+    init_database(get_engine())
+    assert client.get(path).status_code == 404
+    form = {"csrf_token": token, "name": "\0"}
+    assert client.post("/webhooks/endpoints/disable", data=form).status_code == 404
 
 
 @pytest.mark.parametrize(
