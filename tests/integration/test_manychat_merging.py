@@ -8,6 +8,7 @@ import pytest
 from rqjobs import enqueue_manychat_sync, pending
 from rqjobs.attempt import Attempt
 from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.layout import job_key
 from rqjobs.processors.manychat import admit, sync
 from rqjobs.processors.manychat.contacts import Contacts
 from rqjobs.sandbox.manychat import Fault
@@ -151,7 +152,7 @@ def test_a_job_that_used_up_its_attempts_takes_its_change_along(played, redis):
     assert ada(played)["fields"] == {"Plan": "two"}
 
 
-@pytest.mark.parametrize("how", ["deleted", "canceled", "id used again"])
+@pytest.mark.parametrize("how", ["deleted", "canceled", "id used again", "overwritten", "garbled"])
 def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how):
     change = update(played, first_name="CANCELLED")
     gone = enqueue_manychat_sync(change, job_id="gone")
@@ -161,6 +162,10 @@ def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how
         gone.cancel()
     else:
         assert pending.delete(gone.id)
+    if how == "overwritten":
+        redis.set(job_key("gone"), "another type")
+    if how == "garbled":
+        redis.hset(job_key("gone"), mapping={"created_at": "today", "status": "queued"})
     if how == "id used again":
         enqueue_manychat_sync(job("tag", "create", {"name": "d"}), job_id="gone")
     waits = enqueue_manychat_sync(update(played, last_name="Byron"))

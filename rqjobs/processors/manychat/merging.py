@@ -93,8 +93,8 @@ class Group:
         with connection.pipeline(transaction=False) as pipeline:
             for unit in units:
                 pipeline.hmget(job_key(unit.rpartition("@")[0]), "created_at", "status")
-            jobs = pipeline.execute() if units else []
-        gone = [unit for unit, words in zip(units, jobs, strict=True) if not _runs(unit, *words)]
+            jobs = pipeline.execute(raise_on_error=False) if units else []
+        gone = [unit for unit, words in zip(units, jobs, strict=True) if not _runs(unit, words)]
         if gone:
             connection.hdel(self._keys()[0], *gone)
         return gone
@@ -129,11 +129,16 @@ def _unit(job_id: str, enqueued_at: datetime) -> str:
     return f"{job_id}@{enqueued_at.timestamp():.6f}"
 
 
-def _runs(unit: str, created_at: bytes | None, status: bytes | None) -> bool:
+def _runs(unit: str, words: Any) -> bool:
     """Whether these are the words of this unit's job, not of a later one with its id, and it has not ended."""
-    if created_at is None or status is None or status.decode() in ENDED:
+    if not isinstance(words, list) or None in words:  # an error: a key of another type
         return False
-    return unit == _unit(unit.rpartition("@")[0], datetime.fromisoformat(created_at.decode()))
+    created_at, status = words
+    try:
+        enqueued_at = datetime.fromisoformat(created_at.decode())
+    except ValueError:
+        return False
+    return status.decode() not in ENDED and unit == _unit(unit.rpartition("@")[0], enqueued_at)
 
 
 def _age(unit: str) -> tuple[float, str]:
