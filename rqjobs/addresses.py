@@ -42,7 +42,8 @@ def parse_address(text: str) -> Mailbox:
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
     local, _, domain = spec.strip().rpartition("@")
-    if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
+    if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64 or "=?" in local:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
+        # "=?" begins an encoded word, which may hold line breaks (RFC 2047), and which Python would decode.
         raise ValueError(f"not an address; {_MEND}")
     return Mailbox(name, local, _ascii_domain(domain))
 

@@ -116,6 +116,12 @@ def test_resends_request(resend: MailAPI, tmp_path: Path) -> None:
     assert (result["provider_id"], result["accepted"]) == (sent.id, 4)
 
 
+def test_resend_is_given_no_encoded_words(resend: MailAPI) -> None:
+    word = "=?utf-8?q?Boss_=3Cboss=40e.example=3E=2C?="
+    send(job(to=f"{word} <ada@a.example>"), attempt())
+    assert resend.sent[0].payload["to"] == ['"= ?utf-8?q?Boss_=3Cboss=40e.example=3E=2C?=" <ada@a.example>']
+
+
 def test_an_image_of_the_html(api: MailAPI, backend: str, tmp_path: Path) -> None:
     (tmp_path / "logo.png").write_bytes(b"png")
     send(job(attachments=[{"source": str(tmp_path / "logo.png"), "content_id": "logo"}]), attempt())

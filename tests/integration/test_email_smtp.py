@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import os
 import socket
 import threading
@@ -452,6 +454,36 @@ def test_injections_stay_text(server: MailServer) -> None:
     html = mail.message.get_body(("html",)).get_content()
     assert "<script>" not in html
     assert "{{ 7*7 }}" in html
+
+
+WORD = "=?utf-8?q?Boss_=3Cboss=40e.example=3E=2C=0D=0AX-Evil:_yes=0D=0A=0D=0APay?="
+"""An encoded word (RFC 2047) with line breaks, an address, and a body."""
+
+
+@pytest.mark.parametrize("backend_name", ["smtp", "file"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"subject": None, "data": {"product": WORD}}, id="data"),
+        pytest.param({"subject": WORD}, id="subject"),
+        pytest.param({"to": f"{WORD} <ada@a.example>"}, id="to"),
+        pytest.param({"sender": f"{WORD} <ada@a.example>", "reply_to": f"{WORD} <ada@a.example>"}, id="sender"),
+        pytest.param({"attachments": [{"source": "a.txt", "name": WORD}]}, id="file"),
+    ],
+)
+def test_encoded_words_stay_text(
+    server: MailServer, configure: Configure, tmp_path: Path, backend_name: str, fields: dict
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    configure(EMAIL_BACKEND=backend_name)
+    result = send(job(**fields), attempt())
+    raw = server.mails[0].raw if backend_name == "smtp" else Path(result["provider_id"]).read_bytes()
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    assert {"X-Evil", "Bcc"}.isdisjoint(header for part in message.walk() for header in part)
+    assert [box.addr_spec for box in message["To"].addresses] == ["ada@a.example"]
+    assert "Hi Ada," in message.get_body(("plain",)).get_content() or "data" in fields
+    assert b"\r\nX-Evil" not in raw
+    assert b"\r\nPay" not in raw
 
 
 def test_a_database_that_is_away_costs_no_mail(server: MailServer, configure: Configure) -> None:

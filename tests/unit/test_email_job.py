@@ -46,7 +46,7 @@ def test_addresses(text: str, name: str, address: str) -> None:
      "a@b.example\r\nBcc: c@d.example", "A\nB <a@b.example>", "a@[127.0.0.1]", "a..b@example.com", "a@-x.example",
      "a@ex_ample.com", f"{'a' * 65}@example.com", f"a@{'a.' * 130}example",
      "<a@b.example> c@d.example", "a@b.example\x00",
-     "a@\u2028.example", "a@b@c.example", "a@xn--\u00fc.example"],
+     "=?utf-8?q?x=0D=0ABcc=3A_c?=@d.example", "a@\u2028.example", "a@b@c.example", "a@xn--\u00fc.example"],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidJob, match="'to'"):

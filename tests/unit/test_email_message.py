@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rqjobs.addresses import Mailbox, parse_address
-from rqjobs.processors.email.message import File, Mail, build
+from rqjobs.processors.email.message import File, Mail, build, plain
 from rqjobs.processors.email.replies import is_hard_bounce, is_transient
 
 LINE = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=300)
+WORD = "=?utf-8?q?x=0D=0ABcc:_eve=40e.example=0D=0A=0D=0Abody?="
+EVIL = LINE | st.tuples(LINE, LINE).map(WORD.join)
+"""Any text, at times with an encoded word (RFC 2047) that holds line breaks."""
 HEADERS = ["Message-ID", "Date", "From", "To", "Subject", "Content-Type", "MIME-Version"]
 
 
@@ -21,9 +24,9 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-@given(subject=LINE, name=LINE, body=st.text(st.characters(exclude_categories=("Cs",)), max_size=500))
+@given(subject=EVIL, name=EVIL, file=EVIL, body=st.text(st.characters(exclude_categories=("Cs",)), max_size=500))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_any_text_reads_back(subject: str, name: str, body: str) -> None:
+def test_any_text_reads_back(subject: str, name: str, file: str, body: str) -> None:
     mail = Mail(
         key="k",
         sender=parse_address("a@b.example"),
@@ -31,18 +34,25 @@ def test_any_text_reads_back(subject: str, name: str, body: str) -> None:
         subject=subject,
         text=body,
         html=f"<p>{body}</p>",
-        files=[File("a.bin", "application/octet-stream", b"\r\n.\r\n\x00")],
+        files=[File(file, "application/octet-stream", b"\r\n.\r\n\x00")],
     )
     raw = build(mail)
     assert raw.isascii()
     assert max(len(line) for line in raw.split(b"\r\n")) <= 998
     message = email.message_from_bytes(raw, policy=email.policy.default)
     assert sorted(message.keys()) == sorted(HEADERS)
-    assert squeezed(message["Subject"]) == squeezed(subject)
+    assert squeezed(message["Subject"]) == squeezed(plain(subject))
     assert [box.addr_spec for box in message["To"].addresses] == ["ada@a.example"]
     # Python's folding of long names may add or lose a blank where two encoded words meet.
-    assert "".join(message["To"].addresses[0].display_name.split()) == "".join(name.split())
-    assert next(message.iter_attachments()).get_content() == b"\r\n.\r\n\x00"
+    assert "".join(message["To"].addresses[0].display_name.split()) == "".join(plain(name).split())
+    attachment = next(message.iter_attachments())
+    assert sorted(attachment.keys()) == [
+        "Content-Disposition",
+        "Content-Transfer-Encoding",
+        "Content-Type",
+        "MIME-Version",
+    ]
+    assert attachment.get_content() == b"\r\n.\r\n\x00"
 
 
 def test_replies() -> None:

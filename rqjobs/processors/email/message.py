@@ -76,15 +76,15 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
     message = EmailMessage(policy=policy)
     message["Message-ID"] = mail.message_id
     message["Date"] = datetime.now(UTC)
-    message["From"] = _address(mail.sender)
-    message["To"] = [_address(box) for box in mail.to]
+    message["From"] = address_of(mail.sender)
+    message["To"] = [address_of(box) for box in mail.to]
     if mail.cc:
-        message["Cc"] = [_address(box) for box in mail.cc]
+        message["Cc"] = [address_of(box) for box in mail.cc]
     if mail.bcc and bcc:
-        message["Bcc"] = [_address(box) for box in mail.bcc]
+        message["Bcc"] = [address_of(box) for box in mail.bcc]
     if mail.reply_to:
-        message["Reply-To"] = _address(mail.reply_to)
-    message["Subject"] = mail.subject
+        message["Reply-To"] = address_of(mail.reply_to)
+    message["Subject"] = plain(mail.subject)
     if mail.tags:
         message["X-Tags"] = ", ".join(mail.tags)
     message.set_content(mail.text)
@@ -95,13 +95,14 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
         mail.files, key=lambda file: file.content_id is None
     ):  # images first: they are parts of the body
         maintype, _, subtype = file.content_type.partition("/")
+        name = plain(file.name)
         if file.content_id is not None and body is not None:
             content_id = f"<{file.content_id}>"
-            body.add_related(file.data, maintype, subtype, cid=content_id, disposition="inline", filename=file.name)
+            body.add_related(file.data, maintype, subtype, cid=content_id, disposition="inline", filename=name)
             continue
         # Text without a charset is ASCII to many programs (RFC 2046, 4.1.2).
         params = {"charset": "utf-8"} if maintype == "text" and _is_utf8(file.data) else {}
-        message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=file.name, params=params)
+        message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=name, params=params)
     # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
     # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
     own = "".join(f"{name}: {value}\r\n" for name, value in mail.headers.items())
@@ -116,5 +117,11 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _address(box: Mailbox) -> Address:
-    return Address(display_name=box.name, username=box.local, domain=box.domain)
+def plain(text: str) -> str:
+    """``text`` without encoded words (RFC 2047): Python decodes those of a header, and writes their line breaks raw."""
+    return text.replace("=?", "= ?")
+
+
+def address_of(box: Mailbox) -> Address:
+    """The mailbox in the form for headers; ``str()`` makes it text with quotes where they are needed."""
+    return Address(display_name=plain(box.name), username=box.local, domain=box.domain)

@@ -7,17 +7,15 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from email.headerregistry import Address
 from typing import Any, Literal, cast
 
-from rqjobs.addresses import Mailbox
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.effects import Effect
-from rqjobs.processors.email.message import Mail
+from rqjobs.processors.email.message import Mail, address_of
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.ratelimit import Brake, RateLimit
 from rqjobs.settings import get_settings
@@ -82,8 +80,8 @@ def _priority(queue: str) -> Literal["high", "normal", "low"]:
 def payload_of(mail: Mail) -> dict[str, Any]:
     """The request's body: the same for every attempt, or Resend would refuse the key."""
     payload: dict[str, Any] = {
-        "from": _person(mail.sender),
-        "to": [_person(box) for box in mail.to],
+        "from": str(address_of(mail.sender)),
+        "to": [str(address_of(box)) for box in mail.to],
         "subject": mail.subject,
         "text": mail.text,
         "headers": {"Message-ID": mail.message_id, **mail.headers},
@@ -92,9 +90,9 @@ def payload_of(mail: Mail) -> dict[str, Any]:
         payload["html"] = mail.html
     for name, boxes in (("cc", mail.cc), ("bcc", mail.bcc)):
         if boxes:
-            payload[name] = [_person(box) for box in boxes]
+            payload[name] = [str(address_of(box)) for box in boxes]
     if mail.reply_to:
-        payload["reply_to"] = _person(mail.reply_to)
+        payload["reply_to"] = str(address_of(mail.reply_to))
     if mail.tags:
         payload["tags"] = [{"name": tag, "value": "true"} for tag in dict.fromkeys(mail.tags)]
     if mail.files:
@@ -108,10 +106,6 @@ def payload_of(mail: Mail) -> dict[str, Any]:
             for file in mail.files
         ]
     return payload
-
-
-def _person(box: Mailbox) -> str:
-    return str(Address(display_name=box.name, username=box.local, domain=box.domain))
 
 
 def _failure(answer: Answer, brake: Brake) -> Exception:
