@@ -5,10 +5,13 @@ from __future__ import annotations
 import email.policy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 
 from rqjobs.addresses import Mailbox
+
+_LONG_NAME = 200  # characters of a name that a line of RFC 5322 holds, each quoted, with its address
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,6 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
     message = EmailMessage(policy=policy)
     message["Message-ID"] = mail.message_id
     message["Date"] = datetime.now(UTC)
-    message["From"] = address_of(mail.sender)
-    message["To"] = [address_of(box) for box in mail.to]
-    if mail.cc:
-        message["Cc"] = [address_of(box) for box in mail.cc]
-    if mail.bcc and bcc:
-        message["Bcc"] = [address_of(box) for box in mail.bcc]
-    if mail.reply_to:
-        message["Reply-To"] = address_of(mail.reply_to)
     message["Subject"] = plain(mail.subject)
     if mail.tags:
         message["X-Tags"] = ", ".join(mail.tags)
@@ -105,8 +100,12 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
         message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=name, params=params)
     # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
     # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
-    own = "".join(f"{name}: {value}\r\n" for name, value in mail.headers.items())
-    return own.encode("ascii") + message.as_bytes()
+    # It folds a long name without its quotes, and what is in it becomes addresses.
+    fields = {"From": [mail.sender], "To": mail.to, "Cc": mail.cc, "Bcc": mail.bcc if bcc else [],
+              "Reply-To": [mail.reply_to] if mail.reply_to else []}  # fmt: skip
+    lists = {name: ",\r\n ".join(map(_written, boxes)) for name, boxes in fields.items() if boxes}
+    own = "".join(f"{name}: {value}\r\n" for name, value in {**lists, **mail.headers}.items())
+    return own.encode() + message.as_bytes()
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -122,6 +121,13 @@ def plain(text: str) -> str:
     return text.replace("=?", "= ?")
 
 
-def address_of(box: Mailbox) -> Address:
-    """The mailbox in the form for headers; ``str()`` makes it text with quotes where they are needed."""
-    return Address(display_name=plain(box.name), username=box.local, domain=box.domain)
+def address_of(box: Mailbox) -> str:
+    """``Ada <ada@example.com>``, with quotes where the name needs them."""
+    return str(Address(display_name=plain(box.name), username=box.local, domain=box.domain))
+
+
+def _written(box: Mailbox) -> str:
+    if box.name.isascii() and len(box.name) <= _LONG_NAME:
+        return address_of(box)
+    name = Header(box.name, "utf-8").encode(linesep="\r\n")
+    return f"{name}\r\n <{box.address}>"

@@ -80,8 +80,8 @@ def _priority(queue: str) -> Literal["high", "normal", "low"]:
 def payload_of(mail: Mail) -> dict[str, Any]:
     """The request's body: the same for every attempt, or Resend would refuse the key."""
     payload: dict[str, Any] = {
-        "from": str(address_of(mail.sender)),
-        "to": [str(address_of(box)) for box in mail.to],
+        "from": address_of(mail.sender),
+        "to": [address_of(box) for box in mail.to],
         "subject": mail.subject,
         "text": mail.text,
         "headers": {"Message-ID": mail.message_id, **mail.headers},
@@ -90,9 +90,9 @@ def payload_of(mail: Mail) -> dict[str, Any]:
         payload["html"] = mail.html
     for name, boxes in (("cc", mail.cc), ("bcc", mail.bcc)):
         if boxes:
-            payload[name] = [str(address_of(box)) for box in boxes]
+            payload[name] = [address_of(box) for box in boxes]
     if mail.reply_to:
-        payload["reply_to"] = str(address_of(mail.reply_to))
+        payload["reply_to"] = address_of(mail.reply_to)
     if mail.tags:
         payload["tags"] = [{"name": tag, "value": "true"} for tag in dict.fromkeys(mail.tags)]
     if mail.files:
