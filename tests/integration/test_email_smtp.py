@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from rqjobs import keys
-from rqjobs.database.suppressions import lift, list_suppressions
+from rqjobs.database.suppressions import lift, list_suppressions, suppress
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
@@ -177,6 +177,9 @@ def test_greylisting_is_waited_for(server: MailServer) -> None:
     with pytest.raises(RetryLater) as error:
         send(job(), attempt())
     assert (error.value.after, error.value.counts) == (timedelta(minutes=5), True)
+    with pytest.raises(RetryLater, match="1 accepted, not yet accepted ada") as error:
+        send(job(cc="bob@b.example"), attempt("job-2"))
+    assert (error.value.after, error.value.counts) == (timedelta(minutes=5), True)
 
 
 def test_partial_refusals_are_reported_and_not_sent_again(server: MailServer) -> None:
@@ -192,8 +195,32 @@ def test_partial_refusals_are_reported_and_not_sent_again(server: MailServer) ->
     assert len({mail.message["Message-ID"] for mail in server.mails}) == 1
     assert result["accepted"] == 2
     assert result["refused"] == {"gone@a.example": "550 5.1.1 no such user"}
-    assert send(mail, attempt(number=3)) == result | {"suppressed": {}}
+    assert send(mail, attempt(number=3)) == result
     assert len(server.mails) == 2
+
+
+def test_who_is_left_gets_it_when_the_first_does_not_exist(server: MailServer) -> None:
+    server.rcpt = {"ada@a.example": "550 5.1.1 no such user", "bob@b.example": "450 4.2.0 busy"}
+    mail = job(cc="bob@b.example")
+    with pytest.raises(NotSent, match=r"0 accepted, not yet accepted bob@b\.example"):
+        send(mail, attempt())
+    del server.rcpt["bob@b.example"]
+    result = send(mail, attempt(number=2))
+    assert (result["accepted"], result["suppressed"], list(result["refused"])) == (1, {}, ["ada@a.example"])
+    assert [(mail.to, mail.message["To"]) for mail in server.mails] == [(["bob@b.example"], "ada@a.example")]
+
+
+def test_who_is_left_may_be_suppressed_meanwhile(server: MailServer) -> None:
+    server.rcpt["bob@b.example"] = "450 4.2.0 busy"
+    mail = job(to=["ada@a.example", "bob@b.example"])
+    with pytest.raises(NotSent):
+        send(mail, attempt())
+    suppress({"bob@b.example": "complaint"})
+    with pytest.raises(PermanentFailure, match=r"nothing is sent to bob@b\.example: complaint"):
+        send(mail, attempt(number=2))
+    lift(["bob@b.example"])
+    server.rcpt.clear()
+    assert send(mail, attempt())["accepted"] == 2
 
 
 def test_a_second_run_sends_nothing(server: MailServer) -> None:

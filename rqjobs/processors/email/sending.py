@@ -23,7 +23,7 @@ from rqjobs.processors.email.backends import Backend, get_backend
 from rqjobs.processors.email.effects import Effect, read_effect
 from rqjobs.processors.email.message import Mail, message_id
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.processors.email.replies import is_hard_bounce
+from rqjobs.processors.email.replies import is_hard_bounce, later
 from rqjobs.settings import get_settings
 
 _DATABASE_WAIT = timedelta(seconds=30)
@@ -102,9 +102,11 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
     """The mail, and who of its recipients is suppressed."""
     settings = get_settings()
     boxes = {name: [parse_address(text) for text in addresses(getattr(job, name))] for name in ("to", "cc", "bcc")}
-    dropped = _suppressed([box.address for found in boxes.values() for box in found])
+    done = frozenset({*effect.accepted, *effect.refused})  # who an earlier attempt had refused, is suppressed by now
+    everyone = [box.address for found in boxes.values() for box in found]
+    dropped = {address: reason for address, reason in _suppressed(everyone).items() if address not in done}
     kept = {name: [box for box in found if box.address not in dropped] for name, found in boxes.items()}
-    if not kept["to"]:
+    if not kept["to"] or done.union(dropped).issuperset(everyone):
         reasons = "; ".join(f"{address}: {reason}" for address, reason in dropped.items())
         raise PermanentFailure(f"suppressed, nothing is sent to {reasons}. Lift it: rqjobs email suppressions lift ...")
     try:
@@ -124,7 +126,7 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
         headers=job.headers,
         files=read_attachments(cast("list[Attachment]", job.attachments), settings),
         tags=job.tags,
-        done=frozenset({*effect.accepted, *effect.refused}),
+        done=done,
     )
     return mail, dropped
 
@@ -145,7 +147,7 @@ def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
     _remember(bounced, attempt.job_id)
     words = "; ".join(f"{address}: {reason}" for address, reason in (receipt.later or refused).items())
     if receipt.later:
-        raise NotSent(f"{len(accepted)} accepted, not yet accepted {words}")
+        raise later(f"{len(accepted)} accepted, not yet accepted {words}")
     if not accepted:
         raise PermanentFailure(f"every recipient was refused: {words}")
     return begun
