@@ -441,6 +441,38 @@ def test_attachments_come_only_from_where_they_may(server: MailServer, tmp_path:
             send(job(attachments=[source]), attempt("job-2"))
 
 
+@pytest.mark.parametrize("source", ["~/secret.txt", "file://~/secret.txt", "file:{}", "local:{}", "data:text/plain,hi"])
+def test_a_path_means_what_it_says(
+    server: MailServer, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "secret.txt").write_text("s")
+    (tmp_path / "files").mkdir()
+    monkeypatch.chdir(tmp_path / "files")
+    configure(EMAIL_ATTACHMENTS=".", HOME=str(home))
+    with pytest.raises(PermanentFailure, match="no such file"):
+        send(job(attachments=[source.format(home / "secret.txt")]), attempt())
+
+
+@pytest.mark.parametrize("source", ["//[a/b.pdf", "in.txt/x", "x" * 300, "loop", "pipe"])
+def test_a_path_that_is_no_file_is_dead_at_once(server: MailServer, tmp_path: Path, source: str) -> None:
+    (tmp_path / "in.txt").write_text("a")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PermanentFailure, match="no such file"):
+        send(job(attachments=[source]), attempt())
+
+
+def test_files_keep_their_names(server: MailServer, tmp_path: Path) -> None:
+    types = {"a#1.pdf": "application/pdf", "a?b.pdf": "application/pdf", "x.csv.gz": "application/octet-stream"}
+    for name in types:
+        (tmp_path / name).write_bytes(b"x")
+    send(job(attachments=list(types)), attempt())
+    sent = server.mails[0].message.iter_attachments()
+    assert {part.get_filename(): part.get_content_type() for part in sent} == types
+
+
 def test_nobody_answers(configure: Configure) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

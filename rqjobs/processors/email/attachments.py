@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import mimetypes
+import os.path
 import posixpath
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import cast
 
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs.email import Attachment
@@ -13,6 +15,7 @@ from rqjobs.processors.email.message import File
 from rqjobs.settings import Settings
 
 _BYTES = "application/octet-stream"
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def read_attachments(attachments: list[Attachment], settings: Settings) -> list[File]:
@@ -28,8 +31,10 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
     for attachment in attachments:
         data = _read(attachment.source, left, settings)
         left -= len(data)
-        name = attachment.name or posixpath.basename(urlsplit(attachment.source).path) or "attachment"
-        kind = attachment.content_type or mimetypes.guess_type(name)[0] or _BYTES
+        path = _local(attachment.source) or attachment.source.partition("?")[0]  # s3://...?versionId=...
+        name = attachment.name or posixpath.basename(path) or "attachment"
+        guess, packed = mimetypes.guess_type(name)
+        kind = attachment.content_type or (not packed and guess) or _BYTES
         if kind.startswith(
             ("message/", "multipart/")
         ):  # never in base64 (RFC 2046, 5.2.1), and a file may hold anything
@@ -39,20 +44,17 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
 
 
 def _read(source: str, left: int, settings: Settings) -> bytes:
-    import fsspec
-
-    if "::" in source or urlsplit(source).scheme in ("http", "https"):
+    if "::" in source or source.lower().startswith(("http://", "https://")):
         # fsspec would ask any host, our own network too; and a chain hides what it ends at.
         raise PermanentFailure(f"attachment {source}: not from the web; put it into a folder or a store (s3://...)")
-    if not _allowed(source, settings.email_attachments):
-        raise PermanentFailure(f"attachment {source}: not in a place that EMAIL_ATTACHMENTS names")
     try:
-        with fsspec.open(source, "rb") as file:
-            data: bytes = file.read(left + 1)
-    except (FileNotFoundError, IsADirectoryError):
-        raise PermanentFailure(f"attachment {source}: there is no such file where the worker runs") from None
+        data = _bytes(source, left + 1, settings.email_attachments)
     except PermissionError:
         raise PermanentFailure(f"attachment {source}: the worker may not read it") from None
+    except OSError as error:
+        if error.errno not in _NO_FILE and not isinstance(error, FileNotFoundError | IsADirectoryError):
+            raise
+        raise PermanentFailure(f"attachment {source}: there is no such file where the worker runs") from None
     except (ValueError, ImportError) as error:  # fsspec: an unknown scheme, or its package is not installed
         raise PermanentFailure(f"attachment {source}: {error}") from None
     if len(data) > left:
@@ -61,11 +63,28 @@ def _read(source: str, left: int, settings: Settings) -> bytes:
     return data
 
 
-def _allowed(source: str, places: tuple[str, ...]) -> bool:
-    if not places:
-        return True
-    if "://" in source and not source.startswith("file://"):
+def _bytes(source: str, number: int, places: tuple[str, ...]) -> bytes:
+    """The first ``number`` bytes of what is at ``source``."""
+    local = _local(source)
+    if local is not None:
+        path = Path(os.path.realpath(local))  # symbolic links followed, ".." gone
+        allowed = any(path.is_relative_to(os.path.realpath(place)) for place in places if "://" not in place)
+    else:
         inside = ".." not in source.split("/")
-        return inside and any(source.startswith(place.rstrip("/") + "/") for place in places if "://" in place)
-    path = Path(source.removeprefix("file://")).resolve()  # symbolic links followed, ".." gone
-    return any(path.is_relative_to(Path(place).resolve()) for place in places if "://" not in place)
+        allowed = inside and any(source.startswith(place.rstrip("/") + "/") for place in places if "://" in place)
+    if places and not allowed:
+        raise PermanentFailure(f"attachment {source}: not in a place that EMAIL_ATTACHMENTS names")
+    if local is not None:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for without end
+            raise IsADirectoryError
+        with path.open("rb") as file:
+            return file.read(number)
+    import fsspec
+
+    with fsspec.open(source, "rb") as file:
+        return cast("bytes", file.read(number))
+
+
+def _local(source: str) -> str | None:
+    """The path of a file of this machine, as it is written: fsspec would expand ``~``, ``file:`` and ``*``."""
+    return source.removeprefix("file://") if "://" not in source or source.startswith("file://") else None
