@@ -13,8 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import redis as redis_py
 
 from rqjobs import keys
+from rqjobs.connection import get_connection
 from rqjobs.database.suppressions import lift, list_suppressions, suppress
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.email import send
@@ -258,6 +260,27 @@ def test_an_unknown_outcome_is_held_for_a_person(server: MailServer, configure: 
     with pytest.raises(NotSent):
         send(job(), attempt())  # the person has looked, and requeued it
     send(job(), attempt(number=2))
+    assert len(server.mails) == 2
+
+
+def test_a_record_whose_answer_was_lost_is_our_own(
+    server: MailServer, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    send(job(), attempt("job-0"))  # from here on the only "OK" is that to the record
+    kind = get_connection().connection_pool.connection_class
+    real, lost = kind.read_response, [True]
+
+    def lose_the_first_ok(self: object, *args: object, **kwargs: object) -> object:
+        answer = real(self, *args, **kwargs)
+        if lost and answer in (b"OK", "OK"):
+            lost.clear()
+            raise redis_py.exceptions.ConnectionError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(kind, "read_response", lose_the_first_ok)
+    assert send(job(), attempt())["accepted"] == 1
+    assert not lost
     assert len(server.mails) == 2
 
 

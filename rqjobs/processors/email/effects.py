@@ -7,6 +7,7 @@ It lives in Redis beside the job, not in the database: every worker that can run
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,8 @@ class Effect:
     """When the state was first written, Unix time."""
     backend: str = ""
     """Who it is, or was, handed over to."""
+    nonce: str = ""
+    """Tells this handing over from that of another run at the same moment."""
     unknown: int = 0
     """How often the outcome was unknown, and the mail was sent again."""
     accepted: list[str] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Effect:
                 is sent, and no attempt is used up.
         """
         since = self.at if self.state == "sending" else time.time()
-        begun = replace(self, state="sending", at=since, backend=backend)
+        begun = replace(self, state="sending", at=since, backend=backend, nonce=secrets.token_hex(8))
         try:
             ours = begun._write(_KEEP_OPEN, fresh=self.state == "new" and self.key == self.job_id)  # noqa: SLF001  # our own
         except PASSING as error:
@@ -96,7 +99,11 @@ class Effect:
     def _write(self, keep: timedelta, *, fresh: bool = False) -> bool:
         document = {name: value for name, value in asdict(self).items() if value and name != "job_id"}
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        return bool(get_connection().set(keys.email_effect(self.job_id), text, ex=keep, nx=fresh))
+        name = keys.email_effect(self.job_id)
+        if get_connection().set(name, text, ex=keep, nx=fresh):
+            return True
+        # If the answer to the first SET was lost, the client has sent it again, and found what we wrote ourselves.
+        return bool(get_connection().get(name) == text.encode())
 
 
 def read_effect(attempt: Attempt) -> Effect:
