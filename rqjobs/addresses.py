@@ -8,6 +8,8 @@ from typing import NamedTuple
 _ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"  # RFC 5322 atext, and beyond ASCII RFC 6531
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
+_BROKEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line breaks, what turns the direction of reading, halves of letters. Joiners are letters' own."""
 _MEND = "write ada@example.com or Ada <ada@example.com>"
 
 
@@ -33,14 +35,14 @@ def parse_address(text: str) -> Mailbox:
     Raises:
         ValueError: a mail cannot be sent to it.
     """
-    if not text.isprintable():
-        raise ValueError("an address has no line breaks or control characters")
     name, spec = "", text.strip()
     if spec.endswith(">"):
         name, _, spec = spec[:-1].rpartition("<")
         name = name.strip()
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    if not is_line(text) or not spec.isprintable():
+        raise ValueError("an address has no line breaks or control characters")
     local, _, domain = spec.strip().rpartition("@")
     if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64 or "=?" in local:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
         # "=?" begins an encoded word, which may hold line breaks (RFC 2047), and which Python would decode.
@@ -60,6 +62,11 @@ def _ascii_domain(domain: str) -> str:
     if len(labels) < 2 or len(domain) > 253 or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004  # RFC 1035
         raise ValueError(f"not an address; {_MEND}")
     return domain.lower()
+
+
+def is_line(text: str) -> bool:
+    """Whether ``text`` is one line, as a name or a subject that is made of foreign data must be."""
+    return not _BROKEN.search(text)
 
 
 def check_address(address: str) -> str:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rqjobs.addresses import parse_address
+from rqjobs.addresses import is_line, parse_address
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import EmailJob
 from rqjobs.mail.filters import FILTERS
@@ -207,7 +207,7 @@ def _own_subject(name: str, sources: list[Template], context: dict[str, Any]) ->
         if "subject" in source.blocks:
             text = _run(source, context, block="subject")
             line = " ".join((text if (source.name or "").endswith(_TEXT) else html.unescape(text)).split())
-            if line and line.isprintable():
+            if line and is_line(line):
                 return line
     raise TemplateFault(f"'subject' is missing, and the template {name} has no block 'subject'")
 

@@ -91,6 +91,8 @@ def text_of(html: str) -> str:
     writer = _Writer()
     writer.feed(html)
     writer.close()
+    # Many of them pad a preview line; one alone parts letters, as in Persian.
+    text = re.sub("(?:\u200c[\u00a0 ]?){2,}", "", "".join(writer.parts))
     lines = [re.sub(r" {2,}(?! )", lambda m: m[0] if len(m[0]) == 3 else " ", line).strip()  # noqa: PLR2004  # between cells
-             for line in "".join(writer.parts).replace("\u200c", "").replace("\u00a0", " ").split("\n")]  # fmt: skip
+             for line in text.replace("\u00a0", " ").split("\n")]  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

@@ -32,6 +32,13 @@ def test_both_spellings_and_the_way_back() -> None:
         ('"Lovelace, \\"Ada\\"" <ada@example.com>', 'Lovelace, "Ada"', "ada@example.com"),
         ("Lovelace, Ada <ada@example.com>", "Lovelace, Ada", "ada@example.com"),
         ("\u00c5sa \U0001f600 <\u00e5sa@b\u00fccher.example>", "\u00c5sa \U0001f600", "\u00e5sa@xn--bcher-kva.example"),
+        (
+            "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627 <ada@a.example>",
+            "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",
+            "ada@a.example",
+        ),
+        ("\U0001f469\u200d\U0001f467 <ada@a.example>", "\U0001f469\u200d\U0001f467", "ada@a.example"),
+        ("\u5c71\u7530\u3000\u592a\u90ce <ada@a.example>", "\u5c71\u7530\u3000\u592a\u90ce", "ada@a.example"),
         ("ada+tag@\u4f8b\u5b50.example", "", "ada+tag@xn--fsqu00a.example"),
     ],
 )
@@ -46,7 +53,9 @@ def test_addresses(text: str, name: str, address: str) -> None:
      "a@b.example\r\nBcc: c@d.example", "A\nB <a@b.example>", "a@[127.0.0.1]", "a..b@example.com", "a@-x.example",
      "a@ex_ample.com", f"{'a' * 65}@example.com", f"a@{'a.' * 130}example",
      "<a@b.example> c@d.example", "a@b.example\x00",
-     "=?utf-8?q?x=0D=0ABcc=3A_c?=@d.example", "a@\u2028.example", "a@b@c.example", "a@xn--\u00fc.example"],
+     "=?utf-8?q?x=0D=0ABcc=3A_c?=@d.example", "a@\u2028.example",
+     "Ada \u202egpj <a@b.example>", "Ada \u2066 <a@b.example>", "\ud800 <a@b.example>", "a\u200cb@c.example",
+     "a@b\u200c.example", "a@b.example\n", "a@b@c.example", "a@xn--\u00fc.example"],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidJob, match="'to'"):

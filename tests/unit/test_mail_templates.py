@@ -136,6 +136,10 @@ def test_a_missing_subject_is_known_at_enqueue(folder: Path) -> None:
     (folder / "b.txt.j2").write_text("{% block subject %}Hi\n{{ name }}{% endblock %}")
     assert "no block 'subject'" in check(job("a", subject=None))[0]
     assert render("b", {"name": "\r\nBcc: x@y.example"}, subject=None).subject == "Hi Bcc: x@y.example"
+    for name in ("\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", "\U0001f469\u200d\U0001f467"):
+        assert render("b", {"name": name}, subject=None).subject == f"Hi {name}"
+    for name in ("\u202egpj", "\x07"):
+        assert check(job("b", {"name": name}, subject=None))
 
 
 def test_templates_on_another_machine_are_not_judged_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +162,11 @@ def test_the_text_part() -> None:
         "Hello you\n\nFirst line\nsecond <line>\n\n- one\n- two\n\nSum: 12\na   b\n\n"
         "Open: https://x.example/a https://x.example/bmailA map\n"
     )
+    assert (
+        text_of("<p>\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645</p>")
+        == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n"
+    )
+    assert text_of("<p>a" + "&zwnj;&nbsp;" * 40 + "</p><p>b" + "&zwnj; " * 9 + "</p>") == "a\n\nb\n"
     html = "<p data-html-only>If the button<br>fails</p><tr><td><a href='https://x.example/1'>1</a></td><td>2</td></tr>"
     assert text_of(html) == "1: https://x.example/1\n2\n"
 
