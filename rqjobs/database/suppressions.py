@@ -39,8 +39,8 @@ def suppress(reasons: dict[str, str], *, job_id: str | None = None) -> None:
         return
     ensure_schema(get_engine())
     rows = [
-        {"address": _key(address), "reason": reason[:500], "job_id": job_id, "created_at": datetime.now(UTC)}
-        for address, reason in reasons.items()
+        {"address": key, "reason": reason[:500], "job_id": job_id, "created_at": datetime.now(UTC)}
+        for key, reason in {_key(address): reason for address, reason in reasons.items()}.items()
     ]
     with get_engine().begin() as connection:
         connection.execute(delete(suppressions).where(suppressions.c.address.in_([row["address"] for row in rows])))

@@ -70,7 +70,7 @@ def test_templates_of_both_places(capsys, tmp_path: Path) -> None:
 
 def test_the_suppression_list(capsys) -> None:
     assert run(capsys, "suppressions", "list")[1] == "no suppressed addresses\n"
-    run(capsys, "suppressions", "add", "Ada <Ada@x.example>", "bob@x.example", "--reason", "complaint")
+    run(capsys, "suppressions", "add", "Ada <Ada@x.example>", "ada@x.example", "bob@x.example", "--reason", "complaint")
     rows = json.loads(run(capsys, "suppressions", "list", "--json")[1])
     assert {row["address"]: row["reason"] for row in rows} == {
         "ada@x.example": "complaint",

@@ -351,6 +351,12 @@ def test_hard_bounces_are_suppressed_until_lifted(server: MailServer, database_u
     assert server.mails[1].to == ["gone@a.example"]
 
 
+def test_two_spellings_of_an_address_that_does_not_exist(server: MailServer) -> None:
+    server.rcpt = dict.fromkeys(("bob@b.example", "Bob@b.example"), "550 5.1.1 no such user")
+    assert len(send(job(cc=list(server.rcpt)), attempt())["refused"]) == 2
+    assert [known.address for known in list_suppressions()] == ["bob@b.example"]
+
+
 @pytest.mark.parametrize("reply", ["550 5.7.1 blocked", "550 no", "552 5.2.2 full", "451 5.1.1 odd"])
 def test_what_is_no_hard_bounce(server: MailServer, reply: str) -> None:
     server.rcpt["ada@a.example"] = reply
