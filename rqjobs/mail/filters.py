@@ -47,14 +47,16 @@ def format_date(value: object, pattern: str = "", tz: str = "UTC") -> str:
 
 
 def format_time(value: object, pattern: str = "%H:%M", tz: str = "UTC") -> str:
-    """``2026-03-03T14:30:00Z``, or ``14:30:00`` alone, as ``14:30``, in the time zone ``tz``.
+    """``2026-03-03T14:30:00Z`` as ``14:30``, in the time zone ``tz``; ``14:30:00`` alone is taken as meant there.
 
     Raises:
         ValueError: as :func:`format_date`.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and ":" in value:  # "2026" would be 20:26
         with contextlib.suppress(ValueError):
-            return time.fromisoformat(value).strftime(pattern)
+            alone = time.fromisoformat(value)
+            if alone.tzinfo is None:  # what an offset means depends on the day
+                return alone.strftime(pattern)
     return _moment(value, tz).strftime(pattern)
 
 

@@ -52,6 +52,43 @@ def test_a_booking_on_a_day_stays_on_that_day() -> None:
     assert "Date: Wednesday, 2 December 2026\nTime: 21:00 \u2013 22:00 (America/New_York)" in text
 
 
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (
+            {"start_time": "2026-03-05T23:00:00.000Z", "booking_date": "2026-03-05T23:00:00.000Z"},
+            ("Friday, 6 March", "00:00"),
+        ),
+        ({"start_time": "2026-03-06T00:00:00Z"}, ("Friday, 6 March", "01:00")),
+        ({"start_time": 1772751600}, ("Friday, 6 March", "00:00")),
+        ({"start_time": "2026-03-05 14:30:00+00:00"}, ("Thursday, 5 March", "15:30")),
+        ({"booking_date": "2026-03-05T23:00:00Z", "start_time": "14:30"}, ("Friday, 6 March", "14:30")),
+        ({"booking_date": 1772751600}, ("Friday, 6 March", None)),
+    ],
+)
+def test_the_day_of_a_booking_is_that_of_its_zone(data: dict, shown: tuple[str, str | None]) -> None:
+    day, time = shown
+    data |= {"timezone": "Europe/Berlin"}
+    text = render("booking-confirmation", data, subject="s").text
+    assert f"Date: {day} 2026\n" + (f"Time: {time} (Europe/Berlin)\n" if time else "") in text
+    if "booking_date" in data:
+        assert f"Thank you for coming on {day} 2026." in render("follow-up", data, subject="s").text
+
+
+def test_a_follow_up_of_a_day_stays_on_that_day() -> None:
+    data = {"booking_date": "2026-12-03T00:00:00.000Z", "timezone": "America/New_York"}
+    assert "Thank you for coming on Thursday, 3 December 2026." in render("follow-up", data, subject="s").text
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [(12000, "12,000"), ("12000", "12,000"), ("12,000", "12,000"), ("many", "many"), (0, "0"), (None, None)],
+)
+def test_the_rows_of_an_export(rows: object, shown: str | None) -> None:
+    text = render("export-ready", NEEDED["export-ready"] | {"rows": rows}, subject="s").text
+    assert f"Rows: {shown}\n" in text if shown else "Rows" not in text
+
+
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_a_built_in_template_needs_is_named(name: str) -> None:
     (fault,) = check(job(name))
@@ -194,7 +231,8 @@ def test_filters() -> None:
                    lambda: format_money("x"), lambda: format_money("NaN"), lambda: format_money(1, "euro"),
                    lambda: safe_link("data:text/html,x"), lambda: safe_color("red;background:url(x)"),
                    lambda: safe_color("#12345"),
-                   lambda: format_time("25:99")):  # fmt: skip
+                   lambda: format_time("25:99"), lambda: format_time("2026"),
+                   lambda: format_time("14:30:00Z")):  # fmt: skip
         with pytest.raises(ValueError):
             broken()
 
