@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from rqjobs.addresses import parse_address
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import admit, send
-from rqjobs.processors.email.backends import http
+from rqjobs.processors.email.backends import http, smtp
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
 from rqjobs.sandbox.mail import MailAPI, Script
 from tests.support.clock import RedisClock
 from tests.support.emails import WHEN, attempt, bury, job
+from tests.support.smtp import smtp_server
 
 Configure = Callable[..., None]
 SENDGRID_ERROR = {"errors": [{"message": "does not fit", "field": "x", "help": None}]}
@@ -120,6 +122,35 @@ def test_resend_is_given_no_encoded_words(resend: MailAPI) -> None:
     word = "=?utf-8?q?Boss_=3Cboss=40e.example=3E=2C?="
     send(job(to=f"{word} <ada@a.example>"), attempt())
     assert resend.sent[0].payload["to"] == ['"= ?utf-8?q?Boss_=3Cboss=40e.example=3E=2C?=" <ada@a.example>']
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"to": ["ada@a.example", "bob@b.example"]}, {"to": ["bob@b.example"]}),
+        ({"cc": "bob@b.example"}, {"to": ["bob@b.example"]}),
+        ({"bcc": "bob@b.example"}, {"to": ["shop@shop.example"], "bcc": ["bob@b.example"]}),
+    ],
+)
+def test_another_backend_sends_to_who_is_left(
+    api: MailAPI, backend: str, configure: Configure, tmp_path: Path, case: tuple[dict, dict]
+) -> None:
+    fields, people = case
+    with smtp_server(tmp_path, starttls=False) as server:
+        server.rcpt["bob@b.example"] = "450 4.2.0 busy"
+        configure(EMAIL_BACKEND="smtp", SMTP_URL=f"smtp://localhost:{server.port}")
+        with pytest.raises(NotSent):
+            send(job(**fields), attempt())
+        smtp._kept().close()
+    configure(EMAIL_BACKEND=backend)
+    assert send(job(**fields), attempt(number=2))["accepted"] == 2
+    payload = api.sent[0].payload
+    shown = payload if backend == "resend" else payload["personalizations"][0]
+    assert people == {
+        name: [parse_address(box if isinstance(box, str) else box["email"]).address for box in shown[name]]
+        for name in ("to", "cc", "bcc")
+        if name in shown
+    }
 
 
 def test_an_image_of_the_html(api: MailAPI, backend: str, tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ class Mail:
         return [address for address in found if address not in self.done]
 
     @property
+    def people(self) -> dict[str, list[Mailbox]]:
+        """Who it still goes to, once each, as to, cc, bcc: for APIs, which send to all that is shown, and want a to."""
+        seen = set(self.done)
+        found = {}
+        for name, boxes in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
+            fresh = [box for box in boxes if not (box.address in seen or seen.add(box.address))]  # type: ignore[func-returns-value]
+            if fresh:
+                found[name] = fresh
+        if "to" not in found:  # nobody in Bcc may be shown to the others
+            found["to"] = found.pop("cc", [self.sender])
+        return found
+
+    @property
     def needs_utf8(self) -> bool:
         """Whether an address has letters beyond ASCII before its @: only SMTPUTF8 (RFC 6531) can carry it."""
         boxes = (self.sender, *self.to, *self.cc, *self.bcc, *([self.reply_to] if self.reply_to else []))

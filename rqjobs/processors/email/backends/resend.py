@@ -81,16 +81,13 @@ def payload_of(mail: Mail) -> dict[str, Any]:
     """The request's body: the same for every attempt, or Resend would refuse the key."""
     payload: dict[str, Any] = {
         "from": address_of(mail.sender),
-        "to": [address_of(box) for box in mail.to],
+        **{name: [address_of(box) for box in boxes] for name, boxes in mail.people.items()},
         "subject": mail.subject,
         "text": mail.text,
         "headers": {"Message-ID": mail.message_id, **mail.headers},
     }
     if mail.html:
         payload["html"] = mail.html
-    for name, boxes in (("cc", mail.cc), ("bcc", mail.bcc)):
-        if boxes:
-            payload[name] = [address_of(box) for box in boxes]
     if mail.reply_to:
         payload["reply_to"] = address_of(mail.reply_to)
     if mail.tags:

@@ -51,17 +51,11 @@ BACKEND = SendGridBackend()
 
 def payload_of(mail: Mail) -> dict[str, Any]:
     """The request's body. SendGrid refuses empty values, an address that stands twice, and HTML before text."""
-    seen: set[str] = set()
-    people = {}
-    for name, boxes in (("to", mail.to), ("cc", mail.cc), ("bcc", mail.bcc)):
-        fresh = [box for box in boxes if not (box.address in seen or seen.add(box.address))]  # type: ignore[func-returns-value]
-        if fresh:
-            people[name] = [_person(box) for box in fresh]
     content = [{"type": "text/plain", "value": mail.text}] if mail.text.strip() else []
     if mail.html:
         content.append({"type": "text/html", "value": mail.html})
     payload: dict[str, Any] = {
-        "personalizations": [people],
+        "personalizations": [{name: [_person(box) for box in boxes] for name, boxes in mail.people.items()}],
         "from": _person(mail.sender),
         "subject": mail.subject,
         "content": content,
