@@ -304,6 +304,17 @@ def test_resends_rate_is_kept_before_it_is_broken(resend: MailAPI, configure: Co
     assert time.monotonic() - start > 0.9
 
 
+def test_less_than_one_a_second(resend: MailAPI, configure: Configure, redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = RedisClock(redis, monkeypatch)
+    configure(RESEND_RATE="0.1/s")
+    send(job(), attempt())
+    clock.pass_(9)
+    with pytest.raises(RetryLater, match="rate limit"):
+        send(job(), attempt("job-2"))
+    clock.pass_(1.1)
+    assert send(job(), attempt("job-2"))["accepted"] == 1
+
+
 def test_after_a_429_everybody_waits(resend: MailAPI, redis, monkeypatch) -> None:
     clock = RedisClock(redis, monkeypatch)
     resend.script.append(Script(429, {"name": "rate_limit_exceeded", "message": "slow"}, {"retry-after": "5"}))

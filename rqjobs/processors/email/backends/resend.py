@@ -69,7 +69,7 @@ def _rate_limit() -> RateLimit:
     secret = settings.resend_api_key.get_secret_value() if settings.resend_api_key else ""
     name = f"resend-{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
     rate = settings.resend_rate
-    return RateLimit(name, max(1, int(rate.count)), rate.period, Brake(name))
+    return RateLimit(name, max(1, int(rate.count)), rate.period / min(1, rate.count), Brake(name))  # 0.5/s: one in 2 s
 
 
 def _priority(queue: str) -> Literal["high", "normal", "low"]:
