@@ -50,8 +50,9 @@ class _Writer(HTMLParser):
         elif tag == "tr":
             self.in_cell = ""
         elif tag in ("td", "th"):
-            after_address = self.link_end and not "".join(self.parts[self.link_end :]).strip()
-            self.parts.append("\n" if after_address else {"": "", "th": ": ", "td": "   "}[self.in_cell])
+            if self.link_end and any(part.strip() for part in self.parts[self.link_end :]):
+                self.link_end = 0  # not looked at again: every cell would look further back
+            self.parts.append("\n" if self.link_end else {"": "", "th": ": ", "td": "   "}[self.in_cell])
             self.in_cell = tag
         elif tag == "a":
             self.links.append((attributes.get("href", ""), len(self.parts)))

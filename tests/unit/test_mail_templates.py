@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,14 @@ def test_the_text_part() -> None:
     assert text_of("<p>a" + "&zwnj;&nbsp;" * 40 + "</p><p>b" + "&zwnj; " * 9 + "</p>") == "a\n\nb\n"
     html = "<p data-html-only>If the button<br>fails</p><tr><td><a href='https://x.example/1'>1</a></td><td>2</td></tr>"
     assert text_of(html) == "1: https://x.example/1\n2\n"
+
+
+def test_a_long_table_after_a_link_takes_no_longer() -> None:
+    rows = "<tr><th>1</th><td>x</td></tr>" * 20_000
+    start = time.process_time()
+    text = text_of(f"<a href='https://x.example/'>b</a><table>{rows}</table>")
+    assert time.process_time() - start < 5
+    assert text == "b: https://x.example/\n\n" + "1: x\n" * 20_000
 
 
 def test_line_breaks_of_the_data_are_kept() -> None:
