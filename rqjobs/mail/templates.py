@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,8 @@ def _inliner() -> CSSInliner | None:
 
 
 def _files(folder: Path, name: str) -> list[str]:
-    return [ending for ending in (_HTML, _TEXT) if (folder / (name + ending)).is_file()]
+    # Unlike Path.is_file(), a name too long for the file system is no error here.
+    return [ending for ending in (_HTML, _TEXT) if os.path.isfile(folder / (name + ending))]  # noqa: PTH113
 
 
 def _find(name: str) -> list[str]:

@@ -46,6 +46,7 @@ def test_preview_writes_html_and_text(capsys, tmp_path: Path) -> None:
     [
         (("preview", "nothing"), "there is no nothing.html.j2"),
         (("preview", "../x"), "is not a name"),
+        (("preview", "a" * 250), "there is no a"),
         (("preview", "password-reset"), "'url' is undefined"),
         (("preview", "welcome", "--data", "[1]"), "a JSON object"),
         (("preview", "welcome", "--data", "{"), "not JSON"),
@@ -84,7 +85,11 @@ def test_the_suppression_list(capsys) -> None:
 
 def test_a_mail_that_cannot_be_made_never_reaches_redis(redis) -> None:
     good = EmailJob(to="a@b.example", subject="s", template="welcome", data={})
-    for template, fault in (("nothing", "there is no nothing"), ("password-reset", "'url' is undefined")):
+    for template, fault in (
+        ("nothing", "there is no nothing"),
+        ("a" * 250, "there is no a"),
+        ("password-reset", "'url' is undefined"),
+    ):
         bad = EmailJob(to="a@b.example", subject="s", template=template, data={})
         with pytest.raises(InvalidJob, match=fault):
             enqueue_email(bad)

@@ -162,7 +162,7 @@ def test_a_broken_template_is_known_at_enqueue(folder: Path, source: str, fault:
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing", "../secrets", "/etc/passwd", "a/../../b", "_layout", "welcome.html.j2", ""]
+    "name", ["nothing", "../secrets", "/etc/passwd", "a/../../b", "_layout", "welcome.html.j2", "", "a" * 250]
 )
 def test_a_name_that_is_no_template(folder: Path, name: str) -> None:
     with pytest.raises(TemplateFault, match="'template'"):
