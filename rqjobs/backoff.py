@@ -83,7 +83,7 @@ def parse_backoff(text: str | Backoff) -> Backoff:
     """
     if isinstance(text, Backoff):
         return text
-    match = re.fullmatch(r"(exponential|fixed):([^:]+)(?::jitter=([\d.]+))?", text.strip())
+    match = re.fullmatch(r"(exponential|fixed):([^:]+)(?::jitter=([\d.]+))?", str(text).strip())
     if match is None:
         raise ValueError(f"{text!r} is not a backoff; write exponential:2s or fixed:10s")
     make = exponential if match[1] == "exponential" else fixed

@@ -85,7 +85,7 @@ def parse_rate(text: str | Rate) -> Rate:
     """
     if isinstance(text, Rate):
         return text
-    match = _RATE.fullmatch(text)
+    match = _RATE.fullmatch(str(text))
     if match is None or not 0 < float(match[1]) < math.inf or float(match[2] or 1) == 0:
         raise ValueError(f"{text!r} is not a rate; write 10/s, 100/m or 5/10s")
     return Rate(float(match[1]), parse_duration(f"{match[2] or 1}{match[3]}"))

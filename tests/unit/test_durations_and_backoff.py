@@ -74,6 +74,6 @@ def test_there_is_one_wait_fewer_than_attempts_and_jitter_only_adds(attempts, ji
 def test_a_backoff_is_read_from_text():
     assert parse_backoff("exponential:5s").waits(3) == [5, 10]
     assert parse_backoff("fixed:10s:jitter=0.5").jitter == 0.5
-    for wrong in ("linear:2s", "fixed", "fixed:2x", "exponential:2s:jitter=2", "exponential:99999999999999d"):
+    for wrong in ("linear:2s", "fixed", "fixed:2x", "exponential:2s:jitter=2", "exponential:99999999999999d", 5):
         with pytest.raises(ValueError):
-            parse_backoff(wrong)
+            parse_backoff(wrong)  # type: ignore[arg-type]
