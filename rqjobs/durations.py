@@ -35,6 +35,30 @@ def parse_duration(text: str | float | timedelta) -> timedelta:
     return text if isinstance(text, timedelta) else timedelta(seconds=seconds)
 
 
+def parse_explicit_duration(value: str | float | timedelta) -> timedelta:
+    """The duration that ``value`` states with its unit, for options in which a bare number may mean milliseconds.
+
+    Args:
+        value: a timedelta, or text such as ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``.
+
+    Raises:
+        ValueError: ``value`` is a number without a unit, or no duration that :func:`parse_duration` takes.
+    """
+    number: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)) and not match[2]:
+        number = float(match[1])
+    if number is None or not 0 <= number <= _LONGEST:
+        return parse_duration(value)
+    short = f"{number:.15g}"
+    bull = format_duration(timedelta(milliseconds=number))
+    raise ValueError(
+        f'{value!r} is a bare number; write "{short}s" or timedelta(seconds={short}). '
+        f'Bull counts milliseconds, there it means "{bull}"'
+    )
+
+
 def format_duration(duration: timedelta) -> str:
     """``duration`` in its largest fitting unit: ``2s``, ``1.5m``, ``3h``."""
     seconds = duration.total_seconds()

@@ -20,7 +20,7 @@ from rq.job import Job, JobStatus
 
 from rqjobs import jobs as models
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
-from rqjobs.durations import parse_duration
+from rqjobs.durations import parse_explicit_duration
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs.base import JobModel, encode_json
 from rqjobs.layout import SERIALIZER, encode_data, timestamp
@@ -51,13 +51,15 @@ class JobOptions(TypedDict, total=False):
     backoff: Backoff | str | None
     """The waits between the runs, such as ``exponential("5s")`` or ``"fixed:10s"``."""
     delay: timedelta | str | None
-    """How long the job waits before its first run."""
+    """How long the job waits before its first run: a timedelta, or text with a unit such as ``"1h"``; ten years at
+    most. A bare number is an error: here it could be seconds, in Bull it is milliseconds.
+    """
     job_id: str | None
     """An id of the caller's own: letters, digits, ``_`` and ``-``, 128 at most."""
     unique: bool
     """Refuse a job that was done lately as well; without job_id the id is made from the job's content."""
     timeout: timedelta | str | None
-    """The time limit of one run."""
+    """The time limit of one run, written as ``delay`` is."""
     connection: redis.Redis | None
     """Another Redis than that of REDIS_URL."""
     on_commit: bool
@@ -234,7 +236,7 @@ def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | 
     if value is None:
         return None
     try:
-        duration = parse_duration(value)
+        duration = parse_explicit_duration(value)
     except (ValueError, TypeError, OverflowError) as error:
         faults.append(f"{name}: {error}")
         return None

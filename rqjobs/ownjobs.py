@@ -17,7 +17,7 @@ from rq.job import Job
 
 from rqjobs.attempt import Attempt
 from rqjobs.backoff import Backoff, parse_backoff
-from rqjobs.durations import Rate, parse_duration, parse_rate
+from rqjobs.durations import Rate, parse_explicit_duration, parse_rate
 from rqjobs.enqueueing import JobOptions, enqueue
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs.base import JobModel, describe_faults, json_faults
@@ -39,7 +39,7 @@ class PolicyOptions(TypedDict, total=False):
     backoff: Backoff | str
     """The waits between the runs; 2 s, 4 s, 8 s ... by default."""
     timeout: timedelta | str
-    """The time limit of one run; 60 s by default."""
+    """The time limit of one run, a timedelta or text such as ``"5m"``; 60 s by default. A bare number is an error."""
     concurrency: int
     """How many of these one worker process runs at once; 10 by default."""
     rate: Rate | str
@@ -217,9 +217,12 @@ def _policy(own: OwnJob[Any, Any], module: str, options: PolicyOptions) -> Queue
     unknown = set(given) - set(PolicyOptions.__annotations__)
     if unknown:
         raise ValueError(f"no such part of a policy: {', '.join(sorted(unknown))}")
-    for name, parse in (("backoff", parse_backoff), ("timeout", parse_duration), ("rate", parse_rate)):
+    for name, parse in (("backoff", parse_backoff), ("timeout", parse_explicit_duration), ("rate", parse_rate)):
         if name in given:
-            given[name] = cast("Callable[[Any], Any]", parse)(given[name])
+            try:
+                given[name] = cast("Callable[[Any], Any]", parse)(given[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
     return QueuePolicy(
         name=own.queue,
         kind=own.queue,

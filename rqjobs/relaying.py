@@ -13,7 +13,9 @@ from pathlib import Path
 from rqjobs.logs import event
 from rqjobs.settings import get_settings
 
-_BACKOFF = 30.0  # seconds until a relay that failed looks again
+_AFTER_FAULT = 1.0
+"""Seconds until a relay that failed looks again, RQJOBS_OUTBOX_EVERY if that is longer. The wait does not grow: a look
+costs no more while the database is away than while it is there, and committed jobs should go on when it is back."""
 
 
 class Relay:
@@ -39,7 +41,7 @@ class Relay:
                 event(logging.INFO, "outbox moved", jobs=moved)
             self._failing = None
         except FAULTS as error:
-            self._next = now + max(self._every, _BACKOFF)
+            self._next = now + max(self._every, _AFTER_FAULT)
             reason = str(error).splitlines()[0]
             if reason != self._failing:
                 event(logging.WARNING, "outbox not read", error=reason)

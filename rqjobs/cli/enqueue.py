@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--attempts", type=int, help="How often it is run at most.")
 @click.option("--backoff", metavar="exponential:2s|fixed:10s", help="The waits between the runs.")
-@click.option("--delay", metavar="1h", help="Wait so long before the first run.")
+@click.option("--delay", metavar="1h", help="Wait so long before the first run; the unit (ms, s, m, h, d) is required.")
 @click.option("--id", "job_id", metavar="ID", help="An id of your own; the same id is not enqueued twice at once.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result and print it.")
 @json_option

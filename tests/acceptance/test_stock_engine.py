@@ -179,6 +179,7 @@ def test_mistakes_end_in_one_plain_line_and_exit_2(workers):
         ("enqueue", "webhook", "{"),
         ("enqueue", "webhook", '{"a": 1}'),
         ("enqueue", "fax", "{}"),
+        ("enqueue", "qr-analytics", '{"qrCodeId": "q", "event": "scan", "data": {}}', "--delay", "3600000"),
         ("enqueue", "webhook", "@/no/such/file"),
         ("jobs", "show", "nope"),
         ("failed", "requeue"),

@@ -101,6 +101,14 @@ def test_bad_options_are_named_and_nothing_reaches_redis(redis):
     assert redis.keys("rq:*") == []
 
 
+@pytest.mark.parametrize("name", ["delay", "timeout"])
+@pytest.mark.parametrize("number", [3600000, 2.5, "3600000", " 7 ", 0])
+def test_a_bare_number_is_no_delay_and_no_timeout(redis, name, number):
+    with pytest.raises(InvalidJob, match=f'{name}: .* is a bare number; write "[0-9.]+s" or timedelta'):
+        enqueue_webhook(HOOK, **{name: number})
+    assert redis.keys("rq:*") == []
+
+
 def test_an_option_that_there_is_not_is_named_and_nothing_reaches_redis(redis):
     with pytest.raises(InvalidJob) as caught:
         enqueue_webhook(HOOK, attempt=5, prioirty="high", nothing_like_it=1)  # type: ignore[call-arg]

@@ -199,3 +199,22 @@ def test_a_worker_finds_the_outbox_whatever_the_url_says_beside_its_file(redis, 
         job = enqueue_webhook(JOB, outbox=connection)
     Relay().tick()
     assert waiting(redis) == [job.id]
+
+
+def test_a_relay_looks_again_soon_after_a_fault(redis, caplog):
+    engine = get_engine()
+    init_database(engine)
+    with engine.begin() as connection:
+        job = enqueue_webhook(JOB, outbox=connection)
+        connection.execute(text("ALTER TABLE rqjobs_outbox RENAME TO away"))
+    relay_ = Relay()
+    relay_.tick()
+    assert "outbox not read" in caplog.text
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO rqjobs_outbox"))
+
+    def moved():
+        relay_.tick()
+        return waiting(redis) == [job.id]
+
+    eventually(moved, timeout=15)  # RQJOBS_OUTBOX_EVERY is 1 s

@@ -95,6 +95,11 @@ def test_what_the_decorator_refuses():
         @rqjobs.job(attemps=3)
         def misspelt(payload: dict) -> None: ...
 
+    with pytest.raises(ValueError, match='timeout: 30000 is a bare number; write "30000s"'):
+
+        @rqjobs.job(timeout=30000)  # type: ignore[typeddict-item]
+        def hasty(payload: dict) -> None: ...
+
     with pytest.raises(ValueError, match="must take its payload"):
 
         @rqjobs.job()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqjobs.backoff import exponential, fixed, parse_backoff
-from rqjobs.durations import format_duration, parse_duration, parse_rate
+from rqjobs.durations import format_duration, parse_duration, parse_explicit_duration, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,26 @@ def test_durations_as_people_write_them(text, seconds):
 def test_what_is_not_a_duration_says_how_to_write_one(text):
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "ours", "bulls"), [(3600000, "3600000s", "1h"), ("30000", "30000s", "30s"), (1.5, "1.5s", "1.5ms")]
+)
+def test_an_explicit_duration_is_no_bare_number(number, ours, bulls):
+    with pytest.raises(ValueError, match="bare number") as caught:
+        parse_explicit_duration(number)
+    assert f'write "{ours}" or timedelta' in str(caught.value)
+    assert f'"{bulls}"' in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [10**400, float("nan"), float("inf"), -3, "9" * 400, True, None])
+def test_an_explicit_duration_that_is_no_duration(number):
+    with pytest.raises(ValueError, match="duration"):
+        parse_explicit_duration(number)
+
+
+def test_an_explicit_duration_with_its_unit():
+    assert parse_explicit_duration("1h") == parse_explicit_duration(timedelta(hours=1)) == timedelta(hours=1)
 
 
 @given(st.integers(min_value=0, max_value=10**8))
