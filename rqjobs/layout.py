@@ -27,6 +27,13 @@ ENTRY = "rqjobs.worker.entry.perform"
 SERIALIZER = JSONSerializer
 """JSON only: RQ's default, pickle, runs code when it is read."""
 
+_PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
+
+_PICKLED = (
+    "refused: the job's data is a pickle, which runs code when it is read; RQ's CronScheduler and RQ's Queue without "
+    "serializer=JSONSerializer enqueue pickles"
+)
+
 _PLAIN = 512  # bytes: what a hash of the embedded server holds in its compact form
 
 _allowed: dict[str, Callable[..., Any]] = {}
@@ -51,8 +58,11 @@ class RegisteredJob(Job):
     """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
 
     def restore(self, raw_data: Any) -> None:
-        """Reads the job; one that must not run loses its retries, so that its failure is final."""
-        super().restore(raw_data)
+        """Reads the job; one that must not run loses its retries, so that its failure is final.
+
+        RQ's ``webhooks`` field is never read: RQ would send the requests that it describes to any address.
+        """
+        super().restore({field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")})
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
             self.enqueued_at = self.created_at  # one time is kept for both
         if self.refusal is not None:
@@ -73,12 +83,16 @@ class RegisteredJob(Job):
             name = Job.func_name.fget(self)  # type: ignore[attr-defined]
             self.args, self.kwargs  # noqa: B018  # reading them deserializes them
         except DeserializationError:
-            return "refused: the job's data is not JSON"
+            return _PICKLED if self._is_pickled else "refused: the job's data is not JSON"
         callbacks = (self._success_callback_name, self._failure_callback_name, self._stopped_callback_name)
         for wanted in (name, *callbacks):
             if wanted and wanted != ENTRY and wanted not in _allowed:
                 return f"refused: {str(wanted)[:100]!r} is not a registered function"
         return None
+
+    @property
+    def _is_pickled(self) -> bool:
+        return bytes(self.data or b"")[:1] == _PICKLE
 
     @property  # type: ignore[misc]  # RQ's has a setter, which nobody here calls
     def func_name(self) -> str:

@@ -32,11 +32,11 @@ local function take_back(name, queue, member)
   local key = prefix .. ':job:' .. (id or '')
   local job = redis.pcall('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
     'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
-    'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids')
+    'rate_limit_key', 'group_id', 'enqueue_at_front_on_retry', 'dependency_ids')
   if job.err or not id or string.find(id, '[\128-\255]') then job = {} end  -- nothing that RQ could have made
   if job[1] == 'started' then
     local left_alone = redis.call('EXISTS', key .. ':dependents') == 1
-    for i = 7, 15 do
+    for i = 7, 14 do
       if job[i] and job[i] ~= '' then left_alone = true end
     end
     if left_alone then

@@ -60,15 +60,15 @@ while ARGV[at] do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
-        'repeats_left', 'rate_limit_key', 'group_id', 'webhooks', 'enqueue_at_front_on_retry', 'dependency_ids', 'ttl', 'ended_at',
-        'enqueued_at', 'worker_died')
+        'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
+        'ended_at', 'enqueued_at')
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
-        for i = 8, 16 do
+        for i = 8, 15 do
           if job[i] and job[i] ~= '' then special = '1' end
         end
-        if job[20] and special == '' then
-          local died, left = tonumber(job[20]) or 0, tonumber(job[3] or '') or 0
+        if job[16] and special == '' then
+          local died, left = tonumber(job[16]) or 0, tonumber(job[3] or '') or 0
           if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
           if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
         end
