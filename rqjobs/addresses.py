@@ -37,7 +37,9 @@ def parse_address(text: str) -> Mailbox:
     """
     name, spec = "", text.strip()
     if spec.endswith(">"):
-        name, _, spec = spec[:-1].rpartition("<")
+        name, opening, spec = spec[:-1].rpartition("<")
+        if not opening:
+            raise ValueError(f"not an address: a > without its <; {_MEND}")
         name = name.strip()
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ipaddress
 import smtplib
 import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
+
+_GO_ON = 334  # RFC 4954, 4: the next line of the login
+_SIGNED_IN = (235, 503)  # now, or already
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,30 @@ def sign_in(server: Server, timeout: float) -> smtplib.SMTP:
         if server.user:
             if not isinstance(smtp.sock, ssl.SSLSocket):
                 raise smtplib.SMTPNotSupportedError("it offers no TLS, and a password is never sent in the clear")  # noqa: TRY301
-            smtp.login(server.user, server.password)
+            _login(smtp, server.user, server.password)
     except BaseException:
         smtp.close()
         raise
     return smtp
+
+
+def _login(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """Signs in; beyond ASCII, which smtplib cannot send, in UTF-8 (RFC 4616, RFC 4954)."""
+    if user.isascii() and password.isascii():
+        smtp.login(user, password)
+        return
+    offered = smtp.esmtp_features.get("auth", "").upper().split()
+    if "PLAIN" in offered:
+        code, reply = smtp.docmd("AUTH", f"PLAIN {_in_base64(f'{chr(0)}{user}{chr(0)}{password}')}")
+    elif "LOGIN" in offered:
+        code, reply = smtp.docmd("AUTH", f"LOGIN {_in_base64(user)}")
+        if code == _GO_ON:
+            code, reply = smtp.docmd(_in_base64(password))
+    else:
+        raise smtplib.SMTPNotSupportedError("it offers neither AUTH PLAIN nor LOGIN for a login beyond ASCII")
+    if code not in _SIGNED_IN:
+        raise smtplib.SMTPAuthenticationError(code, reply)
+
+
+def _in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

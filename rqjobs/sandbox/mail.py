@@ -146,6 +146,9 @@ def sendgrid_faults(payload: Any) -> list[str]:
             faults.append("The to array is required for all personalization objects")
         if len({address.lower() for address in found}) != len(found):
             faults.append("Each email address in the personalization block should be unique between to, cc, and bcc")
+        names = [box.get("name", "") for name in ("to", "cc", "bcc") for box in people.get(name, [])]
+        if any("," in name or ";" in name for name in names):
+            faults.append("The name of a recipient cannot contain a semi-colon (;) or a comma (,)")
         faults += [
             "Does not contain a valid address" for address in found if "@" not in address or not address.isascii()
         ]

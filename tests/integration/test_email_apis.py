@@ -81,7 +81,7 @@ def test_sendgrids_request(sendgrid: MailAPI, tmp_path: Path) -> None:
     assert sent.headers["authorization"] == "Bearer test-key"
     people = sent.payload["personalizations"][0]
     assert people == {
-        "to": [{"email": "ada@a.example", "name": "Ada, Countess"}, {"email": "bob@xn--bcher-kva.example"}],
+        "to": [{"email": "ada@a.example", "name": "Ada Countess"}, {"email": "bob@xn--bcher-kva.example"}],
         "cc": [{"email": "cy@c.example"}],
         "bcc": [{"email": "di@d.example"}],
     }
@@ -99,6 +99,17 @@ def test_sendgrids_request(sendgrid: MailAPI, tmp_path: Path) -> None:
     assert sent.payload["subject"] == "\U0001f389 Hi"
     assert (result["provider_id"], result["accepted"], result["backend"]) == (sent.id, 4, "sendgrid")
     assert result["message_id"] == "<job-1@shop.example>"
+
+
+def test_sendgrid_gets_an_address_once_and_names_without_separators(sendgrid: MailAPI) -> None:
+    result = send(
+        job(to=["Lovelace, Ada; Countess <ada@a.example>", "ADA@A.example"], cc="Ada@a.example", bcc="bob@b.example"),
+        attempt(),
+    )
+    assert sendgrid.sent[0].payload["personalizations"] == [
+        {"to": [{"email": "ada@a.example", "name": "Lovelace Ada Countess"}], "bcc": [{"email": "bob@b.example"}]}
+    ]
+    assert result["accepted"] == 4
 
 
 def test_resends_request(resend: MailAPI, tmp_path: Path) -> None:

@@ -84,6 +84,24 @@ def test_login_only_over_tls(tmp_path: Path, configure: Configure, implicit: boo
             send(job(), attempt("job-3"))
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")
+@pytest.mark.parametrize("off", [["LOGIN"], ["PLAIN"], ["LOGIN", "PLAIN"]])
+def test_a_login_beyond_ascii(tmp_path: Path, configure: Configure, off: list[str]) -> None:
+    login = ("j\u00fcrgen", "\u5bc6\u7801 \u20ac")
+    with smtp_server(tmp_path, auth=True, login=login, mechanisms_off=off) as server:
+        where = f"localhost:{server.port}?ca={server.ca_file}"
+        configure(SMTP_URL=f"smtp://{quote(login[0])}:{quote(login[1])}@{where}")
+        if len(off) == 2:
+            with pytest.raises(PermanentFailure, match="AUTH"):
+                send(job(), attempt())
+            return
+        send(job(), attempt())
+        assert server.mails[0].user == login[0]
+        configure(SMTP_URL=f"smtp://{quote(login[0])}:{quote(USER)}@{where}")
+        with pytest.raises(PermanentFailure, match="535"):
+            send(job(), attempt("job-2"))
+
+
 def test_a_password_is_never_sent_in_the_clear(tmp_path: Path, configure: Configure) -> None:
     with smtp_server(tmp_path, starttls=False) as server:
         for url in (f"smtp://u:p@localhost:{server.port}", f"smtp://u:p@localhost:{server.port}?tls=off"):

@@ -10,7 +10,7 @@ import random
 import ssl
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
@@ -85,15 +85,24 @@ class MailServer:
         return answer
 
 
-def _authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object) -> AuthResult:
-    good = isinstance(data, LoginPassword) and (data.login, data.password) == (USER.encode(), PASSWORD.encode())
-    return AuthResult(success=good, handled=good, auth_data=data)
+class _Authenticator:
+    """Lets one login in."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self.login = user.encode(), password.encode()
+
+    def __call__(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object
+    ) -> AuthResult:  # fmt: skip
+        good = isinstance(data, LoginPassword) and (data.login, data.password) == self.login
+        return AuthResult(success=good, handled=good, auth_data=data)
 
 
 @contextlib.contextmanager
 def smtp_server(
     folder: Path, *, starttls: bool = True, implicit: bool = False, auth: bool = False, utf8: bool = True,
-    size_limit: int = 33_554_432, host: str = "localhost",
+    size_limit: int = 33_554_432, host: str = "localhost", login: tuple[str, str] = (USER, PASSWORD),
+    mechanisms_off: Sequence[str] = (),
 ) -> Iterator[MailServer]:  # fmt: skip
     """A server that ends with the block; its certificate is for ``host``."""
     running = MailServer()
@@ -110,7 +119,8 @@ def smtp_server(
         made = SMTP(
             running, hostname="mail.test", loop=loop, enable_SMTPUTF8=utf8, data_size_limit=size_limit,
             tls_context=context if starttls and not implicit else None, require_starttls=auth and not implicit,
-            auth_required=auth, auth_require_tls=not implicit, authenticator=_authenticate if auth else None,
+            auth_required=auth, auth_require_tls=not implicit, authenticator=_Authenticator(*login) if auth else None,
+            auth_exclude_mechanism=mechanisms_off,
         )  # fmt: skip
         protocols.append(made)
         return made

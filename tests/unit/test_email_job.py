@@ -52,7 +52,7 @@ def test_addresses(text: str, name: str, address: str) -> None:
     ["", "ada", "ada@", "@example.com", "ada@localhost", "a b@example.com", "a@b.example, c@d.example", "a@b.example;",
      "a@b.example\r\nBcc: c@d.example", "A\nB <a@b.example>", "a@[127.0.0.1]", "a..b@example.com", "a@-x.example",
      "a@ex_ample.com", f"{'a' * 65}@example.com", f"a@{'a.' * 130}example",
-     "<a@b.example> c@d.example", "a@b.example\x00",
+     "<a@b.example> c@d.example", "a@example.com>", "Ada a@example.com>", "Ada <a@example.com>>", "a@b.example\x00",
      "=?utf-8?q?x=0D=0ABcc=3A_c?=@d.example", "a@\u2028.example",
      "Ada \u202egpj <a@b.example>", "Ada \u2066 <a@b.example>", "\ud800 <a@b.example>", "a\u200cb@c.example",
      "a@b\u200c.example", "a@b.example\n", "a@b@c.example", "a@xn--\u00fc.example"],

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import email.policy
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 
 from rqjobs.addresses import Mailbox
+from rqjobs.processors.email.headers import write_mailboxes, write_text
 
-_LONG_NAME = 200  # characters of a name that a line of RFC 5322 holds, each quoted, with its address
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What a text of seven bits must not hold as it is: a server refuses a NUL, or cuts the mail there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,11 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
     message = EmailMessage(policy=policy)
     message["Message-ID"] = mail.message_id
     message["Date"] = datetime.now(UTC)
-    message["Subject"] = plain(mail.subject)
     if mail.tags:
         message["X-Tags"] = ", ".join(mail.tags)
-    message.set_content(mail.text)
+    message.set_content(mail.text, cte=_encoding(mail.text))
     if mail.html is not None:
-        message.add_alternative(mail.html, subtype="html")
+        message.add_alternative(mail.html, subtype="html", cte=_encoding(mail.html))
     body = message.get_body(("html",))
     for file in sorted(
         mail.files, key=lambda file: file.content_id is None
@@ -111,14 +112,19 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
         # Text without a charset is ASCII to many programs (RFC 2046, 4.1.2).
         params = {"charset": "utf-8"} if maintype == "text" and _is_utf8(file.data) else {}
         message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=name, params=params)
-    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
-    # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
-    # It folds a long name without its quotes, and what is in it becomes addresses.
     fields = {"From": [mail.sender], "To": mail.to, "Cc": mail.cc, "Bcc": mail.bcc if bcc else [],
               "Reply-To": [mail.reply_to] if mail.reply_to else []}  # fmt: skip
-    lists = {name: ",\r\n ".join(map(_written, boxes)) for name, boxes in fields.items() if boxes}
-    own = "".join(f"{name}: {value}\r\n" for name, value in {**lists, **mail.headers}.items())
-    return own.encode() + message.as_bytes()
+    own = [write_mailboxes(name, boxes) for name, boxes in fields.items() if boxes]
+    own.append(write_text("Subject", mail.subject))
+    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
+    # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
+    own += [f"{name}: {value}" for name, value in mail.headers.items()]
+    return "".join(f"{line}\r\n" for line in own).encode() + message.as_bytes()
+
+
+def _encoding(text: str) -> str | None:
+    """The content transfer encoding that ``text`` needs; None leaves the choice to Python."""
+    return "quoted-printable" if _CONTROL.search(text) else None
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -137,10 +143,3 @@ def plain(text: str) -> str:
 def address_of(box: Mailbox) -> str:
     """``Ada <ada@example.com>``, with quotes where the name needs them."""
     return str(Address(display_name=plain(box.name), username=box.local, domain=box.domain))
-
-
-def _written(box: Mailbox) -> str:
-    if box.name.isascii() and len(box.name) <= _LONG_NAME:
-        return address_of(box)
-    name = Header(box.name, "utf-8").encode(linesep="\r\n")
-    return f"{name}\r\n <{box.address}>"

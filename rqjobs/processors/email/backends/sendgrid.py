@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -50,12 +51,16 @@ BACKEND = SendGridBackend()
 
 
 def payload_of(mail: Mail) -> dict[str, Any]:
-    """The request's body. SendGrid refuses empty values, an address that stands twice, and HTML before text."""
+    """The request's body.
+
+    SendGrid refuses empty values, HTML before text, an address that stands twice in any case of letters, and ``,`` or
+    ``;`` in a recipient's name.
+    """
     content = [{"type": "text/plain", "value": mail.text}] if mail.text.strip() else []
     if mail.html:
         content.append({"type": "text/html", "value": mail.html})
     payload: dict[str, Any] = {
-        "personalizations": [{name: [_person(box) for box in boxes] for name, boxes in mail.people.items()}],
+        "personalizations": [_recipients(mail)],
         "from": _person(mail.sender),
         "subject": mail.subject,
         "content": content,
@@ -77,6 +82,18 @@ def payload_of(mail: Mail) -> dict[str, Any]:
             for file in mail.files
         ]
     return payload
+
+
+def _recipients(mail: Mail) -> dict[str, list[dict[str, str]]]:
+    seen: set[str] = set()
+    found: dict[str, list[dict[str, str]]] = {}
+    for field, boxes in mail.people.items():
+        for box in boxes:
+            if box.address.lower() not in seen:
+                seen.add(box.address.lower())
+                name = " ".join(re.sub("[,;]", " ", box.name).split())
+                found.setdefault(field, []).append(_person(box._replace(name=name)))
+    return found
 
 
 def _person(box: Mailbox) -> dict[str, str]:
