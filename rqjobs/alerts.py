@@ -185,17 +185,28 @@ def look(outage: Outage) -> None:
 
 
 def _post(alert: Alert) -> None:
-    """``{"text": ..., "kind": ..., "subject": ..., "link": ...}``: chats such as Slack and Mattermost show ``text``."""
-    import requests  # only when there is something to say
+    """``{"text": ..., "kind": ..., "subject": ..., "link": ...}``: chats such as Slack and Mattermost show ``text``.
+
+    Redirects are not followed. Credentials are those of the URL only: requests would also send those of ``.netrc``.
+    """
+    import requests  # only when there is something to send
+    from requests.utils import get_auth_from_url
 
     url = get_settings().alert_url
     assert url is not None
+    user, password = get_auth_from_url(url.get_secret_value())
     document = asdict(alert) | {"text": " ".join(filter(None, (alert.text, alert.link))), "link": alert.link}
     try:
-        status = requests.post(url.get_secret_value(), json=document, timeout=_SECONDS).status_code
+        status = requests.post(
+            url.get_secret_value(),
+            json=document,
+            timeout=_SECONDS,
+            allow_redirects=False,
+            auth=(user, password) if user or password else lambda request: request,
+        ).status_code
     except requests.RequestException as error:  # it names the address, whose path is a secret
         raise RQJobsError(f"ALERT_URL cannot be reached: {type(error).__name__}") from None
-    if status >= 400:  # noqa: PLR2004
+    if status >= 300:  # noqa: PLR2004
         raise RQJobsError(f"ALERT_URL answers {status}")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from rqjobs.errors import JobTimeout
+
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""A job's id: RQ's own rule, and a length. Ids are parts of keys, file names, paths and HTTP headers."""
 
 Report = Callable[[Mapping[str, object]], None]
 

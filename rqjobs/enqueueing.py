@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ import redis
 from rq.job import Job, JobStatus
 
 from rqjobs import jobs as models
+from rqjobs.attempt import JOB_ID
 from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.durations import parse_explicit_duration
 from rqjobs.errors import InvalidJob
@@ -29,7 +29,6 @@ from rqjobs.settings import get_settings
 from rqjobs.tracing import FIELD, context_to_carry
 from rqjobs.writing import Entry, Kind, later, write
 
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # RQ's own rule, and a length
 _MAX_DELAY = timedelta(days=3660)
 
 _id_lock = threading.Lock()
@@ -249,7 +248,7 @@ def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> 
     job_id: Any = options.get("job_id")
     if job_id is None:
         return _content_id(job) if options.get("unique") else _new_id(now)
-    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         faults.append(f"job_id: {job_id!r} is not 1 to 128 letters, digits, '_' and '-'")
     return str(job_id)
 

@@ -15,6 +15,8 @@ from rqjobs.errors import RQJobsError
 
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
+MOST_SIGNATURES = 5
+"""Signatures in one request; receivers by Standard Webhooks may refuse more."""
 _STAMP = re.compile("[0-9]{1,12}")
 
 
@@ -38,7 +40,7 @@ def parse_secret(secret: str) -> bytes:
 
 
 def sign(keys: Iterable[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The ``webhook-signature`` header: one ``v1,...`` a key, blank between them, newest key first."""
+    """The ``webhook-signature`` header: one ``v1,...`` a key, a blank between them, in the order of ``keys``."""
     content = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
     return " ".join(["v1," + _mac(key, content) for key in keys])
 

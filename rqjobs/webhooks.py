@@ -10,59 +10,89 @@ Not part of ``import rqjobs``: it needs the database, and enqueueing alone does 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 from rq.job import Job
 
+from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
 from rqjobs.database import webhook_deliveries as deliveries
 from rqjobs.database import webhook_endpoints as endpoints
 from rqjobs.database.webhook_deliveries import Filter
-from rqjobs.database.webhook_endpoints import Endpoint, UnknownEndpoint
+from rqjobs.database.webhook_endpoints import Endpoint, EndpointExists, UnknownEndpoint
 from rqjobs.enqueueing import JobOptions, enqueue_many
 from rqjobs.errors import DuplicateJob, InvalidJob
 from rqjobs.jobs import WebhookJob
+from rqjobs.layout import SERIALIZER
 
-__all__ = ["Endpoint", "Filter", "Replay", "UnknownEndpoint", "add_endpoint", "emit", "replay"]
+__all__ = ["Endpoint", "EndpointExists", "Filter", "Replay", "UnknownEndpoint", "add_endpoint", "emit", "replay"]
 
 _REPLAYED_AT_ONCE = 500
+_LONGEST_EVENT_ID = 500
 _SLOWEST = 0.001  # a second: a million deliveries take thirty years
 
 
+@overload
 def add_endpoint(
-    name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None
-) -> tuple[Endpoint, str]:
-    """Registers an endpoint, or changes the URL of the one of this name, and what else is given.
+    name: str,
+    url: str,
+    *,
+    events: Sequence[str] | None = ...,
+    secret: str | None = ...,
+    replace: Literal[False] = ...,
+) -> tuple[Endpoint, str]: ...
+
+
+@overload
+def add_endpoint(
+    name: str, url: str, *, events: Sequence[str] | None = ..., secret: str | None = ..., replace: bool
+) -> tuple[Endpoint, str | None]: ...
+
+
+def add_endpoint(
+    name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None, replace: bool = False
+) -> tuple[Endpoint, str | None]:
+    """Registers an endpoint; with ``replace``, changes the URL of the one of this name, and what else is given.
 
     Args:
         name: what you call it, such as the customer's id.
         url: where to deliver.
         events: what it subscribes to: exact names, ``booking.*``, or ``*`` for all (a new endpoint's default).
-        secret: a ``whsec_...`` that the receiver has already; by default one is made.
+        secret: a ``whsec_...`` that the receiver has already; by default one is made for a new endpoint.
+        replace: change an endpoint of this name, if there is one. False by default: a name that one tenant has must
+            not be taken over by another.
 
     Returns:
-        The endpoint, and its secret: hand it to the receiver now, it is never shown again.
+        The endpoint, and the secret that was made or given: hand it to the receiver now, it is never returned again.
+        None where ``replace`` kept the endpoint's secret; ``rqjobs webhooks rotate`` makes a new one.
 
     Raises:
+        EndpointExists: the name is registered, and ``replace`` is not set.
         ValueError: the name, the URL, an event or the secret is none.
         DatabaseUnavailable: the database does not answer.
     """
-    return endpoints.add_endpoint(get_engine(), name, url, events=events, secret=secret)
+    return endpoints.add_endpoint(get_engine(), name, url, events=events, secret=secret, replace=replace)
 
 
-def emit(event: str, payload: Mapping[str, Any], /, **options: Unpack[JobOptions]) -> list[Job]:
+def emit(
+    event: str, payload: Mapping[str, Any], /, *, event_id: str | None = None, **options: Unpack[JobOptions]
+) -> list[Job]:
     """Enqueues ``event`` for every enabled endpoint that subscribed to it, in one round trip.
 
     Args:
         event: such as ``booking.created``.
         payload: what happened, an object that JSON can carry.
+        event_id: the app's own id of what happened, 1 to 500 characters. Each delivery's job id (its ``webhook-id``) is
+            made from it and the endpoint's name, so a repeated call enqueues nothing again, as with ``unique=True``.
         options: as for ``enqueue_webhook``, but ``job_id``: each delivery needs an id of its own.
 
     Returns:
-        The jobs, one an endpoint; none if nobody subscribed.
+        The jobs, one an endpoint, an earlier call's with this ``event_id`` included; none if no endpoint subscribed.
 
     Raises:
         InvalidJob: the event, the payload or an option has faults; nothing is enqueued.
@@ -74,15 +104,30 @@ def emit(event: str, payload: Mapping[str, Any], /, **options: Unpack[JobOptions
     WebhookJob(
         webhook_id="emit", event=event, url="https://example.com", payload=dict(payload)
     )  # faults, even if unheard
+    if event_id is not None and not 1 <= len(event_id) <= _LONGEST_EVENT_ID:
+        raise InvalidJob("emit", [f"event_id: 1 to {_LONGEST_EVENT_ID} characters are needed"])
     wanted = [endpoint for endpoint in endpoints.list_endpoints(get_engine()) if endpoint.enabled]
-    return enqueue_many(
-        [
-            WebhookJob(webhook_id=each.name, event=event, url=each.url, payload=dict(payload), endpoint=each.name)
-            for each in wanted
-            if each.wants(event)
-        ],
-        **options,
-    )
+    jobs = [
+        WebhookJob(webhook_id=each.name, event=event, url=each.url, payload=dict(payload), endpoint=each.name)
+        for each in wanted
+        if each.wants(event)
+    ]
+    if event_id is None:
+        return enqueue_many(jobs, **options)
+    ids = [_delivery_id(event_id, str(job.endpoint)) for job in jobs]
+    own: list[JobOptions] = [{"job_id": job_id, "unique": True} for job_id in ids]
+    try:
+        return enqueue_many(list(zip(jobs, own, strict=True)), **options)
+    except DuplicateJob:  # an earlier call's; those that were not there are enqueued
+        connection = options.get("connection") or get_connection()
+        found = Job.fetch_many(ids, connection=connection, serializer=SERIALIZER)
+        return [job for job in found if job is not None]
+
+
+def _delivery_id(event_id: str, endpoint: str) -> str:
+    """32 characters that an event and an endpoint have for themselves."""
+    digest = hashlib.sha256(f"{event_id}\0{endpoint}".encode()).digest()
+    return base64.b32hexencode(digest[:20]).decode().lower()
 
 
 @dataclass

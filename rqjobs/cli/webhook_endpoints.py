@@ -67,24 +67,22 @@ def destinations(*, as_json: bool) -> None:
     "--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (a new one's default)."
 )
 @click.option("--secret", metavar="whsec_...", help="One that the receiver has already.")
+@click.option("--replace", is_flag=True, help="Change the endpoint if it is registered already.")
 @json_option
-def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, as_json: bool) -> None:
-    """Register an endpoint, or change one.
+def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, replace: bool, as_json: bool) -> None:
+    """Register an endpoint, or change one with --replace.
 
-    Of one that is known the events and the secret stay as they are unless they are given.
+    Of a registered one the events and the secret stay as they are unless they are given.
     """
     from rqjobs import webhooks as api
-    from rqjobs.database import get_engine
-    from rqjobs.database import webhook_endpoints as table
 
-    known = any(each.name == name for each in table.list_endpoints(get_engine(), named=name))
-    endpoint, signing = api.add_endpoint(name, url, events=events or None, secret=secret)
-    if not known:
+    endpoint, signing = api.add_endpoint(name, url, events=events or None, secret=secret, replace=replace)
+    if signing is not None:
         _tell_secret(endpoint.name, signing, as_json=as_json)
     elif as_json:
-        print_json({"name": name})  # its secret is shown once only
+        print_json({"name": name})
     else:
-        click.echo(f"{name} is changed; its secret is {'the one given' if secret else 'as before'}")
+        click.echo(f"{name} is changed; its secret is as before")
         if not endpoint.enabled:
             click.echo(f"it is disabled: {endpoint.reason}; mended, {typed(f'webhooks enable {name}')}")
 

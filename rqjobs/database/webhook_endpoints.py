@@ -12,17 +12,36 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from rqjobs.database.schema import ensure_schema
 from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs.base import EVENT_NAME
 from rqjobs.jobs.webhook import check_url
-from rqjobs.signing import parse_secret
+from rqjobs.signing import MOST_SIGNATURES, parse_secret
 
 _EVENT = re.compile(EVENT_NAME)
 KEEP_PREVIOUS = timedelta(hours=24)
 """How long the previous secret signs as well after a rotation, unless told otherwise."""
+
+
+_MOST_KEPT = MOST_SIGNATURES - 1
+"""Previous secrets that are kept: with the present one, as many as a request carries signatures."""
+
+
+class EndpointExists(RQJobsError, ValueError):
+    """An endpoint of this name is registered already.
+
+    Attributes:
+        name: the name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"the endpoint {name!r} is registered already; to change it: replace=True (rqjobs webhooks add --replace)"
+        )
 
 
 class UnknownEndpoint(RQJobsError, LookupError):
@@ -65,38 +84,43 @@ def make_secret() -> str:
 
 
 def add_endpoint(
-    engine: Engine, name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None
-) -> tuple[Endpoint, str]:
-    """Registers an endpoint, or changes the URL of the one of this name, and what else is given.
-
-    What was known of the URL by its failures is forgotten.
+    engine: Engine,
+    name: str,
+    url: str,
+    *,
+    events: Sequence[str] | None = None,
+    secret: str | None = None,
+    replace: bool = False,
+) -> tuple[Endpoint, str | None]:
+    """Registers an endpoint; with ``replace``, changes the URL of the one of this name, and what else is given.
 
     Returns:
-        The endpoint, and its secret: hand it to the receiver now, it is never shown again.
+        The endpoint, and the secret that was made or given: it is never returned again. None where ``replace`` kept
+        the endpoint's secret.
 
     Raises:
+        EndpointExists: the name is registered, and ``replace`` is not set.
         ValueError: the name, the URL, an event or the secret is none, or the name would be mistaken for a URL.
     """
-    if not name.isprintable() or not name.strip() or "://" in name or endpoint_key(name) != name:
-        raise ValueError(f"{name!r} is not a name: printable, at most 255 bytes, and not a URL")
-    check_url(url)
-    for pattern in events or ():
-        _check_pattern(pattern)
-    if secret is not None:
-        parse_secret(secret)
+    _check(name, url, events or (), secret)
     ensure_schema(engine)
     values: dict[str, Any] = {"url": url, "url_key": endpoint_key(url)}
     with engine.begin() as connection:
-        unregistered = (endpoints.c.name == values["url_key"]) & (endpoints.c.url_key == values["url_key"])
-        connection.execute(delete(endpoints).where(unregistered))  # deliveries to the URL are this endpoint's now
         known = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
-        secret = secret or (known.secret if known else None) or make_secret()
-        values["secret"] = secret
+        if known is not None and not replace:
+            raise EndpointExists(name)
+        if known is None or known.secret is None:
+            secret = secret or make_secret()
+        if secret is not None:
+            values["secret"] = secret
         if events is not None:
             values["events"] = list(events)
         if known is None:
             fresh = {"events": ["*"], "name": name, "enabled": True, "created_ms": _now_ms()}
-            connection.execute(endpoints.insert().values(fresh | values))
+            try:
+                connection.execute(endpoints.insert().values(fresh | values))
+            except IntegrityError:  # registered by another process since the SELECT
+                raise EndpointExists(name) from None
         else:
             if url != known.url:
                 values["failing_since_ms"] = None
@@ -105,16 +129,22 @@ def add_endpoint(
     return _endpoint(row), secret
 
 
-def _check_pattern(pattern: str) -> None:
-    if pattern != "*" and not _EVENT.fullmatch(pattern.removesuffix(".*")):
-        raise ValueError(f"{pattern!r} fits no event; write a name such as booking.created, or booking.*, or *")
+def _check(name: str, url: str, events: Iterable[str], secret: str | None) -> None:
+    if not name.isprintable() or not name.strip() or "://" in name or endpoint_key(name) != name:
+        raise ValueError(f"{name!r} is not a name: printable, at most 255 bytes, and not a URL")
+    check_url(url)
+    for pattern in events:
+        if pattern != "*" and not _EVENT.fullmatch(pattern.removesuffix(".*")):
+            raise ValueError(f"{pattern!r} fits no event; write a name such as booking.created, or booking.*, or *")
+    if secret is not None:
+        parse_secret(secret)
 
 
 def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_PREVIOUS) -> str:
     """Gives an endpoint a new secret; for ``keep_previous`` (24 hours) the one before signs as well.
 
-    So do those before it that still do: whoever rotates again, because the new secret was lost, cuts nobody off.
-    With nothing to keep, only the new one signs.
+    Secrets of earlier rotations keep their own end, or end with ``keep_previous`` if that is sooner. The four newest of
+    them are kept, since a request carries five signatures at most. With 0 only the new secret signs.
 
     Raises:
         UnknownEndpoint: there is none of this name.
@@ -127,7 +157,12 @@ def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_
         row = connection.execute(select(endpoints).where(this).with_for_update()).one_or_none()
         if row is None:
             raise UnknownEndpoint(name)
-        change = {"previous_secret": " ".join(_endpoint(row).secrets), "previous_until_ms": until, "secret": secret}
+        kept = ([(row.secret, until)] if row.secret else []) + [(old, min(end, until)) for old, end in _previous(row)]
+        change = {
+            "previous_secret": " ".join(f"{old}@{end}" for old, end in kept[:_MOST_KEPT]),
+            "previous_until_ms": until,
+            "secret": secret,
+        }
         connection.execute(update(endpoints).where(this).values(change))
     return secret
 
@@ -191,28 +226,19 @@ def list_endpoints(engine: Engine, *, limit: int | None = None, named: str | Non
 
 
 def find_endpoints(engine: Engine, keys: Iterable[str]) -> dict[str, Endpoint]:
-    """The endpoint of each of ``keys`` (names or URLs, by :func:`endpoint_key`) that is known, in one SELECT.
+    """The endpoint of each of ``keys`` that is known, in one SELECT.
 
-    A name goes before a URL; of several with one URL the oldest is meant.
+    A key is the name of a registered endpoint, or the :func:`endpoint_key` of a URL that jobs name themselves. A URL
+    never finds the endpoint that is registered with it: that endpoint's secret and state are for its own jobs only.
     """
     ensure_schema(engine)
-    wanted = list(keys)
-    query = (
-        select(endpoints)
-        .where(or_(endpoints.c.name.in_(wanted), endpoints.c.url_key.in_(wanted)))
-        .order_by(endpoints.c.created_ms.desc())
-    )
-    by_name, by_url = {}, {}
+    query = select(endpoints).where(endpoints.c.name.in_(list(keys)))
     with engine.connect().execution_options(sqlite_read=True) as connection:
-        for row in connection.execute(query):
-            by_name[row.name] = by_url[row.url_key] = _endpoint(row)
-    return {key: found for key in wanted if (found := by_name.get(key) or by_url.get(key))}
+        return {row.name: _endpoint(row) for row in connection.execute(query)}
 
 
 def _endpoint(row: Any) -> Endpoint:
-    secrets = [row.secret] if row.secret else []
-    if row.previous_secret and (row.previous_until_ms or 0) > _now_ms():
-        secrets += row.previous_secret.split()
+    secrets = ([row.secret] if row.secret else []) + [old for old, _end in _previous(row)]
     return Endpoint(
         name=row.name,
         url=row.url,
@@ -223,6 +249,17 @@ def _endpoint(row: Any) -> Endpoint:
         created_at=_moment(row.created_ms),
         secrets=tuple(secrets),
     )
+
+
+def _previous(row: Any) -> list[tuple[str, int]]:
+    """The previous secrets that still sign, newest first, each with its end (Unix milliseconds)."""
+    found, now = [], _now_ms()
+    for word in (row.previous_secret or "").split():
+        secret, _, end = word.partition("@")  # written by an older rqjobs, it has no end of its own
+        until = int(end or row.previous_until_ms or 0)
+        if until > now:
+            found.append((secret, until))
+    return found
 
 
 def _moment(milliseconds: int) -> datetime:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rqjobs.database.webhook_tables import endpoints
@@ -32,26 +32,25 @@ def record_health(connection: Connection, seen: Sequence[Health], disable_after:
         The names of the endpoints that were disabled by this call.
     """
     by_key = {item.key: item for item in seen}
-    columns = (endpoints.c.name, endpoints.c.url_key, endpoints.c.enabled, endpoints.c.failing_since_ms)
+    columns = (endpoints.c.name, endpoints.c.enabled, endpoints.c.failing_since_ms)
     keys = list(by_key)
     rows = connection.execute(
         select(*columns)
-        .where(or_(endpoints.c.name.in_(keys), endpoints.c.url_key.in_(keys)))
+        .where(endpoints.c.name.in_(keys))  # what a job that names a URL meets changes no registered endpoint
         .order_by(endpoints.c.name)  # the same order in every worker: no deadlocks
     ).all()
     disabled = []
     for row in rows:
-        item = by_key.pop(row.name, None) or by_key.get(row.url_key)
-        if item is None or not row.enabled:
+        item = by_key.pop(row.name)
+        if not row.enabled:
             continue
         change = _change(item, row.failing_since_ms, disable_after)
         if change:
             connection.execute(update(endpoints).where(endpoints.c.name == row.name).values(change))
         if change.get("enabled") is False:
             disabled.append(row.name)
-    known = {row.name for row in rows} | {row.url_key for row in rows}
     for item in sorted(by_key.values(), key=lambda item: item.key):
-        if item.key not in known and not item.succeeded:
+        if not item.succeeded:
             disabled += _make_known(connection, item, disable_after)
     return disabled
 

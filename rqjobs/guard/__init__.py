@@ -34,11 +34,14 @@ class TargetRefused(RQJobsError):
     Attributes:
         target: the host, URL or address.
         rule: the rule that refused it, such as ``loopback`` or ``port``.
+        address: the address that ``target`` resolves to, for our own log; None if the text alone was refused. The
+            message leaves it out: it may be shown to a tenant that is not to learn what internal names resolve to.
     """
 
-    def __init__(self, target: str, rule: str, why: str) -> None:
+    def __init__(self, target: str, rule: str, why: str, address: str | None = None) -> None:
         self.target = target
         self.rule = rule
+        self.address = address
         super().__init__(f"{target} is refused by the rule '{rule}': {why}")
 
 
@@ -127,8 +130,8 @@ class Guard:
         if port not in self.ports:
             self._refuse_port(host, port)
         if rule := denied_by(parsed):
-            target = host if host == address else f"{host} ({address})"
-            raise TargetRefused(target, rule, "it is not a public address; WEBHOOK_ALLOW exempts it for development")
+            why = "it is not a public address; WEBHOOK_ALLOW exempts it for development"
+            raise TargetRefused(host, rule, why, address)
 
     def resolve(self, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
         """The addresses of ``host``, all judged. One that is refused refuses the host; but where WEBHOOK_ALLOW

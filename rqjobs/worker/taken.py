@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from rqjobs.attempt import Attempt
+from rqjobs.attempt import JOB_ID, Attempt
 from rqjobs.causes import cause_of
 from rqjobs.dead_index import entry
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
@@ -96,6 +96,8 @@ class Taken:
             self.failure_ttl = int(failure_ttl) if failure_ttl else ""
         except (ValueError, TypeError) as error:
             self.fault, self.special = f"refused: a field of the job's hash cannot be read: {error}", False
+        if JOB_ID.fullmatch(self.job_id) is None:
+            self.fault, self.special = "refused: the job's id has other characters than letters, digits, _ and -", False
         self.attempts = len(self.intervals) + 1
         self.number = max(1, self.attempts - self.retries_left)
         self.report = report

@@ -155,6 +155,25 @@ def test_what_nobody_got_is_tried_again_and_its_address_is_not_logged(
     assert [post["text"].split(".")[0] for post in chat.posted] == ["email: 3 jobs died"]
 
 
+def test_the_poster_follows_no_redirect_and_sends_no_credentials_of_netrc(
+    redis: redis_py.Redis, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ops password hunter3\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with Chat() as other, Chat(status=307) as chat:
+        chat.headers["Location"] = other.url
+        configure(ALERT_URL=chat.url)
+        raise_alert(Alert(kind="jobs-died", subject="email", text="1 job died"))
+        (asked,) = chat.asked
+        assert "authorization" not in {name.lower() for name in asked.headers}
+        assert other.asked == []
+        configure(ALERT_URL=chat.url.replace("http://", "http://me:mine@"))
+        raise_alert(Alert(kind="jobs-died", subject="webhooks", text="1 job died"))
+        assert chat.asked[-1].headers["Authorization"] == "Basic bWU6bWluZQ=="
+
+
 def test_a_mail_by_the_mail_server_of_the_settings(redis: redis_py.Redis, tmp_path: Path, configure: Configure) -> None:
     with smtp_server(tmp_path, auth=True) as server:
         login = f"{USER}:{quote(PASSWORD, safe='')}"

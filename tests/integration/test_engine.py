@@ -260,6 +260,18 @@ def test_what_is_not_ours_never_runs(redis):
     assert "not a registered function" in str(Job.fetch(named.id, redis, JSONSerializer).latest_result().exc_string)
 
 
+def test_a_job_with_a_forged_id_never_runs(redis, log):
+    model = enqueue(Task(do="note"))
+    forged = "x\r\nHost: internal"
+    redis.rename(model.key, f"rq:job:{forged}")
+    redis.delete("rq:queue:tasks")
+    redis.rpush("rq:queue:tasks", forged)
+    other = enqueue(Task())
+    burst()
+    assert redis.hget(f"rq:job:{forged}", "status") == b"failed"
+    assert other.get_status() == "finished"
+
+
 def test_max_jobs_is_exact(redis):
     enqueue_many([Task(mark=str(n)) for n in range(30)])
     run_worker(["tasks"], max_jobs=12)

@@ -87,6 +87,21 @@ def test_emit_reaches_who_subscribed(redis: redis_py.Redis) -> None:
     assert redis.llen(key("queue", "webhooks:high")) == 8
 
 
+def test_a_repeated_emit_is_one_event(redis: redis_py.Redis) -> None:
+    add_endpoint("a", "https://a.example/")
+    add_endpoint("b", "https://b.example/")
+    first = emit("booking.created", {"n": 1}, event_id="booking-7 created")
+    add_endpoint("c", "https://c.example/")
+    again = emit("booking.created", {"n": 1}, event_id="booking-7 created")
+    assert [job.id for job in again[:2]] == [job.id for job in first]
+    assert redis.llen(key("queue", "webhooks")) == 3  # the new endpoint gets it as well
+    other = emit("booking.created", {"n": 1}, event_id="booking-8 created")
+    assert not {job.id for job in other} & {job.id for job in again}
+    assert redis.llen(key("queue", "webhooks")) == 6
+    with pytest.raises(InvalidJob, match="event_id"):
+        emit("booking.created", {}, event_id="")
+
+
 def test_emit_is_one_round_trip(redis: redis_py.Redis) -> None:
     for number in range(50):
         add_endpoint(f"e{number}", f"https://e{number}.example/")
@@ -141,15 +156,20 @@ def test_endpoints_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     secret = added.split()[-1]
     assert secret.startswith("whsec_")
     assert secret not in run(capsys, "endpoints") + run(capsys, "endpoints", "--json")
-    moved = run(capsys, "add", "shop", "https://shop.example/moved")
+    taken = run(capsys, "add", "shop", "https://shop.example/moved", code=2)
+    assert "registered already" in taken
+    assert "whsec_" not in taken
+    moved = run(capsys, "add", "shop", "https://shop.example/moved", "--replace")
     assert moved == "shop is changed; its secret is as before\n"
-    assert json.loads(run(capsys, "add", "shop", "https://shop.example/hook", "--json")) == {"name": "shop"}
+    assert json.loads(run(capsys, "add", "shop", "https://shop.example/hook", "--replace", "--json")) == {
+        "name": "shop"
+    }
     for pattern in ("booking*", ""):
         assert "fits no event" in run(capsys, "add", "shop", "https://shop.example/", "--event", pattern, code=2)
     second = json.loads(run(capsys, "rotate", "shop", "--json"))["secret"]
     assert second != secret
     assert run(capsys, "disable", "https://shop.example/hook") == "disabled shop\n"
-    assert "it is disabled: by hand" in run(capsys, "add", "shop", "https://shop.example/hook")
+    assert "it is disabled: by hand" in run(capsys, "add", "shop", "https://shop.example/hook", "--replace")
     (shown,) = json.loads(run(capsys, "endpoints", "--json"))
     assert (shown["enabled"], shown["reason"], shown["events"]) == (False, "by hand", ["booking.*"])
     assert run(capsys, "enable", "shop").startswith("enabled shop;")

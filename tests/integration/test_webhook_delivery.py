@@ -89,6 +89,13 @@ def test_the_body_and_id_stay_the_same_over_attempts(receiver: Receiver) -> None
     assert receiver.connections == 1
 
 
+@pytest.mark.parametrize("forged", ["x\r\nHost: internal", "x y", "x\n", "", "x" * 129, "\u00fc"])
+def test_a_forged_id_reaches_no_header(receiver: Receiver, forged: str) -> None:
+    with pytest.raises(PermanentFailure, match="job's id"):
+        deliver(job(receiver.url()), Attempt(job_id=forged, queue="webhooks"))
+    assert receiver.requests == []
+
+
 def test_legacy_headers_are_a_switch(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(monkeypatch, WEBHOOK_LEGACY_SECRET="their secret")
     deliver(job(receiver.url(), webhook_id="bäckerei"), attempt(3))

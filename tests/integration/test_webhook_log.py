@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -10,29 +11,32 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
-from rqjobs.database import get_engine, webhook_deliveries
+from rqjobs.database import get_engine, webhook_deliveries, webhook_endpoints
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, purge, replayable, write
 from rqjobs.database.webhook_endpoints import (
+    EndpointExists,
     UnknownEndpoint,
     add_endpoint,
     find_endpoints,
     list_endpoints,
+    make_secret,
     rotate_secret,
     set_enabled,
 )
 from rqjobs.database.webhook_health import Health
-from rqjobs.database.webhook_tables import endpoint_key
+from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook import endpoints as worker_endpoints
 from rqjobs.processors.webhook import log as worker_log
 from rqjobs.settings import use_settings
-from rqjobs.signing import verify
+from rqjobs.signing import InvalidSignature, verify
 from tests.support.receiver import Answer, Receiver, receiving
 from tests.support.workers import eventually
 
@@ -73,6 +77,19 @@ def test_every_attempt_is_in_the_log(receiver: Receiver) -> None:
     assert (refused.status, refused.outcome) == (None, "dead")
     assert "'private'" in (refused.error or "")
     assert [row.job is not None for row in failed] == [False, False, True]
+
+
+def test_the_log_of_deliveries_does_not_show_what_an_internal_name_resolves_to(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WEBHOOK_ALLOW", "10.0.0.1")
+    use_settings(None)
+    with pytest.raises(PermanentFailure, match="loopback") as raised:
+        deliver(job("http://localhost/"), "one")
+    (row,) = find(get_engine(), Filter(), 10)
+    own = re.compile(r"127\.0\.0\.1|::1")
+    assert not own.search(f"{row.error} {raised.value}")
+    assert own.search(repr([vars(record) for record in caplog.records]))  # our own log shows it
 
 
 def test_what_can_be_replayed(receiver: Receiver) -> None:
@@ -144,13 +161,13 @@ def test_an_endpoint_has_secrets_of_its_own(receiver: Receiver) -> None:
     second = rotate_secret(engine, "shop")
     use_settings(None)
     deliver(job("https://moved.example/", "shop"), "two")
-    deliver(job(receiver.url()), "three")  # known by its URL as well
-    add_endpoint(engine, "shop", receiver.url(), events=["*"])  # a change of events is no rotation
+    add_endpoint(engine, "shop", receiver.url(), events=["*"], replace=True)  # a change of events is no rotation
+    deliver(job("https://moved.example/", "shop"), "three")
     rotate_secret(engine, "shop", keep_previous=timedelta(0))
     use_settings(None)
     deliver(job(receiver.url(), "shop"), "four")
     one, two, three, four = receiver.requests
-    for request, secret in [(one, first), (two, first), (two, second), (three, second)]:
+    for request, secret in [(one, first), (two, first), (two, second), (three, first), (three, second)]:
         verify(secret, request.headers, request.body, now=time.time())
     assert len(four.headers["webhook-signature"].split()) == 1
     assert first not in repr(find_endpoints(engine, ["shop"]))
@@ -160,14 +177,98 @@ def test_an_endpoint_has_secrets_of_its_own(receiver: Receiver) -> None:
         rotate_secret(engine, "nobody")
 
 
-def test_who_rotates_again_cuts_nobody_off(receiver: Receiver) -> None:
-    """The new secret was lost, say; receivers still verify with the first."""
+def test_secrets_of_earlier_rotations_go_on_signing(receiver: Receiver) -> None:
+    """A new secret was lost, say; receivers still verify with the first."""
     engine = get_engine()
     secrets = [add_endpoint(engine, "shop", receiver.url())[1], *(rotate_secret(engine, "shop") for _ in range(3))]
     deliver(job(receiver.url(), "shop"), "one")
     (request,) = receiver.requests
     for secret in secrets:
         verify(secret, request.headers, request.body, now=time.time())
+
+
+def test_a_rotated_secret_ends_when_it_was_to_end(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, now = get_engine(), time.time()
+    moment = [now]
+    monkeypatch.setattr(webhook_endpoints, "_now_ms", lambda: int(moment[0] * 1000))
+    _, first = add_endpoint(engine, "shop", receiver.url())
+    second = rotate_secret(engine, "shop", keep_previous=timedelta(hours=24))
+    moment[0] = now + 20 * 3600
+    third = rotate_secret(engine, "shop", keep_previous=timedelta(hours=24))
+
+    def signing() -> tuple[str, ...]:
+        return find_endpoints(engine, ["shop"])["shop"].secrets
+
+    assert signing() == (third, second, first)
+    moment[0] = now + 25 * 3600
+    assert signing() == (third, second)
+    fourth = rotate_secret(engine, "shop", keep_previous=timedelta(hours=1))  # ends the others as soon
+    moment[0] = now + 26.5 * 3600
+    assert signing() == (fourth,)
+
+
+def test_secrets_that_an_older_rqjobs_rotated_sign_until_their_end(receiver: Receiver) -> None:
+    engine, soon = get_engine(), int(time.time() * 1000) + 60_000
+    add_endpoint(engine, "shop", receiver.url())
+    kept = [make_secret(), make_secret()]
+    with engine.begin() as connection:
+        change = {"previous_secret": " ".join(kept), "previous_until_ms": soon}
+        connection.execute(update(endpoints).values(change))
+    third = rotate_secret(engine, "shop")
+    assert find_endpoints(engine, ["shop"])["shop"].secrets[0] == third
+    assert find_endpoints(engine, ["shop"])["shop"].secrets[2:] == tuple(kept)
+
+
+def test_a_request_carries_five_signatures_at_most(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", " ".join(make_secret() for _ in range(8)))
+    use_settings(None)
+    engine = get_engine()
+    add_endpoint(engine, "shop", receiver.url())
+    secrets = [rotate_secret(engine, "shop") for _ in range(7)]
+    deliver(job(receiver.url(), "shop"), "one")
+    deliver(job(receiver.url()), "two")
+    one, two = receiver.requests
+    assert [len(request.headers["webhook-signature"].split()) for request in (one, two)] == [5, 5]
+    for secret in secrets[-5:]:
+        verify(secret, one.headers, one.body, now=time.time())
+
+
+def test_a_url_is_not_signed_with_the_secret_of_the_endpoint_registered_with_it(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps = make_secret()
+    monkeypatch.setenv("WEBHOOK_SIGNING_SECRET", apps)
+    use_settings(None)
+    _, theirs = add_endpoint(get_engine(), "victim", receiver.url())
+    deliver(job(receiver.url()), "one")
+    (request,) = receiver.requests
+    verify(apps, request.headers, request.body, now=time.time())
+    with pytest.raises(InvalidSignature):
+        verify(theirs, request.headers, request.body, now=time.time())
+
+
+@pytest.mark.parametrize("status", [500, 410])
+def test_what_a_url_answers_changes_no_endpoint_that_is_registered_with_it(receiver: Receiver, status: int) -> None:
+    engine, url = get_engine(), receiver.url()
+    add_endpoint(engine, "victim", url)
+    receiver.answer = lambda request: Answer(status)
+    with pytest.raises(Exception, match=str(status)):
+        deliver(job(url), "one")
+    states = {each.name: each for each in list_endpoints(engine)}
+    assert (states["victim"].enabled, states["victim"].failing_since) == (True, None)
+    assert states[url].enabled == (status == 500)
+    receiver.answer = lambda request: Answer(200)
+    use_settings(None)
+    deliver(job(url, "victim"), "two")
+
+
+def test_a_registered_name_is_not_taken_over(receiver: Receiver) -> None:
+    engine = get_engine()
+    _, secret = add_endpoint(engine, "shop", receiver.url(), events=["booking.*"])
+    with pytest.raises(EndpointExists, match="replace=True"):
+        add_endpoint(engine, "shop", "https://stolen.example/")
+    (endpoint,) = list_endpoints(engine)
+    assert (endpoint.url, endpoint.secrets) == (receiver.url(), (secret,))
 
 
 @pytest.mark.parametrize("status", [500, 410])
@@ -180,16 +281,17 @@ def test_an_endpoint_that_is_registered_after_its_url_has_failed(receiver: Recei
     _, secret = add_endpoint(engine, "shop", url)
     use_settings(None)
     receiver.answer = lambda request: Answer(200)
-    deliver(job(url), "two")
+    deliver(job(url, "shop"), "two")
     verify(secret, receiver.requests[-1].headers, receiver.requests[-1].body, now=time.time())
-    assert [(each.name, each.enabled) for each in list_endpoints(engine)] == [("shop", True)]
+    assert {each.name: each.enabled for each in list_endpoints(engine)} == {"shop": True, url: status == 500}
 
 
 def test_a_change_of_the_url_keeps_the_rest(receiver: Receiver) -> None:
     engine = get_engine()
     _, secret = add_endpoint(engine, "shop", receiver.url(), events=["booking.*"])
-    changed, same = add_endpoint(engine, "shop", "https://moved.example/")
-    assert (changed.url, changed.events, same) == ("https://moved.example/", ("booking.*",), secret)
+    changed, shown = add_endpoint(engine, "shop", "https://moved.example/", replace=True)
+    assert (changed.url, changed.events, changed.secrets) == ("https://moved.example/", ("booking.*",), (secret,))
+    assert shown is None  # a secret is shown once
 
 
 def test_what_a_disabled_endpoint_missed_is_found_by_its_name(receiver: Receiver) -> None:
@@ -197,7 +299,7 @@ def test_what_a_disabled_endpoint_missed_is_found_by_its_name(receiver: Receiver
     add_endpoint(engine, "shop", receiver.url())
     set_enabled(engine, "shop", reason="by hand")
     with pytest.raises(PermanentFailure, match="disabled"):
-        deliver(job(receiver.url()), "one")  # known by its URL
+        deliver(job(receiver.url(), "shop"), "one")
     assert [job_id for job_id, _ in replayable(engine, Filter(endpoint="shop"))] == ["one"]
 
 

@@ -20,13 +20,16 @@ class Loopback:
 
     def __init__(self, status: int = 200) -> None:
         self.asked: list[Asked] = []
-        asked = self.asked
+        self.headers: dict[str, str] = {}
+        asked, headers = self.asked, self.headers
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 asked.append(Asked(self.path, self.headers, body))
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
 
             do_POST = do_GET  # http.server's names

@@ -10,7 +10,7 @@ from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.processors.webhook.endpoints import KnownEndpoints
 from rqjobs.queues import get_policy
 from rqjobs.settings import Settings, get_settings
-from rqjobs.signing import parse_secret
+from rqjobs.signing import MOST_SIGNATURES, parse_secret
 
 _TARGETS_KEPT = 10_000
 
@@ -21,7 +21,8 @@ class Context:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.guard = Guard.build(settings.webhook_allow, settings.webhook_ports)
-        self.keys = [parse_secret(secret.get_secret_value()) for secret in settings.webhook_signing_secret]
+        secrets = settings.webhook_signing_secret[:MOST_SIGNATURES]
+        self.keys = [parse_secret(secret.get_secret_value()) for secret in secrets]
         legacy = settings.webhook_legacy_secret
         self.legacy_key = legacy.get_secret_value().encode() if legacy is not None else None
         self.timeout = settings.webhook_timeout.total_seconds()

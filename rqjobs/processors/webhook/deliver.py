@@ -55,6 +55,9 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
         error = failure(response, datetime.now(UTC), shared.settings.webhook_retry_after_max)
     except TargetRefused as refused:
         error = PermanentFailure(str(refused))
+        if refused.address is not None:
+            words = {"id": attempt.job_id, "host": refused.target, "address": refused.address, "rule": refused.rule}
+            event(logging.WARNING, "webhook target refused", **words)
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
     except Exception as failed:  # a fault of ours: the log is where people look for the delivery, and replay it from

@@ -12,7 +12,7 @@ from rqjobs.database.webhook_tables import endpoint_key
 from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
 from rqjobs.masking import without_path
-from rqjobs.signing import parse_secret
+from rqjobs.signing import MOST_SIGNATURES, parse_secret
 
 BELIEVED_FOR = 5.0
 """Seconds after which a change by the command line, or by another worker, is noticed."""
@@ -41,7 +41,10 @@ def call_hooks(name: str, reason: str) -> None:
 
 
 def key_of(job: WebhookJob) -> str:
-    """What the job's endpoint is known by."""
+    """The key of the job's endpoint in the tables: the name that the job gives, else its URL.
+
+    A URL is never the key of a registered endpoint, even if one is registered with it.
+    """
     return job.endpoint or endpoint_key(job.url)
 
 
@@ -66,7 +69,7 @@ class KnownEndpoints:
         found = find_endpoints(get_engine(), missing)
         for key in missing:
             endpoint = found.get(key)
-            signing = [parse_secret(secret) for secret in endpoint.secrets] if endpoint else []
+            signing = [parse_secret(secret) for secret in endpoint.secrets[:MOST_SIGNATURES]] if endpoint else []
             self._known[key] = (now + BELIEVED_FOR, endpoint, signing)
 
     def get(self, key: str) -> tuple[Endpoint | None, list[bytes]]:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from pydantic_core import to_json
 
-from rqjobs.attempt import Attempt
+from rqjobs.attempt import JOB_ID, Attempt
+from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import WebhookJob
 from rqjobs.signing import sign
 
@@ -38,7 +39,12 @@ def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_ke
         keys: the signing keys, newest first; none sends the message unsigned.
         legacy_key: also sends ``X-Webhook-*``, signed with this key.
         now: Unix time, the ``webhook-timestamp``.
+
+    Raises:
+        PermanentFailure: the job's id is none that a header may carry; only a forged job has such an id.
     """
+    if JOB_ID.fullmatch(attempt.job_id) is None:
+        raise PermanentFailure("refused: the job's id has other characters than letters, digits, _ and -")
     stamp = iso(attempt.enqueued_at)
     body = to_json({"event": job.event, "payload": job.payload, "timestamp": stamp, "webhookId": job.webhook_id})
     headers: list[str | bytes] = [f"{name}: {value}" if value else f"{name};" for name, value in job.headers.items()]
