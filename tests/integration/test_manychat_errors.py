@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -104,6 +105,14 @@ def test_429_waits_for_all_jobs_of_the_token_and_uses_up_no_attempt(played, cloc
     before = datetime.now(UTC)
     (hold,) = admit([(job(*UPDATE), attempt)])
     assert before <= hold.until - timedelta(seconds=6.5) <= datetime.now(UTC)
+
+
+def test_retry_after_as_a_date(played):
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    played.fail_next(PATH, Fault(429, "Slow down", {"Retry-After": date}))
+    with pytest.raises(RetryLater) as caught:
+        run(*UPDATE)
+    assert 20 < caught.value.after.total_seconds() <= 41
 
 
 def test_what_json_cannot_carry_is_the_jobs_own_fault(played, redis):

@@ -10,11 +10,12 @@ from typing import Any
 from rqjobs.errors import PermanentFailure
 from rqjobs.processors.manychat.accounts import Account
 from rqjobs.processors.manychat.records import ManyChatRefused, ManyChatUnavailable
+from rqjobs.retry_after import parse_retry_after
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer that are read: a page's whole list of tags is an answer too."""
 _MAX_MESSAGE = 300
-_MAX_RETRY_AFTER = 3600
+_MAX_RETRY_AFTER = timedelta(hours=1)
 
 
 def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
@@ -73,6 +74,9 @@ def _shown(text: str, account: Account) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta:
-    """Retry-After in seconds; zero without one. ManyChat documents none: a proxy before it may send it."""
-    value = headers.get("Retry-After", "")
-    return timedelta(seconds=min(int(value), _MAX_RETRY_AFTER)) if value.isascii() and value.isdigit() else timedelta()
+    """The wait that the answer asks for, an hour at most; zero if it asks none.
+
+    ManyChat documents no Retry-After: a proxy before it may send it.
+    """
+    wait = parse_retry_after(headers.get("Retry-After"), limit=_MAX_RETRY_AFTER, date=headers.get("Date"))
+    return wait or timedelta()

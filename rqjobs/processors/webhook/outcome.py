@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
 from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
+from rqjobs.retry_after import parse_retry_after
 
 GONE = 410
 """The endpoint says that it will never want another delivery."""
 _RETRIED = {408, 425, 429}
-
-
-def retry_after(value: str | None, now: datetime, limit: timedelta) -> timedelta | None:
-    """The wait that a Retry-After header asks for, seconds or an HTTP date, at most ``limit``; None if it asks none."""
-    if not value:
-        return None
-    if value.isascii() and value.isdigit():
-        seconds = float(value[:12])
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        if moment.tzinfo is None:  # "-0000": UTC, from somewhere unknown
-            moment = moment.replace(tzinfo=UTC)
-        seconds = (moment - now).total_seconds()
-    return min(timedelta(seconds=min(seconds, 1e9)), limit) if seconds > 0 else None
 
 
 def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:  # noqa: PLR0911  # an outcome each
@@ -46,7 +29,7 @@ def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError 
     if status >= 600:  # noqa: PLR2004
         return DeliveryFailed("protocol", f"the endpoint answered {status}, which is no status of HTTP")
     if status in _RETRIED or status >= 500:  # noqa: PLR2004
-        if wait := retry_after(response.retry_after, now, limit):
+        if wait := parse_retry_after(response.retry_after, limit=limit, now=now):
             return RetryLater(
                 wait, f"the endpoint answered {status} and asks for {wait.total_seconds():g} s of patience"
             )

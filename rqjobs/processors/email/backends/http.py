@@ -8,8 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import Any
 
 import requests
@@ -17,6 +16,7 @@ from urllib3.exceptions import NewConnectionError
 
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+from rqjobs.retry_after import parse_retry_after
 
 _CONNECT = 5.0
 _READ = 30.0
@@ -35,14 +35,8 @@ class Answer:
 
     def retry_after(self, default: timedelta) -> timedelta:
         """The wait that Retry-After (seconds or an HTTP date) asks for, a day at most."""
-        text = self.headers.get("retry-after", "").strip()
-        wait = default
-        if text.isdigit():
-            wait = timedelta(seconds=min(int(text), 10**6))
-        elif text:
-            with contextlib.suppress(ValueError, TypeError):
-                wait = parsedate_to_datetime(text) - datetime.now(UTC)
-        return min(max(wait, timedelta(seconds=1)), _LONGEST_WAIT)
+        wait = parse_retry_after(self.headers.get("retry-after"), limit=_LONGEST_WAIT, date=self.headers.get("date"))
+        return max(default if wait is None else wait, timedelta(seconds=1))
 
 
 class _Sessions(threading.local):
