@@ -16,6 +16,7 @@ from rqjobs.connection import get_connection
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import decode_data, job_key, key, results_key
 from rqjobs.queues import base_queue, get_policy, lanes, policies
+from rqjobs.records import id_text
 
 SAMPLE = 500
 """How many of the newest dead letters of a lane are grouped for a page: as many as are kept by default."""
@@ -107,7 +108,7 @@ def look(queue: str | None = None, words: str = "", connection: redis.Redis | No
             pipeline.zcard(key("failed", lane))
             pipeline.zrevrange(key("failed", lane), 0, SAMPLE - 1, withscores=True)
         answers = pipeline.execute()
-    listed = [(as_text(job_id), score) for found in answers[1::2] for job_id, score in found]
+    listed = [(id_text(job_id), score) for found in answers[1::2] for job_id, score in found]
     _remember([each for each in listed if each not in _known][:_BUDGET], client)
     letters = [letter for each in listed if (letter := _known.get(each)) is not None]
     meant = [letter for letter in letters if words.lower() in letter.text] if words else letters

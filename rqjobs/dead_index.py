@@ -14,7 +14,6 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 import redis
-from rq.utils import as_text
 
 from rqjobs import keys
 from rqjobs.causes import Cause, score_of, scores_of
@@ -22,6 +21,7 @@ from rqjobs.connection import get_connection
 from rqjobs.dead_groups import read
 from rqjobs.layout import key, run_script
 from rqjobs.queues import lanes_of
+from rqjobs.records import id_text
 
 LONGEST = 1000
 """Characters of an error that are looked through."""
@@ -113,7 +113,7 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
             members: Any = list(page)
             scores = client.zmscore(key("failed", lane), members)
             dead += [(score, job_id) for score, job_id in zip(scores, page, strict=True) if score is not None]
-        ordered += [as_text(job_id) for _score, job_id in sorted(dead)]
+        ordered += [id_text(job_id) for _score, job_id in sorted(dead)]
     return ordered
 
 

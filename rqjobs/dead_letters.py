@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -14,20 +14,21 @@ from rqjobs import dead_index, keys
 from rqjobs.connection import get_connection
 from rqjobs.dead_groups import forget
 from rqjobs.errors import InvalidJob, JobNotFound
-from rqjobs.history import summarize
+from rqjobs.history import Summary, summarize
 from rqjobs.layout import (
-    SERIALIZER,
-    RegisteredJob,
+    UNREADABLE,
     encode_data,
     fetch_job,
     job_key,
     key,
     pack_data,
     payload_of,
+    results_key,
     run_script,
 )
 from rqjobs.masking import mask, unmask
 from rqjobs.queues import get_policy, lanes_of
+from rqjobs.records import Record, id_text, read_records
 from rqjobs.settings import get_settings
 
 _PAGE = 200
@@ -72,16 +73,27 @@ def dead_letters(
     """
     client = connection or get_connection()
     left = float("inf") if scan is None else scan
-    for lane in lanes_of(queue):
-        registry, start = key("failed", lane), 0
+    lanes = lanes_of(queue)
+    if reason is not None:
+        dead_index.mend(lanes, client)
+    for lane in lanes:
         meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
-        while left > 0 and (ids := client.zrevrange(registry, start, start + int(min(left, _PAGE)) - 1)):
-            start += _PAGE
-            left -= _PAGE
-            page = [as_text(job_id) for job_id in cast("list[bytes]", ids)]
-            if reason is not None:
-                page = _of_reason(reason, dead_index.may_have(meant, lane, page, client), client)
-            yield from _letters(page, client)
+        if reason is not None and not meant:
+            continue
+        start = 0
+        while left > 0 and (page := _page(lane, start, int(min(left, _PAGE)), client)):
+            start += len(page)
+            left -= len(page)
+            if reason is None:
+                yield from _letters(lane, page, client)
+            else:
+                likely = dead_index.may_have(meant, lane, [id_text(job_id) for job_id in page], client)
+                yield from _letters(lane, _of_reason(reason, likely, client), client)
+
+
+def _page(lane: str, start: int, size: int, client: redis.Redis) -> list[bytes]:
+    """The ids of one page of a lane's dead letters, newest first."""
+    return cast("list[bytes]", client.zrevrange(key("failed", lane), start, start + size - 1))
 
 
 def dead_ids(
@@ -107,14 +119,14 @@ def dead_ids(
     if reason is not None:
         found = dead_index.by_reason(reason, queue, client)
         if not exact:
-            return [job_id.decode() for ids in found.values() for job_id in ids]
+            return [id_text(job_id) for ids in found.values() for job_id in ids]
         ids = dead_index.oldest_first(found, client)
         pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
         return [job_id for page in pages for job_id in _of_reason(reason, page, client)]
     with client.pipeline(transaction=False) as pipeline:
         for lane in lanes_of(queue):
             pipeline.zrange(key("failed", lane), 0, -1)
-        return [as_text(job_id) for ids in pipeline.execute() for job_id in ids]
+        return [id_text(job_id) for ids in pipeline.execute() for job_id in ids]
 
 
 def count(queue: str | None = None, *, connection: redis.Redis | None = None) -> int:
@@ -136,10 +148,15 @@ def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLe
         JobNotFound: no dead job has it.
     """
     client = connection or get_connection()
-    job = fetch_job(job_id, client)
-    if client.zscore(key("failed", job.origin), job_id) is None:
-        raise JobNotFound(job_id)
-    return _letters([job_id], client)[0]
+    lanes = lanes_of(None)
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes:
+            pipeline.zscore(key("failed", lane), job_id.encode(errors="replace"))
+        scores = pipeline.execute()
+    for lane, score in zip(lanes, scores, strict=True):
+        if score is not None and (letters := _letters(lane, [job_id], client)):
+            return letters[0]
+    raise JobNotFound(job_id)
 
 
 def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
@@ -152,7 +169,23 @@ def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) ->
 
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
     """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
-    return _change("purge", job_ids, connection, "failed")
+    client, ids = connection or get_connection(), list(dict.fromkeys(job_ids))
+    done = _change("purge", ids, client, "failed")
+    return [*done, *_purge_unreadable(set(ids) - set(done), client)]
+
+
+def _purge_unreadable(ids: set[str], client: redis.Redis) -> list[str]:
+    """Deletes entries of the dead letters whose record does not name their queue; the script finds none of them."""
+    gone = []
+    for job_id in sorted(ids):
+        with client.pipeline() as pipeline:
+            for lane in lanes_of(None):
+                pipeline.zrem(key("failed", lane), job_id)
+            removed = any(pipeline.execute())
+        if removed:
+            client.delete(job_key(job_id), results_key(job_id))
+            gone.append(job_id)
+    return gone
 
 
 def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
@@ -195,25 +228,26 @@ def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None,
     return done
 
 
-def _of_reason(reason: str, ids: list[str], client: redis.Redis) -> list[str]:
+def _of_reason(reason: str, ids: Sequence[str], client: redis.Redis) -> list[str]:
     errors = [past.error or _UNKNOWN for past in summarize(ids, client)]
     return [job_id for job_id, error in zip(ids, errors, strict=True) if reason.lower() in error.lower()]
 
 
-def _letters(ids: list[str], client: redis.Redis) -> list[DeadLetter]:
-    jobs = [job for job in RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if job is not None]
-    letters = []
-    for job, past in zip(jobs, summarize([job.id for job in jobs], client), strict=True):
-        known = payload_of(job)
-        letters.append(
-            DeadLetter(
-                job_id=job.id,
-                queue=job.origin,
-                label=job.description or job.func_name or job.id,
-                reason=past.error or _UNKNOWN,
-                attempts=past.runs,
-                failed_at=job.ended_at,
-                payload=mask(known[1]) if known else None,
-            )
-        )
-    return letters
+def _letters(lane: str, ids: Sequence[bytes | str], client: redis.Redis) -> list[DeadLetter]:
+    records = [record for record in read_records(ids, client) if record.job or record.fault]
+    past = summarize([record.job_id for record in records], client)
+    return [_letter(lane, record, each) for record, each in zip(records, past, strict=True)]
+
+
+def _letter(lane: str, record: Record, past: Summary) -> DeadLetter:
+    job = record.job
+    known = payload_of(job) if job else None
+    return DeadLetter(
+        job_id=record.job_id,
+        queue=job.origin if job else lane,
+        label=(job.description or job.func_name or job.id) if job else UNREADABLE,
+        reason=record.fault or past.error or _UNKNOWN,
+        attempts=past.runs,
+        failed_at=job.ended_at if job else None,
+        payload=mask(known[1]) if known else None,
+    )

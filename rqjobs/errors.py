@@ -120,6 +120,19 @@ class JobNotFound(RQJobsError, LookupError):
         super().__init__(f"no job {job_id!r}: check the id and REDIS_URL; done jobs are kept for a while only")
 
 
+class UnreadableJob(RQJobsError, ValueError):
+    """The record of a job in Redis is not what RQ writes.
+
+    Attributes:
+        job_id: the id of the job.
+    """
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        self.job_id = job_id
+        why = " ".join(reason.split())[:200]
+        super().__init__(f"the record of job {job_id!r} cannot be read: {why}. Delete it with: rqjobs failed purge ID")
+
+
 class JobFailed(RQJobsError):
     """The job waited for is dead: its attempts are used up, or its failure was permanent.
 

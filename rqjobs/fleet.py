@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import cast
 
 import redis
-from rq.utils import as_text
 
 from rqjobs.connection import get_connection
 from rqjobs.layout import key
 from rqjobs.queues import base_queue
+
+_DIGITS = 18  # of a number that Redis counts up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +51,29 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
         RedisUnavailable: Redis does not answer.
     """
     client = connection or get_connection()
-    names = sorted(as_text(name) for name in cast("set[bytes]", client.smembers(key("workers"))))
+    names = sorted(name.decode(errors="replace") for name in cast("set[bytes]", client.smembers(key("workers"))))
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hgetall(name)
             pipeline.scard(f"{name}:executions")
-        answers = pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
     found = []
     for name, raw, running in zip(names, answers[::2], answers[1::2], strict=True):
-        if not raw or b"death" in raw:
+        if not isinstance(raw, dict) or not raw or b"death" in raw:  # an error: a key of another type
             continue
-        fields = {as_text(field): as_text(value) for field, value in raw.items()}
+        fields = {field.decode(errors="replace"): value.decode(errors="replace") for field, value in raw.items()}
         found.append(
             WorkerState(
                 name=name.removeprefix(key("worker", "")),
                 state=fields.get("state", "?"),
                 queues=tuple(dict.fromkeys(base_queue(lane) for lane in fields.get("queues", "").split(",") if lane)),
-                running=running or bool(fields.get("current_job")),
+                running=(running if isinstance(running, int) else 0) or bool(fields.get("current_job")),
                 since=_moment(fields.get("birth")),
                 heartbeat=_moment(fields.get("last_heartbeat")),
                 host=fields.get("hostname", "?"),
-                pid=int(fields["pid"]) if fields.get("pid", "").isdigit() else None,
-                done=int(fields.get("successful_job_count", 0)),
-                failed=int(fields.get("failed_job_count", 0)),
+                pid=_number(fields.get("pid")) or None,
+                done=_number(fields.get("successful_job_count")),
+                failed=_number(fields.get("failed_job_count")),
                 version=fields.get("version", "?"),
                 rqjobs_version=fields.get("rqjobs_version"),
                 slots=_slots(fields.get("rqjobs_slots", "{}")),
@@ -84,7 +85,7 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
 def _slots(text: str) -> dict[str, int]:
     try:
         return {str(queue): int(number) for queue, number in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError):  # written by other hands
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # written by other hands
         return {}
 
 
@@ -97,4 +98,12 @@ def slots_of(found: Iterable[WorkerState]) -> Counter[str]:
 
 
 def _moment(stamp: str | None) -> datetime | None:
-    return datetime.fromisoformat(stamp) if stamp else None
+    try:
+        moment = datetime.fromisoformat(stamp) if stamp else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
             pipeline.zrange(key("scheduled", lane), 0, 0, withscores=True)
         pipeline.smembers(key("workers", name))
     answers = iter(pipeline.execute())
-    paused = {name.decode() for name in next(answers)}
+    paused = {name.decode(errors="replace") for name in next(answers)}
     suspended = bool(next(answers))
     raw = [_Raw(name, answers) for name in names]
     return _judge(raw, paused, suspended, client)
@@ -153,7 +154,7 @@ class _Raw:
 
     def __init__(self, name: str, answers: Iterator[Any]) -> None:
         self.name = name
-        self.totals = {field.decode(): int(value) for field, value in next(answers).items()}
+        self.totals = {field.decode(errors="replace"): _number(value) for field, value in next(answers).items()}
         self.waiting = self.active = self.delayed = self.failed = 0
         self.heads: list[str] = []
         self.due: list[float] = []
@@ -163,9 +164,16 @@ class _Raw:
             self.delayed += next(answers)
             self.failed += next(answers)
             if (head := next(answers)) is not None:
-                self.heads.append(head.decode())
-            self.due += [score for _job_id, score in next(answers)]
-        self.workers = [worker.decode() for worker in next(answers)]
+                self.heads.append(head.decode(errors="replace"))
+            self.due += [score for _job_id, score in next(answers) if math.isfinite(score)]
+        self.workers = [worker.decode(errors="replace") for worker in next(answers)]
+
+
+def _number(value: bytes) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        return 0
 
 
 def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Redis) -> list[QueueHealth]:
@@ -176,9 +184,9 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
         pipeline.hmget(job_key(head), "enqueued_at", "created_at")
     for worker in workers:
         pipeline.exists(worker)
-    answers = pipeline.execute()
+    answers = pipeline.execute(raise_on_error=False)
     since = {head: _since(stamps) for head, stamps in zip(heads, answers, strict=False)}
-    alive = {worker for worker, exists in zip(workers, answers[len(heads) :], strict=True) if exists}
+    alive = {worker for worker, exists in zip(workers, answers[len(heads) :], strict=True) if exists == 1}
     now = time.time()
     found = []
     for queue in raw:
@@ -216,8 +224,14 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
         yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"
 
 
-def _since(stamps: list[bytes | None]) -> timedelta | None:
+def _since(stamps: list[bytes | None] | Exception) -> timedelta | None:
+    if isinstance(stamps, Exception):  # the job's key is of another type
+        return None
     stamp = next((value for value in stamps if value), None)
     if stamp is None:
         return None
-    return datetime.now(UTC) - datetime.fromisoformat(stamp.decode())
+    try:
+        moment = datetime.fromisoformat(stamp.decode())
+    except ValueError:
+        return None
+    return datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -6,7 +6,7 @@ import re
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.utils import as_text
 
-from rqjobs.layout import SERIALIZER, results_key
+from rqjobs.layout import SERIALIZER, UNREADABLE, results_key
 
 KEPT_ATTEMPTS = 100
 """How many results a job keeps. RQ trims to 10 when it writes a result itself."""
@@ -53,6 +53,11 @@ class AttemptRecord:
         return self.ended_at - self.started_at if self.started_at and self.ended_at else None
 
 
+_UNREADABLE_ATTEMPT = AttemptRecord(
+    outcome="failed", started_at=None, ended_at=None, error=UNREADABLE, traceback=None, worker="?"
+)
+
+
 def reason_of(exc_string: str | None) -> str:
     """The one line of a traceback that says what went wrong: ``ConnectionError: refused``."""
     for line in reversed((exc_string or "").strip().splitlines()):
@@ -67,22 +72,18 @@ def reason_of(exc_string: str | None) -> str:
 
 def read_history(job: Job) -> list[AttemptRecord]:
     """Every kept attempt of ``job``, oldest first."""
-    entries: Any = job.connection.xrange(results_key(job.id))
+    try:
+        entries: Any = job.connection.xrange(results_key(job.id))
+    except redis.exceptions.ResponseError:  # a key of another type
+        return [_UNREADABLE_ATTEMPT]
     return [_restore(job, as_text(entry_id), fields) for entry_id, fields in entries]
 
 
 def _restore(job: Job, entry_id: str, fields: dict[bytes, bytes]) -> AttemptRecord:
     try:
         return _record(Result.restore(job.id, entry_id, fields, connection=job.connection, serializer=SERIALIZER))
-    except (ValueError, KeyError, TypeError, zlib.error):  # written by other hands, such as RQ with pickle
-        return AttemptRecord(
-            outcome="failed" if b"exc_string" in fields else "done",
-            started_at=None,
-            ended_at=None,
-            error="(unreadable)",
-            traceback=None,
-            worker="?",
-        )
+    except Exception:  # noqa: BLE001  # written by others, such as RQ with pickle: reading it may raise anything
+        return replace(_UNREADABLE_ATTEMPT, outcome="failed" if b"exc_string" in fields else "done")
 
 
 class Summary(NamedTuple):
@@ -95,16 +96,19 @@ class Summary(NamedTuple):
 
 
 def summarize(job_ids: Sequence[str], connection: redis.Redis) -> list[Summary]:
-    """The summary of each job, in one round trip."""
+    """The summary of each job, in one round trip; one whose results cannot be read says so."""
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xlen(results_key(job_id))
             pipeline.xrevrange(results_key(job_id), count=1)
-        answers = pipeline.execute()
-    return [
-        Summary(runs, reason_of_entry(latest[0][1]) if latest and b"exc_string" in latest[0][1] else None)
-        for runs, latest in zip(answers[::2], answers[1::2], strict=True)
-    ]
+        answers = pipeline.execute(raise_on_error=False)
+    return [_summary(runs, latest) for runs, latest in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def _summary(runs: Any, latest: Any) -> Summary:
+    if isinstance(runs, Exception) or isinstance(latest, Exception):  # a key of another type
+        return Summary(0, UNREADABLE)
+    return Summary(runs, reason_of_entry(latest[0][1]) if latest and b"exc_string" in latest[0][1] else None)
 
 
 def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:

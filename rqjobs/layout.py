@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
-from rqjobs.errors import JobNotFound, PermanentFailure
+from rqjobs.errors import JobNotFound, PermanentFailure, UnreadableJob
 from rqjobs.jobs.base import encode_json, read_json
 from rqjobs.scripts import load_script
 
@@ -33,6 +33,9 @@ _PICKLED = (
     "refused: the job's data is a pickle, which runs code when it is read; RQ's CronScheduler and RQ's Queue without "
     "serializer=JSONSerializer enqueue pickles"
 )
+
+UNREADABLE = "(unreadable)"
+"""Shown in the place of a value that cannot be read."""
 
 _PLAIN = 512  # bytes: what a hash of the embedded server holds in its compact form
 
@@ -100,7 +103,7 @@ class RegisteredJob(Job):
         try:
             return str(Job.func_name.fget(self))  # type: ignore[attr-defined]
         except DeserializationError:
-            return "(unreadable)"
+            return UNREADABLE
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -153,12 +156,21 @@ def fetch_job(job_id: str, connection: redis.Redis) -> RegisteredJob:
 
     Raises:
         JobNotFound: there is none.
+        UnreadableJob: its record is not what RQ writes.
     """
     try:
-        job = RegisteredJob.fetch(job_id, connection=connection, serializer=SERIALIZER)
+        job = RegisteredJob(job_id, connection=connection, serializer=SERIALIZER)
+    except ValueError:  # a text that RQ accepts as no job's id
+        raise JobNotFound(job_id) from None
+    if not (raw := connection.hgetall(job_key(job_id))):
+        raise JobNotFound(job_id)
+    try:
+        job.restore(raw)
     except NoSuchJobError:
         raise JobNotFound(job_id) from None
-    return cast("RegisteredJob", job)
+    except Exception as error:  # noqa: BLE001  # RQ's reading of a forged record may raise anything
+        raise UnreadableJob(job_id, str(error)) from None
+    return job
 
 
 def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
@@ -186,10 +198,15 @@ def attempt_number(job: Job) -> int:
 
 
 def attempts_seen(job: Job, runs: int) -> str:
-    """``2 of 3``; of a job that has ended, how often it has run, its lives before a requeue included."""
-    if job.get_status(refresh=False).value in ENDED:
+    """How many of its attempts a job has begun: ``0 of 3`` while it waits for its first run.
+
+    Of a job that has ended: how often it has run, its runs before a requeue included.
+    """
+    status = job.get_status(refresh=False)
+    if status.value in ENDED:
         return str(runs)
-    return f"{min(attempt_number(job), attempts_of(job))} of {attempts_of(job)}"
+    begun = min(attempt_number(job), attempts_of(job)) - (status is not JobStatus.STARTED)
+    return f"{begun} of {attempts_of(job)}"
 
 
 def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:

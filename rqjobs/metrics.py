@@ -7,6 +7,7 @@ microseconds). Buckets are kept apart here and added up when they are read.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -161,14 +162,18 @@ def together(figures: Iterable[Figures]) -> Figures:
 def _figures(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, Figures]:
     by_queue: dict[str, Figures] = {}
     for name, value in fields:
-        queue, _, what = name.decode().rpartition("/")
-        figures = by_queue.setdefault(queue, Figures())
-        if what in OUTCOMES:
-            figures.outcomes[what] = int(value)
-            continue
-        histogram = figures.durations if what[0] == "t" else figures.waits
-        if what[1:] == "+":
-            histogram.sum = int(value) / 1_000_000
-        else:
-            histogram.counts[int(what[1:])] = int(value)
+        queue, _, what = name.decode(errors="replace").rpartition("/")
+        with contextlib.suppress(ValueError, LookupError):  # a field that is not ours, or no number
+            _read_field(by_queue.setdefault(queue, Figures()), what, int(value))
     return by_queue
+
+
+def _read_field(figures: Figures, what: str, value: int) -> None:
+    if what in OUTCOMES:
+        figures.outcomes[what] = value
+        return
+    histogram = {"t": figures.durations, "w": figures.waits}[what[:1]]
+    if what[1:] == "+":
+        histogram.sum = value / 1_000_000
+    else:
+        histogram.counts[int(what[1:])] = value

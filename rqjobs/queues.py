@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any, Literal, cast
 
 from rqjobs.backoff import Backoff, exponential
 from rqjobs.durations import Rate
-from rqjobs.errors import InvalidSettings, UnknownQueue
+from rqjobs.errors import InvalidSettings, RQJobsError, UnknownQueue
 from rqjobs.jobs.base import JobModel
 from rqjobs.settings import QueueSettings, get_settings
 
@@ -199,7 +200,7 @@ def import_registrations() -> None:
     """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known.
 
     Raises:
-        InvalidSettings: a module is not there; what goes wrong inside a module is its own error.
+        InvalidSettings: a module is not there, or fails while it is imported; the message names the line.
     """
     for module in get_settings().rqjobs_import:
         try:
@@ -208,3 +209,16 @@ def import_registrations() -> None:
             raise InvalidSettings(
                 [f"RQJOBS_IMPORT: {module}: {error}; is it in this folder, or its folder on PYTHONPATH?"]
             ) from error
+        except RQJobsError:
+            raise
+        except Exception as error:
+            where = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{_line_of(error)}"
+            raise InvalidSettings([f"RQJOBS_IMPORT: {module} cannot be imported: {where}"]) from error
+
+
+def _line_of(error: Exception) -> str:
+    """The place in the app's code that an import failed at: `` (app/jobs.py, line 3)``."""
+    if isinstance(error, SyntaxError):  # its text names the file and the line
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import redis
-from rq.utils import as_text
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
@@ -108,18 +107,18 @@ def start(
 
 def find(repair_id: str, connection: redis.Redis | None = None) -> Repair | None:
     """The repair of this id, as far as it is."""
-    raw = cast("dict[bytes, bytes]", (connection or get_connection()).hgetall(keys.repair(repair_id)))
-    return _restore(raw) if raw else None
+    return _restore((connection or get_connection()).hgetall(keys.repair(repair_id)))
 
 
 def recent(connection: redis.Redis | None = None) -> list[Repair]:
     """The last repairs, newest first."""
     client = connection or get_connection()
-    ids = [as_text(repair_id) for repair_id in cast("list[bytes]", client.zrevrange(keys.REPAIRS, 0, 9))]
+    ids = [job_id.decode(errors="replace") for job_id in cast("list[bytes]", client.zrevrange(keys.REPAIRS, 0, 9))]
     with client.pipeline(transaction=False) as pipeline:
         for repair_id in ids:
             pipeline.hgetall(keys.repair(repair_id))
-        return [_restore(raw) for raw in pipeline.execute() if raw]
+        answers = pipeline.execute(raise_on_error=False)
+    return [repair for raw in answers if (repair := _restore(raw)) is not None]
 
 
 def stop(repair_id: str, connection: redis.Redis | None = None) -> None:
@@ -234,10 +233,16 @@ def _save(repair: Repair, client: redis.Redis) -> None:
         pipeline.execute()
 
 
-def _restore(raw: dict[bytes, bytes]) -> Repair:
-    texts = {as_text(name): as_text(value) for name, value in raw.items()}
+def _restore(raw: object) -> Repair | None:
+    """The repair that a hash holds; None for what is no repair of ours."""
+    if not isinstance(raw, dict):
+        return None
+    texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
     readers: dict[str, Callable[[str], Any]] = {
         "canary": lambda text: text == "1", "rate": float, "total": int, "done": int, "started": float, "beat": float,
     }  # fmt: skip
     known = {field.name for field in fields(Repair)}
-    return Repair(**{name: readers.get(name, str)(text) for name, text in texts.items() if name in known})
+    try:
+        return Repair(**{name: readers.get(name, str)(text) for name, text in texts.items() if name in known})
+    except (ValueError, TypeError):  # a field is missing, or is no number
+        return None

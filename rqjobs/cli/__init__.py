@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import gc
 import importlib
 import os
@@ -25,7 +26,7 @@ _COMMANDS = {
     "resume": "End the pause of QUEUE.",
     "jobs": "Look at single jobs, run them sooner, stop, delete them.",
     "failed": "List, explain, requeue and purge the jobs that died.",
-    "doctor": "Examine this installation: each fault with its mend.",
+    "doctor": "Examine this installation: each fault with its fix.",
     "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",
     "webhooks": "Endpoints, the log of deliveries, and sending again.",
     "outbox": "Jobs on their way from the app's database to Redis.",
@@ -59,6 +60,9 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command meant; whether it needs the app's modules is kept: a help does not."""
         ctx.meta[_PLAIN] = args[:1] == ["completion"] or not set(args).isdisjoint(ctx.help_option_names)
+        if args[0] not in _COMMANDS and args[0][:1].isalnum():
+            close = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rqjobs.cli.output import bold, json_option, print_json, tame
+from rqjobs.cli.output import adapted, bold, json_option, print_json, tame
 
 if TYPE_CHECKING:
     from rqjobs.doctor import Finding
@@ -20,7 +20,7 @@ _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 @click.option("--every-job", is_flag=True, help="Look at every job in Redis, not at some thousands.")
 @json_option
 def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
-    """Examine this installation: each fault with its mend.
+    """Examine this installation: each fault with its fix.
 
     Nothing is changed. Exit 1 if there is a fault.
     """
@@ -33,7 +33,7 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
             mark = click.style(f"{finding.state:<7}", fg=_COLOURS[finding.state], bold=finding.state == "fault")
             click.echo(f"{mark}  {bold(f'{finding.name:<23}')}  {tame(finding.said)}".rstrip())
             if finding.mend:
-                click.echo(f"         mend: {tame(finding.mend)}")
+                click.echo(f"         fix: {tame(adapted(finding.mend))}")
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         print_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})

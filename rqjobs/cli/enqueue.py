@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic.alias_generators import to_camel, to_snake
 
 from rqjobs.cli.output import json_option, print_json
 from rqjobs.cli.params import InvalidInput, read_json
+from rqjobs.errors import InvalidJob
 
 if TYPE_CHECKING:
     from rqjobs.queues import Priority
+
+_FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
+"""The name of a field at the start of a fault: ``'data_type'``, ``'filters.a'``."""
 
 
 @click.command()
@@ -52,10 +58,14 @@ def enqueue(
         patience = None if wait is None else parse_duration(wait)
     except ValueError as error:
         raise InvalidInput(f"--wait: {error}") from None
-    model = get_policy(kind).job_type.parse(read_json(job))
-    queued = enqueue_job(
-        model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, job_id=job_id
-    )  # fmt: skip
+    given = read_json(job)
+    try:
+        model = get_policy(kind).job_type.parse(given)
+        queued = enqueue_job(
+            model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, job_id=job_id
+        )  # fmt: skip
+    except InvalidJob as error:
+        raise InvalidJob(error.kind, [_as_written(fault, given) for fault in error.faults]) from None
     document: dict[str, Any] = {
         "id": queued.id,
         "queue": queued.origin,
@@ -70,3 +80,16 @@ def enqueue(
             click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     if as_json:
         print_json(document)
+
+
+def _as_written(fault: str, given: Any) -> str:
+    """``fault`` with the names of fields as ``given`` spells them: ``dataType`` or ``data_type``."""
+    names = list(given) if isinstance(given, dict) else []
+    snake = any("_" in name for name in names)
+
+    def spell(match: re.Match[str]) -> str:
+        name = match[1]
+        forms = (name, to_camel(name), to_snake(name))
+        return next((form for form in forms if form in names), to_snake(name) if snake else name)
+
+    return _FIELD.sub(spell, fault, count=1)

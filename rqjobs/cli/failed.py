@@ -18,7 +18,6 @@ from rqjobs.durations import spell
 if TYPE_CHECKING:
     from rqjobs import dead_groups, repair
 
-_SCAN = 2000
 _SHOWN = 20
 
 _queue_option = click.option("--queue", type=LANE, metavar="Q", help="Only of this queue.")
@@ -42,25 +41,24 @@ def failed() -> None:
 def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
     """List dead letters, newest first, each with its reason.
 
-    --reason looks through the newest 2,000.
+    Queue by queue and priority by priority; --reason looks through all that are kept.
     """
     from rqjobs import dead_letters
 
     total = dead_letters.count(queue)
-    found = list(islice(dead_letters.dead_letters(queue, reason, scan=_SCAN if reason else limit), limit))
+    found = list(islice(dead_letters.dead_letters(queue, reason, scan=None if reason else limit), limit))
     if as_json:
         print_json([asdict(letter) for letter in found])
         return
     if not found:
-        looked = f" among the newest {_SCAN:,} of {total:,}" if reason and total > _SCAN else ""
-        click.echo(f"no dead letters{looked}")
+        click.echo(f"no dead letter of {total:,} has this reason" if reason and total else "no dead letters")
         return
     print_table(
         ("id", "queue", "failed", "attempts", "what", "reason"),
         ((x.job_id, x.queue, x.failed_at, x.attempts, x.label, x.reason) for x in found),
         right=("attempts",),
     )
-    if len(found) < total and not reason:
+    if len(found) == limit < total and not reason:
         click.echo(f"... and {total - len(found):,} more: --limit {total}")
     click.echo(f"run again: {typed('failed requeue ID')}    why: {typed('failed show ID')}")
     click.echo(f"by cause:  {typed('failed groups')}")
@@ -153,6 +151,7 @@ def requeue(
 @_all_option
 @_group_option
 @_dry_option
+@click.option("--yes", is_flag=True, help="Do not ask before many are deleted.")
 @json_option
 def purge(
     job_ids: tuple[str, ...],
@@ -162,15 +161,20 @@ def purge(
     everything: bool,
     group: str | None,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> int:
     """Delete dead jobs for good.
 
-    Say which by ID, by --queue and --reason, by --group, or --all.
+    Say which by ID, by --queue and --reason, by --group, or --all. In a terminal it asks first, unless they are named
+    by ID or --yes is given.
     """
     from rqjobs import dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
+    if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script is not asked
+        which = f"every dead job of group {group}" if group is not None else f"{len(chosen):,} dead jobs"
+        click.confirm(f"Delete {which} for good?", abort=True, err=True)
     if group is not None:
         return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
     done = chosen if dry_run else dead_letters.purge(chosen)

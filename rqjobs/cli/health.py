@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from rqjobs.cli.output import bold, json_option, print_json, print_table, typed
+from rqjobs.cli.output import adapted, bold, json_option, print_json, print_table, typed
 from rqjobs.cli.params import QUEUE
 
 
@@ -32,7 +32,7 @@ def health(*, as_json: bool) -> int:
         print_table(("queue", *numbers), rows, right=numbers)
         for queue in found:
             for reason in queue.reasons or (("paused",) if queue.paused else ()):
-                click.echo(f"{bold(queue.name)}: {reason}")
+                click.echo(f"{bold(queue.name)}: {adapted(reason)}")
         if full:
             click.echo(f"{bold('Redis')}: {full}")
         if healthy:
@@ -42,19 +42,27 @@ def health(*, as_json: bool) -> int:
 
 @click.command()
 @click.argument("queue", type=QUEUE)
-def pause(queue: str) -> None:
+@json_option
+def pause(queue: str, *, as_json: bool) -> None:
     """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
     from rqjobs.health import pause as pause_queue
 
     pause_queue(queue)
+    if as_json:
+        print_json({"queue": queue, "paused": True})
+        return
     click.echo(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
 
 
 @click.command()
 @click.argument("queue", type=QUEUE)
-def resume(queue: str) -> None:
+@json_option
+def resume(queue: str, *, as_json: bool) -> None:
     """End the pause of QUEUE."""
     from rqjobs.health import resume as resume_queue
 
     resume_queue(queue)
+    if as_json:
+        print_json({"queue": queue, "paused": False})
+        return
     click.echo(f"{queue} goes on")

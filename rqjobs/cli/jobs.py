@@ -22,10 +22,10 @@ def jobs() -> None:
 @json_option
 def show(job_id: str, *, as_json: bool) -> None:
     """Show one job: every attempt, its payload, its result."""
-    from rqjobs.cli.progress import describe
     from rqjobs.connection import get_connection
     from rqjobs.history import read_history
     from rqjobs.layout import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
+    from rqjobs.records import describe_progress, progress_of
 
     client = get_connection()
     job = fetch_job(job_id, client)
@@ -44,7 +44,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "attempt": len(history) if status in ENDED else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
-        "progress": job.meta.get("progress"),
+        "progress": progress_of(job.meta),
         "result": history[-1].result if history and status == "finished" else None,
         "history": [
             {
@@ -67,7 +67,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     if due:
         click.echo(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
     if document["progress"]:
-        click.echo("progress " + tame(describe(document["progress"])))
+        click.echo("progress " + tame(describe_progress(document["progress"])))
     if history:
         click.echo("")
         print_table(

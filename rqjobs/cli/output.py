@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,12 @@ _INDENT = "    "
 def typed(command: str) -> str:
     """``command`` as it is to be typed here: behind ``rqjobs``, ``flask rqjobs`` or ``python manage.py rqjobs``."""
     return f"{click.get_current_context().find_root().info_name} {command}"
+
+
+def adapted(text: str) -> str:
+    """``text`` with the commands in it as they are to be typed here, as :func:`typed` does."""
+    program = click.get_current_context().find_root().info_name
+    return text if program == "rqjobs" else re.sub(r"(?<![\w/.-])rqjobs (?=[a-z]+(?: |$))", f"{program} ", text)
 
 
 def print_json(document: Any) -> None:

@@ -13,6 +13,7 @@ from rq.job import Job
 
 from rqjobs.cli.output import tame
 from rqjobs.errors import ResultTimeout
+from rqjobs.records import describe_progress
 from rqjobs.results import wait_for_result
 
 _LOOK = 0.5
@@ -35,7 +36,7 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
                 if left <= 0:
                     raise
             report = job.get_meta(refresh=True).get("progress")
-            words = bar(report) + tame(describe(report)) if isinstance(report, dict) else "waiting"
+            words = bar(report) + tame(describe_progress(report)) if isinstance(report, dict) else "waiting"
             room = shutil.get_terminal_size().columns - 1  # a line that is broken could not be overwritten
             click.echo(_CLEAR + words[:room], err=True, nl=False)
     finally:
@@ -49,13 +50,3 @@ def bar(report: dict[str, Any]) -> str:
         return ""
     done = int(max(0, min(percent, 100)) * _BAR / 100)
     return f"[{'#' * done}{'-' * (_BAR - done)}] "
-
-
-def describe(report: dict[str, Any]) -> str:
-    """A report of progress in words: ``500 of 1,200 rows, 41.7 %``; one of an unknown shape as it is."""
-    rows, total = report.get("rows"), report.get("of")
-    if not isinstance(rows, int):
-        return ", ".join(f"{name} {value}" for name, value in report.items())
-    if not isinstance(total, int):
-        return f"{rows:,} rows"
-    return f"{rows:,} of {total:,} rows, {report.get('percent', 0)} %"

@@ -48,7 +48,12 @@ def open_engine(url: str) -> Engine:
     except ImportError as error:
         raise InvalidSettings([f"DATABASE_URL: {error}; install it with: pip install 'rqjobs[postgres]'"]) from None
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(parsed.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fault = f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}"
+            raise InvalidSettings([fault]) from None
     engine = create_engine(parsed, connect_args={"timeout": 30})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -10,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from rqjobs.doctor.finding import Finding, fault
-from rqjobs.queues import get_policy
-from rqjobs.settings import Settings, get_settings, is_setting, variables
+from rqjobs.queues import get_policy, policies
+from rqjobs.settings import QueueSettings, Settings, get_settings, is_setting, variables
 
 _SHORT_PASSWORD = 8
+_CLOSE, _VERY_CLOSE = 0.85, 0.9  # of difflib: 0.9 is one letter of ten
 
 
 def contradictions() -> Iterator[Finding]:
@@ -50,10 +51,17 @@ def contradictions() -> Iterator[Finding]:
 
 
 def _misspelt() -> Iterator[Finding]:
+    own = [f"RQJOBS_{policy.name.upper().replace('-', '_')}_" for policy in policies()]
     known = [name.upper() for name in Settings.model_fields]
-    for name in variables():
-        if name.startswith("RQJOBS_") and not is_setting(name):  # only what is close: Kubernetes sets some as well
-            for close in difflib.get_close_matches(name, known, 1, 0.85):
+    known += [prefix + name.upper() for prefix in own for name in QueueSettings.model_fields]
+    given = variables()
+    for name in given:
+        if not name.isupper() or "_" not in name or is_setting(name):
+            continue
+        # Only what is close: Kubernetes and others set variables as well. One whose neighbour is set is another's.
+        alike = _CLOSE if name.startswith("RQJOBS_") else _VERY_CLOSE
+        for close in difflib.get_close_matches(name, known, 1, alike):
+            if close not in given or name.startswith("RQJOBS_"):
                 yield fault("", f"{name} is set, and there is no such setting", f"call it {close}, or remove it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import cast
 
@@ -11,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from rqjobs import repair as repairs
 from rqjobs.connection import get_connection
 from rqjobs.dead_groups import SAMPLE, look
-from rqjobs.errors import JobNotFound
+from rqjobs.errors import JobNotFound, UnreadableJob
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.queues import policies
@@ -50,7 +51,7 @@ def group(cause: str) -> ResponseReturnValue:
 def _traceback(job_id: str) -> str | None:
     try:
         history = read_history(fetch_job(job_id, get_connection()))
-    except JobNotFound:  # deleted just now
+    except (JobNotFound, UnreadableJob):  # deleted just now, or garbled
         return None
     return history[-1].traceback if history else None
 
@@ -62,6 +63,8 @@ def repair(cause: str) -> ResponseReturnValue:
     if mode not in _MODES:
         abort(400, "What is to be done was not said.")
     rate = request.form.get("rate", repairs.RATE, type=float)
+    if not math.isfinite(rate):
+        abort(400, "The rate is not a number of jobs a second.")
     title = request.form.get("title", cause)
     started = repairs.start(cause, title, mode, canary="canary" in request.form, rate=min(max(rate, 0.1), 10_000))
     client = get_connection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -14,10 +15,11 @@ from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Filter
 from rqjobs.database.webhook_deliveries import find as find_deliveries
-from rqjobs.errors import InvalidJob, JobNotFound, RQJobsError
+from rqjobs.errors import InvalidJob, JobNotFound, RQJobsError, UnreadableJob
 from rqjobs.history import read_history
 from rqjobs.layout import RegisteredJob, attempts_seen, fetch_job, key, payload_of
 from rqjobs.masking import mask
+from rqjobs.records import describe_progress, progress_of
 from rqjobs.web.show import is_overdue
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/jobs")
@@ -31,7 +33,7 @@ def find() -> ResponseReturnValue:
         return redirect(url_for("overview.index"))
     try:
         fetch_job(words, get_connection())
-    except JobNotFound:
+    except (JobNotFound, UnreadableJob):
         return redirect(_delivery_page(words) or url_for("dead.index", find=words))
     return redirect(url_for("jobs.show", job_id=words))
 
@@ -80,9 +82,20 @@ def _job(job_id: str) -> dict[str, Any]:
         "payload": mask(known[1]) if known else None,
         "call": None if known else _call(job),
         "meta": job.meta,
+        "progress": _progress(job.meta),
         "result": history[-1].result if history and status == "finished" else None,
         "history": list(enumerate(history, 1))[::-1],
     }
+
+
+def _progress(meta: Any) -> dict[str, Any] | None:
+    """What a job reported of its progress, in words; a bar for a report that has ``percent``."""
+    report = progress_of(meta)
+    if report is None:
+        return None
+    percent = report.get("percent")
+    bar = min(percent, 100) if isinstance(percent, int | float) and 0 <= percent < math.inf else None
+    return {"text": describe_progress(report), "percent": bar}
 
 
 def _call(job: RegisteredJob) -> str:
@@ -104,7 +117,7 @@ def edit(job_id: str) -> ResponseReturnValue:
             dead_letters.requeue([job_id])
         except InvalidJob as error:
             fault = str(error)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # of json: no JSON, nested too deep, a number too long
             fault = f"not JSON: {error}"
         else:
             flash("The payload was replaced, and the job waits in its queue again.")

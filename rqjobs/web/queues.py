@@ -9,19 +9,20 @@ import redis
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from rq.job import Job
-from rq.utils import as_text
 
 from rqjobs.connection import get_connection
 from rqjobs.health import pause, queue_health, resume
 from rqjobs.history import Summary, summarize
-from rqjobs.layout import SERIALIZER, RegisteredJob, attempts_seen, key
+from rqjobs.layout import attempts_seen, key
 from rqjobs.queues import get_policy, lanes
+from rqjobs.records import read_records
 from rqjobs.web.auth import local
 from rqjobs.web.show import is_overdue
 
 blueprint = Blueprint("queues", __name__, url_prefix="/queues")
 
 _PAGE = 50
+_LAST_PAGE = 10**9  # beyond 64 bits Redis answers with an error
 _REGISTRIES = {"waiting": "queue", "running": "wip", "delayed": "scheduled", "dead": "failed", "done": "finished"}
 
 
@@ -31,7 +32,9 @@ class _Row:
 
     job_id: str
     job: Job | None
-    """None if it is no longer kept."""
+    """None if it is no longer kept, or cannot be read."""
+    fault: str | None
+    """Why it cannot be read."""
     past: Summary
     due: float | None
     """When a delayed job runs."""
@@ -55,7 +58,7 @@ def show(name: str) -> ResponseReturnValue:
     state = state if state in _REGISTRIES else "waiting"
     lane = request.args.get("lane", name)
     lane = lane if lane in lanes(policy.name) else policy.name
-    page = max(0, request.args.get("page", 0, type=int))
+    page = min(max(0, request.args.get("page", 0, type=int)), _LAST_PAGE)
     client = get_connection()
     counts = _counts(policy.name, client)
     rows = _rows(state, lane, page, client)
@@ -91,11 +94,11 @@ def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
     else:
         entries = client.zrange(source, start, end, desc=state in ("dead", "done"), withscores=True)
     # An entry of the started registry is "job:execution".
-    ids = [as_text(entry).partition(":")[0] for entry, _score in entries]
-    jobs = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
+    records = read_records([entry.partition(b":")[0] for entry, _score in entries], client)
+    past = summarize([record.job_id for record in records], client)
     return [
-        _Row(job_id, job, past, score if state == "delayed" else None)
-        for job_id, job, past, (_entry, score) in zip(ids, jobs, summarize(ids, client), entries, strict=True)
+        _Row(job_id, job, fault, summary, score if state == "delayed" else None)
+        for (job_id, job, fault), summary, (_entry, score) in zip(records, past, entries, strict=True)
     ]
 
 

@@ -13,7 +13,8 @@ from rq.utils import as_text
 from rqjobs.connection import get_connection
 from rqjobs.fleet import workers
 from rqjobs.history import read_history, summarize
-from rqjobs.layout import SERIALIZER, RegisteredJob, fetch_job, job_key, key, payload_of
+from rqjobs.layout import UNREADABLE, fetch_job, job_key, key, payload_of
+from rqjobs.records import read_records
 
 REGISTRIES = {
     "queued": "queue",
@@ -30,6 +31,7 @@ RATE_LIMITED = "rate_limited"
 """The one that RQ keeps by limit and not by queue."""
 
 _MOST_A_PAGE = 200
+_LAST_PAGE = 10**9  # beyond 64 bits Redis answers with an error
 
 
 def list_workers(instance_number: int) -> Response:  # noqa: ARG001  # a part of the address
@@ -85,7 +87,7 @@ def list_jobs(  # noqa: PLR0917  # Flask passes them by name
     size, number = min(max(_number(per_page), 1), _MOST_A_PAGE), max(_number(page), 1)
     total, ids = page_of(queue_name, registry_name, (number - 1) * size, size, newest=order == "dsc")
     client = get_connection()
-    found = RegisteredJob.fetch_many(ids, connection=client, serializer=SERIALIZER) if ids else []
+    found = read_records(ids, client)
     failed = registry_name == "failed"
     return jsonify(
         total=total,
@@ -93,20 +95,20 @@ def list_jobs(  # noqa: PLR0917  # Flask passes them by name
         pages=max(1, -(-total // size)),
         jobs=[
             {
-                "id": job.id,
-                "description": job.description or job.func_name,
-                "created_at": _iso(job.created_at),
-                "exc_info": past.error if failed else None,
+                "id": job_id,
+                "description": (job.description or job.func_name) if job else UNREADABLE,
+                "created_at": _iso(job.created_at) if job else None,
+                "exc_info": (fault or past.error) if failed else None,
             }
-            for job, past in zip(found, summarize(ids, client), strict=True)
-            if job is not None
+            for (job_id, job, fault), past in zip(found, summarize(ids, client), strict=True)
+            if job is not None or fault is not None
         ],
     )
 
 
 def _number(text: str) -> int:
     try:
-        return int(text)
+        return min(int(text), _LAST_PAGE)
     except ValueError:
         abort(404)
 
@@ -131,7 +133,7 @@ def page_of(queue: str, registry: str, start: int, size: int, *, newest: bool) -
         total = client.zcard(name)
         found = cast("list[bytes]", client.zrange(name, start, start + size - 1, desc=newest))
     # An entry of the started registry is "job:execution".
-    return total, [as_text(entry).partition(":")[0] for entry in found]
+    return total, [entry.decode(errors="replace").partition(":")[0] for entry in found]
 
 
 def _rate_limited(queue: str, client: redis.Redis) -> list[str]:

@@ -11,6 +11,7 @@ from flask import Flask
 from markupsafe import Markup
 
 from rqjobs.durations import spell
+from rqjobs.layout import UNREADABLE
 
 _MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler looks once a second
 
@@ -32,7 +33,10 @@ def seconds(value: float | timedelta | None) -> str:
     """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``; a dash for nothing."""
     if value is None:
         return NOTHING
-    value = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    try:
+        value = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (ValueError, OverflowError):
+        return NOTHING
     short = timedelta(seconds=1) <= value < timedelta(seconds=60)
     return f"{value.total_seconds():.1f} s" if short else spell(value)
 
@@ -70,7 +74,10 @@ def clock(value: datetime | float | None) -> str:
 
 def pretty(value: Any) -> str:
     """JSON with indents, as people read it."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return UNREADABLE
 
 
 def _moment(value: datetime | float | None) -> datetime | None:
@@ -78,4 +85,7 @@ def _moment(value: datetime | float | None) -> datetime | None:
         return None
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(value, UTC)
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):  # a forged time: no date has it
+        return None

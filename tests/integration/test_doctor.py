@@ -259,6 +259,8 @@ def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
         ("settings", setting(EMAIL_BACKEND="resend", EMAIL_FROM="a@b.example")),
         ("settings", setting(EMAIL_BACKEND="smtp")),
         ("settings", setting(WEBHOOK_TIMEOUT="45s")),
+        ("settings", setting(WEBHOOK_TIMOUT="45s")),
+        ("settings", setting(RQJOBS_WEBHOOKS_TIMOUT="45s")),
         ("settings", setting(RQJOBS_LEASE="2s")),
         ("settings", setting(DASHBOARD_PASSWORD="short")),
         ("settings", setting(RQJOBS_EMAILS_ATTEMPTS="5")),

@@ -11,10 +11,11 @@ from flask import Flask, request
 from rqjobs.attempt import Attempt
 from rqjobs.cli import cli
 from rqjobs.cli.exports import size
-from rqjobs.cli.progress import bar, describe
+from rqjobs.cli.progress import bar
 from rqjobs.database import get_engine
 from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, find
+from rqjobs.records import describe_progress as describe
 from rqjobs.settings import use_settings
 from rqjobs.web.downloads import downloads
 from tests.support import apptables
@@ -100,6 +101,7 @@ def test_progress_and_sizes_in_words():
     assert describe({"rows": 500, "of": 1200, "percent": 41.7}) == "500 of 1,200 rows, 41.7 %"
     assert describe({"rows": 500}) == "500 rows"
     assert describe({"step": 2}) == "step 2"
+    assert describe({"percent": 50, "step": 2}) == "step 2, 50 %"
     assert [bar({"percent": n}).count("#") for n in (0, 41.7, 100.0)] == [0, 12, 30]
     assert bar({"rows": 500}) == ""
     assert [size(n) for n in (0, 999, 1000, 1_234_567, 5e12)] == ["0 B", "999 B", "1.0 kB", "1.2 MB", "5000.0 GB"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import pty
 import re
 import shlex
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ import pytest
 import redis as redis_py
 from click.testing import CliRunner, Result
 
-from rqjobs import WebhookJob, enqueue, enqueue_many
+from rqjobs import EmailJob, InvalidJob, WebhookJob, dead_letters, enqueue, enqueue_many
 from rqjobs.cli import cli, main
 from rqjobs.cli.examples import EXAMPLES
 from rqjobs.layout import key
@@ -51,7 +54,7 @@ def test_failed_list_limits_and_hides_secrets(redis: redis_py.Redis) -> None:
     found = json.loads(run("failed", "list", "--limit", "3", "--json").output)
     assert len(found) == 3
     assert "hunter2" not in json.dumps(found)
-    assert run("failed", "list", "--reason", "nothing like it").output == "no dead letters\n"
+    assert run("failed", "list", "--reason", "nothing like it").output == "no dead letter of 7 has this reason\n"
 
 
 def test_failed_list_says_how_often_a_job_has_run(redis: redis_py.Redis) -> None:
@@ -260,3 +263,91 @@ def test_dev_runs_all_three_and_ends_them(workers: Workers, tmp_path: Path) -> N
     except subprocess.TimeoutExpired:
         pytest.fail(workers.logs())
     assert "worker stopped" in workers.logs()
+
+
+def test_failed_list_goes_through_every_lane(redis: redis_py.Redis) -> None:
+    (first,) = dead(redis, 1)
+    jobs = enqueue_many(EmailJob(to="a@example.com", subject="s", template="welcome", data={}) for _ in range(8))
+    for job in jobs:
+        kill(job.id, job.origin, "ValueError: boom", redis)
+    found = json.loads(run("failed", "list", "--limit", "50", "--json").output)
+    assert {letter["job_id"] for letter in found} == {first, *(job.id for job in jobs)}
+    assert "more" not in run("failed", "list", "--limit", "9").output
+
+
+def test_a_reason_is_looked_for_in_every_dead_letter(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_PAGE", 3)
+    (old,) = dead(redis, 1, "ValueError: the old one")
+    dead(redis, 10)
+    redis.zadd("rq:failed:webhooks", {old: 1})
+    assert [letter["job_id"] for letter in json.loads(run("failed", "list", "--reason", "OLD", "--json").output)] == [
+        old
+    ]
+
+
+def test_a_mistyped_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["heatlh"])
+    assert "Did you mean 'health'" in capsys.readouterr().err
+
+
+def test_pause_and_resume_print_json(redis: redis_py.Redis) -> None:
+    assert json.loads(run("pause", "email", "--json").output) == {"queue": "email", "paused": True}
+    assert json.loads(run("resume", "email", "--json").output) == {"queue": "email", "paused": False}
+
+
+def in_terminal(workers: Workers, *args: str, typed: bytes = b"") -> str:
+    """What a command prints to stderr whose stdin is a terminal in which ``typed`` is typed."""
+    ours, its = pty.openpty()
+    os.write(ours, typed)
+    command = [str(Path(sys.executable).parent / "rqjobs"), *args]
+    done = subprocess.run(
+        command, stdin=its, capture_output=True, text=True, timeout=120, check=False, env=workers.environment()
+    )
+    os.close(ours)
+    os.close(its)
+    return done.stderr
+
+
+def test_purge_asks_in_a_terminal_only(redis: redis_py.Redis, workers: Workers) -> None:
+    dead(redis, 2)
+    assert "Delete 2 dead jobs for good?" in in_terminal(workers, "failed", "purge", "--all", typed=b"n\n")
+    assert redis.zcard("rq:failed:webhooks") == 2
+    in_terminal(workers, "failed", "purge", "--all", "--yes")
+    assert redis.zcard("rq:failed:webhooks") == 0
+    dead(redis, 1)
+    assert workers.run("failed", "purge", "--all").returncode == 0
+    assert redis.zcard("rq:failed:webhooks") == 0
+
+
+def test_a_waiting_job_has_begun_no_attempt(redis: redis_py.Redis) -> None:
+    (job,) = enqueue_many([WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})])
+    assert "attempts 0 of 3" in run("jobs", "show", job.id).output
+    redis.hset(f"rq:job:{job.id}", "status", "started")
+    assert "attempts 1 of 3" in run("jobs", "show", job.id).output
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("dataType", "dataType"), ("data_type", "data_type")])
+def test_a_fault_names_the_field_as_it_was_written(redis: redis_py.Redis, field: str, wrong: str) -> None:
+    camel = field == "dataType"
+    job = {"userId" if camel else "user_id": "u", "exportType" if camel else "export_type": "csv", field: "nothing"}
+    with pytest.raises(InvalidJob, match=f"'{wrong}': no source"):
+        run("enqueue", "data-export", json.dumps(job))
+    del job[field]
+    with pytest.raises(InvalidJob, match=f"'{wrong}' is missing"):
+        run("enqueue", "data-export", json.dumps(job))
+
+
+def test_what_cannot_be_opened_or_imported_is_one_plain_line(workers: Workers, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken_app.py").write_text("from json import no_such_name\n")
+    done = workers.run("db", "init", DATABASE_URL=f"sqlite:///{tmp_path}/file/x/app.db")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    assert "cannot be made" in done.stderr
+    for module, text in (("broken_app", "cannot import name 'no_such_name'"), ("broken_syntax", "invalid syntax")):
+        (tmp_path / "broken_syntax.py").write_text("def :\n")
+        done = workers.run("health", RQJOBS_IMPORT=module)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 2
+        assert text in done.stderr
+        assert module in done.stderr
