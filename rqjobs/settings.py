@@ -20,6 +20,7 @@ from rqjobs.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.durations import Rate, parse_duration, parse_rate
 from rqjobs.errors import InvalidSettings
 from rqjobs.guard import DEFAULT_PORTS
+from rqjobs.places import Place, is_remote
 from rqjobs.signing import parse_secret
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -75,6 +76,16 @@ def _check_smtp_url(url: SecretStr) -> SecretStr:
     if unknown := set(parse_qs(parts.query)) - {"ca", "tls"}:
         raise ValueError(f"unknown option {min(unknown)!r}; there are ca=FILE and tls=off")
     return url
+
+
+def _check_places(places: tuple[str, ...]) -> tuple[str, ...]:
+    for place in places:
+        if is_remote(place):
+            try:
+                Place.parse(place)
+            except ValueError as error:
+                raise ValueError(f"{place!r}: {error}") from None
+    return places
 
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
@@ -208,8 +219,8 @@ class Settings(BaseSettings):
     email_unknown_outcome: Literal["retry", "hold"] = "retry"
     """What becomes of a mail whose worker died while it was handed over: ``retry`` may send it twice, ``hold`` makes
     it a dead letter that a person looks at."""
-    email_attachments: Words = ()
-    """Where attachments may come from: folders and URL prefixes; empty for anywhere that the worker can read."""
+    email_attachments: Annotated[Words, AfterValidator(_check_places)] = ()
+    """Where attachments may come from: folders, and URLs that they are below (https, s3 ...); empty for nowhere."""
     email_max_attachments: int = Field(20 * 1024 * 1024, ge=0)
     """The most bytes of all attachments of one mail."""
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] = SecretStr("smtp://localhost:587")

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_snake
 
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import DataExportJob
+from rqjobs.places import OBJECT_STORES
 from rqjobs.queues import import_registrations
 from rqjobs.settings import get_settings
 
@@ -156,9 +157,6 @@ class Source:
 
 
 _SOURCES: dict[str, Source] = {}
-
-OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Where a file appears once its upload is complete, and fsspec can make a link to it."""
 
 
 def register_source(source: Source) -> Source:

@@ -28,9 +28,10 @@ SENDGRID_ERROR = {"errors": [{"message": "does not fit", "field": "x", "help": N
 
 
 @pytest.fixture
-def configure(configure: Configure, redis) -> Iterator[Configure]:
+def configure(configure: Configure, redis, tmp_path: Path) -> Iterator[Configure]:
     configure(
         EMAIL_FROM="Shop <shop@shop.example>",
+        EMAIL_ATTACHMENTS=str(tmp_path),
         SENDGRID_API_KEY="test-key",
         RESEND_API_KEY="test-key",
         RESEND_RATE="1000/s",

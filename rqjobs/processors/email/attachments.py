@@ -1,4 +1,4 @@
-"""Attachments: read when the mail is sent, from where the settings allow, never more than they allow."""
+"""Attachments: read when the mail is sent, from where EMAIL_ATTACHMENTS allows, never more than the settings allow."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import errno
 import mimetypes
 import os.path
 import posixpath
+import stat
+import time
 from pathlib import Path
 from typing import cast
 
 from rqjobs.errors import PermanentFailure
+from rqjobs.guard import Guard, TargetRefused
 from rqjobs.jobs.email import Attachment
+from rqjobs.places import Place, is_remote
 from rqjobs.processors.email.message import File
 from rqjobs.settings import Settings
 
 _BYTES = "application/octet-stream"
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_NEVER = ("/proc", "/sys", "/dev")
+"""The environment with all secrets, and devices: no files, whatever EMAIL_ATTACHMENTS names."""
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe would be waited for without end
+_CONNECT, _READ, _WHOLE = 5.0, 10.0, 30.0
+"""Seconds that connecting, one read, and the whole of a file from the web may take."""
+_CHUNK = 64 * 1024
 
 
 def read_attachments(attachments: list[Attachment], settings: Settings) -> list[File]:
@@ -24,7 +35,7 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
     Raises:
         PermanentFailure: one is missing, not allowed by EMAIL_ATTACHMENTS, or all are larger than
             EMAIL_MAX_ATTACHMENTS together.
-        OSError: a store does not answer; trying again makes sense.
+        OSError: a store or a web server does not answer; trying again makes sense.
     """
     files: list[File] = []
     left = settings.email_max_attachments
@@ -44,18 +55,15 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
 
 
 def _read(source: str, left: int, settings: Settings) -> bytes:
-    if "::" in source or source.lower().startswith(("http://", "https://")):
-        # fsspec would ask any host, our own network too; and a chain hides what it ends at.
-        raise PermanentFailure(f"attachment {source}: not from the web; put it into a folder or a store (s3://...)")
     try:
-        data = _bytes(source, left + 1, settings.email_attachments)
+        data = _bytes(source, left + 1, settings)
     except PermissionError:
         raise PermanentFailure(f"attachment {source}: the worker may not read it") from None
     except OSError as error:
         if error.errno not in _NO_FILE and not isinstance(error, FileNotFoundError | IsADirectoryError):
             raise
         raise PermanentFailure(f"attachment {source}: there is no such file where the worker runs") from None
-    except (ValueError, ImportError) as error:  # fsspec: an unknown scheme, or its package is not installed
+    except (ValueError, ImportError, TargetRefused) as error:  # fsspec: its package is not installed
         raise PermanentFailure(f"attachment {source}: {error}") from None
     if len(data) > left:
         limit = settings.email_max_attachments
@@ -63,28 +71,89 @@ def _read(source: str, left: int, settings: Settings) -> bytes:
     return data
 
 
-def _bytes(source: str, number: int, places: tuple[str, ...]) -> bytes:
+def _bytes(source: str, number: int, settings: Settings) -> bytes:
     """The first ``number`` bytes of what is at ``source``."""
     local = _local(source)
     if local is not None:
-        path = Path(os.path.realpath(local))  # symbolic links followed, ".." gone
-        allowed = any(path.is_relative_to(os.path.realpath(place)) for place in places if "://" not in place)
-    else:
-        inside = ".." not in source.split("/")
-        allowed = inside and any(source.startswith(place.rstrip("/") + "/") for place in places if "://" in place)
-    if places and not allowed:
-        raise PermanentFailure(f"attachment {source}: not in a place that EMAIL_ATTACHMENTS names")
-    if local is not None:
-        if path.exists() and not path.is_file():  # a named pipe would be waited for without end
-            raise IsADirectoryError
-        with path.open("rb") as file:
-            return file.read(number)
+        return _read_file(_allowed_path(source, local, settings), number)
+    place = Place.parse(source)
+    if not place.host or not any(
+        Place.parse(allowed).contains(place) for allowed in settings.email_attachments if is_remote(allowed)
+    ):
+        raise _refused(source)
+    if place.on_the_web:
+        return _fetch(source, number, settings)
     import fsspec
 
-    with fsspec.open(source, "rb") as file:
+    store, path = fsspec.core.url_to_fs(source)  # not fsspec.open, which expands *
+    with store.open(path, "rb") as file:
         return cast("bytes", file.read(number))
 
 
 def _local(source: str) -> str | None:
     """The path of a file of this machine, as it is written: fsspec would expand ``~``, ``file:`` and ``*``."""
-    return source.removeprefix("file://") if "://" not in source or source.startswith("file://") else None
+    return None if is_remote(source) else source.removeprefix("file://")
+
+
+def _refused(source: str) -> PermanentFailure:
+    return PermanentFailure(
+        f"attachment {source}: not in a place that EMAIL_ATTACHMENTS names; add its folder, or the URL that it is below"
+    )
+
+
+def _allowed_path(source: str, local: str, settings: Settings) -> Path:
+    """The file's path without symbolic links and ``..``, if it may be read."""
+    path = Path(os.path.realpath(local))
+    never = [*map(Path, _NEVER), Path(os.path.realpath(settings.rqjobs_data))]
+    if any(path.is_relative_to(folder) for folder in never):
+        raise PermanentFailure(f"attachment {source}: nothing below {', '.join(_NEVER)} or RQJOBS_DATA is attached")
+    folders = [place.removeprefix("file://") for place in settings.email_attachments if not is_remote(place)]
+    if not any(path.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        raise _refused(source)
+    return path
+
+
+def _read_file(path: Path, number: int) -> bytes:
+    """Opens ``path`` folder by folder: a symbolic link that was planted since the check is not followed."""
+    folder = os.open("/", _FOLDER)
+    try:
+        for part in path.parts[1:-1]:
+            folder, above = os.open(part, _FOLDER, dir_fd=folder), folder
+            os.close(above)
+        file = os.open(path.name, _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise IsADirectoryError
+        return opened.read(number)
+
+
+def _fetch(url: str, number: int, settings: Settings) -> bytes:
+    """From a public web server: no redirects, no proxy of the environment, no own network."""
+    from urllib3.exceptions import HTTPError
+
+    from rqjobs.guard.session import guarded_session
+
+    deadline = time.monotonic() + _WHOLE
+    guard = Guard.build(settings.webhook_allow, settings.webhook_ports)
+    with (
+        guarded_session(guard, pool_size=1) as session,
+        session.get(
+            url, headers={"Accept-Encoding": "identity"}, timeout=(_CONNECT, _READ), allow_redirects=False, stream=True
+        ) as response,
+    ):
+        status = response.status_code
+        if status in (408, 425, 429) or status >= 500:  # noqa: PLR2004
+            raise OSError(f"attachment {url}: the server answers {status}")
+        if status != 200 or response.headers.get("Content-Encoding", "identity") != "identity":  # noqa: PLR2004
+            raise PermanentFailure(f"attachment {url}: the server answers {status}, not with the file as it is")
+        data = bytearray()
+        try:
+            while len(data) < number and (chunk := response.raw.read(min(_CHUNK, number - len(data)))):
+                data += chunk
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"attachment {url}: not complete within {_WHOLE:g} s")
+        except HTTPError as error:
+            raise OSError(f"attachment {url}: {error}") from error
+        return bytes(data)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rqjobs.errors import RQJobsError
+from rqjobs.places import OBJECT_STORES, is_remote
 from rqjobs.settings import get_settings
-from rqjobs.sources import OBJECT_STORES
 
 _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
 """Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""
@@ -135,11 +135,6 @@ class Remote(Storage):
 
     def _path(self, name: str) -> str:
         return f"{self._base.rstrip('/')}/{name}" if self._base else name
-
-
-def is_remote(url: str) -> bool:
-    """Whether ``url`` is an fsspec URL rather than a folder."""
-    return "://" in url and not url.startswith("file://")
 
 
 def get_storage(url: str | None = None) -> Storage:
