@@ -27,7 +27,7 @@ from rqjobs.layout import SERIALIZER, encode_data, timestamp
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
 from rqjobs.tracing import FIELD, context_to_carry
-from rqjobs.writing import Entry, Kind, later, write
+from rqjobs.writing import ROW_DELAY, Entry, Kind, later, write
 
 _MAX_DELAY = timedelta(days=3660)
 
@@ -176,8 +176,8 @@ def _entry(job: JobModel, options: JobOptions, own: JobOptions | None, now: int)
         faults.extend(load(policy.check)(job))
     if faults:
         raise InvalidJob(type(job).__name__, faults)
-    due = now / 1_000_000 + delay.total_seconds() if delay else None
-    return Entry(kind, job_id, due, data, timestamp(now), job.label())
+    wait = delay.total_seconds() if delay else None
+    return Entry(kind, job_id, wait, data, timestamp(now), job.label())
 
 
 def _unknown(name: str) -> str:
@@ -268,15 +268,15 @@ def _content_id(job: JobModel) -> str:
 
 def _row(entry: Entry, now: int) -> dict[str, Any]:
     """The entry as the outbox keeps it."""
-    own = {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
+    own: dict[str, Any] = {} if entry.delay is None else {ROW_DELAY: entry.delay}
+    own |= {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
     return {
         "token": _new_id(now),
         "job_id": entry.job_id,
         "lane": entry.kind.lane,
-        "due": entry.due,
+        "due": None,
         "only_once": entry.kind.unique,
         "fields": encode_json({**entry.kind.fields, **own}),
-        "created_at": now / 1_000_000,
     }
 
 
@@ -313,7 +313,7 @@ def _rq_job(entry: Entry, connection: redis.Redis) -> Job:
         _data=entry.data,
         description=entry.description,
         created_at=created_at,
-        enqueued_at=created_at if entry.due is None else None,
+        enqueued_at=created_at if entry.delay is None else None,
     )
     for name, value in mutable:
         setattr(job, name, value.copy())

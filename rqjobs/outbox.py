@@ -12,17 +12,17 @@ import time
 from typing import Any
 
 import redis
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, Label, delete, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
-from rqjobs.database.outbox import outbox
+from rqjobs.database.outbox import database_time, outbox
 from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import event
-from rqjobs.writing import Entry, Kind, write_now
+from rqjobs.writing import ROW_DELAY, Entry, Kind, write_now
 
 FAULTS = (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError)
 """What :func:`relay` raises when it could not look, or not move all."""
@@ -57,8 +57,9 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
         if looking.execute(select(outbox.c.token).limit(1)).first() is None:
             return 0  # the usual case takes no write lock
     with engine.begin() as transaction:
+        now: Label[float] = literal_column(database_time(engine.dialect.name)).label("now")
         rows = transaction.execute(
-            select(outbox).order_by(outbox.c.token).limit(_BATCH).with_for_update(skip_locked=True)
+            select(outbox, now).order_by(outbox.c.token).limit(_BATCH).with_for_update(skip_locked=True)
         ).all()
         tokens = [row.token for row in rows]
         if rows:
@@ -77,5 +78,10 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
 def _entry(row: Any) -> Entry:
     fields = json.loads(row.fields)
     data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
+    delay: float | None = fields.pop(ROW_DELAY, None)
+    if delay is not None:  # counted from the writing of the row: what a relay that was away missed is not added
+        delay = max(0.0, delay - max(0.0, row.now - row.created_at))
+    elif row.due is not None:
+        delay = max(0.0, row.due - time.time())
     kind = Kind(row.lane, bool(row.only_once), fields)
-    return Entry(kind, row.job_id, row.due, data.encode(), created_at, description, row.token)
+    return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -135,7 +134,6 @@ class Captured:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Takes what would have been written to Redis."""
-        now = time.time()
         for entry in entries:
             queue, payload = json.loads(entry.data)[2]
             self.jobs.append(
@@ -144,7 +142,7 @@ class Captured:
                     job_id=entry.job_id,
                     lane=entry.kind.lane,
                     attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,
-                    delay=timedelta(seconds=round(entry.due - now)) if entry.due is not None else None,
+                    delay=timedelta(seconds=entry.delay) if entry.delay is not None else None,
                 )
             )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +21,9 @@ from rqjobs.scripts import load_script
 
 _CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
 
+ROW_DELAY = "delay"
+"""In the fields of an outbox row, beside the job's hash: the seconds from the row's creation until the job is due."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Kind:
@@ -38,7 +40,8 @@ class Entry(NamedTuple):
 
     kind: Kind
     job_id: str
-    due: float | None
+    delay: float | None
+    """Seconds from the writing, by Redis' clock, until it is due; None for at once."""
     data: bytes
     created_at: str
     description: str
@@ -93,39 +96,76 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
     if _capture is not None:
         _capture(entries)
         return []
-    if len(entries) == 1 and connection is None and _write_one(entries[0]):
+    try:
+        sender = _idle.pop()
+    except IndexError:
+        sender = _Sender()
+    sender.number += 1
+    refused = _send(entries, connection, sender)
+    if sender.sound:  # nor is it used again after an error
+        _idle.append(sender)
+    return refused
+
+
+class _Sender:
+    """The sender of one call at a time: by its receipt in Redis a call that is sent again is recognised (enqueue.lua).
+
+    A receipt for each sender, not for each job, takes next to no memory: there are as many as calls at one moment.
+    """
+
+    __slots__ = ("name", "number", "sound")
+
+    def __init__(self) -> None:
+        self.name = os.urandom(8).hex()
+        self.number = 0
+        """Of its present call."""
+        self.sound = True
+        """Whether none of its calls can still be under way to Redis: after a fault its name is not used again."""
+
+
+_idle: list[_Sender] = []
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sender) -> list[str]:
+    if len(entries) == 1 and connection is None and _send_one(entries[0], sender):
         return []
-    now = time.time()
-    calls = [[now, *_words(entries[start : start + _CHUNK])] for start in range(0, len(entries), _CHUNK)]
+    client = connection or get_connection()
+    calls = []
+    for start in range(0, len(entries), _CHUNK):
+        name = f"{sender.name}-{start}" if start else sender.name
+        calls.append([name, sender.number, *_words(entries[start : start + _CHUNK])])
     if len(calls) == 1:
-        answers = [run_script("enqueue", connection or get_connection(), calls[0])]
+        answers = [run_script("enqueue", client, calls[0])]
     else:
-        with (connection or get_connection()).pipeline(transaction=False) as pipeline:
+        with client.pipeline(transaction=False) as pipeline:
             for words in calls:
                 run_script("enqueue", pipeline, words)
             answers = pipeline.execute()
     return [as_text(job_id) for answer in answers for job_id in answer]
 
 
-def _write_one(entry: Entry) -> bool:
+def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes the usual job, alone and to be run at once, in the shortest way; False if there is more to it."""
-    kind, job_id, due, data, created_at, description, token = entry
-    if due is not None or token:
+    kind, job_id, delay, data, created_at, description, token = entry
+    if delay is not None or token:
         return False
     own = ("data", pack_data(data), "created_at", created_at, "description", description)
-    words = (kind.lane, job_id, *own, *chain.from_iterable(kind.fields.items()))
-    with contextlib.suppress(redis.exceptions.RedisError):  # again, then: a job that did arrive is recognised
+    words = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
+    try:
         return bool(ask("EVALSHA", load_script("enqueue_one").sha, 0, RQ_KEY_PREFIX, *words))
-    return bool(run_script("enqueue_one", get_connection(), words))
+    except redis.exceptions.RedisError:  # again, then: a call that did arrive is recognised
+        sender.sound = False
+        return bool(run_script("enqueue_one", get_connection(), words))
 
 
 def _words(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
     words: list[Any] = []
-    for kind, job_id, due, data, created_at, description, token in entries:
+    for kind, job_id, delay, data, created_at, description, token in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
-        when = "" if due is None else repr(due)
-        words += (number, job_id, when, token, pack_data(data), created_at, description)
+        wait = "" if delay is None else repr(delay)
+        words += (number, job_id, wait, token, pack_data(data), created_at, description)
     head: list[Any] = [len(numbers)]
     for kind in numbers:
         fields = chain.from_iterable(kind.fields.items())

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Float, String, Table, Text, insert
+from sqlalchemy import Boolean, Column, ColumnElement, Float, String, Table, Text, insert, literal_column
 
 from rqjobs.database import metadata
 from rqjobs.errors import RQJobsError
@@ -17,11 +17,25 @@ outbox = Table(
     Column("token", String(32), primary_key=True),  # sorts by time
     Column("job_id", String(128), nullable=False),
     Column("lane", String(255), nullable=False),
-    Column("due", Float(53)),  # Unix time; of a delayed job
+    Column("due", Float(53)),  # Unix time by the app's clock; only older versions of rqjobs write it
     Column("only_once", Boolean, nullable=False),  # `unique` of the call
     Column("fields", Text, nullable=False),  # the job's hash, as JSON
-    Column("created_at", Float(53), nullable=False),  # Unix time
+    Column("created_at", Float(53), nullable=False),  # Unix time by the database's clock, see database_time
 )
+
+_TIME = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)",
+}
+
+
+def database_time(dialect: str) -> str:
+    """SQL for the Unix time by the database's clock, which all that write to it and read from it share.
+
+    Args:
+        dialect: SQLAlchemy's name of it: ``sqlite`` or ``postgresql``.
+    """
+    return _TIME["sqlite" if dialect == "sqlite" else "postgresql"]
 
 
 class OutboxError(RQJobsError):
@@ -33,7 +47,7 @@ def store(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         target: a SQLAlchemy session or connection, or a Django or DB-API one.
-        rows: one mapping of every column for each job.
+        rows: one mapping of every column but ``created_at`` for each job.
 
     Raises:
         OutboxError: ``target`` is none of these, or the table is not there; the message tells the mend.
@@ -56,14 +70,20 @@ def store(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _store_by_sqlalchemy(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    target.execute(insert(outbox), [dict(row) for row in rows])
+    statement = insert(outbox)
+    bind = target.get_bind(clause=statement) if hasattr(target, "get_bind") else target
+    time: ColumnElement[float] = literal_column(database_time(bind.dialect.name))
+    target.execute(statement.values(created_at=time), [dict(row) for row in rows])
 
 
 def _store_plain(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     # Django takes %s on every database; of the DB-API drivers only sqlite3 wants a question mark.
-    mark = "?" if isinstance(target, sqlite3.Connection) else "%s"
-    names = [column.name for column in outbox.columns]
-    statement = f"INSERT INTO {outbox.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"  # noqa: S608  # our own names
+    sqlite = isinstance(target, sqlite3.Connection)
+    mark = "?" if sqlite else "%s"
+    time = database_time("sqlite" if sqlite else getattr(target, "vendor", "postgresql"))  # Django's own has a vendor
+    names = [column.name for column in outbox.columns if column.name != "created_at"]
+    columns, values = ", ".join(["created_at", *names]), ", ".join([time, *[mark] * len(names)])
+    statement = f"INSERT INTO {outbox.name} ({columns}) VALUES ({values})"  # noqa: S608  # our own names
     cursor = target.cursor()
     try:
         cursor.executemany(statement, [[row[name] for name in names] for row in rows])

@@ -1,12 +1,22 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
--- ARGV: RQ's prefix, the time, number of kinds, for each what its jobs have in common: queue, unique ('1' or ''),
---   number of words, field, value, ...; then for each job: which kind (from 1), id, due (unix seconds, '' = now),
---   outbox token or '', data, created_at, description
+-- ARGV: RQ's prefix, the call's sender and number, number of kinds, for each what its jobs have in common: queue,
+--   unique ('1' or ''), number of words, field, value, ...; then for each job: which kind (from 1), id, delay (seconds,
+--   '' = none), outbox token or '', data, created_at, description
+-- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
+-- holds the number and the answer of its last call, for an hour. One sender never has two calls under way.
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
--- Answers the ids that were not written because they are already there.
+-- Returns the ids that were not written because they are already there.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
-local prefix, now, at, kinds, waiting, refused = ARGV[1], ARGV[2], 4, {}, {}, {}
-for n = 1, tonumber(ARGV[3]) do
+local prefix, at, kinds, waiting, refused = ARGV[1], 5, {}, {}, {}
+local sent, call = prefix .. 'jobs:sent:' .. ARGV[2], ARGV[3]
+local receipt = redis.call('GET', sent) or ''
+if string.match(receipt, '^%d+') == call then
+  for id in string.gmatch(string.sub(receipt, #call + 1), '%S+') do refused[#refused + 1] = id end
+  return refused
+end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+for n = 1, tonumber(ARGV[4]) do
   local queue, last = ARGV[at], at + 2 + tonumber(ARGV[at + 2])
   waiting[queue] = waiting[queue] or {}
   kinds[n] = {queue = queue, unique = ARGV[at + 1], waiting = waiting[queue],
@@ -17,10 +27,7 @@ local busy = {queued = true, started = true, scheduled = true, deferred = true, 
               ready_to_enqueue = true}
 
 -- Whether there is room for a job whose id has been seen: an ended one gives way.
-local function room(key, id, status, created_at, kind)
-  if redis.call('HGET', key, 'created_at') == created_at then
-    return false  -- the same job: redis-py sent the call once more because its answer was lost
-  end
+local function room(key, id, status, kind)
   if busy[status] or (kind.unique == '1' and status == 'finished') then
     refused[#refused + 1] = id
     return false
@@ -45,11 +52,11 @@ for i = at, #ARGV, 7 do
 end
 
 for i = at, #ARGV, 7 do
-  local kind, id, due, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local kind, id, delay, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = prefix .. ':job:' .. id
   local status = statuses[id]
   local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
-  if new and (not status or room(key, id, status, ARGV[i + 5], kind)) then
+  if new and (not status or room(key, id, status, kind)) then
     local hash = kind.hash
     hash[2], hash[4], hash[6] = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
     redis.call('HSET', key, unpack(hash))
@@ -58,9 +65,10 @@ for i = at, #ARGV, 7 do
       redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. kind.queue)
       kind.known = true
     end
-    if due == '' then
+    if delay == '' then
       kind.waiting[#kind.waiting + 1] = id
-    else
+    else  -- a microsecond apart, so that they keep their order
+      local due = string.format('%.6f', now + tonumber(delay) + (i - at) / 7000000)
       redis.call('ZADD', prefix .. ':scheduled:' .. kind.queue, due, id)
     end
   end
@@ -68,4 +76,5 @@ end
 for queue, ids in pairs(waiting) do
   if #ids > 0 then redis.call('RPUSH', prefix .. ':queue:' .. queue, unpack(ids)) end
 end
+redis.call('SET', sent, table.concat({call, unpack(refused)}, ' '), 'EX', 3600)
 return refused
