@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -121,7 +120,8 @@ class Parked:
 def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
     """The destinations whose deliveries are held back, a hundred at most, the next try first."""
     client = connection or get_connection()
-    found: Any = client.zrangebyscore(keys.PARKED, time.time() - _LATELY, "+inf", 0, 100, withscores=True)
+    seconds, _micros = client.time()
+    found: Any = client.zrangebyscore(keys.PARKED, seconds - _LATELY, "+inf", 0, 100, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
         for name, _until in found:
             pipeline.zcard(keys.breaker_line(as_text(name)))
@@ -184,10 +184,11 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
         pipeline.hmget(job_key(head), "enqueued_at", "created_at")
     for worker in workers:
         pipeline.exists(worker)
-    answers = pipeline.execute(raise_on_error=False)
-    since = {head: _since(stamps) for head, stamps in zip(heads, answers, strict=False)}
+    pipeline.time()
+    *answers, (seconds, micros) = pipeline.execute(raise_on_error=False)
+    now = seconds + micros / 1_000_000  # by Redis' clock, as the times of all jobs are
+    since = {head: _since(stamps, now) for head, stamps in zip(heads, answers, strict=False)}
     alive = {worker for worker, exists in zip(workers, answers[len(heads) :], strict=True) if exists == 1}
-    now = time.time()
     found = []
     for queue in raw:
         ages = [age for head in queue.heads if (age := since[head]) is not None]
@@ -224,7 +225,7 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
         yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"
 
 
-def _since(stamps: list[bytes | None] | Exception) -> timedelta | None:
+def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | None:
     if isinstance(stamps, Exception):  # the job's key is of another type
         return None
     stamp = next((value for value in stamps if value), None)
@@ -234,4 +235,4 @@ def _since(stamps: list[bytes | None] | Exception) -> timedelta | None:
         moment = datetime.fromisoformat(stamp.decode())
     except ValueError:
         return None
-    return datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return datetime.fromtimestamp(now, UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -22,7 +23,8 @@ from rqjobs.database.outbox import database_time, outbox
 from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import RQJobsError
 from rqjobs.logs import event
-from rqjobs.writing import ROW_DELAY, Entry, Kind, write_now
+from rqjobs.skew import MOST, skew
+from rqjobs.writing import ROW_DELAY, Entry, Kind, redis_timestamp, write_now
 
 FAULTS = (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError)
 """What :func:`relay` raises when it could not look, or not move all."""
@@ -63,7 +65,8 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
         ).all()
         tokens = [row.token for row in rows]
         if rows:
-            refused = write_now([_entry(row) for row in rows], client)
+            behind = skew(client)
+            refused = write_now([_entry(row, behind) for row in rows], client)
             if refused:
                 event(logging.WARNING, "already enqueued", ids=",".join(refused))
             transaction.execute(delete(outbox).where(outbox.c.token.in_(tokens)))
@@ -75,13 +78,15 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
     return len(rows)
 
 
-def _entry(row: Any) -> Entry:
+def _entry(row: Any, behind: float) -> Entry:
     fields = json.loads(row.fields)
     data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
     delay: float | None = fields.pop(ROW_DELAY, None)
     if delay is not None:  # counted from the writing of the row: what a relay that was away missed is not added
         delay = max(0.0, delay - max(0.0, row.now - row.created_at))
     elif row.due is not None:
-        delay = max(0.0, row.due - time.time())
+        delay = max(0.0, row.due - time.time() - behind)
+    elif abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
+        fields["enqueued_at"] = redis_timestamp(behind)  # it was held up, or the app's clock is wrong
     kind = Kind(row.lane, bool(row.only_once), fields)
     return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token)

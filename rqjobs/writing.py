@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -15,11 +16,13 @@ from rq.utils import as_text
 
 from rqjobs.connection import ask, get_connection
 from rqjobs.errors import DuplicateJob
-from rqjobs.layout import pack_data, run_script
+from rqjobs.layout import pack_data, run_script, timestamp
 from rqjobs.logs import event
 from rqjobs.scripts import load_script
+from rqjobs.skew import skew
 
 _CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
+_LOOK = 50  # calls of one sender: after so many it compares the clocks again
 
 ROW_DELAY = "delay"
 """In the fields of an outbox row, beside the job's hash: the seconds from the row's creation until the job is due."""
@@ -113,7 +116,7 @@ class _Sender:
     A receipt for each sender, not for each job, takes next to no memory: there are as many as calls at one moment.
     """
 
-    __slots__ = ("name", "number", "sound")
+    __slots__ = ("behind", "name", "number", "sound")
 
     def __init__(self) -> None:
         self.name = os.urandom(8).hex()
@@ -121,6 +124,8 @@ class _Sender:
         """Of its present call."""
         self.sound = True
         """Whether none of its calls can still be under way to Redis: after a fault its name is not used again."""
+        self.behind = 0.0
+        """Seconds that Redis' clock is ahead of ours."""
 
 
 _idle: list[_Sender] = []
@@ -131,6 +136,8 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
     if len(entries) == 1 and connection is None and _send_one(entries[0], sender):
         return []
     client = connection or get_connection()
+    if behind := skew(client):
+        entries = _dated(entries, behind)
     calls = []
     for start in range(0, len(entries), _CHUNK):
         name = f"{sender.name}-{start}" if start else sender.name
@@ -152,11 +159,27 @@ def _send_one(entry: Entry, sender: _Sender) -> bool:
         return False
     own = ("data", pack_data(data), "created_at", created_at, "description", description)
     words = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
+    if sender.number % _LOOK == 1:
+        sender.behind = skew(get_connection())
+    if sender.behind:
+        words += ("enqueued_at", redis_timestamp(sender.behind))
     try:
         return bool(ask("EVALSHA", load_script("enqueue_one").sha, 0, RQ_KEY_PREFIX, *words))
     except redis.exceptions.RedisError:  # again, then: a call that did arrive is recognised
         sender.sound = False
         return bool(run_script("enqueue_one", get_connection(), words))
+
+
+def _dated(entries: Sequence[Entry], behind: float) -> list[Entry]:
+    """The entries with a time of enqueueing of their own: ours would be that of a wrong clock."""
+    fields: dict[str, str | int] = {"enqueued_at": redis_timestamp(behind)}
+    kinds = {entry.kind: replace(entry.kind, fields=entry.kind.fields | fields) for entry in entries}
+    return [entry._replace(kind=kinds[entry.kind]) if entry.delay is None else entry for entry in entries]
+
+
+def redis_timestamp(behind: float) -> str:
+    """The time by Redis' clock, as RQ writes it; ``behind`` is its :func:`rqjobs.skew.skew`."""
+    return timestamp(time.time_ns() // 1000 + round(behind * 1_000_000))
 
 
 def _words(entries: Sequence[Entry]) -> list[Any]:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from rqjobs import alerts, connection, database, ownjobs, queues, sources
+from rqjobs import alerts, connection, database, ownjobs, queues, skew, sources
 from rqjobs.embedded import ensure_server, stop_server
 from rqjobs.integrations import bridge
 from rqjobs.processors.analytics import hooks as scans
@@ -89,6 +89,7 @@ def redis(redis_url: str) -> Iterator[redis_py.Redis]:
     """An empty Redis, the one that rqjobs uses in this test."""
     client = redis_py.Redis.from_url(redis_url)
     client.flushall()
+    skew.forget()
     yield client
     client.close()
     shared = connection._shared

@@ -1,4 +1,4 @@
-"""Answers of Redis to an enqueueing that are lost: what arrived is recognised, though it is done and deleted by then."""
+"""Answers of Redis to an enqueue that are lost: what arrived is recognised, though it is done and deleted by then."""
 
 import asyncio
 import json
@@ -128,4 +128,4 @@ def test_workers_that_finish_jobs_at_once_run_none_twice(proxy, redis, workers, 
         ids.append(enqueue(ProbeJob(log=str(log))).id)
     assert proxy.lost == 20
     eventually(lambda: not redis.llen("rq:queue:probe") and not redis.zcard("rq:wip:probe"))
-    assert Counter(json.loads(line)["id"] for line in log.read_text().splitlines()) == {job_id: 1 for job_id in ids}
+    assert Counter(json.loads(line)["id"] for line in log.read_text().splitlines()) == dict.fromkeys(ids, 1)
