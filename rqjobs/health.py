@@ -35,7 +35,7 @@ class QueueHealth:
 
     name: str
     waiting: int
-    """Jobs that a worker could take now."""
+    """Jobs that a worker could take now, and dependents on their way into the queue (RQ's ready registry)."""
     active: int
     """Jobs that run."""
     delayed: int
@@ -81,6 +81,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
         pipeline.hgetall(keys.totals(name))
         for lane in lanes(name):
             pipeline.llen(key("queue", lane))
+            pipeline.zcard(key("ready", lane))
             pipeline.zcard(key("wip", lane))
             pipeline.zcard(key("scheduled", lane))
             pipeline.zcard(key("failed", lane))
@@ -159,7 +160,7 @@ class _Raw:
         self.heads: list[str] = []
         self.due: list[float] = []
         for _lane in lanes(name):
-            self.waiting += next(answers)
+            self.waiting += next(answers) + next(answers)
             self.active += next(answers)
             self.delayed += next(answers)
             self.failed += next(answers)

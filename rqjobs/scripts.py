@@ -10,6 +10,7 @@ from redis.commands.core import Script
 _BEFORE = {
     "breaker": ("line",),
     "reserve": ("line", "parking"),
+    **dict.fromkeys(("ended", "release"), ("ready",)),
     **dict.fromkeys(("enqueue", "finish", "purge", "recover", "requeue", "trim"), ("dead",)),
 }
 """What other files stand before a script: Redis has no libraries for scripts."""

@@ -27,6 +27,8 @@ _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
 _FUNCTION = re.compile(rb'\[("(?:[^"\\]|\\.)*")')
 _HEAD = 300  # bytes of a job's data in which its function's name stands
 _VERIFIED = 50
+_READY = "ready_to_enqueue"  # a dependent whose dependencies are met, on its way into its queue
+_REGISTRIES = {"scheduled": "scheduled", _READY: "ready"}
 _SINCE = ("enqueued_at", "created_at")  # the first is left out where it is the second
 
 
@@ -66,7 +68,7 @@ def look(client: redis.Redis, *, every: bool) -> Seen:
     while chunk := list(islice(names, _AT_ONCE if every else min(_AT_ONCE, SAMPLE - seen.jobs))):
         seen.jobs += len(chunk)
         jobs = [job for job in _read(chunk, client) if job.status not in ENDED]
-        seen.lost += _missing([job for job in jobs if job.status in ("queued", "scheduled", "started")], client)
+        seen.lost += _missing([job for job in jobs if job.status in ("queued", "scheduled", "started", _READY)], client)
         seen.pickled += [job.job_id for job in jobs if job.head[:1] == _PICKLE]
         seen.unknown.update(
             name for job in jobs if job.origin in ours and (name := _function(job.head)) and name not in known
@@ -119,19 +121,19 @@ def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
     running = {as_text(entry).partition(":")[0] for page in answers[1::2] for entry in page}
     oldest = _enqueued(heads, client)
     found = [job for job in jobs if job.status == "started" and job.job_id not in running]
-    scheduled = [job for job in jobs if job.status == "scheduled"]
+    placed = [(job, _REGISTRIES[job.status]) for job in jobs if job.status in _REGISTRIES]
     # In a queue of a million nobody looks for each: only what is older than the queue's head can be missing.
     queued = [job for job in jobs if job.status == "queued" and job.enqueued_at < oldest.get(job.origin, "~")]
     queued = queued[:_VERIFIED]
     with client.pipeline(transaction=False) as pipeline:
-        for job in scheduled:
-            pipeline.zscore(key("scheduled", job.origin), job.job_id)
+        for job, registry in placed:
+            pipeline.zscore(key(registry, job.origin), job.job_id)
         for job in queued:
             pipeline.lpos(key("queue", job.origin), job.job_id)
             pipeline.lpos(key("queue", job.origin) + ":intermediate", job.job_id)
         answers = pipeline.execute()
-    found += [job for job, score in zip(scheduled, answers, strict=False) if score is None]
-    places = answers[len(scheduled) :]
+    found += [job for (job, _), score in zip(placed, answers, strict=False) if score is None]
+    places = answers[len(placed) :]
     found += [
         job
         for job, here, there in zip(queued, places[::2], places[1::2], strict=True)

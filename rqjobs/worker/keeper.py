@@ -27,6 +27,7 @@ from rqjobs.layout import SERIALIZER, RegisteredJob, run_script, timestamp
 from rqjobs.logs import event
 from rqjobs.queues import base_queue
 from rqjobs.settings import Settings
+from rqjobs.worker.dependents import release
 from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.special import POISON, TRIED_AGAIN, USED_UP
 from rqjobs.worker.taken import MOST_DEATHS
@@ -39,6 +40,9 @@ MAINTENANCE = 600.0
 
 FIRST = 10.0
 """and after the start until the first."""
+
+MAINTENANCE_LOCK = 60
+"""Seconds that the housekeeping of one lane keeps other workers from it. Two at once do no harm."""
 
 PAGE = 500
 """Jobs of a lane that one call to Redis takes back: about 10 ms of Redis. A worker may have held thousands."""
@@ -99,7 +103,7 @@ class Keeper:
         now = time.monotonic()
         steps: list[Callable[[], None]] = [self._check_limits]
         if now >= self._next:
-            steps += [self._renew, self._lead, self._recover]
+            steps += [self._renew, self._lead, self._recover, self._release]
         steps += [self._say_state, self._measure]
         if now - self._maintained > MAINTENANCE:
             steps.append(self._maintain)
@@ -184,13 +188,18 @@ class Keeper:
             event(logging.ERROR, "a key of RQ's is of another type: its queue stands still", key=what)
         self._wrong = wrong
 
+    def _release(self) -> None:
+        """Enqueues the dependents that are ready: a worker killed between RQ's two steps has left them."""
+        release(self._client, self._lanes)
+
     def _maintain(self) -> None:
         self._maintained = time.monotonic()
         for lane in self._lanes:
             queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
-            if queue.acquire_maintenance_lock():
-                for registry in (queue.finished_job_registry, queue.failed_job_registry, queue.ready_job_registry):
-                    registry.cleanup()
+            # RQ's own lock, but not for RQ's 15 minutes: they would outlast a worker that is killed meanwhile.
+            if self._client.set(queue.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK):
+                queue.finished_job_registry.cleanup()
+                queue.failed_job_registry.cleanup()
                 clean_worker_registry(queue)
                 queue.intermediate_queue.cleanup(self._worker, queue)
                 queue.release_maintenance_lock()

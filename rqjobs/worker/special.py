@@ -26,6 +26,7 @@ from rqjobs.connection import PASSING, leave_replica
 from rqjobs.history import KEPT_ATTEMPTS, retried_fields
 from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, job_key, key, results_key
 from rqjobs.logs import event
+from rqjobs.worker.dependents import ReleasingQueue
 from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.stock import StockWorker
 from rqjobs.worker.taken import MOST_DEATHS, Taken
@@ -115,7 +116,7 @@ class SpecialWorker(StockWorker):
     def _load(self, lane: str, job_id: str, execution_id: str) -> tuple[_TakenJob, Queue, Execution]:
         job = _TakenJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
         assert isinstance(job, _TakenJob)
-        queue = Queue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
+        queue = ReleasingQueue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
         execution = Execution(execution_id, job_id, self.connection, worker_name=job.worker_name or self.name)
         execution._job = job  # noqa: SLF001  # it would be fetched again
         job.member = execution.composite_key

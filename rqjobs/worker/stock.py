@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
-from rq import Queue, Worker
+from rq import Queue, Retry, Worker
+from rq.defaults import RQ_KEY_PREFIX
 from rq.executions import Execution
 from rq.job import Job
 from rq.utils import as_text
@@ -31,17 +33,22 @@ from rqjobs.layout import (
     key,
     rqjobs_version,
     run_script,
+    timestamp,
 )
 from rqjobs.logs import event
 from rqjobs.metrics import Outcome, Sample, record
 from rqjobs.queues import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.relaying import Relay
+from rqjobs.scripts import load_script
 from rqjobs.settings import get_settings
+from rqjobs.worker.dependents import ReleasingQueue
 from rqjobs.worker.taken import RESULT_TTL
 
 WORKER_TTL = 30
 """RQ forgets a worker that has said nothing for 60 s longer than this. Its own 420 s would count one that was killed
 among the living for eight minutes; we beat every 5 s, or 30 s beside a job in a work horse."""
+
+_ending = threading.local()  # in each thread: what the run is counted as that RQ's methods write just now
 
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
@@ -50,6 +57,7 @@ class StockWorker(Worker):
     """RQ's worker, limited to registered functions, honouring pauses, trimming what is kept, counting totals."""
 
     job_class = RegisteredJob
+    queue_class = ReleasingQueue
     log_result_lifespan = False
     log_job_description = False
     relay: Relay | None = None
@@ -92,8 +100,8 @@ class StockWorker(Worker):
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         """A done job: counted, and the oldest kept ones make room."""
-        super().handle_job_success(job, queue, started_job_registry, execution)
-        self._count("completed", "finished", job)
+        with self._counted("completed", job):
+            super().handle_job_success(job, queue, started_job_registry, execution)
         event(
             logging.INFO, "job completed", id=job.id, queue=job.origin, attempt=attempt_number(job), seconds=_took(job)
         )
@@ -108,8 +116,8 @@ class StockWorker(Worker):
     ) -> None:
         """A failed run: RQ retries or buries the job; a dead one is counted."""
         number, retries = attempt_number(job), job.should_retry and self._stopped_job_id != job.id
-        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
-        self._count("retried" if retries else "failed", "failed", job)
+        with self._counted("retried" if retries else "failed", job):
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
         if not retries:
             reason = reason_of(exc_string)
             cause = cause_of(base_queue(job.origin), reason, decode_data(job.data))
@@ -127,16 +135,40 @@ class StockWorker(Worker):
             next="retry" if retries else "dead letter",
         )
 
+    def handle_job_retry(
+        self, job: Job, queue: Queue, retry: Retry, started_job_registry: Any, execution: Execution
+    ) -> None:
+        """A run that returned RQ's ``Retry``: it goes back, or is dead when it did so too often."""
+        over = bool(job.number_of_retries and job.number_of_retries >= retry.max)
+        with self._counted("failed" if over else "retried", job):
+            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
+
+    def cleanup_execution(self, job: Job, pipeline: Any, execution: Execution | None = None) -> None:
+        """RQ calls this in the transaction that writes how a run has ended: what we count is in it as well."""
+        super().cleanup_execution(job, pipeline, execution)
+        what = getattr(_ending, "what", None)
+        if what is not None:
+            moves = job.id if what == "failed" else ""
+            words = [keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(job.origin), what, moves]
+            # Not by its hash: a script that Redis has forgotten must not break the transaction.
+            pipeline.eval(load_script("ended").script, 0, RQ_KEY_PREFIX, *words)
+
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """RQ would log the arguments here, and with them payloads and secrets; we log in handle_job_failure."""
 
-    def _count(self, what: str, registry: str, job: Job) -> None:
+    @contextmanager
+    def _counted(self, what: str, job: Job) -> Iterator[None]:
+        """Counts the run in RQ's transaction; then the oldest kept jobs make room, and it is measured."""
+        _ending.what = what
+        try:
+            yield
+        finally:
+            _ending.what = None
         settings = get_settings()
-        keep = settings.rqjobs_keep_completed if registry == "finished" else settings.rqjobs_keep_failed
-        with self.connection.pipeline(transaction=False) as pipeline:
-            pipeline.hincrby(keys.totals(base_queue(job.origin)), what, 1)
-            run_script("trim", pipeline, [registry, job.origin, keep, keys.PREFIX, time.time()])
-            pipeline.execute()
+        done = what == "completed"
+        keep = settings.rqjobs_keep_completed if done else settings.rqjobs_keep_failed
+        words = ["finished" if done else "failed", job.origin, keep, keys.PREFIX, time.time()]
+        run_script("trim", self.connection, words)
         sample = Sample(job.origin, _OUTCOMES[what], _took(job) or 0.0, _waited(job))
         record([sample], self.connection)
 

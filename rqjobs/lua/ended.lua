@@ -1,0 +1,33 @@
+-- Part of the transaction in which RQ's own methods write how a job has ended: the totals, and the dependents of a job
+-- that failed. RQ moves these in a transaction of their own, so a worker killed in between would leave them for ever.
+-- ARGV: RQ's prefix, our prefix, now (RQ's format), the timeout of a job without one (s), the job's queue,
+--   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or there is nothing to
+--   move)
+local prefix, iso, timeout, parent = ARGV[1], ARGV[3], ARGV[4], ARGV[7]
+redis.pcall('HINCRBY', ARGV[2] .. ':totals:' .. ARGV[5], ARGV[6], 1)
+
+local function met(id)
+  for _, other in ipairs(redis.call('SMEMBERS', prefix .. ':job::' .. id .. ':dependencies')) do
+    local status = redis.call('HGET', prefix .. ':job:' .. other, 'status')
+    if status and status ~= 'finished' and status ~= 'failed' then return false end
+  end
+  return true
+end
+
+local function release(dependents, id)
+  local key = prefix .. ':job:' .. id
+  local job = redis.call('HMGET', key, 'status', 'allow_dependency_failures', 'origin')
+  if job[1] ~= 'deferred' or job[2] ~= '1' or not job[3] or not met(id) then return end
+  redis.call('HSET', key, 'status', 'ready_to_enqueue')
+  redis.call('ZADD', prefix .. ':ready:' .. job[3], redis.call('TIME')[1], id)
+  redis.call('ZREM', prefix .. ':deferred:' .. job[3], id)
+  redis.call('SREM', dependents, id)
+  enqueue_ready(prefix, iso, timeout, job[3], id)
+end
+
+if parent ~= '' and redis.call('HGET', prefix .. ':job:' .. parent, 'status') == 'failed' then
+  local dependents = prefix .. ':job:' .. parent .. ':dependents'
+  local ids = redis.pcall('SMEMBERS', dependents)
+  for _, id in ipairs(ids.err and {} or ids) do pcall(release, dependents, id) end
+end
+return redis.status_reply('OK')

@@ -1,0 +1,27 @@
+-- Moves a job of the ready registry to its queue, as RQ 3 does, if it is still ready. True once it is out of the
+-- registry, false for a job with RQ's own rate limit, which RQ's own methods enqueue, nil where the queue is no list.
+local function enqueue_ready(prefix, iso, timeout, lane, id)
+  local key, registry = prefix .. ':job:' .. id, prefix .. ':ready:' .. lane
+  local job = redis.pcall('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
+    'ended_at', 'ttl', 'timeout')
+  if not job.err and job[1] == 'ready_to_enqueue' then
+    if job[2] and job[2] ~= '' then return false end
+    local list = prefix .. ':queue:' .. lane
+    local kind = redis.call('TYPE', list).ok
+    if kind ~= 'list' and kind ~= 'none' then return nil end
+    redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'origin', lane)
+    if not job[7] or job[7] == '' then redis.call('HSET', key, 'timeout', timeout) end
+    local ttl = tonumber(job[6] or '')
+    if ttl then
+      for _, each in ipairs({key, key .. ':dependents', prefix .. ':job::' .. id .. ':dependencies'}) do
+        redis.call('EXPIRE', each, math.floor(ttl))
+      end
+    end
+    local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
+    redis.call(first and 'LPUSH' or 'RPUSH', list, id)
+    redis.call('SADD', prefix .. ':queues', list)
+  end
+  redis.call('ZREM', registry, id)  -- last: were there an error before it, the job would not be lost
+  return true
+end
+
