@@ -15,7 +15,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.utils import as_text
 
-from rqjobs.layout import SERIALIZER, UNREADABLE, results_key
+from rqjobs.layout import SERIALIZER, UNREADABLE, inflate, results_key
 
 KEPT_ATTEMPTS = 100
 """How many results a job keeps. RQ trims to 10 when it writes a result itself."""
@@ -31,6 +31,7 @@ _OUTCOMES: dict[Result.Type, Outcome] = {
 }
 _EXCEPTION_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 _OWN_WORDS = ("PermanentFailure", "RetryLater")
+_LONGEST_ERROR = 4 * 2**20  # bytes of an error that are inflated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:
     if not packed:
         return "unknown"
     try:
-        return reason_of(zlib.decompress(b64decode(packed)).decode(errors="replace"))
+        return reason_of(inflate(b64decode(packed), _LONGEST_ERROR).decode(errors="replace"))
     except (ValueError, zlib.error):
         return "unknown"
 

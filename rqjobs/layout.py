@@ -37,6 +37,9 @@ _PICKLED = (
 UNREADABLE = "(unreadable)"
 """Shown in the place of a value that cannot be read."""
 
+LARGEST_DATA = 32 * 2**20
+"""Bytes of a job's ``data``, deflated or not, that are read: a worker takes no larger job (reserve.lua)."""
+
 _PLAIN = 512  # bytes: what a hash of the embedded server holds in its compact form
 
 _allowed: dict[str, Callable[..., Any]] = {}
@@ -65,7 +68,8 @@ class RegisteredJob(Job):
 
         RQ's ``webhooks`` field is never read: RQ would send the requests that it describes to any address.
         """
-        super().restore({field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")})
+        read = {field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")}
+        super().restore(_inflated(read))
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
             self.enqueued_at = self.created_at  # one time is kept for both
         if self.refusal is not None:
@@ -117,6 +121,21 @@ class RegisteredJob(Job):
         name = self.func_name
         function: Callable[..., Any] = _allowed.get(name) or import_attribute(ENTRY)
         return function
+
+
+def _inflated(raw: Any) -> Any:
+    """A job's hash with its data inflated, for RQ inflates it without a limit. Data that RQ would inflate once more, or
+    that is too large, is replaced by none, which is refused.
+    """  # noqa: D205
+    name = "data" if "data" in raw else b"data"
+    data = raw.get(name)
+    if not data or data[:1] != b"x":
+        return raw
+    try:
+        found = inflate(data)
+    except (TooLarge, zlib.error):
+        found = b""
+    return {**raw, name: b"" if found[:1] == b"x" else found}
 
 
 @cache
@@ -241,8 +260,29 @@ def read_call(data: bytes) -> Any:
 
     Raises:
         ValueError, zlib.error: it is no JSON.
+        TooLarge: it is deflated, and has more than 32 MiB.
     """
-    return read_json(zlib.decompress(data) if data[:1] == b"x" else data)
+    return read_json(inflate(data) if data[:1] == b"x" else data)
+
+
+class TooLarge(ValueError):
+    """Deflated data that would take too much memory."""
+
+
+def inflate(data: bytes, most: int = LARGEST_DATA) -> bytes:
+    """What ``data``, deflated by zlib, holds: ``most`` bytes or fewer.
+
+    Raises:
+        TooLarge: more than that. No more is inflated.
+        zlib.error: it is not deflated, or ends too early.
+    """
+    stream = zlib.decompressobj()
+    found = stream.decompress(data, most)
+    if not stream.eof:
+        if stream.unconsumed_tail or len(found) >= most:
+            raise TooLarge(f"its data has over {most >> 20} MiB when it is inflated")
+        raise zlib.error("incomplete or truncated stream")
+    return found
 
 
 def decode_data(data: bytes) -> dict[str, Any] | None:

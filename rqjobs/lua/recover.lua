@@ -56,7 +56,8 @@ local function take_back(name, queue, member)
     redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member)
     local intervals = job[3] and select(2, pcall(cjson.decode, job[3]))
     local attempt = math.max(1, (type(intervals) == 'table' and #intervals or 0) + 1 - left)
-    local died = (tonumber(job[4] or '') or 0) + 1
+    local died = tonumber(job[4] or '') or 0
+    died = (died > 0 and died or 0) + 1  -- anybody may have written it
     local running = died > 1 and redis.pcall('GET', ours .. ':running:' .. queue .. ':' .. worker)
     local waited = type(running) == 'string' and not string.find(running, execution, 1, true)
     local again = waited or left > 0 and died < most
@@ -93,6 +94,7 @@ local function take_back(name, queue, member)
   redis.call('ZREM', registry, member)  -- last: were there an error before it, the job would not be lost
 end
 
+is('set', ours .. ':paused')
 for n = 1, tonumber(ARGV[11]) do
   local name, queue = ARGV[10 + 2 * n], ARGV[11 + 2 * n]
   local registry, sound = prefix .. ':wip:' .. name, is('list', prefix .. ':queue:' .. name)

@@ -7,15 +7,19 @@
 --   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst, '1' = the worker tells
 --     which of the jobs that a worker has died under run (running.lua)
 --   then the lanes in the order of taking: name, which of the queues (from 1)
--- Answers {seconds until a rate limit frees (-1 = none holds anything back), jobs parked, job, job, ...}; a job is
---   {id, execution, lane (from 1), special ('1' = RQ's own path, '2' = the next death of a worker is its end),
+-- Answers {seconds until a rate limit frees (-1 = none holds anything back), jobs parked,
+--   1 if the answer has as many bytes as one may have: there may be more jobs, in any of the lanes, job, job, ...}
+--   A job is {id, execution, lane (from 1),
+--    special ('1' = RQ's own path, '2' = a worker has died under it, '3' = it is too large to be sent: without fields),
 --    data, timeout, retries_left, retry_intervals, created_at, result_ttl, failure_ttl, enqueued_at}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local records, most = ARGV[7] == '1', tonumber(ARGV[8])
-local answer = {'-1', 0}
+local MOST_BYTES, LARGEST = 4194304, 33554432  -- of the jobs in one answer (a larger one comes alone), and of one job
+local answer, bytes, full = {'-1', 0, 0}, 0, false
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
 local paused = {}
-for _, name in ipairs(redis.call('SMEMBERS', ours .. ':paused')) do paused[name] = true end
+local names = redis.pcall('SMEMBERS', ours .. ':paused')  -- a key of another type pauses nothing; the keeper tells
+for _, name in ipairs(names.err and {} or names) do paused[name] = true end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -27,10 +31,11 @@ for i = 1, tonumber(ARGV[9]) do
   local queue = {name = ARGV[at], budget = tonumber(ARGV[at + 1]), taken = 0}
   if ARGV[at + 2] ~= '' then  -- a token bucket, refilled since it was last used
     queue.rate, queue.burst, queue.bucket = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ours .. ':rate:' .. queue.name
-    local was = redis.call('HMGET', queue.bucket, 'tokens', 'at')
+    local was = redis.pcall('HMGET', queue.bucket, 'tokens', 'at')
+    local tokens, since = tonumber(was[1] or ''), tonumber(was[2] or '')
     queue.tokens = queue.burst
-    if was[1] then
-      queue.tokens = math.min(queue.burst, tonumber(was[1]) + math.max(0, now - tonumber(was[2])) * queue.rate)
+    if tokens and since and tokens >= 0 then
+      queue.tokens = math.min(queue.burst, tokens + math.max(0, now - since) * queue.rate)
     end
     queue.wanted, queue.budget = queue.budget, math.min(queue.budget, math.floor(queue.tokens + 1e-6))
   end
@@ -50,18 +55,27 @@ while ARGV[at] do
   local sound = queue.budget > 0 and redis.call('EXISTS', list) == 1 and type(redis.pcall('ZCARD', registry)) == 'number'
   local later, slots = prefix .. ':scheduled:' .. name, {}
   local parks = sound and next(dead) and queue.name == 'webhooks' and type(redis.pcall('ZCARD', later)) == 'number'
-  while sound and queue.budget > 0 and parked < MOST_PARKED do
+  while sound and not full and queue.budget > 0 and parked < MOST_PARKED do
     local wanted = queue.budget
     local ids = redis.pcall('LPOP', list, wanted)
     if not ids then break end
     if ids.err and not string.find(ids.err, '^WRONGTYPE') then return redis.error_reply(ids.err) end  -- a replica now
     if ids.err then break end
-    for _, id in ipairs(ids) do
+    for place, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
       local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
         'ended_at', 'enqueued_at')
+      local size = #id
+      for i = 1, not job.err and job[1] and 7 or 0 do
+        if job[i] then size = size + #job[i] end
+      end
+      if bytes > 0 and bytes + size > MOST_BYTES then
+        for rest = #ids, place, -1 do redis.call('LPUSH', list, ids[rest]) end
+        full = true
+        break
+      end
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local special = ''
         for i = 8, 15 do
@@ -73,6 +87,10 @@ while ARGV[at] do
           if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
+        if size > LARGEST then
+          special, size = '3', #id
+          for i = 1, 7 do job[i] = '' end
+        end
         local slot = parks and special == '' and parked_until(dead, now, id, job[1], job[5], job[19])
         if slot then
           slots[#slots + 1], slots[#slots + 2], parked = slot, id, parked + 1
@@ -91,6 +109,7 @@ while ARGV[at] do
             redis.call('EXPIRE', index, ttl)
           end
           leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
+          bytes = bytes + size
           answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
             job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
           queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
@@ -117,7 +136,9 @@ local wait = -1
 for _, queue in ipairs(queues) do
   if queue.rate and queue.taken > 0 then
     queue.tokens = queue.tokens - queue.taken
-    redis.call('HSET', queue.bucket, 'tokens', string.format('%.6f', queue.tokens), 'at', stamp)
+    if type(redis.pcall('HSET', queue.bucket, 'tokens', string.format('%.6f', queue.tokens), 'at', stamp)) == 'table' then
+      redis.call('DEL', queue.bucket)  -- of another type
+    end
     redis.call('EXPIRE', queue.bucket, math.ceil(queue.burst / queue.rate) + 60)
   end
   if queue.held then
@@ -125,5 +146,5 @@ for _, queue in ipairs(queues) do
     wait = wait < 0 and free or math.min(wait, free)
   end
 end
-answer[1], answer[2] = string.format('%.6f', wait), parked
+answer[1], answer[2], answer[3] = string.format('%.6f', wait), parked, full and 1 or 0
 return answer

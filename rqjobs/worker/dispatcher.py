@@ -26,6 +26,9 @@ from rqjobs.worker.pace import Pace
 from rqjobs.worker.taken import Outcome, Taken
 from rqjobs.worker.wire import SILENCE, Bell, Refused, Wire
 
+MOST_WRITTEN = 8 * 2**20
+"""Bytes of outcomes that one call to Redis writes; a larger one is written alone."""
+
 BRIEF = 0.25
 """Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
 
@@ -184,14 +187,14 @@ class Dispatcher:
 
     def _give_back_unknown(self, wire: Wire) -> None:
         """Jobs that were reserved for us in an answer that never reached us: nobody has run them."""
-        (members,) = wire.call([("SMEMBERS", key("worker", self.worker, "executions"))])
-        unknown = [member.decode(errors="replace").rpartition(":") for member in members]
+        (members,) = wire.call_each([("SMEMBERS", key("worker", self.worker, "executions"))])
+        unknown = [member.decode(errors="replace").rpartition(":") for member in members or ()]
         known = self._left.union(self.taken)
         lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in known]
         if not lost:
             return
-        origins = wire.call([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
-        lanes = ["" if origin is None else origin.decode() for origin in origins]
+        origins = wire.call_each([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
+        lanes = ["" if origin is None else origin.decode(errors="replace") for origin in origins]
         words = self.orders.give_back((*job, lane) for job, lane in zip(lost, lanes, strict=True))
         if words:
             wire.call([wire.script("finish", words)])
@@ -223,14 +226,15 @@ class Dispatcher:
                 return
             else:
                 self._sleep(wire, now)
-            self._listen(wire.pushed())
+            self._listen(wire.listen(time.monotonic()))
 
     def _question(self, wire: Wire, now: float) -> Question | None:
         """What there is to be said to Redis now."""
         question = Question(now)
         if self._unwritten and (self.stopping or self.pace.is_time_to_write(now, len(self._unwritten))):
             self.pace.wrote(now)
-            question.batch, self._unwritten = self._unwritten[:BATCH], self._unwritten[BATCH:]
+            question.batch = _within(MOST_WRITTEN, self._unwritten[:BATCH])
+            del self._unwritten[: len(question.batch)]
             question.add(
                 wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question.batch)
             )
@@ -326,11 +330,11 @@ class Dispatcher:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         found: dict[str, list[Taken]] = {}
         executions = []
-        for words in answer[2:]:
+        for words in answer[3:]:
             lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
             try:
                 job = Taken(words, lane, self.lines[name].policy, self.report)
-            except ValueError as error:
+            except UnicodeDecodeError as error:
                 event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
                 continue
             self.taken[job.execution] = job
@@ -343,6 +347,7 @@ class Dispatcher:
             jobs = found.get(line.policy.name, [])
             self._reserved += len(jobs) - budget
             line.take(jobs, budget)
+            line.hungry = line.hungry or bool(answer[2])
         if answer[1]:  # parked at once: there may be more, and our own changes are not pushed to us
             self._due = 0.0
             self._look_again()
@@ -366,6 +371,7 @@ class Dispatcher:
             line = self.lines[job.policy.name]
             line.held -= 1
             line.settled += 1
+            line.bytes -= len(job.data)
             self.log_settled(job)
             if job.outcome is not None and job.outcome.how == "written":
                 self._look_again()  # RQ's methods may have enqueued its dependents, or who waited for its slot
@@ -452,3 +458,14 @@ class Dispatcher:
 
 def _nothing(_answer: Any) -> None:
     """For an answer that says nothing new."""
+
+
+def _within(most: int, batch: list[Taken]) -> list[Taken]:
+    """The first jobs of ``batch`` whose outcomes have ``most`` bytes together, one job at least."""
+    size = 0
+    for number, job in enumerate(batch):
+        assert job.outcome is not None
+        size += len(str(job.outcome.words[0])) if number else 0
+        if size > most:
+            return batch[:number]
+    return batch

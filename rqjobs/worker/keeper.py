@@ -144,7 +144,9 @@ class Keeper:
             )
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
-            self._client.delete(self._worker.key)
+            # RQ refuses a name that is there without its death. To delete the key is not enough: the loop writes its
+            # counters into it meanwhile.
+            self._client.hset(self._worker.key, "death", timestamp())
             self._worker.register_birth()
         now = float(stamp)
         since = now - (self._renewed or now)
@@ -185,7 +187,8 @@ class Keeper:
             except Exception:
                 logging.getLogger("rqjobs").exception("a dead worker's job could not be taken back")
         for what in wrong - self._wrong:
-            event(logging.ERROR, "a key of RQ's is of another type: its queue stands still", key=what)
+            follows = "no queue counts as paused" if what == keys.PAUSED else "its queue stands still"
+            event(logging.ERROR, f"a key is of another type: {follows}", key=what)
         self._wrong = wrong
 
     def _release(self) -> None:

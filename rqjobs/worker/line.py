@@ -13,6 +13,10 @@ BATCH = 200
 """The most jobs that one call to Redis takes from a queue, or writes back: about 3 ms of Redis. Four times as many may
 be reserved ahead, for these run while Redis is asked for the next ones."""
 
+MOST_BYTES = 32 * 2**20
+"""Bytes of payload that a worker holds of one queue. One call to Redis takes 4 MiB at most (reserve.lua), or one job of
+up to 32 MiB, so it may be over this by what is under way."""
+
 AHEAD = 0.05
 """Seconds of work that a busy queue has reserved beyond its slots, so that no slot waits for Redis."""
 
@@ -34,6 +38,8 @@ class Line:
     rate: float = 0.0
     """Jobs settled a second, lately."""
     settled: int = 0
+    bytes: int = 0
+    """Of the payloads of the jobs that are reserved and not yet settled."""
 
     @property
     def empty(self) -> bool:
@@ -42,7 +48,7 @@ class Line:
 
     def wants(self, most: int) -> int:
         """How many jobs it can take now, ``most`` or fewer; 0 as well if there is none to take."""
-        if self.empty:
+        if self.empty or self.bytes >= MOST_BYTES:
             return 0
         ahead = int(self.rate * AHEAD) if self.policy.runs_in == "thread" else 0
         return min(self.runner.capacity + min(ahead, 4 * BATCH) - self.held, BATCH, most)
@@ -58,6 +64,7 @@ class Line:
         self.held += len(jobs) - asked
         self.hungry = len(jobs) >= asked
         if jobs:
+            self.bytes += sum([len(job.data) for job in jobs])
             (self.admission or self.runner).submit(jobs)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from rqjobs.dead_index import entry
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.history import reason_of
 from rqjobs.jobs import JobModel
-from rqjobs.layout import ENTRY, decode_data, read_call
+from rqjobs.layout import ENTRY, LARGEST_DATA, TooLarge, decode_data, read_call
 from rqjobs.queues import QueuePolicy, base_queue
 
 RESULT_TTL = 24 * 3600
@@ -35,6 +35,9 @@ LARGEST_RESULT = 64 * 2**20
 
 TOO_LARGE = "Return value too large to be kept"
 """What is kept of a larger one."""
+
+LONGEST_INTERVALS = 100_000
+"""Bytes of a job's ``retry_intervals`` that are read."""
 
 ERROR_LIMIT = 16_000
 """Characters of a traceback that are kept: its end, where the reason is."""
@@ -94,9 +97,11 @@ class Taken:
             self.intervals = _read_intervals(intervals) if intervals else ()
             self.result_ttl = int(result_ttl) if result_ttl else RESULT_TTL
             self.failure_ttl = int(failure_ttl) if failure_ttl else ""
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             self.fault, self.special = f"refused: a field of the job's hash cannot be read: {error}", False
-        if JOB_ID.fullmatch(self.job_id) is None:
+        if special == b"3":
+            self.fault = f"refused: the job's hash has over {LARGEST_DATA >> 20} MiB"
+        elif JOB_ID.fullmatch(self.job_id) is None:
             self.fault, self.special = "refused: the job's id has other characters than letters, digits, _ and -", False
         self.attempts = len(self.intervals) + 1
         self.number = max(1, self.attempts - self.retries_left)
@@ -147,6 +152,8 @@ class Taken:
             raise PermanentFailure(self.fault)
         try:
             function, instance, (queue, payload), options = read_call(self.data)
+        except TooLarge as error:
+            raise PermanentFailure(f"refused: {error}") from None
         except (ValueError, TypeError, zlib.error, RecursionError):
             raise NotOurs from None
         if function != ENTRY or instance is not None or options or not isinstance(payload, dict):
@@ -232,6 +239,8 @@ def _error(kept: bytes) -> bytes:
 
 @lru_cache(1000)
 def _read_intervals(text: bytes) -> tuple[float, ...]:
+    if len(text) > LONGEST_INTERVALS:
+        raise ValueError(f"retry_intervals has {len(text)} bytes")
     waits = tuple(float(wait) for wait in json.loads(text))
     if not all(0 <= wait < float("inf") for wait in waits):
         raise ValueError(f"retry_intervals: {text[:100]!r}")

@@ -229,7 +229,7 @@ def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatc
     def late(self, longest, answer):
         def heard():
             wires[-1].sleep(0.1)
-            self._listen(wires[-1].pushed())
+            self._listen(wires[-1].listen(time.monotonic()))
             return self._due == 0.0
 
         if not jobs:
