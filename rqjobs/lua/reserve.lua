@@ -63,7 +63,9 @@ while ARGV[at] do
     if ids.err then break end
     for place, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
-      local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
+      local length = redis.pcall('HSTRLEN', key, 'data')  -- first: what is read is copied twice
+      local large = type(length) == 'number' and length > LARGEST
+      local job = large and {''} or redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
         'ended_at', 'enqueued_at')
@@ -87,7 +89,7 @@ while ARGV[at] do
           if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
-        if size > LARGEST then
+        if large or size > LARGEST then
           special, size = '3', #id
           for i = 1, 7 do job[i] = '' end
         end

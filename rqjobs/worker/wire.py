@@ -65,7 +65,7 @@ class Bell:
 
 
 class _Line:
-    """One connection that redis-py opened (address, TLS, login, Sentinel are its business) and that we read ourselves."""
+    """One connection that redis-py opened (address, TLS, login, Sentinel are its business); we read it ourselves."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool

@@ -103,7 +103,6 @@ def test_a_job_that_is_too_large_is_dead_and_the_others_are_done(workers, redis,
     [
         ("nested", {"retry_intervals": "[" * 99_000}),
         ("nested-long", {"retry_intervals": "[" * 1_000_000}),
-        ("infinite", {"retry_intervals": "[1]", "timeout": "9" * 400, "result_ttl": "1e999"}),
         ("x\r\nContent-Length: 0\r\n\r\nPOST / HTTP/1.1", {}),
         ("died", {"worker_died": "-1000000", "retries_left": "99999999", "retry_intervals": "[" * 99_000}),
     ],
