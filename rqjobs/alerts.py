@@ -1,4 +1,4 @@
-"""Alerts: a person is told when a queue turns unhealthy or well again, jobs die, an endpoint is off, Redis fails."""
+"""Alerts: a queue is unhealthy or well again, jobs die, dead letters are dropped, an endpoint is off, Redis fails."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import redis
 from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.errors import RedisUnavailable, RQJobsError
-from rqjobs.health import queue_health
+from rqjobs.health import QueueHealth, queue_health
 from rqjobs.logs import event
 from rqjobs.settings import get_settings
 from rqjobs.smtp import parse_smtp_url, sign_in
 
-Kind = Literal["queue-unhealthy", "queue-recovered", "jobs-died", "endpoint-disabled", "redis-unusable", "redis-usable"]
+Kind = Literal[
+    "queue-unhealthy", "queue-recovered", "jobs-died", "dead-letters-dropped", "endpoint-disabled", "redis-unusable",
+    "redis-usable",
+]  # fmt: skip
 
 EVERY = 15.0
 """Seconds between two looks at the queues; one process of all looks."""
@@ -32,6 +35,7 @@ _PAGES: dict[Kind, str] = {
     "queue-unhealthy": "/queues/{}",
     "queue-recovered": "/queues/{}",
     "jobs-died": "/dead/?queue={}",
+    "dead-letters-dropped": "/dead/?queue={}",
     "endpoint-disabled": "/webhooks/?to={}",
     "redis-unusable": "/",
     "redis-usable": "/",
@@ -110,7 +114,8 @@ def check(connection: redis.Redis) -> None:
     """Looks at the queues once, and raises what there is to say; nothing if another process looked just now."""
     if not connection.set(keys.ALERT_TURN, "1", nx=True, px=int(EVERY * 900)):
         return
-    seen = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_SEEN))
+    died = _Total("jobs-died", keys.ALERT_SEEN, connection)
+    dropped = _Total("dead-letters-dropped", keys.ALERT_DROPPED, connection)
     ill = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_ILL))
     for queue in queue_health(connection):
         name = queue.name.encode()
@@ -125,11 +130,40 @@ def check(connection: redis.Redis) -> None:
             if ill[name] == b"told":
                 text = f"{queue.name} is healthy again"
                 raise_alert(Alert(kind="queue-recovered", subject=queue.name, text=text), connection)
-        died = queue.failed_total - int(seen[name]) if name in seen else 0
-        text = f"{queue.name}: {died:,} job{'s' * (died > 1)} died. See why: rqjobs failed groups --queue {queue.name}"
-        told = died > 0 and raise_alert(Alert(kind="jobs-died", subject=queue.name, text=text), connection)
-        if name not in seen or died < 0 or told:  # what nobody was told adds up for the next alert
-            connection.hset(keys.ALERT_SEEN, queue.name, queue.failed_total)
+        _added_up(queue, died, connection)
+        _added_up(queue, dropped, connection)
+
+
+class _Total:
+    """A total of each queue of which alerts name the growth: what no alert has named adds up for the next one."""
+
+    def __init__(self, kind: Kind, key: str, connection: redis.Redis) -> None:
+        self.kind, self.key = kind, key
+        self.named = cast("dict[bytes, bytes]", connection.hgetall(key))
+
+    def of(self, queue: QueueHealth) -> int:
+        """The total of ``queue`` now."""
+        return queue.failed_total if self.kind == "jobs-died" else queue.dropped
+
+    def text(self, queue: QueueHealth, number: int) -> str:
+        """The alert's text for ``number`` more of them."""
+        if self.kind == "jobs-died":
+            what = f"{number:,} job{'s' * (number > 1)} died"
+        else:
+            what = (
+                f"{number:,} dead letter{'s were' if number > 1 else ' was'} deleted for good, because more than "
+                f"RQJOBS_KEEP_FAILED={get_settings().rqjobs_keep_failed} died: raise it"
+            )
+        return f"{queue.name}: {what}. See why: rqjobs failed groups --queue {queue.name}"
+
+
+def _added_up(queue: QueueHealth, total: _Total, connection: redis.Redis) -> None:
+    name, now = queue.name.encode(), total.of(queue)
+    grown = now - int(total.named[name]) if name in total.named else 0
+    alert = Alert(kind=total.kind, subject=queue.name, text=total.text(queue, grown))
+    sent = grown > 0 and raise_alert(alert, connection)
+    if name not in total.named or grown < 0 or sent:
+        connection.hset(total.key, queue.name, now)
 
 
 def watch() -> threading.Thread | None:

@@ -61,7 +61,11 @@ def _queues(connection: redis.Redis) -> Iterator[Metric]:
     paused = GaugeMetricFamily("rqjobs_queue_paused", "1 if the queue is paused.", labels=["queue"])
     healthy = GaugeMetricFamily("rqjobs_queue_healthy", "1 if nothing needs a person.", labels=["queue"])
     listening = GaugeMetricFamily("rqjobs_queue_workers", "Workers that listen to the queue.", labels=["queue"])
+    dropped = CounterMetricFamily(
+        "rqjobs_dead_dropped", "Dead letters deleted because more than RQJOBS_KEEP_FAILED died.", labels=["queue"]
+    )
     for queue in found:
+        dropped.add_metric([queue.name], queue.dropped)
         states = {"waiting": queue.waiting, "active": queue.active, "delayed": queue.delayed, "dead": queue.failed}
         for state, number in states.items():
             depth.add_metric([queue.name, state], number)
@@ -69,7 +73,7 @@ def _queues(connection: redis.Redis) -> Iterator[Metric]:
         paused.add_metric([queue.name], queue.paused)
         healthy.add_metric([queue.name], queue.healthy)
         listening.add_metric([queue.name], queue.workers)
-    yield from (depth, oldest, paused, healthy, listening)
+    yield from (depth, oldest, paused, healthy, listening, dropped)
 
 
 def _runs(by_queue: dict[str, Figures]) -> Iterator[Metric]:

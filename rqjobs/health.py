@@ -26,6 +26,12 @@ FULL = 0.85
 OVERDUE_LIMIT = timedelta(seconds=60)
 """A delayed job that is due for longer than this says that no scheduler runs."""
 
+RECENT = 15
+"""Minutes within which deaths make a queue unhealthy ..."""
+
+MANY_DIED = 5
+"""... if there were at least this many, and more than half of what ended. Both follow from the minute metrics."""
+
 _LATELY = 60.0  # a pause that ended so lately waits for its probe
 
 
@@ -48,6 +54,12 @@ class QueueHealth:
     """Jobs that died since the queue exists."""
     retried_total: int
     """Attempts that failed and were retried since the queue exists."""
+    dropped: int
+    """Dead letters that were deleted since the queue exists, because more than RQJOBS_KEEP_FAILED died."""
+    done_recently: int
+    """Jobs done in the last 15 minutes."""
+    died_recently: int
+    """Jobs that died in the last 15 minutes."""
     paused: bool
     workers: int
     """Workers that listen to this queue."""
@@ -65,6 +77,11 @@ class QueueHealth:
         """Whether nothing needs a person."""
         return not self.reasons
 
+    @property
+    def dying(self) -> bool:
+        """Whether at least five jobs, and more than half of those that ended, died in the last 15 minutes."""
+        return self.died_recently >= MANY_DIED and self.died_recently > self.done_recently
+
 
 def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     """The health of every queue, in queue order: the five, then the app's own.
@@ -77,6 +94,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     pipeline = client.pipeline(transaction=False)
     pipeline.smembers(keys.PAUSED)
     pipeline.exists(key("suspended"))
+    pipeline.time()
     for name in names:
         pipeline.hgetall(keys.totals(name))
         for lane in lanes(name):
@@ -91,8 +109,9 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     answers = iter(pipeline.execute())
     paused = {name.decode(errors="replace") for name in next(answers)}
     suspended = bool(next(answers))
+    seconds, micros = next(answers)
     raw = [_Raw(name, answers) for name in names]
-    return _judge(raw, paused, suspended, client)
+    return _judge(raw, paused, suspended, seconds + micros / 1_000_000, client)
 
 
 def fullness(connection: redis.Redis | None = None) -> str | None:
@@ -177,7 +196,8 @@ def _number(value: bytes) -> int:
         return 0
 
 
-def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Redis) -> list[QueueHealth]:
+def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, client: redis.Redis) -> list[QueueHealth]:
+    """The records of the queues; ``now`` is the time by Redis' clock."""
     pipeline = client.pipeline(transaction=False)
     heads = [head for queue in raw for head in queue.heads]
     workers = sorted({worker for queue in raw for worker in queue.workers})
@@ -185,11 +205,15 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
         pipeline.hmget(job_key(head), "enqueued_at", "created_at")
     for worker in workers:
         pipeline.exists(worker)
-    pipeline.time()
-    *answers, (seconds, micros) = pipeline.execute(raise_on_error=False)
-    now = seconds + micros / 1_000_000  # by Redis' clock, as the times of all jobs are
+    ended = [f"{queue.name}/{outcome}" for queue in raw for outcome in ("done", "dead")]
+    newest = int(now // 60)
+    for minute in range(newest - RECENT + 1, newest + 1):
+        pipeline.hmget(keys.minute(minute), ended)
+    answers = pipeline.execute(raise_on_error=False)
     since = {head: _since(stamps, now) for head, stamps in zip(heads, answers, strict=False)}
-    alive = {worker for worker, exists in zip(workers, answers[len(heads) :], strict=True) if exists == 1}
+    exist, minutes = answers[len(heads) : -RECENT], answers[-RECENT:]
+    alive = {worker for worker, exists in zip(workers, exist, strict=True) if exists == 1}
+    lately = dict(zip(ended, _added_up(minutes, len(ended)), strict=True))
     found = []
     for queue in raw:
         ages = [age for head in queue.heads if (age := since[head]) is not None]
@@ -202,6 +226,9 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, client: redis.Red
             completed=queue.totals.get("completed", 0),
             failed_total=queue.totals.get("failed", 0),
             retried_total=queue.totals.get("retried", 0),
+            dropped=queue.totals.get("dropped", 0),
+            done_recently=lately[f"{queue.name}/done"],
+            died_recently=lately[f"{queue.name}/dead"],
             paused=queue.name in paused,
             workers=sum(worker in alive for worker in queue.workers),
             oldest=max(ages, default=None),
@@ -224,6 +251,25 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
         yield f"the oldest job waits for {spell(queue.oldest)}: start more workers"
     if queue.overdue > OVERDUE_LIMIT and queue.workers:
         yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"
+    if (deaths := reason_of_deaths(queue)) is not None:
+        yield deaths
+
+
+def reason_of_deaths(queue: QueueHealth) -> str | None:
+    """The reason that a queue is unhealthy because most of its jobs die; None if they do not."""
+    if not queue.dying:
+        return None
+    ended = queue.died_recently + queue.done_recently
+    return (
+        f"{queue.died_recently:,} of {ended:,} jobs that ended in the last {RECENT} minutes died: "
+        f"see why with rqjobs failed groups --queue {queue.name}"
+    )
+
+
+def _added_up(minutes: list[Any], width: int) -> list[int]:
+    """The columns of what the minutes counted; a minute whose key is of another type counts nothing."""
+    rows = [[_number(value or b"0") for value in row] for row in minutes if not isinstance(row, Exception)]
+    return [sum(row[column] for row in rows) for column in range(width)]
 
 
 def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | None:
@@ -236,4 +282,5 @@ def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | No
         moment = datetime.fromisoformat(stamp.decode())
     except ValueError:
         return None
-    return datetime.fromtimestamp(now, UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(timedelta(), datetime.fromtimestamp(now, UTC) - moment)

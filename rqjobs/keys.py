@@ -87,6 +87,9 @@ ALERT_TURN = f"{PREFIX}:alerts:turn"
 ALERT_SEEN = f"{PREFIX}:alerts:seen"
 """A hash: how many dead jobs of each queue somebody has been told of."""
 
+ALERT_DROPPED = f"{PREFIX}:alerts:dropped"
+"""A hash: how many dropped dead letters of each queue an alert has named."""
+
 ALERT_ILL = f"{PREFIX}:alerts:ill"
 """A hash: ``seen`` or ``told`` for each queue that was unhealthy at the last look, and of which somebody was told."""
 

@@ -1,14 +1,14 @@
 """Counters and histograms of what ran, in Redis: written in sums, they outlive workers and add up over all.
 
 Each sample goes into two hashes of the same fields, the totals and the minute's. A field is ``queue/what``, where
-what is an outcome, ``t3`` (the fourth bucket of durations), ``w3`` (of waits), ``t+`` or ``w+`` (their sums in
-microseconds). Buckets are kept apart here and added up when they are read.
+what is an outcome, ``t:300`` (the bucket of durations up to 300 s; ``t:inf`` what took longer), ``w:300`` (of waits),
+``t+`` or ``w+`` (their sums in microseconds), ``t^`` or ``w^`` (the longest, in microseconds). Buckets are kept apart
+here and added up when they are read. Earlier versions numbered their buckets: ``t3`` is the fourth of ``_NUMBERED``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,8 +24,14 @@ from rqjobs.queues import base_queue
 Outcome = Literal["done", "retried", "dead"]
 OUTCOMES: tuple[Outcome, ...] = ("done", "retried", "dead")
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
+BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 450, 600, 900, 1200,
+    1800, 2700, 3600, 7200, 14400, 43200, 86400,
+)  # fmt: skip
 """Upper bounds of the histograms' buckets in seconds; one more is for what took longer."""
+
+_NUMBERED = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, float("inf"))
+_NAMES = (*(f":{bound:g}" for bound in BUCKETS), ":inf")
 
 MINUTES = 60
 """How many minutes the overview looks back."""
@@ -53,12 +59,16 @@ class Histogram:
     """One count a bucket, not added up."""
     sum: float = 0.0
     """Seconds in all."""
+    longest: float | None = None
+    """The seconds of the longest; None if it is not known."""
 
     def observe(self, seconds: float) -> None:
         """Counts one."""
         seconds = max(0.0, seconds)  # clocks differ
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.sum += seconds
+        if self.longest is None or seconds > self.longest:
+            self.longest = seconds
 
     @property
     def count(self) -> int:
@@ -66,12 +76,18 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """The seconds that ``share`` (0 to 1) of them stayed below, as near as buckets tell; None without any."""
+        """The seconds that ``share`` (0 to 1) of them stayed below, as near as buckets tell; None without any.
+
+        It is interpolated within a bucket, and never longer than the longest.
+        """
         wanted, seen = share * self.count, 0
         for index, count in enumerate(self.counts):
             if count and seen + count >= wanted:
                 low = BUCKETS[index - 1] if index else 0.0
-                high = BUCKETS[index] if index < len(BUCKETS) else low
+                longest = low if self.longest is None else max(low, self.longest)
+                high = BUCKETS[index] if index < len(BUCKETS) else longest
+                if self.longest is not None:
+                    high = min(high, longest)
                 return low + (high - low) * (wanted - seen) / count
             seen += count
         return None
@@ -80,14 +96,32 @@ class Histogram:
         """Counts what ``other`` holds as well."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
+        if other.longest is not None:
+            self.longest = other.longest if self.longest is None else max(self.longest, other.longest)
 
     def fields(self, name: str) -> Iterator[str | int]:
         """The fields of a hash that hold it, and by how much each grows."""
-        for bucket, count in enumerate(self.counts):
+        for bucket, count in zip(_NAMES, self.counts, strict=True):
             if count:
                 yield from (f"{name}{bucket}", count)
         if self.sum:
             yield from (f"{name}+", round(self.sum * 1_000_000))
+        if self.longest is not None:
+            yield from (f"{name}^", round(self.longest * 1_000_000))
+
+    def read(self, name: str, value: int) -> None:
+        """Takes one field of a hash, without the histogram's own letter.
+
+        Raises:
+            ValueError, LookupError: it is no field of a histogram.
+        """
+        if name == "+":
+            self.sum = value / 1_000_000
+        elif name == "^":
+            self.longest = value / 1_000_000
+        else:
+            bound = float(name[1:]) if name[:1] == ":" else _NUMBERED[int(name)]
+            self.counts[bisect_left(BUCKETS, bound)] += value
 
 
 @dataclass
@@ -128,12 +162,18 @@ def record(samples: Iterable[Sample], connection: redis.Redis, *, now: float | N
 
 
 def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: float | None = None) -> None:
-    """Adds what ran to the totals and to the minute of ``now``, in one step; nothing if nothing ran."""
+    """Adds what ran to the totals and to the minute of ``now`` (Redis' own time by default), in one step."""
     fields = [word for queue, figures in by_queue.items() for word in figures.fields(queue)]
     if not fields:
         return
-    minute = int((time.time() if now is None else now) // 60)
-    run_script("record", connection, [keys.METRICS, keys.minute(minute), _KEPT, *fields])
+    minute = "" if now is None else int(now // 60)
+    run_script("record", connection, [keys.PREFIX, minute, _KEPT, *fields])
+
+
+def redis_time(connection: redis.Redis) -> float:
+    """The time by Redis' clock, in seconds of Unix time."""
+    seconds, micros = connection.time()
+    return seconds + micros / 1_000_000
 
 
 def totals(connection: redis.Redis) -> dict[str, Figures]:
@@ -144,7 +184,7 @@ def totals(connection: redis.Redis) -> dict[str, Figures]:
 
 def last_hour(connection: redis.Redis, *, now: float | None = None) -> list[dict[str, Figures]]:
     """What ran in each of the last 60 minutes, oldest first, the running minute last; by queue."""
-    newest = int((time.time() if now is None else now) // 60)
+    newest = int((redis_time(connection) if now is None else now) // 60)
     with connection.pipeline(transaction=False) as pipeline:
         for minute in range(newest - MINUTES + 1, newest + 1):
             pipeline.hgetall(keys.minute(minute))
@@ -172,8 +212,4 @@ def _read_field(figures: Figures, what: str, value: int) -> None:
     if what in OUTCOMES:
         figures.outcomes[what] = value
         return
-    histogram = {"t": figures.durations, "w": figures.waits}[what[:1]]
-    if what[1:] == "+":
-        histogram.sum = value / 1_000_000
-    else:
-        histogram.counts[int(what[1:])] = value
+    {"t": figures.durations, "w": figures.waits}[what[:1]].read(what[1:], value)

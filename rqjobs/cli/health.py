@@ -15,8 +15,9 @@ from rqjobs.cli.params import QUEUE
 def health(*, as_json: bool) -> int:
     """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
     from rqjobs.health import fullness, queue_health
+    from rqjobs.settings import get_settings
 
-    found, full = queue_health(), fullness()
+    found, full, kept = queue_health(), fullness(), get_settings().rqjobs_keep_failed
     healthy = full is None and all(queue.healthy for queue in found)
     if as_json:
         print_json(
@@ -33,6 +34,12 @@ def health(*, as_json: bool) -> int:
         for queue in found:
             for reason in queue.reasons or (("paused",) if queue.paused else ()):
                 click.echo(f"{bold(queue.name)}: {adapted(reason)}")
+        for queue in found:
+            if queue.dropped:
+                click.echo(
+                    f"{bold(queue.name)}: {queue.dropped:,} dead letters were deleted so far, "
+                    f"RQJOBS_KEEP_FAILED keeps {kept:,} of each priority"
+                )
         if full:
             click.echo(f"{bold('Redis')}: {full}")
         if healthy:

@@ -29,7 +29,7 @@ local ends = {done = true, dead = true, stop = true, bury = true}  -- what lets 
 local lanes, at = {}, 8
 for i = 1, tonumber(ARGV[7]) do
   lanes[i] = {name = ARGV[at], queue = ARGV[at + 1], jobs = {}, members = {}, back = {}, done = 0,
-    finished = {}, dead = {}, scheduled = {}, queued = {}, retried = 0}
+    finished = {}, dead = {}, scheduled = {}, queued = {}, retried = 0, dropped = 0}
   at = at + 2
 end
 
@@ -125,15 +125,17 @@ local function write(lane, i, surplus)
 end
 
 local function trim(registry, keep, lane)
-  local over = redis.call('ZCARD', registry) - keep
-  if over <= 0 then return end
+  local over, dropped = redis.call('ZCARD', registry) - keep, 0
+  if over <= 0 then return 0 end
   local old = redis.call('ZRANGE', registry, 0, math.min(over, 1000) - 1, 'WITHSCORES')
   for i = 1, #old, 2 do
-    if old[i + 1] == 'inf' then return end  -- to be kept for ever
+    if old[i + 1] == 'inf' then break end  -- to be kept for ever
     trash(old[i])
     redis.call('ZREM', registry, old[i])
     if lane then leave_dead(ours, lane, old[i]) end
+    dropped = dropped + 1
   end
+  return dropped
 end
 
 local function refuse(i, error)
@@ -188,13 +190,14 @@ local function write_lane(lane)
   end
   if #lane.dead > 0 then
     redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
-    trim(prefix .. ':failed:' .. lane.name, keep_failed, lane.name)
+    lane.dropped = trim(prefix .. ':failed:' .. lane.name, keep_failed, lane.name)
   end
   if #ended > 0 then redis.call('ZREM', registry, unpack(ended)) end
   local totals = ours .. ':totals:' .. lane.queue
   if lane.done > 0 then redis.pcall('HINCRBY', totals, 'completed', lane.done) end
   if #lane.dead > 0 then redis.pcall('HINCRBY', totals, 'failed', #lane.dead / 2) end
   if lane.retried > 0 then redis.pcall('HINCRBY', totals, 'retried', lane.retried) end
+  if lane.dropped > 0 then redis.pcall('HINCRBY', totals, 'dropped', lane.dropped) end
 end
 
 for _, lane in ipairs(lanes) do

@@ -9,6 +9,7 @@ local prefix, ours, iso, keep, most, dead = ARGV[1], ARGV[2], ARGV[3], tonumber(
 local page = tonumber(ARGV[10])
 local time = redis.call('TIME')
 local seconds, stamp, year = tonumber(time[1]), string.format('%d.%06d', time[1], time[2]), 31536000
+local minute = ours .. ':minute:' .. string.format('%d', math.floor(seconds / 60))
 local special, wrong, answer = {}, {}, {{}, {}}
 redis.call('DEL', prefix .. ':wip')  -- never there: a write that a full Redis allows, and then the others too
 
@@ -80,6 +81,8 @@ local function take_back(name, queue, member)
       redis.call('ZADD', failed, seconds + year, id)
       leave_dead(ours, name, id)  -- of an earlier death; this one has yet to be read
       redis.pcall('HINCRBY', totals, 'failed', 1)
+      for _, figures in ipairs({ours .. ':metrics', minute}) do redis.pcall('HINCRBY', figures, queue .. '/dead', 1) end
+      redis.call('EXPIRE', minute, 3900)
       local over = redis.call('ZCARD', failed) - keep
       if over > 0 then
         for _, old in ipairs(redis.call('ZRANGE', failed, 0, over - 1)) do
@@ -87,6 +90,7 @@ local function take_back(name, queue, member)
           redis.call('ZREM', failed, old)
           leave_dead(ours, name, old)
         end
+        redis.pcall('HINCRBY', totals, 'dropped', over)
       end
     end
     answer[#answer + 1] = {id, worker, again and 'queued' or 'failed'}

@@ -1,5 +1,5 @@
 -- Keeps the newest jobs of a registry (finished or failed) and deletes the others whole.
--- ARGV: RQ's prefix, the registry's name, the queue, how many to keep, our prefix, now (unix seconds).
+-- ARGV: RQ's prefix, the registry's name, the lane, how many to keep, our prefix, now (unix seconds), the lane's queue.
 local prefix, registry, keep, ours = ARGV[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local waiters = ours .. ':waiters'
 local excess = redis.call('ZCARD', registry) - keep
@@ -19,4 +19,5 @@ for _, id in ipairs(ids) do
   end
 end
 redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
+if ARGV[2] == 'failed' then redis.pcall('HINCRBY', ours .. ':totals:' .. ARGV[7], 'dropped', #ids) end
 return #ids

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from rqjobs.connection import get_connection
 from rqjobs.fleet import slots_of, workers
-from rqjobs.health import QueueHealth, fullness, parked_destinations, queue_health
+from rqjobs.health import QueueHealth, fullness, parked_destinations, queue_health, reason_of_deaths
 from rqjobs.metrics import MINUTES, Figures, last_hour, together
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
@@ -96,13 +96,18 @@ def _troubles(rows: list[_Row]) -> Iterator[Trouble]:
     """What is wrong with the queues; what is wrong with several in the same way is said once."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
+        deaths = reason_of_deaths(row.health)
+        if deaths is not None:
+            text = deaths.partition(": see why")[0]
+            yield Trouble([row.health.name], text, url_for("dead.index", queue=row.health.name), "see why")
         for reason in row.health.reasons:
-            by_reason.setdefault(reason, []).append(row.health.name)
+            if reason != deaths:
+                by_reason.setdefault(reason, []).append(row.health.name)
     for reason, names in by_reason.items():
         yield Trouble(names, reason, url_for("queues.show", name=names[0]), "see the queue")
     for row in rows:
         died, done = row.hour.outcomes["dead"], row.hour.outcomes["done"]
-        if died >= _MANY_DIED and died >= _SHARE_DIED * (died + done):
+        if not row.health.dying and died >= _MANY_DIED and died >= _SHARE_DIED * (died + done):
             text = f"{died:,} of {died + done:,} jobs died in the last hour"
             yield Trouble([row.health.name], text, url_for("dead.index", queue=row.health.name), "see why")
 

@@ -167,7 +167,7 @@ class StockWorker(Worker):
         settings = get_settings()
         done = what == "completed"
         keep = settings.rqjobs_keep_completed if done else settings.rqjobs_keep_failed
-        words = ["finished" if done else "failed", job.origin, keep, keys.PREFIX, time.time()]
+        words = ["finished" if done else "failed", job.origin, keep, keys.PREFIX, time.time(), base_queue(job.origin)]
         run_script("trim", self.connection, words)
         sample = Sample(job.origin, _OUTCOMES[what], _took(job) or 0.0, _waited(job))
         record([sample], self.connection)

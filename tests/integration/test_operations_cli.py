@@ -229,7 +229,7 @@ def test_whoever_reads_metrics_asks_for_such_that_exist(redis: redis_py.Redis, f
 def test_figures_add_up_over_processes_and_minutes(redis: redis_py.Redis) -> None:
     now = 1_000_000 * 60.0
     record([Sample("webhooks:high", "done", 0.2, 0.01), Sample("webhooks", "retried", 3, 1)], redis, now=now)
-    record([Sample("webhooks:low", "dead", 5000, None)], redis, now=now - 59 * 60)
+    record([Sample("webhooks:low", "dead", 500_000, None)], redis, now=now - 59 * 60)
     record([Sample("email", "done", 1, 0)], redis, now=now - 60 * 60)
     hour = last_hour(redis, now=now)
     assert len(hour) == 60
@@ -238,7 +238,7 @@ def test_figures_add_up_over_processes_and_minutes(redis: redis_py.Redis) -> Non
     assert not any("email" in minute for minute in hour)
     whole = totals(redis)
     assert whole["webhooks"].durations.count == 3
-    assert whole["webhooks"].durations.sum == pytest.approx(5003.2)
+    assert whole["webhooks"].durations.sum == pytest.approx(500_003.2)
     assert whole["email"].waits.count == 1
 
 
@@ -249,6 +249,29 @@ def test_quantiles() -> None:
     assert 0.05 < (histogram.quantile(0.5) or 0) < 0.1
     histogram.counts[-1] = 1000
     assert histogram.quantile(0.99) == BUCKETS[-1]
+
+
+def test_no_quantile_is_longer_than_the_longest(redis: redis_py.Redis) -> None:
+    now = 1_000_000 * 60.0
+    record([Sample("webhooks", "done", 0.1, float(seconds)) for seconds in range(600, 781)], redis, now=now)
+    record([Sample("webhooks", "done", 0.1, 3.0)], redis, now=now)  # of another process: the longest stays
+    waits = last_hour(redis, now=now)[-1]["webhooks"].waits
+    assert 700 < (waits.quantile(0.95) or 0) <= 780
+    assert waits.longest == totals(redis)["webhooks"].waits.longest == 780
+    record([Sample("email", "done", 0.1, 100_000.0)], redis, now=now)
+    assert (last_hour(redis, now=now)[-1]["email"].waits.quantile(0.95) or 0) <= 100_000
+
+
+def test_figures_of_earlier_versions_are_read(redis: redis_py.Redis) -> None:
+    """Buckets were numbered 0 to 16, up to 3,600 s."""
+    old = {"webhooks/done": 4, "webhooks/w13": 2, "webhooks/w14": 1, "webhooks/w16": 1, "webhooks/w+": 5_000_000}
+    redis.hset("rqjobs:metrics", mapping=old)
+    record([Sample("webhooks", "done", 0.1, 250.0)], redis)
+    waits = totals(redis)["webhooks"].waits
+    assert {BUCKETS[n] if n < len(BUCKETS) else None: count for n, count in enumerate(waits.counts) if count} == {
+        300: 3, 1800: 1, None: 1,
+    }  # fmt: skip
+    assert waits.sum == 255.0
 
 
 def test_dev_runs_all_three_and_ends_them(workers: Workers, tmp_path: Path) -> None:
