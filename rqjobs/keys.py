@@ -71,7 +71,7 @@ def email_effect(job_id: str) -> str:
 
 def breaker_line(destination: str) -> str:
     """A sorted set: the deliveries that are parked for a webhook destination, by when they were enqueued."""
-    return f"{PREFIX}:webhooks:breaker:{destination}:line"
+    return f"{PREFIX}:webhooks:line:{destination}"
 
 
 PARKED = f"{PREFIX}:webhooks:parked"

@@ -1,5 +1,7 @@
--- A webhook destination: its circuit breaker, and the line of the deliveries that are parked for it. What breaker.lua
--- and parking.lua share, and stand behind (rqjobs/scripts.py).
+-- A circuit breaker of webhooks, and the line of the deliveries that are parked for it. What breaker.lua and parking.lua
+-- share, and stand behind (rqjobs/scripts.py). A delivery passes that of its origin (scheme, host and port), which opens
+-- when no connection is made, and those that open when there is no answer: its registered endpoint's, or that of its URL
+-- without the query, and that of its webhook_id at this origin.
 --
 -- Its hash: f, since (failures in a row, and since when); open (until when; 0 is closed), pause (how long it was opened
 -- for), probe (until when one delivery is out to find out); pace (jobs/s of its line), next (when the first of the line
@@ -17,7 +19,7 @@ local function load_destination(ours, name, now)
   local key = ours .. ':webhooks:breaker:' .. name
   local values, state = redis.call('HMGET', key, unpack(FIELDS)), {ours = ours, name = name, key = key}
   for i, field in ipairs(FIELDS) do state[field] = tonumber(values[i]) or 0 end
-  state.line = key .. ':line'
+  state.line = ours .. ':webhooks:line:' .. name
   state.parked = redis.call('ZCARD', state.line)
   if state.parked == 0 then state.next = 0 end
   if state.open > now then

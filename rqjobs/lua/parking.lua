@@ -4,7 +4,7 @@
 
 local MOST_PARKED = 200  -- by one call to Redis
 
--- The destinations to which nothing may start now, by their names.
+-- The destinations and origins to which nothing may start now, by their names.
 local function dead_destinations(ours, now)
   local dead = {}
   pcall(function()
@@ -16,14 +16,18 @@ local function dead_destinations(ours, now)
   return dead
 end
 
--- The destination of a job's data, spelt as rqjobs.guard does. An error, or nil, if it is not plain.
-local function destination_of(data)
+-- The state of that breaker of a job's data which is open, its names spelt as in Context.place. An error, or nil, if
+-- none is, or the data is not plain.
+local function dead_of(dead, data)
   local _, _, words = unpack(cjson.decode(data), 1, 3)
   local job = words[1] == 'webhooks' and words[2]
-  if job.endpoint then return nil end  -- its present URL is in the database
-  local scheme, host, port = string.match(job.url, '^(https?)://([%w.-]+):?(%d*)[/?]')
+  if job.endpoint then return dead[job.endpoint] end  -- its present URL, so its origin, is in the database
+  local scheme, host, port, rest = string.match(job.url, '^(https?)://([%w.-]+):?(%d*)([/?].*)')
   if port == '' then port = scheme == 'http' and '80' or '443' end
-  return scheme .. '://' .. host .. ':' .. port
+  local origin = scheme .. '://' .. host .. ':' .. port
+  local path = string.match(rest, '^[^?]*')
+  if path == '' then path = '/' end
+  return dead[origin] or dead[origin .. path] or dead[origin .. ' ' .. job.webhook_id]
 end
 
 -- RQ's time as Unix seconds.
@@ -43,9 +47,8 @@ end
 
 -- Until when a job is to wait in the line of a dead destination; false if it is not to.
 local function parked_until(dead, now, id, data, created_at, again)
-  local plain, name = pcall(destination_of, data)
-  local state = plain and dead[name]
-  if not state then return false end
+  local plain, state = pcall(dead_of, dead, data)
+  if not plain or not state then return false end
   local sound, place = pcall(place_of, state, id, created_at, again)
   if not sound or not place then return false end
   state.changed = true

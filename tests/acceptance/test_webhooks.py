@@ -140,7 +140,7 @@ def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redi
         assert together[180] < 2 * alone[180] + 4
         # Nothing is lost: what is not under way waits as a delayed job; nothing is dead before its attempts are used.
         assert redis.zcard(key("failed", "webhooks")) == 0
-        state = f"{PREFIX}:webhooks:breaker:http://127.0.0.1:{dead.port}"
+        state = f"{PREFIX}:webhooks:breaker:http://127.0.0.1:{dead.port}/dead"
         eventually(lambda: float(redis.hget(state, "open") or 0))
         assert len(dead.requests) < 180
         dead.answer = lambda request: Answer()
@@ -157,9 +157,9 @@ def test_a_backlog_for_a_dead_destination_starts_again_paced_and_in_order(
         monkeypatch.setenv(f"WEBHOOK_{name}", value)
     use_settings(None)
     with receiving() as alive, receiving(lambda request: Answer(delay=60)) as dead:
-        origin = f"http://127.0.0.1:{dead.port}"
+        destination = f"http://127.0.0.1:{dead.port} w"
         for _ in range(get_settings().webhook_breaker_failures):
-            breaker.report_failure(origin, time.time() - 15, probe=False, settings=get_settings())
+            breaker.report_failure(destination, time.time() - 15, probe=False, settings=get_settings())
         pairs = [(alive.url(f"/{n}"), dead.url(f"/{n}")) for n in range(count)]
         both = [WebhookJob(webhook_id="w", event="e", url=url, payload={}) for pair in pairs for url in pair]
         sent = [job.id for job in enqueue_many(both)]

@@ -54,7 +54,7 @@ def fail(clock: Clock, times: int, *, probe: bool = False) -> bool:
 def ask(jobs: Sequence[str], room: int = 100, *, silent: bool = False) -> list[str]:
     """The verdicts on ``jobs``, which were enqueued in the order of their names."""
     asked = [(job, float(job[1:] or 0)) for job in jobs]
-    (answer,) = breaker.ask([Question("d", room, silent, asked)], get_settings())
+    (answer,) = breaker.ask([Question(["o", "d"], room, silent, asked)], get_settings())
     return list(answer.verdicts)
 
 
@@ -87,7 +87,7 @@ def test_a_probe_in_a_process_of_its_own_counts(clock: Clock) -> None:
     assert ask(["j1"]) == ["probe"]
     assert breaker.report_failure("d", clock.now, probe=False, settings=get_settings())
     assert moments(ask(["j2"]))[0] >= clock.now + 20
-    assert Destinations(10).get("d").failing  # so that its answer is told
+    assert Destinations(10).get("d").failing is None  # so that its answer is told
 
 
 def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:
@@ -191,7 +191,7 @@ def test_all_start_in_order_paced(clock: Clock, redis: redis_py.Redis, down_for:
     assert steady == sorted(steady)
     assert len(probed) < 10
     assert asked < 400 * (3 + seconds / 5)
-    assert redis.keys("*:line") == []
+    assert redis.keys("*:line:*") == []
 
 
 def jobs_to(url: str, count: int, prefix: str) -> list[tuple[WebhookJob, Attempt]]:
@@ -204,7 +204,7 @@ def jobs_to(url: str, count: int, prefix: str) -> list[tuple[WebhookJob, Attempt
 def started(jobs: Sequence[tuple[WebhookJob, Attempt]], holds: Sequence[Hold | None]) -> int:
     """Starts what may start; how many that are."""
     free = [attempt for (_, attempt), hold in zip(jobs, holds, strict=True) if hold is None]
-    destination = context().destinations.get(context().target(jobs[0][0].url).origin)
+    destination = context().destinations.get(context().place(jobs[0][0], None).destination)
     for attempt in free:
         destination.start(attempt.job_id)
     return len(free)
@@ -218,13 +218,13 @@ def test_who_does_not_answer_gets_a_quarter_of_the_slots(clock: Clock, settings:
     first = [hold for hold in holds if hold is not None]
     assert [hold.until for hold in first] == sorted(hold.until for hold in first)
     assert max(hold.until.timestamp() for hold in first) < time.time() + 1
-    destination = context().destinations.get("http://127.0.0.1:1")
+    destination = context().destinations.get("http://127.0.0.1:1/ w")
     destination.busy_since -= 5  # silent for five seconds
     again = jobs_to(DEAD, 10, "e")
     assert all(hold is not None and hold.until.timestamp() > clock.now + 0.5 for hold in admit(again))
     alive = jobs_to(ALIVE, 40, "a")
     assert started(alive, admit(alive)) == 40
-    good = context().destinations.get("http://127.0.0.1:2")
+    good = context().destinations.get("http://127.0.0.1:2/ w")
     for _ in range(40):
         good.end(0.02, answered=True)
     many = jobs_to(ALIVE, 2 * slots, "b")  # more than there are slots: the rest waits for them here
@@ -242,7 +242,7 @@ def test_many_silent_destinations_together_get_half_of_the_slots(clock: Clock) -
 
 def test_jobs_that_never_start_are_forgotten(clock: Clock) -> None:
     admit(jobs_to(DEAD, 50, "d"))
-    destination = context().destinations.get("http://127.0.0.1:1")
+    destination = context().destinations.get("http://127.0.0.1:1/ w")
     assert destination.used == 50
     destination.tidy(time.monotonic() + 11)
     assert destination.used == 0
@@ -273,19 +273,25 @@ def still(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> RedisClock:
     return clock
 
 
-def kill(origin: str) -> None:
-    """Opens its breaker, and has one job parked by the long way."""
+DEAD_ORIGIN = "http://dead.example:80"
+DEAD_SUBSCRIPTION = f"{DEAD_ORIGIN} w"
+DEAD_URL = f"{DEAD_ORIGIN}/a"
+
+
+def kill(name: str) -> None:
+    """Opens the breaker of an origin or a destination, and has one job parked by the long way."""
     for _ in range(get_settings().webhook_breaker_failures):
-        breaker.report_failure(origin, breaker.time.time() - 15, probe=False, settings=get_settings())
-    breaker.ask([Question(origin, 0, False, [("first", 0.0)])], get_settings())
+        breaker.report_failure(name, breaker.time.time() - 15, probe=False, settings=get_settings())
+    breaker.ask([Question([name], 0, False, [("first", 0.0)])], get_settings())
 
 
 def webhook(url: str, **fields: object) -> WebhookJob:
     return WebhookJob(**{"webhook_id": "w", "event": "e", "url": url, "payload": {}} | fields)
 
 
-def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: RedisClock) -> None:
-    kill("http://dead.example:80")
+@pytest.mark.parametrize("name", [DEAD_ORIGIN, DEAD_SUBSCRIPTION])
+def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: RedisClock, name: str) -> None:
+    kill(name)
     urls = [
         "http://dead.example/a",
         "http://alive.example/a",
@@ -302,11 +308,11 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: 
     assert (shown.state, shown.parked) == ("open", 301)
     assert shown.next_try is not None
     assert waiting[0][1] == pytest.approx(shown.next_try.timestamp() + 1 / get_settings().webhook_pace)
-    line = redis.zrange(breaker_line("http://dead.example:80"), 1, -1, withscores=True)
+    line = redis.zrange(breaker_line(name), 1, -1, withscores=True)
     created = {job.id: job.created_at.timestamp() for job in jobs}
     assert line == [(job_id.encode(), pytest.approx(created[job_id], abs=1e-6)) for job_id in dead]
     asked = [(job_id, 0.0) for job_id in dead]
-    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, asked)], get_settings())
+    (answer,) = breaker.ask([Question([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
     assert moments(answer.verdicts) == pytest.approx([score for _, score in waiting], abs=1e-4)
     for job_id in dead:  # due while it is open still: each keeps its place
         redis.hset(key("job", job_id), "enqueued_at", timestamp())
@@ -314,18 +320,31 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: 
     assert reserve_all(redis) == (300, [])
     again = redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)
     assert dict(again) == pytest.approx(dict(waiting), abs=1e-4)
-    breaker.report_answer("http://dead.example:80")
+    breaker.report_answer(name)
     redis.rpush(key("queue", "webhooks"), *dead)
     assert reserve_all(redis) == (0, dead)
 
 
+def test_a_busy_engine_parks_jobs_of_a_url(redis: redis_py.Redis, still: RedisClock) -> None:
+    kill(DEAD_URL)
+    urls = ["http://dead.example/a", "http://dead.example/b", "http://dead.example:80/a?n=1", "http://dead.example/"]
+    jobs = enqueue_many([webhook(url) for url in urls])
+    assert reserve_all(redis) == (2, [jobs[1].id, jobs[3].id])
+
+
+def test_a_busy_engine_parks_jobs_of_an_endpoint_by_its_name(redis: redis_py.Redis, still: RedisClock) -> None:
+    kill("shop")
+    jobs = enqueue_many([webhook("http://dead.example/", endpoint=name) for name in ("shop", "other", "shop")])
+    assert reserve_all(redis) == (2, [jobs[1].id])
+
+
 def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Redis, still: RedisClock) -> None:
-    kill("http://dead.example:80")
+    kill(DEAD_ORIGIN)
     redis.hset(f"{PREFIX}:webhooks:breaker:http://dead.example:80", "open", still.time() - 0.1)
     (first, *rest) = [job.id for job in enqueue_many([webhook("http://dead.example/")] * 50)]
     assert reserve(redis) == (0, [first, *rest])  # the long way: one of them will be the probe
     asked = [(job_id, float(place)) for place, job_id in enumerate([first, *rest])]
-    (answer,) = breaker.ask([Question("http://dead.example:80", 9, False, asked)], get_settings())
+    (answer,) = breaker.ask([Question([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
     assert answer.verdicts[0] == "probe"
     redis.rpush(key("queue", "webhooks"), *rest)
     assert reserve(redis) == (49, [])
@@ -335,7 +354,7 @@ def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Re
 
 
 def test_in_doubt_a_job_goes_the_long_way(redis: redis_py.Redis, still: RedisClock) -> None:
-    kill("http://dead.example:80")
+    kill(DEAD_ORIGIN)
     doubtful = [
         webhook("http://DEAD.example/"),
         webhook("http://dead.example:8080/"),

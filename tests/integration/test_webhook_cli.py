@@ -225,7 +225,8 @@ def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> 
     settings = get_settings()
     for _ in range(settings.webhook_breaker_failures):
         breaker.report_failure("https://dead.example:443", time.time() - 15, probe=False, settings=settings)
-    breaker.ask([breaker.Question("https://dead.example:443", 5, False, [("a", 1.0), ("b", 2.0)])], settings)
+    asked = [("a", 1.0), ("b", 2.0)]
+    breaker.ask([breaker.Question(["https://dead.example:443"], 5, False, asked)], settings)
     (shown,) = json.loads(run(capsys, "destinations", "--json"))
     assert (shown["destination"], shown["state"], shown["failures"], shown["parked"]) == (
         "https://dead.example:443", "open", 10, 2)  # fmt: skip

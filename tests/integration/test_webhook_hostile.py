@@ -204,7 +204,7 @@ def test_a_name_that_is_public_first_and_loopback_second_is_refused(monkeypatch:
             "getaddrinfo",
             lambda host, port, *args, **kwargs: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))],
         )
-        with pytest.raises(PermanentFailure, match=r"localhost \(127\.0\.0\.1\) .*'loopback'"):
+        with pytest.raises(PermanentFailure, match="'loopback'"):
             deliver(receiver.url(host="localhost"))
         assert receiver.connections == 0
 

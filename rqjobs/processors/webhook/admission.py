@@ -14,7 +14,7 @@ from rqjobs.errors import RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors.webhook import breaker
-from rqjobs.processors.webhook.context import Context, context
+from rqjobs.processors.webhook.context import Context, Place, context
 from rqjobs.processors.webhook.destinations import Destination
 from rqjobs.processors.webhook.endpoints import key_of
 
@@ -33,34 +33,38 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
     except (SQLAlchemyError, RQJobsError):
         return [_hold(time.time() + _DATABASE_WAIT, "the database with the endpoints does not answer")] * len(jobs)
     holds: list[Hold | None] = [None] * len(jobs)
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, tuple[Place, list[int]]] = {}
     for index, (job, _) in enumerate(jobs):
-        if origin := _origin(shared, job):
-            groups.setdefault(origin, []).append(index)
+        if place := _place(shared, job):
+            groups.setdefault(place.destination, (place, []))[1].append(index)
     for index, hold in _judge(shared, groups, [attempt for _, attempt in jobs]):
         holds[index] = hold
     return holds
 
 
-def _judge(shared: Context, groups: dict[str, list[int]], attempts: Sequence[Attempt]) -> Iterator[tuple[int, Hold]]:
+def _judge(
+    shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
+) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait, by their index."""
     now, moment = time.monotonic(), time.time()
     unanswered = shared.destinations.unanswered(now)
     questions: list[breaker.Question] = []
-    for origin, indices in groups.items():
-        destination = shared.destinations.get(origin)
+    about: list[str] = []
+    for name, (place, indices) in groups.items():
+        destination = shared.destinations.get(name)
         room = shared.destinations.room(destination, unanswered, now)
         unanswered += 0 if destination.prompt(now) else min(room, len(indices))
         if destination.clear_until > now and room >= len(indices):
             for index in indices:
                 destination.admit(attempts[index].job_id, now)
         elif destination.parks_until > moment + _TOGETHER and shared.destinations.asks_at > moment:
-            hold = _hold(shared.destinations.asks_at, f"{origin} does not answer")
+            hold = _hold(shared.destinations.asks_at, f"{name} does not answer")
             yield from ((index, hold) for index in indices)
         else:
             silent = destination.silent(now)
             asked = [(attempts[index].job_id, _order(attempts[index], moment)) for index in indices]
-            questions.append(breaker.Question(origin, room, silent, asked))
+            questions.append(breaker.Question(place.breakers, room, silent, asked))
+            about.append(name)
     if not questions:
         return
     shared.destinations.asks_at = moment + _TOGETHER
@@ -68,17 +72,18 @@ def _judge(shared: Context, groups: dict[str, list[int]], attempts: Sequence[Att
         answers = breaker.ask(questions, shared.settings)
     except redis.exceptions.RedisError:
         return  # a breaker that cannot be asked stops nothing
-    for question, answer in zip(questions, answers, strict=True):
-        destination = shared.destinations.get(question.destination)
+    for name, question, answer in zip(about, questions, answers, strict=True):
+        destination = shared.destinations.get(name)
         destination.failing = answer.failing
         destination.clear_until = now + _CLEAR_FOR if answer.clear else 0.0
-        yield from _obey(question, answer, destination, groups[question.destination])
+        yield from _obey(question, answer, destination, groups[name])
 
 
 def _obey(
-    question: breaker.Question, answer: breaker.Answer, destination: Destination, indices: Sequence[int]
+    question: breaker.Question, answer: breaker.Answer, destination: Destination, group: tuple[Place, Sequence[int]]
 ) -> Iterator[tuple[int, Hold]]:
     now = time.monotonic()
+    place, indices = group
     destination.parks_until = 0.0
     for index, (job_id, _), verdict in zip(indices, question.jobs, answer.verdicts, strict=True):
         if verdict == "probe":
@@ -87,11 +92,11 @@ def _obey(
             destination.admit(job_id, now)
         elif verdict == "soon":
             destination.asked_again = max(time.time() + _MOMENT, destination.asked_again + 1 / _NEW_PACE)
-            yield index, _hold(destination.asked_again, f"{question.destination} has not answered yet")
+            yield index, _hold(destination.asked_again, f"{place.destination} has not answered yet")
         else:
             until = float(verdict)
             destination.parks_until = min(destination.parks_until or until, until)
-            yield index, _hold(until, f"{question.destination} does not answer: parked")
+            yield index, _hold(until, f"{place.destination} does not answer: parked")
 
 
 def _order(attempt: Attempt, now: float) -> float:
@@ -99,13 +104,13 @@ def _order(attempt: Attempt, now: float) -> float:
     return attempt.enqueued_at.timestamp() if attempt.number == 1 else now
 
 
-def _origin(shared: Context, job: WebhookJob) -> str | None:
-    """The job's destination; None for one that will be refused."""
+def _place(shared: Context, job: WebhookJob) -> Place | None:
+    """Where the job is delivered to; None for one that will be refused."""
     endpoint, _ = shared.endpoints.get(key_of(job))
     if endpoint is not None and not endpoint.enabled:
         return None
     try:
-        return shared.target(endpoint.url if endpoint and job.endpoint else job.url).origin
+        return shared.place(job, endpoint)
     except TargetRefused:
         return None
 

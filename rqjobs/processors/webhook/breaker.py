@@ -22,7 +22,8 @@ _PROBE_MARGIN = 5.0  # seconds after a probe's deadline in which its worker tell
 class Question:
     """May these jobs start?"""
 
-    destination: str
+    breakers: Sequence[str]
+    """Those that the jobs pass, the origin's first."""
     room: int
     """How many of them this worker has room for."""
     silent: bool
@@ -33,12 +34,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the breaker says of one destination."""
+    """The answer for one destination."""
 
     clear: bool
-    """It is closed and nothing is parked: no need to ask for a while."""
-    failing: bool
-    """It has failed lately: a success is news."""
+    """Its breakers are closed and nothing is parked: no need to ask for a while."""
+    failing: frozenset[str]
+    """The breakers that have counted failures lately: a success is news to them."""
     verdicts: Sequence[str]
     """For each job ``go``, ``probe``, ``soon`` (no room yet), or the Unix time at which to ask again."""
 
@@ -52,21 +53,28 @@ def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
     patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
     words: list[Any] = ["ask", repr(time.time()), settings.webhook_pace, patience]
     for question in questions:
-        words += [question.destination, question.room, int(question.silent), len(question.jobs)]
+        words += [question.room, int(question.silent), len(question.breakers), *question.breakers, len(question.jobs)]
         words += [word for job_id, enqueued in question.jobs for word in (job_id, repr(enqueued))]
     return [
-        Answer(clear == 1, failing == 1, [verdict.decode() for verdict in verdicts])
-        for clear, failing, verdicts in _run(*words)
+        Answer(
+            clear == 1,
+            frozenset(name for name, fails in zip(question.breakers, failing, strict=True) if fails),
+            [verdict.decode() for verdict in verdicts],
+        )
+        for question, (clear, failing, verdicts) in zip(questions, _run(*words), strict=True)
     ]
 
 
 def report_answer(destination: str) -> bool:
-    """It answered: what is parked starts again, paced. Whether the breaker was open until now."""
+    """It answered, or (an origin) was connected to: what is parked starts again, paced. Whether it was open."""
     return bool(_run("ok", repr(time.time()), destination))
 
 
 def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
-    """It did not answer an attempt that began at ``began``; whether that opened the breaker (again)."""
+    """It did not answer, or (an origin) was not connected to, by an attempt that began at ``began`` (Unix time).
+
+    Whether that opened the breaker (again).
+    """
     opened = _run(
         "fail",
         repr(time.time()),
@@ -83,9 +91,10 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """The state of one destination that has failed lately, or for which deliveries are parked."""
+    """The state of one destination or origin that has failed lately, or for which deliveries are parked."""
 
     destination: str
+    """An origin such as ``https://example.com:443``, a registered endpoint's name, a URL, or origin and webhook_id."""
     state: str
     """``closed``, ``open`` (deliveries are parked) or ``probing`` (one of them is out to find out)."""
     failures: int

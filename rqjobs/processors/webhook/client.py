@@ -101,11 +101,13 @@ class Client:
         if not task.done():
             await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            raise DeliveryFailed("timeout", f"the name {target.host} was not resolved within {seconds:g} s")
+            raise DeliveryFailed(
+                "timeout", f"the name {target.host} was not resolved within {seconds:g} s", connected=False
+            )
         if (error := task.exception()) is not None:
             self._judged.pop(key, None)  # the next delivery asks the name server again
             if isinstance(error, UnknownHost):
-                raise DeliveryFailed("dns", str(error))
+                raise DeliveryFailed("dns", str(error), connected=False)
             raise error
 
     async def _resolve(self, target: Target) -> object:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
+from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.guard import Guard, Target
+from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
 from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.processors.webhook.endpoints import KnownEndpoints
@@ -13,6 +17,16 @@ from rqjobs.settings import Settings, get_settings
 from rqjobs.signing import MOST_SIGNATURES, parse_secret
 
 _TARGETS_KEPT = 10_000
+
+
+class Place(NamedTuple):
+    """Where a job is delivered to."""
+
+    target: Target
+    destination: str
+    """What slots are counted by."""
+    breakers: tuple[str, ...]
+    """The names of the circuit breakers that the job passes, the origin's first."""
 
 
 class Context:
@@ -31,12 +45,40 @@ class Context:
         self.destinations = Destinations(get_policy("webhooks").concurrency)
         self._told_unsigned = False
         self._targets: dict[str, Target] = {}
+        self._places: dict[tuple[str, str, str], Place] = {}
 
     def tell_unsigned(self) -> None:
         """Says once that there is nothing to sign with."""
         if not self._told_unsigned:
             self._told_unsigned = True
             event(logging.WARNING, "webhooks are sent unsigned", mend="set WEBHOOK_SIGNING_SECRET")
+
+    def place(self, job: WebhookJob, endpoint: Endpoint | None) -> Place:
+        """Where ``job`` is delivered to. A registered endpoint may have moved since the job was enqueued.
+
+        A job that names no endpoint is its URL's, and its webhook_id's at the origin: so one tenant's path on a shared
+        host is not another's, and a host that is silent for many URLs of one subscription is noticed as well.
+
+        Raises:
+            TargetRefused: the URL's text alone forbids it.
+        """
+        named = endpoint is not None and job.endpoint is not None
+        key = (endpoint.url, endpoint.name, "") if named and endpoint else ("", job.webhook_id, job.url)
+        place = self._places.get(key)
+        if place is None:
+            if len(self._places) >= _TARGETS_KEPT:
+                self._places.clear()
+            place = self._places[key] = self._make_place(job, endpoint if named else None)
+        return place
+
+    def _make_place(self, job: WebhookJob, endpoint: Endpoint | None) -> Place:
+        if endpoint is not None:
+            target = self.target(endpoint.url)
+            return Place(target, endpoint.name, (target.origin, endpoint.name))
+        target = self.target(job.url)
+        url = target.origin + (urlsplit(target.url).path or "/")
+        subscription = f"{target.origin} {job.webhook_id}"
+        return Place(target, f"{url} {job.webhook_id}", (target.origin, url, subscription))
 
     def target(self, url: str) -> Target:
         """``url`` as the guard takes it apart.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import redis
 
@@ -17,8 +18,9 @@ from rqjobs.errors import PermanentFailure, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
+from rqjobs.masking import without_path
 from rqjobs.processors.webhook import breaker
-from rqjobs.processors.webhook.context import Context, context
+from rqjobs.processors.webhook.context import Context, Place, context
 from rqjobs.processors.webhook.endpoints import key_of
 from rqjobs.processors.webhook.message import build
 from rqjobs.processors.webhook.outcome import GONE, failure
@@ -50,8 +52,8 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     response: Response | None = None
     error: RQJobsError | None = None
     try:
-        url = _url(job, endpoint)
-        response = await _post(at_work, url, job, attempt, own_keys or shared.keys)
+        _check_endpoint(job, endpoint)
+        response = await _post(at_work, shared.place(job, endpoint), job, attempt, own_keys or shared.keys)
         error = failure(response, datetime.now(UTC), shared.settings.webhook_retry_after_max)
     except TargetRefused as refused:
         error = PermanentFailure(str(refused))
@@ -75,57 +77,73 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     return {"status": response.status, "ms": took}
 
 
-def _url(job: WebhookJob, endpoint: Endpoint | None) -> str:
-    """Where to deliver: a registered endpoint may have moved since the job was enqueued."""
-    if endpoint is None:
-        if job.endpoint is not None:
-            raise PermanentFailure(f"the endpoint {job.endpoint!r} is not registered (any more)")
-        return job.url
-    if not endpoint.enabled:
+def _check_endpoint(job: WebhookJob, endpoint: Endpoint | None) -> None:
+    if endpoint is None and job.endpoint is not None:
+        raise PermanentFailure(f"the endpoint {job.endpoint!r} is not registered (any more)")
+    if endpoint is not None and not endpoint.enabled:
         raise PermanentFailure(
-            f"the endpoint is disabled: {endpoint.reason}. Once it is mended: rqjobs webhooks enable, then replay"
+            f"the endpoint is disabled: {endpoint.reason}. Once it is fixed: rqjobs webhooks enable, then replay"
         )
-    return endpoint.url if job.endpoint is not None else job.url
 
 
-async def _post(at_work: Service, url: str, job: WebhookJob, attempt: Attempt, keys: list[bytes]) -> Response:
+async def _post(at_work: Service, place: Place, job: WebhookJob, attempt: Attempt, keys: list[bytes]) -> Response:
     shared: Context = at_work.context
-    target = shared.target(url)
     if not keys:
         shared.tell_unsigned()
     message = build(job, attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
-    destination = shared.destinations.get(target.origin)
+    destination = shared.destinations.get(place.destination)
     destination.start(attempt.job_id)
-    began, answered = time.time(), None
+    began, answered, connected = time.time(), None, True
     try:
         seconds = min(shared.timeout, max(attempt.remaining - _MARGIN, 0.0))
-        response = await at_work.client.post(target, message, seconds)
+        response = await at_work.client.post(place.target, message, seconds)
         answered = response.status not in _AWAY
-    except DeliveryFailed:
-        answered = False
+    except DeliveryFailed as failed:
+        answered, connected = False, failed.connected
         raise
     finally:
         destination.end(time.time() - began, answered=answered is True)
-        if answered is not None and not (answered and not destination.failing):
-            await asyncio.to_thread(_tell_breaker, shared, target.origin, attempt.job_id, began, answered=answered)
+        if answered is not None and (not answered or destination.failing is None or destination.failing):
+            run = _Report(place, attempt.job_id, began, connected, answered)
+            await asyncio.to_thread(_tell_breakers, shared, run)
     return response
 
 
-def _tell_breaker(shared: Context, origin: str, job_id: str, began: float, *, answered: bool) -> None:
-    destination = shared.destinations.get(origin)
-    probe = job_id in destination.probes
-    destination.probes.discard(job_id)
-    destination.failing, destination.clear_until = not answered, 0.0
+class _Report(NamedTuple):
+    """How a delivery ended, for the breakers."""
+
+    place: Place
+    job_id: str
+    began: float
+    connected: bool
+    answered: bool
+
+
+def _tell_breakers(shared: Context, run: _Report) -> None:
+    """A connection that fails counts against the origin, which all its endpoints share. Once there is one, that is
+    well, and a missing answer (502, 503, 504 or silence) counts against the destination's own breakers.
+    """  # noqa: D205
+    destination = shared.destinations.get(run.place.destination)
+    probe = run.job_id in destination.probes
+    destination.probes.discard(run.job_id)
+    destination.clear_until = 0.0
+    origin, *own = run.place.breakers
+    known = frozenset(run.place.breakers) if destination.failing is None else destination.failing
+    well = run.place.breakers if run.answered else [origin] if run.connected else []
+    failed = [] if run.answered else own if run.connected else [origin]
+    if probe and not run.connected:  # the trial of an open breaker of its own
+        failed += [name for name in own if name in (destination.failing or ())]
     try:
-        if answered:
-            if breaker.report_answer(origin):
-                event(logging.INFO, "circuit breaker closed", destination=origin)
-        elif breaker.report_failure(origin, began, probe=probe, settings=shared.settings):
-            event(
-                logging.WARNING, "circuit breaker stays open" if probe else "circuit breaker open", destination=origin
-            )
+        for name in known.intersection(well):
+            if breaker.report_answer(name):
+                event(logging.INFO, "circuit breaker closed", destination=without_path(name))
+        for name in failed:
+            if breaker.report_failure(name, run.began, probe=probe, settings=shared.settings):
+                text = "circuit breaker stays open" if probe else "circuit breaker open"
+                event(logging.WARNING, text, destination=without_path(name))
+        destination.failing = known.difference(well).union(failed)
     except redis.exceptions.RedisError as error:
-        event(logging.WARNING, "the circuit breaker cannot be told", destination=origin, error=str(error))
+        event(logging.WARNING, "the circuit breaker cannot be told", destination=without_path(origin), error=str(error))
 
 
 class _Run:

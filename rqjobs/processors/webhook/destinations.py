@@ -17,7 +17,10 @@ _UNLIMITED = 1_000_000  # more than come at once: a batch may be larger than the
 
 
 class Destination:
-    """One origin, ``https://example.com:443``. Used by the event loop and by the thread that admits."""
+    """Where deliveries go: a registered endpoint, or the URL and webhook_id of jobs that name none.
+
+    Used by the event loop and by the thread that admits.
+    """
 
     __slots__ = (
         "_admitted", "answered", "asked_again", "busy_since", "clear_until", "failing", "in_flight", "latency",
@@ -31,7 +34,8 @@ class Destination:
         self.latency = 0.0
         self.clear_until = 0.0
         """Until then the breaker need not be asked."""
-        self.failing = True  # unless the breaker says otherwise: a process of one job alone has not asked it
+        self.failing: frozenset[str] | None = None
+        """Those of its breakers that have counted failures lately; None if they were not asked yet."""
         self.asked_again = 0.0
         """Unix time: when the last of the deliveries that wait for its first answers asks again."""
         self.parks_until = 0.0
@@ -88,14 +92,14 @@ class Destinations:
         self._known: dict[str, Destination] = {}
         self._lock = threading.Lock()
 
-    def get(self, origin: str) -> Destination:
-        """The destination ``origin``."""
-        found = self._known.get(origin)
+    def get(self, name: str) -> Destination:
+        """The destination ``name``."""
+        found = self._known.get(name)
         if found is None:
             with self._lock:
                 if len(self._known) >= _KEPT:
                     self._known = {name: item for name, item in self._known.items() if item.used or item.failing}
-                found = self._known.setdefault(origin, Destination())
+                found = self._known.setdefault(name, Destination())
         return found
 
     def unanswered(self, now: float) -> int:

@@ -28,10 +28,12 @@ class DeliveryFailed(RQJobsError):
 
     Attributes:
         kind: ``dns``, ``connection``, ``tls``, ``timeout``, ``protocol`` or ``status``.
+        connected: whether a connection was made (TLS included), so that what failed is the endpoint's answer.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, connected: bool = True) -> None:
         self.kind = kind
+        self.connected = connected
         super().__init__(message)
 
 
@@ -117,7 +119,8 @@ class Transfer:
             raise self._refused
         if self._header_bytes > HEADER_LIMIT:
             raise DeliveryFailed("protocol", f"the response has more than {HEADER_LIMIT:,} bytes of headers")
-        raise DeliveryFailed(_KINDS.get(code, "protocol"), error or f"libcurl's error {code}")
+        connected = self.curl.getinfo(pycurl.REQUEST_SIZE) > 0  # a request was written
+        raise DeliveryFailed(_KINDS.get(code, "protocol"), error or f"libcurl's error {code}", connected=connected)
 
     def _open(self, _purpose: int, address: tuple[int, int, int, tuple[object, ...]]) -> socket.socket | int:
         family, kind, protocol, sockaddr = address
