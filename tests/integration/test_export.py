@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, find, open_link, partial, process, purge, purging, reading
 from rqjobs.processors.export.links import LinkRefused
 from rqjobs.settings import use_settings
-from rqjobs.sources import Source, register_source
+from rqjobs.sources import Source, register_source, since_until
 from tests.support import apptables
 from tests.support.exports import Stopped, stop_after
 
@@ -119,6 +120,40 @@ def test_filters_choose_rows(engine):
     assert ids(bookings_job(toolId=5)) == [2]
     assert ids(bookings_job(service_type="repair", since="2026-02-01")) == [3]
     assert ids(DataExportJob(user_id="not a number", export_type="json", data_type="bookings")) == []
+
+
+def test_a_date_is_the_beginning_of_its_day(engine):
+    apptables.add_bookings(engine, [{"id": day, "booking_date": date(2026, 1, day)} for day in (30, 31)])
+    apptables.add_bookings(engine, [{"id": 99, "booking_date": date(9999, 12, 31)}])
+    assert ids(bookings_job(since="2026-01-31T00:00:00Z")) == [31, 99]
+    assert ids(bookings_job(since="2026-01-31T09:30:00Z")) == [99]
+    assert ids(bookings_job(until="2026-01-31T09:30:00Z")) == [30, 31]
+    assert ids(bookings_job(since="2026-01-31T00:00:00+02:00")) == [31, 99]
+    assert ids(bookings_job(since="2026-01-31T00:00:00-02:00")) == [99]
+    assert ids(bookings_job(until="9999-12-31T10:00:00Z")) == [30, 31, 99]
+    assert ids(bookings_job(since="9999-12-31T10:00:00Z")) == []
+    assert ids(bookings_job(since="0001-01-01")) == [30, 31, 99]
+
+
+def test_a_fraction_of_a_second_counts(engine):
+    apptables.add_bookings(engine, [{"id": n, "created_at": datetime(2026, 1, 1, 10, 0, 0, n)} for n in (0, 500000)])  # noqa: DTZ001
+    made = Source(name="made", table="bookings", columns=("id",), filters=since_until("created_at"))
+    register_source(made)
+
+    def found(**filters):
+        return ids(DataExportJob(user_id="7", export_type="json", data_type="made", filters=filters))
+
+    assert found(since="2026-01-01T10:00:00.5Z") == [500000]
+    assert found(until="2026-01-01T10:00:00.5Z") == [0]
+    assert found(since="2026-01-01T10:00:00.500001Z") == []
+
+
+@pytest.mark.parametrize("user_id", ["-0", "-0.0", "+0", "00", "0.0", " 0", "0 "])
+def test_another_text_than_0_is_not_user_0(engine, user_id):
+    apptables.add_bookings(engine, [{"id": 1, "user_id": 0}])
+    job = DataExportJob(user_id="0", export_type="json", data_type="bookings")
+    assert ids(job) == [1]
+    assert ids(job.model_copy(update={"user_id": user_id})) == []
 
 
 def test_contacts_are_filtered_by_tag_and_time(engine):
@@ -267,6 +302,63 @@ def test_a_run_that_is_still_writing_is_not_disturbed(engine):
             run(contacts_job())
 
     assert run(contacts_job(), report=second)[0]["rows"] == 10
+
+
+def test_an_id_is_no_pattern_and_no_path(engine):
+    apptables.add_contacts(engine, 3)
+    folder = Path(".rqjobs/exports")
+    folder.mkdir(parents=True)
+    others = [folder / f".contacts-other.csv.{end}" for end in ("part", "checkpoint", "draft")]
+    for other in others:
+        other.write_text("half")
+    for number, job_id in enumerate(["*", "?ther", "[a-z]*", "../../escaped", "a/b", "..", "\u00e9"], 1):
+        result, file = run(contacts_job(), job_id=job_id)
+        assert (result["rows"], file.parent) == (3, folder.absolute())
+        assert len(list(folder.glob("contacts-id-*.csv"))) == number
+    assert all(other.read_text() == "half" for other in others)
+
+
+@pytest.mark.parametrize("end", ["part", "checkpoint", "draft"])
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_a_planted_link_is_not_written_through(engine, end, link, monkeypatch):
+    monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
+    apptables.add_contacts(engine, 1000)
+    folder = Path(".rqjobs/exports")
+    folder.mkdir(parents=True)
+    victim = Path("victim").absolute()
+    victim.write_text("untouched")
+    planted = folder / f".contacts-job-1.csv.{end}"
+    planted.symlink_to(victim) if link == "symbolic" else planted.hardlink_to(victim)
+    result, file = run(contacts_job())
+    assert (result["rows"], victim.read_text()) == (1000, "untouched")
+    assert not file.is_symlink()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_file_that_is_exchanged_while_it_is_written_is_not_published(engine, monkeypatch):
+    apptables.add_contacts(engine, 10)
+    victim = Path("victim").absolute()
+    victim.write_text("secret")
+
+    def exchange(_progress):
+        planted = Path(".rqjobs/exports/.contacts-job-1.csv.part")
+        planted.unlink()
+        planted.symlink_to(victim)
+
+    with pytest.raises(OSError, match="replaced"):
+        run(contacts_job(), report=exchange)
+    assert not list(Path(".rqjobs/exports").iterdir())
+
+
+def test_24_is_never_read_as_0():
+    def of_python_3_14(text):
+        return datetime(2026, 2, 1) if re.search("(^|[T ])24:00", text) else datetime.fromisoformat(text)  # noqa: DTZ001
+
+    parse = reading._but_24(of_python_3_14, "2026-01-31T24:00:00")
+    for text in ("2026-01-31T24:00:00", "2026-01-31 24:00", "24:00:00", "24:00:00+05", "T24:00"):
+        assert reading._each(parse)([text]) == [text]
+    kept = ["2024-10-10T10:24:00", "2024-10-10 10:00:24"]
+    assert reading._each(parse)(kept) == [datetime.fromisoformat(text) for text in kept]
 
 
 def test_progress_is_told(engine, monkeypatch):

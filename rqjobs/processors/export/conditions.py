@@ -33,7 +33,8 @@ from sqlalchemy.types import NullType, String
 from rqjobs.errors import PermanentFailure
 from rqjobs.sources import Filter, Source
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,30})(\.\d{1,30})?", re.ASCII)
+_NUMBER = re.compile(r"(?!-[0.]+\Z)-?(0|[1-9]\d{0,30})(\.\d{1,30})?", re.ASCII)
+"""A number as databases spell it. Not -0, which is another text than 0 and no other user."""
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -122,21 +123,30 @@ def _number(text: str, kind: type) -> ColumnElement[Any]:
 
 
 def _moment(column: Column[Any], moment: datetime, *, since: bool, sqlite: bool) -> ColumnElement[bool]:
+    """``column`` from ``moment`` on, or before it. A date without a time is the beginning of its day, 00:00 UTC."""
     left: ColumnElement[Any] = column
     right: object = moment
     kind = python_type(column)
     if sqlite or kind is str:
         # Text sorts by time once all spellings agree; a date alone is before every time of its day.
         left = func.replace(raw(column, String()), " ", "T")
-        right = moment.strftime("%Y-%m-%d" if moment.time() == time() else "%Y-%m-%dT%H:%M:%S")
+        right = _spelled_moment(moment)
     elif kind is date:
-        late = not since and moment.time() != time()
-        right = moment.date() + timedelta(days=late)
+        if moment.time() != time():  # after the beginning of its day, at which the day itself counts
+            return column > moment.date() if since else column <= moment.date()
+        right = moment.date()
     elif isinstance(column.type, SqlDateTime):
         right = moment if column.type.timezone else moment.replace(tzinfo=None)
     else:
         raise PermanentFailure(f"the column {column.name!r} holds no dates, so it has no range of them")
     return left >= right if since else left < right
+
+
+def _spelled_moment(moment: datetime) -> str:
+    if moment.time() == time():
+        return moment.date().isoformat()
+    text = moment.replace(tzinfo=None).isoformat()
+    return text.rstrip("0") if moment.microsecond else text  # "10:00:00.5" sorts before "10:00:00.500000"
 
 
 def _within_second(column: Column[Any], moment: Any, *, sqlite: bool) -> ColumnElement[bool]:

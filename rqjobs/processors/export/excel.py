@@ -27,6 +27,8 @@ _DIGITS = 15
 _FIRST_DAY = date(1900, 3, 1)
 """Before it Excel counts a day that never was; earlier dates are written as text."""
 _EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  # Excel knows no zones
+_END = datetime(9999, 12, 31, 23, 59, 59, 500_000)  # noqa: DTZ001
+"""From here on Excel rounds to the year 10000, which it has not: such a moment is written as text."""
 
 _SHEET_BYTES = 1_900_000_000
 """A zip member of more needs ZIP64, which Excel meets with an offer to repair the file: the next sheet begins."""
@@ -342,10 +344,10 @@ def _datetime(value: datetime) -> str | None:
     if value.date() <= _FIRST_DAY:
         return _text(iso_datetime(value))
     value = in_utc(value)
-    if value.utcoffset():
+    naive = value.replace(tzinfo=None)
+    if value.utcoffset() or naive >= _END:
         return _text(iso_datetime(value))
-    value = value.replace(tzinfo=None)
-    since = value - _EPOCH
+    since = naive - _EPOCH
     days = since.days + (since.seconds + since.microseconds / 1e6) / 86400
     return f' s="{_STYLE["datetime"]}"><v>{days!r}</v></c>'
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.export.reading import Key
-from rqjobs.processors.export.storage import Storage, remove_workspace_files
+from rqjobs.processors.export.storage import Storage, remove_workspace_files, workspace_file
 
 _CHECKPOINT_EVERY = 2.0
 """Seconds between two checkpoints: what a killed run can lose."""
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _WRITE_OUT_EVERY = 1_000_000
 """Bytes after which the kernel is asked to begin with writing them to the disk."""
@@ -47,8 +50,9 @@ class PartialFile:
         self._name = name
         self._content = content
         self._resumable = resumable
-        self.path = storage.workspace / f".{name}.part"
-        self._mark = storage.workspace / f".{name}.checkpoint"
+        self.path = workspace_file(storage, name, "part")
+        self._mark = workspace_file(storage, name, "checkpoint")
+        self._draft = workspace_file(storage, name, "draft")
         self._next = time.monotonic() + _CHECKPOINT_EVERY
         self._written_out = 0
         self._published = False
@@ -64,7 +68,17 @@ class PartialFile:
 
     def _open_locked(self) -> BinaryIO:
         while True:
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", 1 << 18)
+            try:
+                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", 1 << 18)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                self.path.unlink(missing_ok=True)  # a symbolic link: another user's, who may write into this folder
+                continue
+            if not _is_ours(file):
+                file.close()
+                self.path.unlink(missing_ok=True)
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(self.path.stat(), os.fstat(file.fileno())):
@@ -94,16 +108,24 @@ class PartialFile:
             self.file.flush()
             os.fsync(self.file.fileno())
             mark = {"content": self._content, "rows": rows, "key": key, "bytes": position}
-            draft = self._mark.with_suffix(".draft")
-            draft.write_text(json.dumps(mark), encoding="utf-8")
-            draft.replace(self._mark)
+            self._draft.unlink(missing_ok=True)
+            with os.fdopen(os.open(self._draft, _NEW, 0o666), "w", encoding="utf-8") as draft:
+                draft.write(json.dumps(mark))
+            self._draft.replace(self._mark)
             self._next = time.monotonic() + _CHECKPOINT_EVERY
 
     def publish(self) -> int:
-        """Makes it the final file; answers its size in bytes."""
+        """Makes it the final file; answers its size in bytes.
+
+        Raises:
+            OSError: another file stands under its name: another user's, who may write into this folder.
+        """
         self.file.flush()
         os.fsync(self.file.fileno())
-        size = os.fstat(self.file.fileno()).st_size
+        written = os.fstat(self.file.fileno())
+        if not os.path.samestat(self.path.lstat(), written):
+            raise OSError(f"{self.path} was replaced while it was written")
+        size = written.st_size
         self._storage.publish(self.path, self._name)
         self._published = True
         return size
@@ -123,12 +145,18 @@ class PartialFile:
         """Where to go on, in bytes; 0 if there is nothing of use."""
         try:
             mark = json.loads(self._mark.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            if mark["content"] != self._content or mark["bytes"] > self.path.stat().st_size:
+                return 0
+            self.rows, self.key = int(mark["rows"]), mark["key"]
+            return int(mark["bytes"])
+        except (FileNotFoundError, ValueError, TypeError, LookupError):  # none, or not ours
             return 0
-        if mark["content"] != self._content or mark["bytes"] > Path(self.path).stat().st_size:
-            return 0
-        self.rows, self.key = mark["rows"], mark["key"]
-        return int(mark["bytes"])
+
+
+def _is_ours(file: BinaryIO) -> bool:
+    """Whether it is a file of this name only: not another file that was linked to it."""
+    found = os.fstat(file.fileno())
+    return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
 
 
 def _begin_write_out(file: BinaryIO) -> None:

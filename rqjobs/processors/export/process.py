@@ -23,7 +23,7 @@ from rqjobs.processors.export.partial import PartialFile
 from rqjobs.processors.export.purging import purge_now_and_then
 from rqjobs.processors.export.reading import Rows, open_rows
 from rqjobs.processors.export.records import Export
-from rqjobs.processors.export.storage import get_storage
+from rqjobs.processors.export.storage import get_storage, name_of_file
 from rqjobs.processors.export.writing import Heading
 from rqjobs.settings import get_settings
 from rqjobs.sources import UnknownSource, describe, get_source
@@ -64,7 +64,7 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
             filters=describe(filters),
             created_at=started,
         )
-        file_name = f"{job.data_type}-{attempt.job_id}.{formats.suffix(job.export_type)}"
+        file_name = name_of_file(job.data_type, attempt.job_id, formats.suffix(job.export_type))
         content = hashlib.sha256(repr((job.dump(), heading.columns)).encode()).hexdigest()
         with PartialFile(storage, file_name, content, resumable=rows.ordered) as partial:
             count = _write(job, attempt, rows, heading, partial)

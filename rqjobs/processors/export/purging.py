@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rqjobs.logs import event
 from rqjobs.processors.export import records
 from rqjobs.processors.export.records import Export
-from rqjobs.processors.export.storage import get_storage
+from rqjobs.processors.export.storage import WORKSPACE_ENDS, get_storage
 
 _LEFT_BEHIND = timedelta(days=1)
 """A half-written file that nobody has touched for so long will not be resumed."""
@@ -47,7 +47,7 @@ def purge(*, dry_run: bool = False) -> list[Export]:
         event(logging.INFO, "export deleted", id=export.id, rows=export.rows)
     storage = get_storage()
     abandoned = time.time() - _LEFT_BEHIND.total_seconds()
-    for path in chain.from_iterable(storage.workspace.glob(f".*.{end}") for end in ("part", "checkpoint", "draft")):
+    for path in chain.from_iterable(storage.workspace.glob(f".*.{end}") for end in WORKSPACE_ENDS):
         with contextlib.suppress(FileNotFoundError):  # it was published meanwhile
             if path.stat().st_mtime < abandoned:
                 path.unlink()

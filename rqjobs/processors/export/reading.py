@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -263,11 +264,27 @@ def _array(parse: Callable[[Any], Any], value: Any) -> Any:
     return value if isinstance(value, str) else parse(value)
 
 
+def _but_24(parse: Callable[[Any], Any], example: str) -> Callable[[Any], Any]:
+    """``parse``, but without 24:00, which Python since 3.14 reads as 00:00, and the database has not written so."""
+    try:
+        parse(example)
+    except ValueError:
+        return parse
+
+    def parse_but_24(value: Any) -> Any:
+        if _HOUR_24.search(value):
+            raise ValueError(value)
+        return parse(value)
+
+    return parse_but_24
+
+
+_HOUR_24 = re.compile(r"(?:^|[T ])T?24(?:$|[:.,+Z-]|[0-5]\d)")
 _SPELLINGS: Mapping[type, Callable[[Any], Any]] = {
     SqlBoolean: {0: False, 1: True}.__getitem__,
-    SqlDateTime: datetime.fromisoformat,
+    SqlDateTime: _but_24(datetime.fromisoformat, "2026-01-31T24:00:00"),
     SqlDate: date.fromisoformat,
-    SqlTime: time.fromisoformat,
+    SqlTime: _but_24(time.fromisoformat, "24:00:00"),
     JSON: json.loads,
 }
 """SQLite has no types for moments and JSON: apps keep many spellings in them, and all are understood."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
+from rqjobs.attempt import JOB_ID
 from rqjobs.errors import RQJobsError
 from rqjobs.places import OBJECT_STORES, is_remote
 from rqjobs.settings import get_settings
 
 _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
 """Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""
+
+
+WORKSPACE_ENDS = ("part", "checkpoint", "draft")
+"""The half-written file, how far it is, and the next word on that."""
 
 
 class StorageUnavailable(RQJobsError):
@@ -152,7 +158,19 @@ def get_storage(url: str | None = None) -> Storage:
     return storage
 
 
+def name_of_file(data_type: str, job_id: str, suffix: str) -> str:
+    """The final name of a job's file. An id that the API would not have made is in it as its digest."""
+    if not JOB_ID.fullmatch(job_id):
+        job_id = f"id-{hashlib.sha256(job_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
+    return f"{data_type}-{job_id}.{suffix}"
+
+
+def workspace_file(storage: Storage, name: str, end: str) -> Path:
+    """The file of the workspace that belongs to the final file ``name``; ``end`` is one of WORKSPACE_ENDS."""
+    return storage.workspace / f".{name}.{end}"
+
+
 def remove_workspace_files(storage: Storage, name: str) -> None:
     """Deletes what a run that ended early has left behind of the file ``name``."""
-    for path in storage.workspace.glob(f".{name}.*"):
-        path.unlink(missing_ok=True)
+    for end in WORKSPACE_ENDS:
+        workspace_file(storage, name, end).unlink(missing_ok=True)

@@ -199,41 +199,31 @@ def normalised(columns: Columns) -> list[Sequence[Any]]:
 # --- what a spreadsheet would run ------------------------------------------------------------------------------------
 
 _FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20"  # OWASP, "CSV Injection", with the full-width forms
-_BLANK = "\\s\\x00-\\x20\\x7f\\xa0\u200b-\u200f\u2060\ufeff"
-_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\x7f").union(
-    chr(code)
-    for code in range(0x3001)
-    if chr(code).isspace() or code <= 0x20  # noqa: PLR2004
-)
-_HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*[{_FORMULA}]")
-_SUSPECT = re.compile(f"\x01[{re.escape(''.join(sorted(_STARTS)))}]")
+_INVISIBLE = "\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+_BLANK = f"\\s\\x00-\\x20\\x7f-\\xa0{_INVISIBLE}"
+_HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*+[{_FORMULA}]")
+_SUSPECT = re.compile(f"\x01[{_BLANK}{_FORMULA}]")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
-_SEPARATORS = ";|\t\r\n"
-_INNER = re.compile(f'([;\\t|]"?[{_BLANK}]*)(?=[{_FORMULA}])|([\\r\\n])(?=[=@\uff1d\uff20]|[+-][^ ])')
+_PHONE = re.compile(r"\+\d+( (\(\d+\) ?)?\d+([-/.]\d+)*)+", re.ASCII)
+"""Such as +49 151 2345000 and +1 (212) 555-0123, but not +1-212-555-0123, which a spreadsheet calculates.
+
+No letter, quote, bar or exclamation mark: it can call and fetch nothing. A blank between two numbers: it is no formula
+at all, because in a formula a blank is the intersection of two ranges, and ranges have letters or colons.
+"""
 
 
 def guard(text: str) -> str:
-    """``text`` with a leading ``'`` if a spreadsheet would take it for a formula; a plain number stays."""
-    return f"'{text}" if _HOSTILE.match(text) and not _NUMBER.fullmatch(text) else text
+    """``text`` with a leading ``'`` if a spreadsheet would take it for a formula; the rest is never altered.
 
-
-def guard_inner(text: str) -> str:
-    """The same after a separator or a line break within ``text``.
-
-    Excel splits a CSV at ``;`` where the decimal sign is a comma, and a split text has lost its quotes.
+    Plain numbers and phone numbers with blanks stay.
     """
-    return _INNER.sub(r"\1\2'", text)
+    return f"'{text}" if _HOSTILE.match(text) and not _NUMBER.fullmatch(text) and not _PHONE.fullmatch(text) else text
 
 
 def guard_column(column: Sequence[str]) -> Sequence[str]:
-    """``column`` with its texts guarded, at their start and within. One look at all of them clears most columns."""
+    """``column`` with its texts guarded. One look at all of them clears most columns."""
     joined = "\x01" + "\x01".join(column)
-    if _SUSPECT.search(joined) is not None:
-        # Digits behind the first character: a phone number, mostly.
-        column = [
-            guard(value) if value[:1] in _STARTS and not (value[1:].isdecimal() and value[0] in "+-") else value
-            for value in column
-        ]
-    if any(sign in joined for sign in _SEPARATORS) and _INNER.search(joined) is not None:
-        column = list(map(guard_inner, column))
-    return column
+    if _SUSPECT.search(joined) is None:
+        return column
+    hostile = _HOSTILE.match
+    return [value if hostile(value) is None else guard(value) for value in column]
