@@ -24,10 +24,11 @@ from rqjobs.enqueueing import (
     enqueue_qr_analytics,
     enqueue_webhook,
 )
-from rqjobs.errors import ResultTimeout
+from rqjobs.errors import JobCaptured, ResultTimeout
 from rqjobs.health import QueueHealth, queue_health
 from rqjobs.jobs.base import JobModel
 from rqjobs.results import look_for_result
+from rqjobs.writing import is_captured
 
 if TYPE_CHECKING:
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
@@ -93,6 +94,8 @@ async def await_result(
         JobNotFound: there is no such job.
     """
     job_id = job.id if isinstance(job, Job) else job
+    if is_captured(job_id):
+        raise JobCaptured(job_id)
     client: redis.Redis | None = connection or getattr(job, "connection", None)
     if client is None:
         client = await asyncio.to_thread(get_connection)

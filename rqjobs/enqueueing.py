@@ -27,7 +27,7 @@ from rqjobs.layout import SERIALIZER, encode_data, timestamp
 from rqjobs.queues import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 from rqjobs.settings import get_settings
 from rqjobs.tracing import FIELD, context_to_carry
-from rqjobs.writing import ROW_DELAY, Entry, Kind, later, write
+from rqjobs.writing import ROW_DELAY, Entry, Kind, captured, later, write
 
 _MAX_DELAY = timedelta(days=3660)
 
@@ -136,9 +136,10 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
         return []
     connection = options.get("connection")
     if (outbox := options.get("outbox")) is not None:
-        from rqjobs.database.outbox import store  # SQLAlchemy is heavy, and a web process may not need it
+        if not captured(entries):
+            from rqjobs.database.outbox import store  # SQLAlchemy is heavy, and a web process may not need it
 
-        store(outbox, [_row(entry, now) for entry in entries])
+            store(outbox, [_row(entry, now) for entry in entries])
         connection = connection or later()
     else:
         connection = write(entries, connection, on_commit=options.get("on_commit", True))

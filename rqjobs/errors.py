@@ -120,6 +120,19 @@ class JobNotFound(RQJobsError, LookupError):
         super().__init__(f"no job {job_id!r}: check the id and REDIS_URL; done jobs are kept for a while only")
 
 
+class JobCaptured(JobNotFound):
+    """A test has captured the job: it is in no Redis, and no worker runs it.
+
+    Attributes:
+        job_id: the id of the job.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        fix = "run it with run_all() of what capture() gave, or test without capture(), with drain()"
+        LookupError.__init__(self, f"job {job_id!r} was captured by rqjobs.testing, so no worker runs it: {fix}")
+
+
 class UnreadableJob(RQJobsError, ValueError):
     """The record of a job in Redis is not what RQ writes.
 

@@ -14,9 +14,10 @@ from rq.utils import as_text
 from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.durations import parse_duration
-from rqjobs.errors import JobFailed, JobNotFound, ResultTimeout
+from rqjobs.errors import JobCaptured, JobFailed, JobNotFound, ResultTimeout
 from rqjobs.history import reason_of
 from rqjobs.layout import SERIALIZER, job_key, results_key
+from rqjobs.writing import is_captured
 
 _DEAD = ("failed", "stopped", "canceled")
 _SLICE = 2.0  # seconds a read blocks: shorter than any socket timeout, so redis-py does not give up first
@@ -35,12 +36,12 @@ def wait_for_result(
     Raises:
         JobFailed: it is dead; the reason is in the error.
         ResultTimeout: it is not done yet. The job goes on.
-        JobNotFound: there is no such job.
+        JobNotFound: there is no such job; JobCaptured of a job that a test has captured.
     """
-    if isinstance(job, Job):
-        job_id, client = job.id, connection or job.connection
-    else:
-        job_id, client = job, connection or get_connection()
+    job_id = job.id if isinstance(job, Job) else job
+    if is_captured(job_id):
+        raise JobCaptured(job_id)
+    client = connection or (job.connection if isinstance(job, Job) else get_connection())
     limit = parse_duration(timeout)
     deadline = time.monotonic() + limit.total_seconds()
     # A queue keeps its last 100 done jobs; one that is waited for is kept beside them (keys.WAITERS).

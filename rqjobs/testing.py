@@ -20,11 +20,12 @@ from rq.timeouts import BaseDeathPenalty
 from rqjobs.attempt import Attempt
 from rqjobs.connection import close_connection, connect, get_connection
 from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.errors import SchemaMismatch
 from rqjobs.history import reason_of
 from rqjobs.jobs import JobModel
 from rqjobs.layout import SERIALIZER, job_key, key
 from rqjobs.queues import get_policy, import_registrations, lanes_in_order
-from rqjobs.settings import use_settings
+from rqjobs.settings import get_settings, use_settings
 from rqjobs.worker.execution import resolve
 from rqjobs.worker.execution import run as run_processor
 from rqjobs.worker.stock import StockWorker
@@ -73,6 +74,9 @@ class Captured:
     """What was enqueued inside a :func:`capture` block, oldest first."""
 
     jobs: list[CapturedJob[JobModel]] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Jobs that wait for a commit: their lanes by their ids. They are among ``jobs`` after it."""
+    _ids: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -130,11 +134,28 @@ class Captured:
 
     def _described(self) -> str:
         lines = [f"  {item.lane}: {item.job!r}" for item in self.jobs]
-        return "\n".join(["enqueued was:", *lines]) if lines else "nothing was enqueued"
+        text = "\n".join(["enqueued was:", *lines]) if lines else "nothing was enqueued"
+        if not self.waiting:
+            return text
+        number = len(self.waiting)
+        return (
+            f"{text}; {number} job{'s wait' if number > 1 else ' waits'} for a commit (or for ever, if it was rolled "
+            "back): in a TestCase of Django use captureOnCommitCallbacks(execute=True)"
+        )
+
+    def wait(self, entries: Sequence[Entry]) -> None:
+        """Takes note of jobs that wait for a commit."""
+        self.waiting |= {entry.job_id: entry.kind.lane for entry in entries}
+
+    def has(self, job_id: str) -> bool:
+        """Whether a job of this id was enqueued, or waits for a commit."""
+        return job_id in self._ids or job_id in self.waiting
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Takes what would have been written to Redis."""
+        """Takes what would have been written to Redis, or to an outbox."""
         for entry in entries:
+            self.waiting.pop(entry.job_id, None)
+            self._ids.add(entry.job_id)
             queue, payload = json.loads(entry.data)[2]
             self.jobs.append(
                 CapturedJob(
@@ -151,11 +172,12 @@ class Captured:
 def capture() -> Iterator[Captured]:
     """Inside the block nothing reaches Redis (none is needed): what is enqueued is in the object given.
 
-    Jobs are checked as ever. Those written to an outbox are captured when it is relayed, and those that wait for
-    a Django transaction when it commits.
+    Jobs are checked as ever. Those of a call with ``outbox=`` are captured at the call, whether or not its transaction
+    commits, and nothing is written to the table. Those that wait for a transaction of Django are captured when it
+    commits; until then they are in ``waiting``.
     """
     captured = Captured()
-    capture_with(captured.add)
+    capture_with(captured)
     try:
         yield captured
     finally:
@@ -191,11 +213,16 @@ class Drained:
         return [ran for ran in self.runs if ran.outcome == "dead"]
 
     def assert_no_failures(self) -> None:
-        """That every run was done at once.
+        """That something ran, and that every run was done at once.
 
         Raises:
-            AssertionError: naming those that were not.
+            AssertionError: nothing ran, or naming the runs that were not done.
         """
+        if not self.runs:
+            raise AssertionError(
+                "nothing ran: no job waited in these queues, and none in the outbox at DATABASE_URL. A job of a "
+                "transaction waits for its commit"
+            )
         if failed := [ran for ran in self.runs if ran.outcome != "done"]:
             raise AssertionError("\n".join(f"{ran.queue} {ran.job_id}: {ran.error}" for ran in failed))
 
@@ -203,7 +230,8 @@ class Drained:
 def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
     """Runs what waits in ``queues`` (all by default) here, in order, until nothing waits; answers every run.
 
-    The jobs go through Redis and RQ's own code: outcomes, history, dead letters and totals are real.
+    The jobs go through Redis and RQ's own code: outcomes, history, dead letters and totals are real. What committed
+    transactions left in the outbox at DATABASE_URL is moved first.
 
     Args:
         queues: names of queues.
@@ -217,6 +245,7 @@ def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
     names = lanes_in_order([get_policy(name).name for name in queues] or None)
     drained = Drained()
     for _ in range(rounds):
+        _relay()
         if delayed:
             _make_due(names)
         client = get_connection()
@@ -226,6 +255,16 @@ def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
         worker.drained = drained
         worker.work(burst=True, logging_level="CRITICAL")
     raise RuntimeError(f"jobs still wait after {rounds} rounds: does one always ask to be tried later?")
+
+
+def _relay() -> None:
+    from rqjobs.outbox import relay  # SQLAlchemy is heavy, and a test may not need it
+
+    url = get_settings().database_url.get_secret_value()
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
+        return
+    with contextlib.suppress(SchemaMismatch):  # without tables nothing is in an outbox
+        relay()
 
 
 def _make_due(names: Sequence[str]) -> None:

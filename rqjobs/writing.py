@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import redis
 from rq.defaults import RQ_KEY_PREFIX
@@ -55,8 +55,22 @@ class Entry(NamedTuple):
 Defer = Callable[[Callable[[], None]], bool]
 """Given what is to be done after the commit: whether there is a transaction that it now waits for."""
 
+
+class Capture(Protocol):
+    """What a test has in the place of Redis (rqjobs.testing)."""
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Takes jobs that would have been written to Redis, or to an outbox."""
+
+    def wait(self, entries: Sequence[Entry]) -> None:
+        """Learns of jobs that wait for a commit; they are added after it."""
+
+    def has(self, job_id: str) -> bool:
+        """Whether a job of this id was taken."""
+
+
 _defer: Defer | None = None
-_capture: Callable[[Sequence[Entry]], None] | None = None
+_capture: Capture | None = None
 
 
 def defer_with(defer: Defer | None) -> None:
@@ -65,10 +79,23 @@ def defer_with(defer: Defer | None) -> None:
     _defer = defer
 
 
-def capture_with(capture: Callable[[Sequence[Entry]], None] | None) -> None:
+def capture_with(capture: Capture | None) -> None:
     """Lets a test have the jobs instead of Redis."""
     global _capture  # noqa: PLW0603
     _capture = capture
+
+
+def captured(entries: Sequence[Entry]) -> bool:
+    """Gives the jobs to the test that captures them, if one does."""
+    if _capture is None:
+        return False
+    _capture.add(entries)
+    return True
+
+
+def is_captured(job_id: str) -> bool:
+    """Whether a test has captured the job of this id."""
+    return _capture is not None and _capture.has(job_id)
 
 
 def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit: bool) -> redis.Redis:
@@ -82,6 +109,8 @@ def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit
         RedisUnavailable: Redis does not answer.
     """
     if on_commit and _defer is not None and _defer(lambda: _write_after_commit(entries, connection)):
+        if _capture is not None:
+            _capture.wait(entries)
         return connection or later()
     if refused := write_now(entries, connection):
         raise DuplicateJob(refused)
@@ -96,8 +125,7 @@ def _write_after_commit(entries: Sequence[Entry], connection: redis.Redis | None
 
 def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[str]:
     """Writes the jobs in one round trip; answers the ids that were there already."""
-    if _capture is not None:
-        _capture(entries)
+    if captured(entries):
         return []
     try:
         sender = _idle.pop()

@@ -1,13 +1,21 @@
 """What apps test with: capture, run, drain, and the pytest plugin in a project of its own."""
 
+import asyncio
 import subprocess
 import sys
 from importlib.metadata import entry_points
 
 import pytest
+from sqlalchemy import select
 
 from rqjobs import PermanentFailure, QRAnalyticsJob, WebhookJob, enqueue_many, enqueue_webhook, wait_for_result
+from rqjobs.aio import await_result
+from rqjobs.database import get_engine
+from rqjobs.database.outbox import outbox
+from rqjobs.database.schema import init_database
+from rqjobs.errors import JobCaptured, JobNotFound
 from rqjobs.testing import capture, drain, run
+from rqjobs.writing import defer_with
 from tests.support.ownjobs import greet, make_thumbnail, write_down
 from tests.support.processors import ProbeJob
 
@@ -116,3 +124,62 @@ def test_the_plugin_in_a_project_of_its_own(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
     assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert not (tmp_path / ".rqjobs").exists()
+
+
+def test_jobs_of_an_outbox_are_captured_and_not_written(monkeypatch, tmp_path):
+    """A worker beside the tests looks into the same table: a row of a test's mail was sent."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    init_database(get_engine())
+    with capture() as captured, get_engine().begin() as transaction:
+        first = enqueue_webhook(HOOK, outbox=transaction)
+        enqueue_many([HOOK, greet.job({"name": "Ada"})], outbox=transaction)
+    assert captured.of(WebhookJob)[0].job_id == first.id
+    assert len(captured) == 3
+    with get_engine().connect() as connection:
+        assert connection.execute(select(outbox)).all() == []
+
+
+def test_drain_runs_jobs_of_the_outbox(redis, tmp_path, monkeypatch):
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.ownjobs tests.support.processors")
+    init_database(get_engine())
+    with get_engine().begin() as transaction:
+        enqueue_many([ProbeJob(log=str(tmp_path / "runs"), value=7)], outbox=transaction)
+    drained = drain("probe")
+    drained.assert_no_failures()
+    assert [ran.result for ran in drained.done] == [{"value": 7, "attempt": 1}]
+
+
+def test_a_drain_that_ran_nothing_is_a_failure(redis):
+    drained = drain("webhooks")
+    assert drained.runs == []
+    with pytest.raises(AssertionError, match="nothing ran"):
+        drained.assert_no_failures()
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_waiting_for_a_captured_job_says_that_it_is_captured(monkeypatch, by_id):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    with capture():
+        job = enqueue_webhook(HOOK)
+        wanted = job.id if by_id else job
+        with pytest.raises(JobCaptured, match=r"was captured by rqjobs\.testing"):
+            wait_for_result(wanted, "1s")
+        with pytest.raises(JobNotFound, match="was captured"):
+            asyncio.run(await_result(wanted, "1s"))
+
+
+def test_jobs_that_wait_for_a_commit_are_named():
+    held = []
+    defer_with(lambda write: held.append(write) is None)
+    try:
+        with capture() as captured:
+            jobs = enqueue_many([HOOK] * 3)
+            with pytest.raises(AssertionError, match="nothing was enqueued; 3 jobs wait for a commit"):
+                captured.assert_enqueued(WebhookJob)
+            with pytest.raises(JobCaptured):
+                wait_for_result(jobs[0], "1s")
+            held[0]()
+            assert captured.assert_enqueued(WebhookJob, count=3)
+            assert not captured.waiting
+    finally:
+        defer_with(None)
