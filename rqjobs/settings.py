@@ -119,6 +119,9 @@ ManyChatToken = Annotated[SecretStr, AfterValidator(check_token)]
 """A token that can be sent as a header."""
 
 
+EMAIL_BACKENDS = ("file", "smtp", "sendgrid", "resend")
+
+
 class QueueSettings(BaseSettings):
     """What the environment says of one queue, over its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
 
@@ -212,6 +215,9 @@ class Settings(BaseSettings):
     # Email
     email_backend: Literal["file", "smtp", "sendgrid", "resend"] = "file"
     """``file`` writes .eml files to RQJOBS_DATA/mail and sends nothing."""
+    rqjobs_email_backend: Literal["file", "smtp", "sendgrid", "resend"] | None = None
+    """EMAIL_BACKEND by a name that is ours alone; it wins. Projects of Django set EMAIL_BACKEND to a class of Django's,
+    which is then ignored."""
     email_from: Annotated[str, AfterValidator(check_address)] = "rqjobs <noreply@localhost.localdomain>"
     """The sender of mails that name none; its name is the brand in our templates."""
     email_templates: Path = Path("templates/email")
@@ -303,6 +309,8 @@ class Settings(BaseSettings):
         queues = _queue_settings(given, faults)
         own = {name.lower(): value for name, value in given.items() if not _QUEUE_SETTING.fullmatch(name)}
         faults += [f"{name.upper()}: there is no such setting" for name in own if name not in cls.model_fields]
+        if (backend := _email_backend(given)) is not None:
+            own["email_backend"] = backend
         try:
             settings = cls(**{"queues": queues, **own})
         except ValidationError as error:
@@ -323,6 +331,20 @@ def variables() -> dict[str, str | None]:
         return {**(dotenv_values(str(file)) if file else {}), **os.environ}
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings([f"{file} cannot be read: {error}"]) from None
+
+
+def _email_backend(overrides: Mapping[str, Any]) -> str | None:
+    """What EMAIL_BACKEND means where RQJOBS_EMAIL_BACKEND or a class of Django's is set; None where neither is."""
+    for given in (overrides, variables()):
+        own, shared = given.get("RQJOBS_EMAIL_BACKEND"), given.get("EMAIL_BACKEND")
+        if own or (shared and not is_of_django(shared)):
+            return own if own in EMAIL_BACKENDS else None
+    return "file" if is_of_django(overrides.get("EMAIL_BACKEND") or variables().get("EMAIL_BACKEND")) else None
+
+
+def is_of_django(backend: object) -> bool:
+    """Whether a value of EMAIL_BACKEND is the path of a class of Django's."""
+    return isinstance(backend, str) and backend.startswith("django.")
 
 
 def _faults(error: ValidationError, prefix: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rqjobs.doctor.finding import Finding, fault
 from rqjobs.queues import get_policy, policies
-from rqjobs.settings import QueueSettings, Settings, get_settings, is_setting, variables
+from rqjobs.settings import QueueSettings, Settings, get_settings, is_of_django, is_setting, variables
 
 _SHORT_PASSWORD = 8
 _CLOSE, _VERY_CLOSE = 0.85, 0.9  # of difflib: 0.9 is one letter of ten
@@ -68,6 +68,9 @@ def _misspelt() -> Iterator[Finding]:
 def _mail(settings: Settings) -> Iterator[Finding]:
     keys = {"sendgrid": settings.sendgrid_api_key, "resend": settings.resend_api_key}
     backend = settings.email_backend
+    if is_of_django(variables().get("EMAIL_BACKEND")) and settings.rqjobs_email_backend is None:
+        said = "EMAIL_BACKEND names a class of Django's: mails of rqjobs are written to files and not sent"
+        yield fault("", said, "set RQJOBS_EMAIL_BACKEND to file, smtp, sendgrid or resend")
     if backend in keys and not keys[backend]:
         variable = f"{backend.upper()}_API_KEY"
         yield fault("", f"EMAIL_BACKEND={backend}, and {variable} is not set: no mail can be sent", f"set {variable}")

@@ -148,4 +148,6 @@ def test_django_s_own_tests(shell, receiver, tmp_path, monkeypatch):
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("SHOP_DATABASE", str(tmp_path / "shop.sqlite3"))
     done = django(shell, "test", REDIS_URL="redis://127.0.0.1:1")  # they need no Redis
-    assert "Ran 6 tests" in done.stderr
+    checked = django(shell, "check", EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend")
+    assert "rqjobs.W003" in checked.stderr
+    assert "Ran 9 tests" in done.stderr

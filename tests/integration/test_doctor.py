@@ -258,6 +258,7 @@ def plant_file_for_folder(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
         ("settings", setting(EMAIL_BACKEND="sendgrid", EMAIL_FROM="a@b.example")),
         ("settings", setting(EMAIL_BACKEND="resend", EMAIL_FROM="a@b.example")),
         ("settings", setting(EMAIL_BACKEND="smtp")),
+        ("settings", setting(EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend")),
         ("settings", setting(WEBHOOK_TIMEOUT="45s")),
         ("settings", setting(WEBHOOK_TIMOUT="45s")),
         ("settings", setting(RQJOBS_WEBHOOKS_TIMOUT="45s")),

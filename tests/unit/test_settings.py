@@ -122,3 +122,32 @@ def test_what_is_no_url_is_not_shown(monkeypatch, name, url):
 def test_urls_that_are_not_torn(monkeypatch, name, url):
     monkeypatch.setenv(name, url)
     assert getattr(Settings.load(), name.lower()).get_secret_value() == url
+
+
+DJANGO = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "meant"),
+    [
+        ({"EMAIL_BACKEND": DJANGO}, {}, "file"),
+        ({"EMAIL_BACKEND": DJANGO, "RQJOBS_EMAIL_BACKEND": "smtp"}, {}, "smtp"),
+        ({"EMAIL_BACKEND": "resend", "RQJOBS_EMAIL_BACKEND": "smtp"}, {}, "smtp"),
+        ({"EMAIL_BACKEND": DJANGO}, {"EMAIL_BACKEND": "sendgrid"}, "sendgrid"),
+        ({"RQJOBS_EMAIL_BACKEND": "smtp"}, {"EMAIL_BACKEND": "sendgrid"}, "sendgrid"),
+        ({"EMAIL_BACKEND": "resend"}, {"RQJOBS_EMAIL_BACKEND": "smtp"}, "smtp"),
+        ({"EMAIL_BACKEND": "resend", "RQJOBS_EMAIL_BACKEND": ""}, {}, "resend"),
+    ],
+)
+def test_a_backend_of_django_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], overrides: dict[str, str], meant: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load(overrides).email_backend == meant
+
+
+def test_a_wrong_backend_of_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQJOBS_EMAIL_BACKEND", "pigeon")
+    with pytest.raises(InvalidSettings, match="RQJOBS_EMAIL_BACKEND: input should be"):
+        Settings.load()

@@ -1,12 +1,13 @@
 """How a Django project tests its jobs: no Redis, real commits."""
 
 from django.core import checks
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from bookings.jobs import make_receipt
 from bookings.models import Booking
 from rqjobs import InvalidJob, WebhookJob, enqueue_webhook
+from rqjobs.settings import get_settings
 from rqjobs.testing import capture, run
 
 HOOK = WebhookJob(webhook_id="wh_1", event="hello", url="https://example.com", payload={})
@@ -55,6 +56,28 @@ class Transactions(TransactionTestCase):
             with override_settings(RQJOBS={"ON_COMMIT": False}):
                 enqueue_webhook(HOOK)
             assert len(captured) == 2
+
+
+class Outbox(TestCase):
+    def test_a_job_is_written_in_the_test_s_transaction(self):
+        enqueue_webhook(HOOK, outbox=connection)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT lane FROM rqjobs_outbox")
+            assert cursor.fetchall() == [("webhooks",)]
+
+    def test_no_test_uses_the_real_database(self):
+        assert "shop.sqlite3" not in get_settings().database_url.get_secret_value()
+
+
+class CommittedOutbox(TransactionTestCase):
+    def test_the_outbox_is_empty_at_first(self):
+        for _ in range(2):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM rqjobs_outbox")
+                assert cursor.fetchone() == (0,)
+            with transaction.atomic():
+                enqueue_webhook(HOOK, outbox=connection)
+            self._fixture_teardown()
 
 
 class Settings(TestCase):

@@ -10,12 +10,14 @@ from django.apps import AppConfig
 from django.core import checks
 from django.core.signals import setting_changed
 from django.db import close_old_connections
+from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
 from rqjobs.errors import InvalidSettings
 from rqjobs.integrations.bridge import use_framework_settings
 from rqjobs.integrations.django.checks import check_settings, check_stores
 from rqjobs.integrations.django.conf import overrides
+from rqjobs.integrations.django.testdb import is_test_database, make_tables, remember_databases
 from rqjobs.integrations.django.transactions import after_commit
 from rqjobs.ownjobs import surround_jobs
 from rqjobs.settings import use_settings
@@ -31,7 +33,9 @@ class RQJobsConfig(AppConfig):
 
     def ready(self) -> None:
         """Hands the project's settings over and imports every app's ``jobs`` module."""
+        remember_databases()
         _load()
+        post_migrate.connect(_on_post_migrate, dispatch_uid="rqjobs")
         setting_changed.connect(_on_setting_changed, dispatch_uid="rqjobs")
         defer_with(after_commit)
         surround_jobs(_connections)
@@ -45,6 +49,12 @@ def _load() -> None:
         use_framework_settings(overrides(), "rqjobs.integrations.django.setup")
     except InvalidSettings:
         use_settings(None)  # `manage.py check` tells every fault; here it would end in a traceback
+
+
+def _on_post_migrate(*, using: str, **_: Any) -> None:
+    """A test runner has made a database: our tables belong into it, and the settings follow it."""
+    if is_test_database(using) and make_tables(using):
+        _load()
 
 
 def _on_setting_changed(*, setting: str, **_: Any) -> None:

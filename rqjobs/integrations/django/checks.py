@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from rqjobs.errors import InvalidSettings
 from rqjobs.integrations.bridge import load_framework_settings
 from rqjobs.integrations.django.conf import configured, overrides
+from rqjobs.settings import is_of_django, variables
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
@@ -19,7 +20,10 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
     try:
         load_framework_settings(overrides())
     except InvalidSettings as error:
-        found += [checks.Error(fault, hint="Mend RQJOBS in your settings.", id="rqjobs.E001") for fault in error.faults]
+        found += [
+            checks.Error(fault, hint="Fix RQJOBS in your settings, or the variable of this name.", id="rqjobs.E001")
+            for fault in error.faults
+        ]
     access = configured().get("DASHBOARD_ACCESS")
     if isinstance(access, str):
         try:
@@ -36,6 +40,14 @@ def check_stores(**_: Any) -> list[checks.CheckMessage]:
     except InvalidSettings:
         return []
     found: list[checks.CheckMessage] = []
+    if is_of_django(variables().get("EMAIL_BACKEND")) and settings.rqjobs_email_backend is None:
+        found.append(
+            checks.Warning(
+                "EMAIL_BACKEND names a class of Django's, so mails of rqjobs are written to files and not sent.",
+                hint="Set RQJOBS_EMAIL_BACKEND to file, smtp, sendgrid or resend.",
+                id="rqjobs.W003",
+            )
+        )
     if not project.DEBUG and settings.redis_url.get_secret_value().startswith("embedded:"):
         found.append(
             checks.Warning(

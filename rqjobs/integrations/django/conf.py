@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from django.conf import settings
 
+from rqjobs.integrations.django.testdb import database_for_tests
 from rqjobs.settings import variables
 
 OWN = ("DASHBOARD_ACCESS", "ON_COMMIT")
@@ -24,12 +25,12 @@ def overrides() -> dict[str, Any]:
     """Our settings by their names: ``RQJOBS``, and defaults taken from the project where nobody says otherwise.
 
     The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox
-    is written in its transactions; RQJOBS_SECRET_KEY is derived from SECRET_KEY; EMAIL_TEMPLATES is the first
-    ``email`` folder in a template folder.
+    is written in its transactions (while tests run, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY;
+    EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
     """
     given = {name: value for name, value in configured().items() if name not in OWN}
     defaults: dict[str, Any] = {
-        "DATABASE_URL": database_url(settings.DATABASES.get("default", {})),
+        "DATABASE_URL": database_url(settings.DATABASES.get("default", {})) or database_for_tests(),
         "RQJOBS_SECRET_KEY": _derived_key(),
         "EMAIL_TEMPLATES": _email_folder(),
     }
