@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
+_DURATION = re.compile(r"\s*+(\d+(?:\.\d+)?)\s*+(ms|s|m|h|d|)\s*+")
 _LONGEST = 365_000 * 86400.0  # seconds; far less than what no date can be moved by
-_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d*)\s*(s|m|h|d)\s*")
+_RATE = re.compile(r"\s*+(\d+(?:\.\d+)?)\s*+/\s*+(\d*)\s*+(s|m|h|d)\s*+")
 
 
 def parse_duration(text: str | float | timedelta) -> timedelta:
