@@ -272,6 +272,24 @@ def test_pdf_has_what_is_read_from_the_right_at_the_right_of_its_cell(tmp_path):
     assert arabic > 700
 
 
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
+def test_pdf_has_a_straight_edge_at_the_right_of_arabic(tmp_path):
+    pytest.importorskip("fontpkg_noto_sans_arabic")
+    pytest.importorskip("arabic_reshaper")
+    names = [
+        "\u0644\u064a\u0644\u0649",
+        "\u0645\u0631\u062d\u0628\u0627",
+        "\u0639\u0628\u062f\u0627\u0644\u0644\u0647",
+        "\u0633\u0645\u064a\u0631\u0629",
+    ]
+    file = written(PdfWriter, tmp_path / "x.pdf", ["name"], [names], title="t")
+    boxes = subprocess.run(["pdftotext", "-bbox", file, "-"], check=True, capture_output=True, text=True).stdout
+    found = re.findall(r'xMax="([\d.]+)".*>(.*)</word>', boxes)
+    edges = [float(x) for x, word in found if re.search("[\u0600-\u06ff\ufe70-\ufefc]", word)]
+    assert len(edges) == len(names)
+    assert max(edges) - min(edges) < 1
+
+
 def test_pdf_shows_arabic_with_its_font_and_says_what_it_cannot_show(tmp_path):
     pytest.importorskip("fontpkg_noto_sans_arabic")
     heading = Heading(columns=("name",), title="Names", filters="tag vip", created_at=datetime.now(UTC))

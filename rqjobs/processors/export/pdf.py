@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.pdf_fonts import Fonts
-from rqjobs.processors.export.right_to_left import reads_from_right
+from rqjobs.processors.export.right_to_left import reads_from_right, visual
 from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, converted, displayed, iso_datetime
 from rqjobs.processors.export.writing import Heading, Writer
 
@@ -186,7 +186,8 @@ class PdfWriter(Writer):
             for line in lines:
                 if line:
                     at_right = right or (not line.isascii() and reads_from_right(line))
-                    left = x + width - _PAD - self._measure(line) if at_right else x + _PAD
+                    drawn = line if line.isascii() else visual(line)  # joined Arabic letters are narrower
+                    left = x + width - _PAD - self._measure(drawn) if at_right else x + _PAD
                     operators.append(f"1 0 0 1 {left:.2f} {y:.2f} Tm {show(line, size)}")
                 y -= self._leading
             x += width
