@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench chaos docs lock clean
+.PHONY: help demo test lint bench chaos soak slow docs lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,8 +32,14 @@ lint: $(STAMP)  ## ruff, mypy --strict, the floor plan
 bench: $(STAMP)  ## the benchmarks, as ratios in one run
 	$(BIN)/python -m bench $(ARGS)
 
-chaos: $(STAMP)  ## workers killed at random, Redis restarted: the long form
-	$(BIN)/python -m pytest -m slow tests/acceptance $(ARGS)
+chaos: $(STAMP)  ## every dependency fails while 200 jobs/s run, the long form (45 minutes), with a table of counts
+	$(BIN)/python -m pytest -m slow tests/chaos tests/acceptance/test_chaos.py --ignore tests/chaos/test_soak.py -s $(ARGS)
+
+soak: $(STAMP)  ## 20 minutes at 200 jobs/s: memory, descriptors and threads stay flat (SOAK_MINUTES, SOAK_RATE)
+	$(BIN)/python -m pytest -m slow tests/chaos/test_soak.py -s $(ARGS)
+
+slow: $(STAMP)  ## the other tests that are too slow for each run
+	$(BIN)/python -m pytest -m slow tests --ignore tests/chaos --deselect tests/acceptance/test_chaos.py $(ARGS)
 
 docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

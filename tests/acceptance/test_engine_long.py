@@ -1,4 +1,4 @@
-"""What the engine promises, at full size and on an idle machine: run as ``make chaos``, never beside other tests."""
+"""What the engine promises, at full size and on an idle machine: run as ``make slow``, never beside other tests."""
 
 from __future__ import annotations
 

@@ -102,9 +102,9 @@ class _Authenticator:
 def smtp_server(
     folder: Path, *, starttls: bool = True, implicit: bool = False, auth: bool = False, utf8: bool = True,
     size_limit: int = 33_554_432, host: str = "localhost", login: tuple[str, str] = (USER, PASSWORD),
-    mechanisms_off: Sequence[str] = (),
+    mechanisms_off: Sequence[str] = (), port: int = 0,
 ) -> Iterator[MailServer]:  # fmt: skip
-    """A server that ends with the block; its certificate is for ``host``."""
+    """A server that ends with the block; its certificate is for ``host``. ``port`` 0 takes any free one."""
     running = MailServer()
     authority = trustme.CA()
     running.ca_file = folder / "ca.pem"
@@ -131,7 +131,7 @@ def smtp_server(
     def run() -> None:
         asyncio.set_event_loop(loop)
         server = loop.run_until_complete(
-            loop.create_server(protocol, "127.0.0.1", 0, ssl=context if implicit else None)
+            loop.create_server(protocol, "127.0.0.1", port, ssl=context if implicit else None)
         )
         running.port = server.sockets[0].getsockname()[1]
         ready.set()
