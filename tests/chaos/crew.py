@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from tests.chaos.ledger import Ledger, Window
 
@@ -31,7 +32,6 @@ class Worker:
 
     def start(self) -> None:
         command = [str(Path(sys.executable).parent / "rqjobs"), "worker", *self.words]
-        limit = self.memory
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,
@@ -39,8 +39,9 @@ class Worker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
-                preexec_fn=None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
             )
+        if self.memory is not None:
+            resource.prlimit(self.pid, resource.RLIMIT_AS, (self.memory, self.memory))
 
     @property
     def pid(self) -> int:
@@ -59,7 +60,7 @@ class Crew:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_after, daemon=True)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

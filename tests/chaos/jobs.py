@@ -75,7 +75,7 @@ register_source(
     Source(
         name="chaos",
         columns=("id",),
-        filters={"note": Filter("note", kind="text")},
+        filters={"note": Filter(column="note", kind="text")},
         rows=lambda user_id, filters: [{"id": 1}],
     )
 )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 OWN_FAULT = ("hook404", "dead", "poison")
 """Kinds of marks whose jobs are planned to die: a 404, a permanent failure, a job that harms its worker."""
@@ -148,7 +148,7 @@ class StallWatch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> StallWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
-
 from rqjobs import connection, queue_health
-from rqjobs.database import analytics, exports, get_engine
+from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.dead_letters import dead_letters
 from rqjobs.queues import import_registrations
 from rqjobs.settings import use_settings
+from tests.chaos.counting import count
 from tests.chaos.crew import ROOT, Crew
 from tests.chaos.doubles import Outside
 from tests.chaos.feeder import MIX
-from tests.chaos.ledger import OWN_FAULT, Counts, Ledger, StallWatch, kind_of
+from tests.chaos.ledger import Counts, Ledger, StallWatch
+from tests.chaos.proxy import Proxy
 from tests.chaos.stores import Postgres, RedisServer, Sentinels
 from tests.support import apptables
 
@@ -47,6 +46,8 @@ class Scenario:
     attempts: int | None = None
     """The attempts of jobs that have no fault of their own. With 1, the fault must cost none."""
     workers: int = 2
+    memory: int | None = None
+    """The limit of a worker's address space in bytes."""
     mix: dict[str, float] = field(default_factory=lambda: dict(MIX))
     feeder: dict[str, str] = field(default_factory=dict)
     """Variables of the feeder's environment alone."""
@@ -70,7 +71,7 @@ class Run:
         self.faults: list[str] = []
         self.redis: RedisServer
         self.sentinels: Sentinels
-        self.proxy: Any = None
+        self.proxy: Proxy
         self.postgres: Postgres
         self.stack = contextlib.ExitStack()
 
@@ -123,8 +124,6 @@ class Run:
         self.stack.callback(self.redis.stop)
         self.redis.start()
         if self.scenario.redis == "proxy":
-            from tests.chaos.proxy import Proxy
-
             self.proxy = self.stack.enter_context(Proxy(self.redis.port))
             return str(self.proxy.url)
         return self.redis.url
@@ -190,7 +189,7 @@ class Run:
     def start_workers(self) -> None:
         """Starts the workers, and waits until they work."""
         for _ in range(self.scenario.workers):
-            self.crew.add()
+            self.crew.add(memory=self.scenario.memory)
         self.until(lambda: self.crew.logs().count("worker started") >= self.scenario.workers, 60, "workers start")
 
     def until(self, check: Callable[[], Any], seconds: float, what: str) -> bool:
@@ -212,63 +211,9 @@ class Run:
         self.until(lambda: not self._left(), self.scenario.drain, "all jobs end")
         self.notes.append(f"drained in {time.monotonic() - began:.0f} s")
 
-    def _stored(self) -> tuple[list[str], int]:
-        """The marks of events and exports that are there, and how many events are counted twice."""
-        with get_engine().connect() as database:
-            events = list(database.scalars(select(analytics.events.c.event_id)))
-            total = select(func.sum(analytics.counts.c.total)).where(
-                analytics.counts.c.scope == "all", analytics.counts.c.metric.in_(("scan", "bot"))
-            )
-            counted = int(database.scalar(total) or 0)
-            files = [row.id for row in database.execute(select(exports.exports)) if self._exists(row)]
-        by_id = {job_id: mark for mark, job_id in self.ledger.acknowledged().items()}
-        return [*events, *(by_id[job_id] for job_id in files if job_id in by_id)], counted - len(events)
-
-    @staticmethod
-    def _exists(row: Any) -> bool:
-        return (Path(row.location) / row.file_name).exists()
-
     def count(self) -> Counts:
-        """What became of each acknowledged job."""
-        acknowledged = self.ledger.acknowledged()
-        stored, counted_twice = self._stored()
-        effects = self.ledger.effects([*stored, *self.outside.marks()])
-        by_id = {job_id: mark for mark, job_id in acknowledged.items()}
-        dead = {by_id[letter.job_id]: letter for letter in dead_letters() if letter.job_id in by_id}
-        counts = Counts(self.scenario.name, acknowledged=len(acknowledged), refused=self.ledger.refused().total())
-        counts.waiting = self._left()
-        missing = []
-        for mark in acknowledged:
-            letter = dead.get(mark)
-            if kind_of(mark) in OWN_FAULT and letter is not None:
-                counts.own += 1
-            elif letter is not None and "may have been sent" in letter.reason:
-                counts.held += 1
-            elif letter is not None:
-                counts.dead += 1
-                counts.faults.append(f"dead: {mark} {letter.job_id}: {letter.reason[:200]}")
-            elif mark in effects and kind_of(mark) not in OWN_FAULT:
-                counts.done += 1
-            else:
-                missing.append(mark)
-        counts.lost = max(0, len(missing) - counts.waiting)
-        counts.faults += [f"no effect: {mark} {acknowledged[mark]}" for mark in missing]
-        for mark, seen in effects.items():
-            if len(seen) > 1 and kind_of(mark) not in OWN_FAULT:
-                if kind_of(mark) != "mail" and self.ledger.excused(seen):
-                    counts.excused += 1
-                else:
-                    counts.doubled += 1
-                    counts.faults.append(f"doubled: {mark}: {[(round(one.at, 2), one.pid) for one in seen]}")
-        counts.doubled += abs(counted_twice)
-        if counted_twice:
-            counts.faults.append(f"{counted_twice:+d} counted against the events that are there")
-        if counts.held and not self.ledger.windows:
-            counts.faults.append(f"{counts.held} mails are held though nothing made their outcome unknown")
-        foreign = {error: n for error, n in self.ledger.refused().items() if error.startswith("foreign")}
-        if foreign:
-            counts.faults.append(f"calls raised what is not RQJobsError: {foreign}")
-        return counts
+        """The counts so far."""
+        return count(self.scenario.name, self.ledger, self.outside.marks(), self._left())
 
     def _said(self) -> list[str]:
         """What the logs tell besides."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import psutil
 
@@ -33,7 +33,7 @@ class Sampler:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> Self:
         self._began = time.monotonic()
         self._thread.start()
         return self
