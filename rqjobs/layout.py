@@ -60,6 +60,11 @@ def allowed() -> frozenset[str]:
     return frozenset(_allowed)
 
 
+def registered(name: str) -> Callable[..., Any] | None:
+    """The function that was registered (:func:`allow`) under this dotted name, or None."""
+    return _allowed.get(name)
+
+
 class RegisteredJob(Job):
     """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import click
 
 from rqjobs.cli.params import QUEUE
@@ -25,6 +28,13 @@ from rqjobs.logs import set_up_logs
     show_default=True,
     help="rq: RQ's own forking worker, slow and known to the letter.",
 )
+@click.option(
+    "--exception-handler",
+    "exception_handlers",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Called with (job, type, value, traceback) when a run raises; registered with rqjobs.layout.allow.",
+)
 @click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /metrics, /health, /ready at this port.")
 @click.option(
     "--health-host",
@@ -44,6 +54,7 @@ def worker(
     max_jobs: int | None,
     max_rss: int | None,
     engine: str,
+    exception_handlers: tuple[str, ...],
     health_port: int | None,
     health_host: str,
     log_format: str,
@@ -58,6 +69,7 @@ def worker(
 
         serve_probes(health_port, health_host)
     names = [get_policy(name).name for name in queues] or None
+    handlers = _handlers(exception_handlers)
     if processes > 1:
         from rqjobs.worker.supervisor import Supervisor
 
@@ -65,11 +77,12 @@ def worker(
         words += ["--burst"] if burst else []
         for option, value in (("--threads", threads), ("--max-jobs", max_jobs), ("--max-rss", max_rss)):
             words += [option, str(value)] if value is not None else []
+        words += [word for name in exception_handlers for word in ("--exception-handler", name)]
         return Supervisor(words, processes, grace=grace, burst=burst).run()
     if engine == "rq":
         from rqjobs.worker.stock import run_stock_worker
 
-        return run_stock_worker(names, burst=burst, max_jobs=max_jobs)
+        return run_stock_worker(names, burst=burst, max_jobs=max_jobs, exception_handlers=handlers)
     from rqjobs.relaying import relaying
     from rqjobs.worker.engine import run_worker
 
@@ -81,7 +94,24 @@ def worker(
             grace=grace,
             max_jobs=max_jobs,
             max_rss=max_rss << 20 if max_rss is not None else None,
+            exception_handlers=handlers,
         )
+
+
+def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
+    """The registered functions of these names."""
+    from rqjobs.layout import registered
+    from rqjobs.queues import import_registrations
+
+    import_registrations()
+    found = {name: registered(name) for name in names}
+    for name, function in found.items():
+        if function is None:
+            raise click.UsageError(
+                f"--exception-handler {name}: no such function is registered: put @rqjobs.layout.allow before it, and "
+                "name its module in RQJOBS_IMPORT"
+            )
+    return [function for function in found.values() if function is not None]
 
 
 def _tell_people() -> None:

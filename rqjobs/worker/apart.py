@@ -61,6 +61,10 @@ class ApartRunner(Runner):
         """Gives back what has not begun."""
         return self._runner.waiting() + self._suspects.waiting()
 
+    def room(self) -> int:
+        """The runner's."""
+        return self._runner.room()
+
     def nudge(self) -> bool:
         """The runner's."""
         return self._runner.nudge()

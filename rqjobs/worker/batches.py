@@ -14,12 +14,15 @@ from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.threads import Engine, Runner, run_special, timed_out
+from rqjobs.worker.threads import Engine, Runner, failed, run_special, timed_out
 from rqjobs.worker.watchdog import Slot, TimeLimit
 
 Item = tuple[Taken, JobModel, Attempt]
 
 _THREADS = 2
+
+_MOST_STUCK = 8
+"""Threads of a queue that may be stuck and replaced."""
 
 
 class BatchRunner(Runner):
@@ -38,6 +41,8 @@ class BatchRunner(Runner):
         self._engine = engine
         self._filled = threading.Event()
         self._closed = False
+        self._lock = threading.Lock()
+        self._stuck = 0  # threads that were abandoned and have not come back
         self._cautious = threading.Lock()
         self._group = math.isqrt(policy.batch_size)
         self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
@@ -64,11 +69,31 @@ class BatchRunner(Runner):
     def replace(self, job: Taken) -> None:  # noqa: ARG002  # the threads are alike
         """A thread was given up: another takes its place."""
         self._cautious = threading.Lock()  # the old one may be held for ever
-        self._start()
+        with self._lock:
+            self._stuck += 1
+            replaced = self._stuck <= _MOST_STUCK
+        if replaced:
+            self._start()
+
+    def room(self) -> int:
+        """None when every thread is stuck."""
+        return self.capacity if self._stuck < _MOST_STUCK + _THREADS else 0
 
     def _work(self) -> None:
         slot = Slot()
         self._engine.watchdog.watch(slot)
+        try:
+            self._serve(slot)
+        finally:
+            self._engine.watchdog.forget(slot)
+            if slot.abandoned:
+                with self._lock:
+                    self._stuck -= 1
+                    missing = self._stuck >= _MOST_STUCK
+                if missing:
+                    self._start()
+
+    def _serve(self, slot: Slot) -> None:
         while not slot.abandoned and not self._closed:
             self._filled.wait()
             self._filled.clear()
@@ -78,7 +103,6 @@ class BatchRunner(Runner):
                     self._run(slot, batch)
                 elif batch:
                     self._run_cautiously(slot, batch)
-        self._engine.watchdog.forget(slot)
         self._filled.set()  # for the other thread, if this one took note of close()
 
     def _gather(self) -> tuple[list[Taken], int]:
@@ -125,7 +149,7 @@ class BatchRunner(Runner):
             except NotOurs:
                 self._settle(slot, job, run_special(slot, job, self._engine, started))
             except Exception as error:  # noqa: BLE001  # this item's failure, not the batch's
-                self._settle(slot, job, job.failed(error, started))
+                self._settle(slot, job, failed(job, error, started, self._engine))
         if items:
             self._run_items(slot, items)
 
@@ -142,12 +166,14 @@ class BatchRunner(Runner):
             if len(results) != len(jobs):
                 raise ValueError(f"{self._policy.batch} answered {len(results)} results for {len(jobs)} jobs")  # noqa: TRY301
         except TimeLimit:
-            outcomes = [timed_out(job, started, stopped=slot.stopped) for job in jobs]
+            outcomes = [timed_out(job, started, self._engine, stopped=slot.stopped) for job in jobs]
         except BaseException as error:  # noqa: BLE001  # the batch's failure is each item's
-            outcomes = [job.failed(error, started) for job in jobs]
+            outcomes = [failed(job, error, started, self._engine) for job in jobs]
         else:
             outcomes = [
-                job.failed(result, started) if isinstance(result, BaseException) else job.done(result, started)
+                failed(job, result, started, self._engine)
+                if isinstance(result, BaseException)
+                else job.done(result, started)
                 for job, result in zip(jobs, results, strict=True)
             ]
         for job, outcome in zip(jobs, outcomes, strict=True):

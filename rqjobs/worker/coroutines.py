@@ -13,7 +13,7 @@ from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Taken
-from rqjobs.worker.threads import Engine, Runner, run_special_here, timed_out
+from rqjobs.worker.threads import Engine, Runner, failed, run_special_here, timed_out
 
 _LOOK = 0.05
 """Seconds from one look at the time limits to the next: a timer for each job costs 4 us, a thirtieth of a webhook."""
@@ -87,13 +87,16 @@ class LoopRunner(Runner):
 
     def replace(self, job: Taken) -> None:
         """A thread that ran this job by RQ's own methods was given up: its task waits for it no longer."""
-        self._loop.call_soon_threadsafe(self._stop_job, job)
+        self._loop.call_soon_threadsafe(self._cancel, job)
+
+    def _cancel(self, job: Taken) -> None:
+        if (task := self._tasks.get(job.execution)) is not None:
+            task.cancel()
 
     def _stop_job(self, job: Taken) -> None:
         if job.settle(job.stopped(time.time())):  # not left to the task: it may not even have begun
             self._engine.settled(job)
-        if (task := self._tasks.get(job.execution)) is not None:
-            task.cancel()
+        self._cancel(job)
 
     def _start(self) -> None:
         self._scheduled = False
@@ -148,6 +151,6 @@ class LoopRunner(Runner):
             outcome = await asyncio.to_thread(run_special_here, job, self._engine, started)
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
-            outcome = timed_out(job, started) if late else job.failed(error, started)
+            outcome = timed_out(job, started, self._engine) if late else failed(job, error, started, self._engine)
         if job.settle(outcome):
             self._engine.settled(job)

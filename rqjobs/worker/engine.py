@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +29,7 @@ from rqjobs.worker.apart import ApartRunner
 from rqjobs.worker.batches import BatchRunner
 from rqjobs.worker.coroutines import LoopRunner, LoopThread
 from rqjobs.worker.dispatcher import Dispatcher, Limits
+from rqjobs.worker.handlers import ExceptionHandler, HandlerThread
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.keeper import Keeper
 from rqjobs.worker.line import Line
@@ -38,8 +38,8 @@ from rqjobs.worker.processes import ProcessRunner
 from rqjobs.worker.special import SpecialWorker
 from rqjobs.worker.stock import WORKER_TTL
 from rqjobs.worker.taken import RESULT_TTL, Outcome, Taken
-from rqjobs.worker.threads import Runner, ThreadRunner, timed_out
-from rqjobs.worker.watchdog import Slot, Watchdog
+from rqjobs.worker.threads import Runner, ThreadRunner, run_special_here, timed_out
+from rqjobs.worker.watchdog import Slot, Stopped, Watchdog, rq_time_limit
 
 SUPERVISED = "RQJOBS_SUPERVISED"
 """Set by the supervisor: the name that this worker is to have."""
@@ -53,6 +53,7 @@ class EngineWorker(SpecialWorker):
 
     watchdog: Watchdog
     meter: Meter
+    handlers: HandlerThread
     grace: float = 25.0
 
     def settled(self, job: Taken) -> None:
@@ -71,13 +72,39 @@ class EngineWorker(SpecialWorker):
         executions = " ".join(job.execution for job in jobs)
         load_script("running")([keys.running(queue, self.name)], [executions, 24 * 3600], client=self.connection)
 
+    def failed(self, job: Taken, error: BaseException) -> None:
+        """A run of a job of ours has raised: the exception handlers are called, in a thread of their own."""
+        if self._exc_handlers and not job.settled:
+            self.handlers.put((self, job.job_id, error))
+
     def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
         """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""
         for job in jobs:
             event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
-            if job.settle(timed_out(job, time.time() - job.timeout, stopped=slot.stopped)):
+            if slot.rqs:
+                self._end_abandoned(slot, job)
+            elif job.settle(timed_out(job, slot.began, self, stopped=slot.stopped)):
                 self.settled(job)
         self.dispatcher.lines[jobs[0].policy.name].runner.replace(jobs[0])
+
+    def _end_abandoned(self, slot: Slot, job: Taken) -> None:
+        """RQ's own methods ran this job in a thread that does not come back: another calls its callback and ends it."""
+        error = Stopped() if slot.stopped else rq_time_limit(slot.rq_limit)()
+        started = slot.began
+
+        def end(job: Taken) -> None:
+            self.end_abandoned(job, error)
+
+        def run() -> None:
+            outcome = run_special_here(job, self, started, end)
+            if job.settle(outcome):
+                self.settled(job)
+
+        if slot.ran:  # that was the thread which ended it: whoever sees the lease end decides
+            if job.settle(Outcome("left")):
+                self.settled(job)
+            return
+        threading.Thread(target=run, name="rqjobs-end", daemon=True).start()
 
     def lost(self, job: Taken) -> None:
         """Another worker has the job now."""
@@ -99,7 +126,8 @@ class EngineWorker(SpecialWorker):
             for job in found:
                 event(logging.INFO, "job is stopped by command", id=job_id, queue=job.lane)
                 runner = self.dispatcher.lines[job.policy.name].runner
-                if not runner.stop_job(job) and job.settle(job.stopped(time.time())):
+                began = self.watchdog.began(job)
+                if not runner.stop_job(job) and job.settle(job.stopped(began)):
                     self.settled(job)
 
 
@@ -122,6 +150,7 @@ def run_worker(
     grace: float = 25.0,
     max_jobs: int | None = None,
     max_rss: int | None = None,
+    exception_handlers: Sequence[ExceptionHandler] = (),
 ) -> int:
     """Runs jobs of ``queues`` (all by default) until it is told to stop.
 
@@ -132,6 +161,8 @@ def run_worker(
         grace: seconds that running jobs get at SIGTERM before they are handed back.
         max_jobs: end after so many jobs.
         max_rss: end when the process has more than so many bytes.
+        exception_handlers: called, each with an RQ job and the exception's type, value and traceback, when a run of a
+            job has raised; one that returns False keeps those after it from being called.
 
     Returns:
         The exit code: 0.
@@ -151,10 +182,10 @@ def run_worker(
         serializer=SERIALIZER,
         default_result_ttl=RESULT_TTL,
         worker_ttl=WORKER_TTL,
+        exception_handlers=list(exception_handlers),
     )
     worker.grace = grace
-    worker.watchdog = Watchdog(worker.give_up)
-    worker.meter = Meter()
+    worker.watchdog, worker.meter, worker.handlers = Watchdog(worker.give_up), Meter(), HandlerThread()
     worker.slots = slots(chosen, threads)
     loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
     finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
@@ -210,6 +241,7 @@ def run_worker(
         dispatcher.run()
     finishers.shutdown(cancel_futures=dispatcher.out_of_time)
     worker.watchdog.stop()
+    worker.handlers.close()
     for line in dispatcher.lines.values():
         line.close()
     if loop is not None:

@@ -51,7 +51,7 @@ class Line:
         if self.empty or self.bytes >= MOST_BYTES:
             return 0
         ahead = int(self.rate * AHEAD) if self.policy.runs_in == "thread" else 0
-        return min(self.runner.capacity + min(ahead, 4 * BATCH) - self.held, BATCH, most)
+        return min(self.runner.room() + min(ahead, 4 * BATCH) - self.held, BATCH, most)
 
     def ask(self, budget: int) -> None:
         """Redis is asked for so many jobs."""

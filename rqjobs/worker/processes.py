@@ -22,7 +22,8 @@ from rqjobs.errors import JobTimeout
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.threads import Engine, Runner, run_special_here
+from rqjobs.worker.threads import Engine, Runner, failed, run_special_here
+from rqjobs.worker.watchdog import TimeLimitExceeded
 
 IDLE = 60.0
 """Seconds that a process without work is kept: starting one takes about half a second."""
@@ -38,6 +39,10 @@ PATIENCE = 5.0
 
 class ChildDied(Exception):
     """The process ended in the middle of its job."""
+
+
+class RaisedInProcess(Exception):
+    """What a job in a process of its own raised: the text of its traceback, for exception handlers."""
 
 
 class Child:
@@ -97,7 +102,7 @@ class Child:
             left = min(deadline - time.monotonic(), 3600.0)
             if left <= 0:
                 self.kill()
-                raise JobTimeout(timedelta(seconds=job.timeout))
+                raise TimeLimitExceeded(timedelta(seconds=job.timeout))
             if not select.select([self._socket], [], [], left)[0]:
                 continue
             data = self._socket.recv(1 << 16)
@@ -249,16 +254,13 @@ class ProcessRunner(Runner):
             if job.outcome is not None or self._stopping:  # just now: nobody else would end it
                 child.kill()
             answer = child.run(job)
-            outcome, keep = _outcome(job, answer, started), answer["keep"] and not child.stopped
-            if child.stopped and "error" in answer:
-                outcome = job.stopped(started)
+            outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped
         except NotOurs:
             outcome, keep = run_special_here(job, self._engine, started), True
-        except ChildDied:
-            stopped = child is not None and child.stopped
-            outcome = job.stopped(started) if stopped else self.died(job, child, started)
+        except ChildDied as error:
+            outcome = self._died(job, child, error, started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
-            outcome = job.failed(error, started)
+            outcome = failed(job, error, started, self._engine)
         finally:
             self._running.pop(job.execution, None)
         if not self._stopping and job.settle(outcome):
@@ -268,17 +270,25 @@ class ProcessRunner(Runner):
             return None
         return child
 
+    def _ended(self, job: Taken, child: Child, answer: dict[str, Any], started: float) -> Outcome:
+        if "result" in answer:
+            return job.done(answer["result"], started)
+        if child.stopped:
+            return job.stopped(started)
+        self._engine.failed(job, RaisedInProcess(answer["error"]))
+        return job.failure(
+            answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
+        )
+
+    def _died(self, job: Taken, child: Child | None, error: ChildDied, started: float) -> Outcome:
+        if child is not None and child.stopped:
+            return job.stopped(started)
+        self._engine.failed(job, error)
+        return self.died(job, child, started)
+
     def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
         """What becomes of a job whose process died: a failed attempt."""
         return job.failure(death(child), started)
-
-
-def _outcome(job: Taken, answer: dict[str, Any], started: float) -> Outcome:
-    if "result" in answer:
-        return job.done(answer["result"], started)
-    return job.failure(
-        answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
-    )
 
 
 def death(child: Child | None) -> str:

@@ -17,6 +17,7 @@ from rq.callbacks import execute_failure_callback
 from rq.exceptions import AbandonedJobError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
+from rq.job_lifecycle import format_exc_info
 from rq.results import Result
 from rq.timeouts import BaseDeathPenalty
 from rq.utils import now, utcformat
@@ -30,7 +31,7 @@ from rqjobs.worker.dependents import ReleasingQueue
 from rqjobs.worker.dispatcher import Dispatcher
 from rqjobs.worker.stock import StockWorker
 from rqjobs.worker.taken import MOST_DEATHS, Taken
-from rqjobs.worker.watchdog import Stopped
+from rqjobs.worker.watchdog import Stopped, slot_here
 
 TRIED_AGAIN = "WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease"
 USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease"
@@ -38,13 +39,30 @@ POISON = f"WorkerDied: {MOST_DEATHS} workers died while they ran this job; it ma
 
 
 class _Watched(BaseDeathPenalty):
-    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead."""
+    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead.
+
+    RQ sets one around the job's function, and one around each callback.
+    """
 
     def setup_death_penalty(self) -> None:
-        """The watchdog has it."""
+        """The limit begins, where a thread of ours runs the job."""
+        if (slot := slot_here()) is not None:
+            slot.enter_call(float(self._timeout))
 
     def cancel_death_penalty(self) -> None:
-        """The watchdog has it."""
+        """The limit ends.
+
+        Raises:
+            Abandoned: too late. The job's end is written elsewhere.
+        """
+        if (slot := slot_here()) is not None:
+            slot.leave_call()
+
+
+def _still_ours() -> None:
+    """Raises Abandoned if the end of this thread's job is written elsewhere."""
+    if (slot := slot_here()) is not None:
+        slot.leave_call()
 
 
 class LeaseLost(Exception):
@@ -97,9 +115,33 @@ class SpecialWorker(StockWorker):
         finally:
             self.executions.pop(execution.id, None)
 
+    def end_abandoned(self, taken: Taken, error: BaseException) -> None:
+        """Writes the end of a job whose thread was abandoned, after its callback, as RQ does.
+
+        ``error`` is what was raised in that thread: ``Stopped``, or RQ's time limit.
+
+        Raises:
+            LeaseLost: another worker runs it by now. Nothing was written.
+        """
+        job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+        if job.should_retry and not isinstance(error, Stopped):
+            self._note_retry(job, format_exc_info((type(error), error, None)), execution.id, now())
+        self._finalize_failure(job, queue, execution, (type(error), error, None))
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        _still_ours()
+        super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_failure(self, job: Job, *args: Any, **options: Any) -> None:
+        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        _still_ours()
+        super().handle_job_failure(job, *args, **options)
+
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """RQ calls this before it writes anything of a run that has ended, and before the job's callbacks."""
         assert isinstance(job, _TakenJob)
+        _still_ours()
         self._check_lease(queue.name, job.member)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
@@ -181,16 +223,20 @@ class SpecialWorker(StockWorker):
             execute_failure_callback(job, self.death_penalty_class, AbandonedJobError, AbandonedJobError(why), None)
         if job.should_retry:
             why = TRIED_AGAIN
-            fields = retried_fields(
-                why,
-                attempt=attempt_number(job),
-                worker=job.worker_name or "",
-                execution_id=execution_id,
-                started=(job.started_at or job.ended_at).timestamp(),
-                ended=job.ended_at.timestamp(),
-            )
-            self.connection.xadd(results_key(job_id), fields, maxlen=KEPT_ATTEMPTS)
+            self._note_retry(job, why, execution_id, job.ended_at)
         self.handle_job_failure(job, queue, None, why, execution)
+
+    def _note_retry(self, job: Job, why: str, execution_id: str, ended: datetime) -> None:
+        """Notes a failed run in the job's history: RQ keeps nothing of one that it retries."""
+        fields = retried_fields(
+            why,
+            attempt=attempt_number(job),
+            worker=job.worker_name or "",
+            execution_id=execution_id,
+            started=(job.started_at or ended).timestamp(),
+            ended=ended.timestamp(),
+        )
+        self.connection.xadd(results_key(job.id), fields, maxlen=KEPT_ATTEMPTS)
 
     def _bury_unreadable(self, lane: str, job_id: str, execution_id: str, why: str) -> None:
         text = f"rqjobs.errors.PermanentFailure: refused: a field of the job's hash cannot be read: {why}"

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from rq import Queue, Retry, Worker
 from rq.defaults import RQ_KEY_PREFIX
 from rq.executions import Execution
 from rq.job import Job
+from rq.job_lifecycle import call_exception_handlers
 from rq.utils import as_text
 
 from rqjobs import keys
@@ -154,7 +155,14 @@ class StockWorker(Worker):
             pipeline.eval(load_script("ended").script, 0, RQ_KEY_PREFIX, *words)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ would log the arguments here, and with them payloads and secrets; we log in handle_job_failure."""
+        """RQ's chain of exception handlers: one that returns False keeps those after it from being called.
+
+        RQ would log the arguments here, and with them payloads and secrets; we log in handle_job_failure.
+        """
+        try:
+            call_exception_handlers(self._exc_handlers, job, *exc_info)
+        except Exception:  # the job has its outcome all the same
+            logging.getLogger("rqjobs").exception("an exception handler failed")
 
     @contextmanager
     def _counted(self, what: str, job: Job) -> Iterator[None]:
@@ -181,13 +189,20 @@ def _took(job: Job) -> float | None:
     return (job.ended_at - job.started_at).total_seconds() if job.started_at and job.ended_at else None
 
 
-def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_jobs: int | None = None) -> int:
+def run_stock_worker(
+    queues: Sequence[str] | None,
+    *,
+    burst: bool = False,
+    max_jobs: int | None = None,
+    exception_handlers: Sequence[Callable[..., Any]] = (),
+) -> int:
     """Runs RQ's worker over the lanes of ``queues`` (all by default) until it is told to stop.
 
     Args:
         queues: names of queues; their lanes are taken in priority order.
         burst: end when nothing waits and no retry is due.
         max_jobs: end after so many jobs.
+        exception_handlers: RQ's, called with the job and the exception's type, value and traceback.
 
     Returns:
         The exit code: 0.
@@ -204,6 +219,7 @@ def run_stock_worker(queues: Sequence[str] | None, *, burst: bool = False, max_j
         serializer=SERIALIZER,
         default_result_ttl=RESULT_TTL,
         worker_ttl=WORKER_TTL,
+        exception_handlers=list(exception_handlers),
     )
     worker.relay = Relay()  # between jobs, not in a thread: RQ forks
     event(logging.INFO, "worker started", name=worker.name, engine="rq", queues=",".join(names))

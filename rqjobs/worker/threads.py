@@ -12,13 +12,12 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from rqjobs.attempt import Attempt
-from rqjobs.errors import JobTimeout
 from rqjobs.jobs import JobModel
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.tracing import traced
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
-from rqjobs.worker.watchdog import Slot, TimeLimit, Watchdog
+from rqjobs.worker.watchdog import Slot, TimeLimit, TimeLimitExceeded, Watchdog
 
 QUICK = 0.001
 """Seconds: while the jobs of a queue take less, few threads run them, for switching would cost more than the jobs."""
@@ -31,6 +30,9 @@ class Engine(Protocol):
 
     def settled(self, job: Taken) -> None:
         """The job has its outcome."""
+
+    def failed(self, job: Taken, error: BaseException) -> None:
+        """The job's run has raised this."""
 
     def run_special(self, job: Taken) -> None:
         """Runs the job by RQ's own methods."""
@@ -46,6 +48,10 @@ class Runner:
         self.capacity = capacity
         """How many jobs it may hold at once."""
         self._jobs: deque[Taken] = deque()
+
+    def room(self) -> int:
+        """How many jobs it may hold now: fewer while threads are stuck."""
+        return self.capacity
 
     def submit(self, jobs: Sequence[Taken]) -> None:
         """Takes jobs over. Never blocks."""
@@ -68,7 +74,11 @@ class Runner:
         """Ends what runs in it, if it can: a thread cannot be ended from outside."""
 
     def stop_job(self, job: Taken) -> bool:
-        """Ends this one job for good; False if it has not begun, or runs together with others."""
+        """Ends this one job for good.
+
+        Returns:
+            Whether its outcome comes from the run itself, which cleans up first; otherwise it is stopped at once.
+        """
         raise NotImplementedError
 
     def replace(self, job: Taken) -> None:
@@ -105,6 +115,7 @@ class ThreadRunner(Runner):
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._waking = self._closed = False
         self._threads = self._idle = 0
+        self._stuck = 0  # threads that were abandoned and have not come back
         self._begun = self._seen = 0
         self._took = 1.0  # seconds a job, lately; both are written by many threads, and need not be exact
         self._lock = threading.Lock()
@@ -131,6 +142,10 @@ class ThreadRunner(Runner):
         """Interrupts the thread that runs it."""
         return self._engine.watchdog.interrupt(job)
 
+    def room(self) -> int:
+        """As many threads as there are slots may be stuck and replaced; what is stuck beyond them takes slots away."""
+        return max(0, self.capacity - max(0, self._stuck - self._slots))
+
     def close(self) -> None:
         """Ends the idle threads."""
         self._closed = True
@@ -138,10 +153,28 @@ class ThreadRunner(Runner):
             self._tokens.put(None)
 
     def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
-        """A thread was given up: another may take its place."""
+        """A thread was given up: another may take its place, unless so many are stuck as there are slots."""
         with self._lock:
-            self._threads -= 1
-        self._wake()
+            self._stuck += 1
+            replaced = self._stuck <= self._slots
+            self._threads -= replaced
+        if replaced:
+            self._wake()
+            return
+        event(logging.ERROR, "too many threads are stuck: a slot is closed", queue=self._policy.name, stuck=self._stuck)
+        if self.room() == 0:
+            for waiting in self.waiting():  # another worker may have a thread for them
+                if waiting.settle(Outcome("back")):
+                    self._engine.settled(waiting)
+
+    def _came_back(self) -> None:
+        """A thread that was given up has ended."""
+        with self._lock:
+            self._stuck -= 1
+            opened = self._stuck >= self._slots
+            self._threads -= opened
+        if opened:
+            self._wake()
 
     def _wake(self) -> None:
         self._waking = True
@@ -159,6 +192,14 @@ class ThreadRunner(Runner):
     def _work(self) -> None:
         slot = Slot()
         self._engine.watchdog.watch(slot)
+        try:
+            self._serve(slot)
+        finally:
+            self._engine.watchdog.forget(slot)
+            if slot.abandoned:
+                self._came_back()
+
+    def _serve(self, slot: Slot) -> None:
         self._waking = False
         while not slot.abandoned and not self._closed:
             try:
@@ -175,7 +216,6 @@ class ThreadRunner(Runner):
             if self._took > QUICK and self._jobs and not self._waking:
                 self._wake()
             self._run(slot, job)
-        self._engine.watchdog.forget(slot)
 
     def _run(self, slot: Slot, job: Taken) -> None:
         if job.settled:  # stopped or handed back before it began
@@ -202,20 +242,32 @@ def run_in_slot(slot: Slot, job: Taken, processor: Callable[[JobModel, Attempt],
     except NotOurs:
         return run_special(slot, job, engine, started)
     except TimeLimit:
-        return timed_out(job, started, stopped=slot.stopped)
+        return timed_out(job, started, engine, stopped=slot.stopped)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises, SystemExit too, is its failure
-        return job.failed(error, started)
+        return failed(job, error, started, engine)
 
 
-def run_special(slot: Slot, job: Taken, engine: Engine, started: float) -> Outcome:
-    """Runs one job by RQ's own methods, which write its outcome themselves."""
+def run_special(
+    slot: Slot, job: Taken, engine: Engine, started: float, ends: Callable[[Taken], None] | None = None
+) -> Outcome:
+    """Runs one job by RQ's own methods, which write its outcome themselves.
+
+    With ``ends`` the job has run, in a thread that was abandoned: only its end is to be written.
+
+    Raises:
+        SystemExit: this thread was abandoned meanwhile, and ends here.
+    """
     try:
         try:
-            slot.enter([job], job.timeout)
-            engine.run_special(job)
+            slot.enter_rq(job, ran=ends is not None)
+            if job.settled:  # stopped or handed back before it began
+                return Outcome("left", started=started, ended=time.time())
+            (ends or engine.run_special)(job)
         finally:
             slot.leave()
     except BaseException as error:  # Redis was away: the lease runs out, another worker takes the job
+        if slot.abandoned:
+            raise SystemExit from None
         why = f"{type(error).__name__}: {error}"
         event(logging.ERROR, "job left to its lease", id=job.job_id, queue=job.lane, error=why)
         logging.getLogger("rqjobs").debug("its error", exc_info=True)
@@ -223,18 +275,26 @@ def run_special(slot: Slot, job: Taken, engine: Engine, started: float) -> Outco
     return Outcome("written", started=started, ended=time.time())
 
 
-def run_special_here(job: Taken, engine: Engine, started: float) -> Outcome:
+def run_special_here(
+    job: Taken, engine: Engine, started: float, ends: Callable[[Taken], None] | None = None
+) -> Outcome:
     """The same in a thread that runs this one job only, or other things as well."""
     slot = Slot()
     engine.watchdog.watch(slot)
     try:
-        return run_special(slot, job, engine, started)
+        return run_special(slot, job, engine, started, ends)
     finally:
         engine.watchdog.forget(slot)
 
 
-def timed_out(job: Taken, started: float, *, stopped: bool = False) -> Outcome:
+def failed(job: Taken, error: BaseException, started: float, engine: Engine) -> Outcome:
+    """The outcome of a run that raised ``error``."""
+    engine.failed(job, error)
+    return job.failed(error, started)
+
+
+def timed_out(job: Taken, started: float, engine: Engine, *, stopped: bool = False) -> Outcome:
     """The outcome of a run past its time limit, or of one that was told to stop."""
     if stopped:
         return job.stopped(started)
-    return job.failed(JobTimeout(timedelta(seconds=job.timeout)), started)
+    return failed(job, TimeLimitExceeded(timedelta(seconds=job.timeout)), started, engine)

@@ -97,6 +97,37 @@ def test_a_thread_that_hears_nothing_is_given_up(workers, redis, log):
     eventually(lambda: fetch_job(after.id, redis).get_status() == "finished")
 
 
+def test_a_job_inside_a_call_of_c_is_stopped_before_its_thread_is_abandoned(workers, redis, log):
+    begin(workers, "tasks", TASKS_PATIENCE="3600")
+    job = enqueue(Task(do="sleep", mark="a", args={"seconds": 200}), timeout="300s")
+    eventually(lambda: notes(log))
+    stop(redis, job)
+    is_stopped(redis, job)
+    assert "thread given up" not in workers.logs()
+
+
+@pytest.mark.parametrize("seconds", [2, 200])
+def test_rqs_stopped_callback_is_called_for_a_job_inside_a_call_of_c(workers, redis, log, seconds):
+    """Once, and what the thread does when its call ends at last changes nothing."""
+    queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
+    sleep = ("tasks", {"do": "sleep", "mark": "a", "args": {"seconds": seconds}})
+    begin(workers, "tasks", "--threads", "1")
+    job = queue.enqueue(
+        "rqjobs.worker.entry.perform", args=sleep, on_stopped=Callback(leave_a_note), on_failure=Callback(leave_a_note)
+    )
+    eventually(lambda: notes(log))
+    stop(redis, job)
+    eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"stopped")
+    after = enqueue(Task(mark="b"))
+    eventually(lambda: fetch_job(after.id, redis).get_status() == "finished")
+    if seconds == 2:
+        time.sleep(2)
+    assert redis.hget(f"rq:job:{job.id}", "status") == b"stopped"
+    assert redis.get("noted") == b"1"
+    assert redis.zcard("rq:wip:tasks") == 0
+    assert redis.hgetall("rqjobs:totals:tasks") == {b"completed": b"1", b"failed": b"1"}
+
+
 def test_rqs_stopped_callback_is_called(workers, redis, log):
     queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
     spin = ("tasks", {"do": "spin", "mark": "a", "args": {"seconds": 60}})

@@ -17,6 +17,7 @@ from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import JobModel
 from rqjobs.layout import allow
 from rqjobs.queues import QueuePolicy, register_queue
+from rqjobs.worker import watchdog
 
 
 class Task(JobModel):
@@ -142,6 +143,9 @@ def admit(items: Sequence[tuple[Task, Attempt]]) -> list[Hold | None]:
         holds.append(None if seen else Hold(datetime.now(UTC) + timedelta(seconds=0.5), "too early"))
     return holds
 
+
+if patience := os.environ.get("TASKS_PATIENCE"):
+    watchdog.PATIENCE = watchdog.STOP_PATIENCE = float(patience)
 
 _HERE = "tests.support.tasks"
 for _model, _more in (

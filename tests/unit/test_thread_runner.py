@@ -5,8 +5,9 @@ import threading
 import time
 
 from rqjobs.queues import get_policy
+from rqjobs.worker import watchdog
 from rqjobs.worker.taken import Taken
-from rqjobs.worker.threads import QUICK, ThreadRunner
+from rqjobs.worker.threads import QUICK, ThreadRunner, timed_out
 from rqjobs.worker.watchdog import Watchdog
 from tests.support import tasks
 from tests.support.workers import eventually
@@ -26,9 +27,9 @@ class FakeEngine:
         self.done.append(job.job_id)
 
 
-def taken(name):
+def taken(name, timeout=b"60"):
     stamp = b"2026-01-01T00:00:00.000000Z"
-    words = (name.encode(), b"e", 1, b"", DATA % name.encode(), b"60", b"", b"", stamp, b"", b"", stamp)
+    words = (name.encode(), b"e", 1, b"", DATA % name.encode(), timeout, b"", b"", stamp, b"", b"", stamp)
     return Taken(words, "tasks", get_policy("tasks"), lambda *_: None)
 
 
@@ -89,3 +90,44 @@ def test_a_job_that_has_ended_is_freed_without_the_collector():
         assert not alive()
     finally:
         gc.enable()
+
+
+class StuckEngine(FakeEngine):
+    """Replaces threads that are given up, as the engine does."""
+
+    def __init__(self):
+        super().__init__()
+        self.watchdog = Watchdog(self.give_up)
+
+    def failed(self, job, error):
+        """No handlers."""
+
+    def give_up(self, slot, jobs):
+        for job in jobs:
+            if job.settle(timed_out(job, slot.began, self)):
+                self.settled(job)
+        self.runner.replace(jobs[0])
+
+
+def test_no_more_threads_are_stuck_than_twice_the_slots(monkeypatch):
+    monkeypatch.setattr(tasks, "do", processor)
+    monkeypatch.setattr(watchdog, "PATIENCE", 0.01)
+    RELEASE.clear()
+    engine = StuckEngine()
+    engine.runner = runner = ThreadRunner(get_policy("tasks"), 1, engine)
+    engine.watchdog.start()
+    runner.submit([taken("blocks", b"0.05"), taken("blocks", b"0.05")])
+    eventually(lambda: engine.done == ["blocks", "blocks"])
+    eventually(lambda: runner.room() == 0)
+    waits = taken("waits")
+    runner.submit([waits])
+    runner.replace(waits)  # one more is given up: what waits is for other workers
+    assert waits.outcome.how == "back"
+    runner._came_back()
+    assert runner.room() == 0
+    RELEASE.set()
+    eventually(lambda: runner.room() == 1)
+    runner.submit([taken("after")])
+    eventually(lambda: engine.done[-1] == "after")
+    runner.close()
+    engine.watchdog.stop()
