@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -67,6 +68,18 @@ def _check_http_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http:// or https:// URL")
     return url.rstrip("/")
+
+
+def _check_nameservers(servers: tuple[str, ...]) -> tuple[str, ...]:
+    for server in servers:
+        try:
+            parts = urlsplit(f"//{server}")
+            ipaddress.ip_address(parts.hostname or "")
+            _port = parts.port  # asked for, it is checked
+        except ValueError:
+            text = f"{server!r} is no address of a name server; write 10.0.0.2, 10.0.0.2:5353 or [2001:db8::2]:53"
+            raise ValueError(text) from None
+    return servers
 
 
 def _check_smtp_url(url: SecretStr) -> SecretStr:
@@ -182,6 +195,8 @@ class Settings(BaseSettings):
     """Hosts, addresses and networks exempt from the SSRF guard, for development."""
     webhook_ports: Annotated[frozenset[int], NoDecode] = DEFAULT_PORTS
     """The ports that hosts which are not exempt are delivered to."""
+    webhook_nameservers: Annotated[Words, AfterValidator(_check_nameservers)] = ()
+    """The name servers to ask instead of those of /etc/resolv.conf: addresses, with ``:port`` if it is not 53."""
     webhook_timeout: Duration = timedelta(seconds=15)
     """From the first DNS question to the last byte of the response."""
     webhook_retry_after_max: Duration = timedelta(hours=24)

@@ -12,12 +12,13 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 
 from rqjobs.errors import RQJobsError
 from rqjobs.guard.ranges import Address, denied_by
 
+FamilyT = TypeVar("FamilyT", bound=int)
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 DEFAULT_PORTS = frozenset({80, 443, 8080, 8443})
@@ -145,7 +146,14 @@ class Guard:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnknownHost(f"the name {host} cannot be resolved: {getattr(error, 'strerror', error)}") from None
-        addresses = [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found]
+        return self.judge(host, port, [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found])
+
+    def judge(self, host: str, port: int, addresses: Sequence[tuple[FamilyT, str]]) -> Sequence[tuple[FamilyT, str]]:
+        """Those of ``addresses``, of ``host``, that may be connected to, as :meth:`resolve` explains.
+
+        Raises:
+            TargetRefused: naming the rule.
+        """
         exempt = [item for item in addresses if self._exempt(_parse(item[1]))]
         for _, address in exempt or addresses:
             self.check_address(host, address, port)

@@ -193,17 +193,13 @@ def test_what_is_no_tls_is_a_tls_error() -> None:
     assert failed.value.kind == "tls"
 
 
-def test_a_name_that_is_public_first_and_loopback_second_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: our own look sees a public address, libcurl's a moment later sees loopback."""
+def test_the_guard_has_the_last_word_when_a_socket_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if our look at the name's addresses had let them pass."""
     with receiving() as receiver:
         monkeypatch.setenv("WEBHOOK_ALLOW", "")
         monkeypatch.setenv("WEBHOOK_PORTS", str(receiver.port))
         use_settings(None)
-        monkeypatch.setattr(
-            socket,
-            "getaddrinfo",
-            lambda host, port, *args, **kwargs: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))],
-        )
+        monkeypatch.setattr(Guard, "judge", lambda _self, _host, _port, addresses: addresses)
         with pytest.raises(PermanentFailure, match="'loopback'"):
             deliver(receiver.url(host="localhost"))
         assert receiver.connections == 0

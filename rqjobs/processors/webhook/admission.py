@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -37,9 +38,29 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
     for index, (job, _) in enumerate(jobs):
         if place := _place(shared, job):
             groups.setdefault(place.destination, (place, []))[1].append(index)
-    for index, hold in _judge(shared, groups, [attempt for _, attempt in jobs]):
+    attempts = [attempt for _, attempt in jobs]
+    for index, hold in itertools.chain(_resolve(shared, groups, attempts), _judge(shared, groups, attempts)):
         holds[index] = hold
+        shared.names.leave(attempts[index].job_id)
     return holds
+
+
+def _resolve(
+    shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
+) -> Iterator[tuple[int, Hold]]:
+    """The jobs that must wait because their host's name is not resolved, by their index; they leave ``groups``."""
+    for place, indices in groups.values():
+        host = place.target.host
+        if shared.names.is_known(host):
+            continue
+        ready = []
+        for index in indices:
+            wait = shared.names.admit(host, attempts[index].job_id)
+            if wait is None:
+                ready.append(index)
+            else:
+                yield index, _hold(time.time() + wait[0], wait[1])
+        indices[:] = ready
 
 
 def _judge(
@@ -51,6 +72,8 @@ def _judge(
     questions: list[breaker.Question] = []
     about: list[str] = []
     for name, (place, indices) in groups.items():
+        if not indices:
+            continue
         destination = shared.destinations.get(name)
         room = shared.destinations.room(destination, unanswered, now)
         unanswered += 0 if destination.prompt(now) else min(room, len(indices))

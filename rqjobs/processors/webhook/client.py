@@ -9,28 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
 import pycurl
 
-from rqjobs.guard import Guard, Target, UnknownHost
+from rqjobs.guard import Guard, Target
 from rqjobs.processors.webhook.message import Message
-from rqjobs.processors.webhook.transfer import DeliveryFailed, Response, Transfer
+from rqjobs.processors.webhook.names import Names, literal
+from rqjobs.processors.webhook.resolver import Addresses
+from rqjobs.processors.webhook.transfer import Response, Transfer
 
 _KEEP_CONNECTIONS = 1000
 _KEEP_IDLE_HANDLES = 200
-_NAMES_JUDGED_FOR = 60.0  # seconds; libcurl keeps what it resolved as long
 _NAMES_KEPT = 10_000
+_SPELT: Addresses = ()  # of a host that is an address itself; it has passed the guard
 _AGAIN = 0.1  # seconds from a deadline that libcurl did not find over yet to the next look
-_RESOLVERS = 16  # threads: a name server that hangs must not hold up the names that others answer
 
 
 class Client:
     """A pool of connections on the running event loop, every one of them guarded."""
 
-    def __init__(self, guard: Guard, ca_file: str | None = None) -> None:
+    def __init__(self, guard: Guard, ca_file: str | None = None, names: Names | None = None) -> None:
         self.loop = asyncio.get_running_loop()
+        self._names = names or Names()
         self._guard = guard
         self._ca_file = ca_file
         self._multi = pycurl.CurlMulti()
@@ -45,20 +46,25 @@ class Client:
         self._soon: asyncio.Handle | None = None
         self._idle: list[Transfer] = []
         self._running: dict[pycurl.Curl, asyncio.Future[tuple[int, str]]] = {}
-        self._judged: dict[tuple[str, int], tuple[float, asyncio.Task[object]]] = {}
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="rqjobs-dns")
+        self._given: dict[tuple[str, int], Addresses] = {}
+        """The addresses, judged, that libcurl has of each host and port: it looks up no name by itself."""
 
-    async def post(self, target: Target, message: Message, seconds: float) -> Response:
+    async def post(self, target: Target, message: Message, seconds: float, job_id: str = "") -> Response:
         """Sends one POST and reads its answer, all within ``seconds``.
 
         Raises:
             TargetRefused: the guard refused the target.
             DeliveryFailed: there is no complete answer; ``kind`` says why.
+            RetryLater: the name could not be asked for; that costs no attempt.
         """
-        end = time.monotonic() + seconds
-        await self._judge(target, seconds)
+        now = time.monotonic()
+        end = now + seconds
+        given = self._given.get((target.host, target.port))
+        hosts: list[str] = []
+        if given is None or (given is not _SPELT and not self._names.is_fresh(target.host, given, now)):
+            hosts = await self._judge(target, job_id, seconds)
         transfer = self._idle.pop() if self._idle else Transfer(self._guard, self._ca_file)
-        transfer.prepare(target, message, end - time.monotonic())
+        transfer.prepare(target, message, end - time.monotonic(), hosts)
         done: asyncio.Future[tuple[int, str]] = self.loop.create_future()
         self._running[transfer.curl] = done
         self._multi.add_handle(transfer.curl)
@@ -85,33 +91,29 @@ class Client:
             if handle is not None:
                 handle.cancel()
         self._multi.close()
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
-    async def _judge(self, target: Target, seconds: float) -> None:
-        """All addresses of the name pass, or TargetRefused. libcurl resolves once more, and asks the guard again."""
-        key = (target.host, target.port)
-        known = self._judged.get(key)
-        if known is None or known[0] < time.monotonic():
-            task = self.loop.create_task(self._resolve(target))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if nobody waits any more
-            if len(self._judged) >= _NAMES_KEPT:
-                self._judged.clear()
-            known = self._judged[key] = (time.monotonic() + _NAMES_JUDGED_FOR, task)
-        task = known[1]
-        if not task.done():
-            await asyncio.wait([task], timeout=seconds)
-        if not task.done():
-            raise DeliveryFailed(
-                "timeout", f"the name {target.host} was not resolved within {seconds:g} s", connected=False
-            )
-        if (error := task.exception()) is not None:
-            self._judged.pop(key, None)  # the next delivery asks the name server again
-            if isinstance(error, UnknownHost):
-                raise DeliveryFailed("dns", str(error), connected=False)
-            raise error
-
-    async def _resolve(self, target: Target) -> object:
-        return await self.loop.run_in_executor(self._resolvers, self._guard.resolve, target.host, target.port)
+    async def _judge(self, target: Target, job_id: str, seconds: float) -> list[str]:
+        """What libcurl is to learn of the target's name: all its addresses, if they pass. The guard is asked again when
+        a socket is opened.
+        """  # noqa: D205
+        host, port = target.host, target.port
+        spelt = literal(host)
+        if spelt is not None:
+            self._guard.judge(host, port, [spelt])
+            self._given[host, port] = _SPELT
+            return []
+        found = await self._names.addresses(host, job_id, seconds)
+        if self._given.get((host, port)) is found:
+            return []
+        allowed = self._guard.judge(host, port, found)
+        changes = []
+        if len(self._given) >= _NAMES_KEPT:
+            oldest = next(iter(self._given))
+            if self._given.pop(oldest) is not _SPELT:
+                changes.append("-{}:{}".format(*oldest))
+        self._given[host, port] = found
+        texts = [f"[{address}]" if ":" in address else address for _family, address in allowed]
+        return [*changes, f"{host}:{port}:{','.join(texts)}"]
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Libcurl tells which sockets it wants to read and write.

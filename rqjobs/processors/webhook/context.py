@@ -12,6 +12,7 @@ from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
 from rqjobs.processors.webhook.destinations import Destinations
 from rqjobs.processors.webhook.endpoints import KnownEndpoints
+from rqjobs.processors.webhook.names import Names
 from rqjobs.queues import get_policy
 from rqjobs.settings import Settings, get_settings
 from rqjobs.signing import MOST_SIGNATURES, parse_secret
@@ -43,6 +44,7 @@ class Context:
         self.ca_file = str(settings.webhook_ca_file) if settings.webhook_ca_file else None
         self.endpoints = KnownEndpoints()
         self.destinations = Destinations(get_policy("webhooks").concurrency)
+        self.names = Names(settings.webhook_nameservers)
         self._told_unsigned = False
         self._targets: dict[str, Target] = {}
         self._places: dict[tuple[str, str, str], Place] = {}
@@ -102,5 +104,7 @@ def context() -> Context:
     global _current  # noqa: PLW0603
     settings = get_settings()
     if _current is None or _current.settings is not settings:
+        if _current is not None:
+            _current.names.close()
         _current = Context(settings)
     return _current

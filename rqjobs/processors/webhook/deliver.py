@@ -14,7 +14,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
 from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.database.webhook_health import Health
-from rqjobs.errors import PermanentFailure, RQJobsError
+from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
@@ -62,6 +62,8 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
             event(logging.WARNING, "webhook target refused", **words)
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
+    except RetryLater:
+        raise  # nothing was tried: no attempt, and no row of the log
     except Exception as failed:  # a fault of ours: the log is where people look for the delivery, and replay it from
         run.log(None, RQJobsError(f"{type(failed).__name__}: {failed}"))
         raise
@@ -96,7 +98,7 @@ async def _post(at_work: Service, place: Place, job: WebhookJob, attempt: Attemp
     began, answered, connected = time.time(), None, True
     try:
         seconds = min(shared.timeout, max(attempt.remaining - _MARGIN, 0.0))
-        response = await at_work.client.post(place.target, message, seconds)
+        response = await at_work.client.post(place.target, message, seconds, attempt.job_id)
         answered = response.status not in _AWAY
     except DeliveryFailed as failed:
         answered, connected = False, failed.connected

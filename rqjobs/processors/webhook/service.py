@@ -17,7 +17,7 @@ class Service:
 
     def __init__(self, shared: Context) -> None:
         self.context = shared
-        self.client = Client(shared.guard, shared.ca_file)
+        self.client = Client(shared.guard, shared.ca_file, shared.names)
         self.log = DeliveryLog()
         self._end = asyncio.get_running_loop().create_task(self._wait_for_end())
 

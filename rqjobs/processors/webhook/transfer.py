@@ -92,8 +92,11 @@ class Transfer:
         curl.setopt(pycurl.HEADERFUNCTION, self._header)
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
 
-    def prepare(self, target: Target, message: Message, deadline: float) -> None:
-        """Sets the handle up for one POST that ends within ``deadline`` seconds."""
+    def prepare(self, target: Target, message: Message, deadline: float, hosts: list[str]) -> None:
+        """Sets the handle up for one POST that ends within ``deadline`` seconds.
+
+        ``hosts`` are new entries (``name:port:address,address``) for libcurl's table of names, which all handles share.
+        """
         self.response = Response()
         self._host, self._refused, self._header_bytes = target.host, None, 0
         curl = self.curl
@@ -102,6 +105,8 @@ class Transfer:
         curl.setopt(pycurl.HTTPHEADER, [*message.headers, "Expect:"])
         curl.setopt(pycurl.POSTFIELDSIZE, len(message.body))
         curl.setopt(pycurl.POSTFIELDS, message.body)
+        if hosts:
+            curl.setopt(pycurl.RESOLVE, hosts)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(deadline * 1000)))
 
     def finish(self, code: int, error: str) -> Response:

@@ -1,0 +1,186 @@
+"""Questions to name servers by c-ares, on a thread of their own: hundreds at once, each with a time limit.
+
+c-ares reads /etc/resolv.conf (servers, search domains, ndots), /etc/hosts and their order in /etc/nsswitch.conf, and
+asks for IPv4 and IPv6 addresses. Other sources of nsswitch (mDNS, NIS, LDAP) are not asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import pycares
+
+_TIMEOUT, _TRIES = 1.5, 2
+"""Seconds until c-ares asks again, and how often it asks. After a longer first wait it waits up to twice as long."""
+LIMIT = 5.0
+"""Seconds after which a question counts as not answered, whatever c-ares still waits for."""
+_CHECK_LIMIT = 2.0
+_LONGEST_SLEEP = 60.0
+_NO_SUCH = {pycares.errno.ARES_ENOTFOUND: "it does not exist", pycares.errno.ARES_ENODATA: "it has no address"}
+
+Addresses = tuple[tuple[int, str], ...]
+"""The address family and the address, of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question, or why there is none."""
+
+    addresses: Addresses = ()
+    ttl: float = 0.0
+    """Seconds that the answer may be kept; 0 for one that no name server gave (/etc/hosts)."""
+    error: str = ""
+    final: bool = False
+    """The name servers answered that there is no address; without it they gave no usable answer."""
+
+
+class Resolver:
+    """c-ares and its thread, which is started with the first call. Only :meth:`call` is for other threads."""
+
+    def __init__(self, nameservers: Sequence[str] = ()) -> None:
+        """``nameservers``: addresses, with ``:port``; those of /etc/resolv.conf by default."""
+        self._nameservers = tuple(nameservers)
+        self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._started = False
+        self._ends = threading.Event()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Runs ``function`` on the thread."""
+        if not self._started:
+            with self._lock:
+                if not self._started:
+                    self._start()
+                    self._started = True
+        self._calls.put(function)
+        with contextlib.suppress(OSError):  # it is awake, or has ended
+            self._writer.send(b"x")
+
+    def close(self) -> None:
+        """Ends the thread; questions that are open get no answer."""
+        if self._started:
+            self.call(self._ends.set)
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Runs ``function`` on the thread, from which this is called, after ``seconds``."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
+
+    def look_up(self, host: str, done: Callable[[Answer], object]) -> None:
+        """Calls ``done`` with the addresses of ``host`` within ``LIMIT`` seconds; on the thread."""
+        once = self._once(done)
+        self.call_later(LIMIT, partial(once, Answer(error="its name servers do not answer")))
+        try:
+            self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=partial(_read, once))
+        except (pycares.AresError, ValueError, UnicodeError) as error:  # no name that c-ares could ask for
+            once(Answer(error=str(error), final=True))
+
+    def check(self, done: Callable[[bool], object]) -> None:
+        """Calls ``done`` with whether our own name servers answer anything; on the thread.
+
+        The question is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
+        that it also tells whether they reach other name servers.
+        """
+        once = self._once(done)
+        self.call_later(_CHECK_LIMIT, partial(once, False))
+
+        def answered(_result: object, error: int | None) -> None:
+            once(error is None or error in _NO_SUCH)
+
+        self._channel.query(f"{secrets.token_hex(8)}.", pycares.QUERY_TYPE_NS, callback=answered)
+
+    def _start(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
+        servers = self._nameservers or None
+        self._channel = pycares.Channel(timeout=_TIMEOUT, tries=_TRIES, servers=servers, sock_state_cb=self._watch)
+        threading.Thread(target=self._run, name="rqjobs-names", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            wait = float(self._channel.timeout(_LONGEST_SLEEP))  # type: ignore[no-untyped-call]
+            if self._timers:
+                wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
+            ready = self._selector.select(wait)
+            for key, events in ready:
+                if key.fileobj is self._reader:
+                    self._drain()
+                else:
+                    read = key.fd if events & selectors.EVENT_READ else pycares.ARES_SOCKET_BAD
+                    write = key.fd if events & selectors.EVENT_WRITE else pycares.ARES_SOCKET_BAD
+                    self._channel.process_fd(read, write)
+            if not ready:
+                self._channel.process_fd(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)  # what has timed out
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                heapq.heappop(self._timers)[2]()
+        self._channel.close()
+        for thing in (self._selector, self._reader, self._writer):
+            thing.close()
+
+    def _watch(self, fd: int, readable: bool, writable: bool) -> None:
+        """c-ares wants to read and write ``fd``, or is done with it."""
+        if self._ends.is_set():  # it is ended, on a thread of pycares
+            return
+        events = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
+        if fd not in self._selector.get_map():
+            if events:
+                self._selector.register(fd, events)
+        elif events:
+            self._selector.modify(fd, events)
+        else:
+            self._selector.unregister(fd)
+
+    def _once(self, function: Callable[[Any], object]) -> Callable[[Any], None]:
+        """``function``, for its first call only, and for none once the thread has ended."""
+        left = [function]
+
+        def call(argument: Any) -> None:
+            if left and not self._ends.is_set():
+                left.pop()(argument)
+
+        return call
+
+    def _drain(self) -> None:
+        self._reader.recv(65536)
+        while True:
+            try:
+                function = self._calls.get_nowait()
+            except Empty:
+                return
+            function()
+
+
+def _read(done: Callable[[Answer], object], found: Any, error: int | None) -> None:
+    if error is None:
+        nodes = [(int(node.family), _text(node.addr[0]), float(node.ttl)) for node in found.nodes]
+        if nodes:
+            addresses = tuple((family, address) for family, address, _ttl in nodes)
+            done(Answer(addresses, min(ttl for _family, _address, ttl in nodes)))
+            return
+        error = pycares.errno.ARES_ENODATA
+    if error in _NO_SUCH:
+        done(Answer(error=_NO_SUCH[error], final=True))
+    elif error in (pycares.errno.ARES_EBADNAME, pycares.errno.ARES_EBADSTR):
+        done(Answer(error="it is no name that the DNS can hold", final=True))
+    else:
+        done(Answer(error=_text(pycares.errno.strerror(error))))
+
+
+def _text(address: bytes | str) -> str:
+    return address.decode() if isinstance(address, bytes) else address
