@@ -252,7 +252,7 @@ def reserve(redis: redis_py.Redis, how: str = "park") -> tuple[int, list[str]]:
     """As the engine asks for jobs: how many were parked at once, and the ids of those that are to run."""
     seed = os.urandom(12).hex()
     words = [PREFIX, "w", 60, timestamp(), seed, how, 3, 1, "webhooks", 200, "", "", "", "webhooks", 1]
-    _wait, parked, *jobs = run_script("reserve", redis, words)
+    _wait, parked, _full, *jobs = run_script("reserve", redis, words)
     return parked, [job[0].decode() for job in jobs]
 
 

@@ -20,15 +20,15 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import pycares
-
 _TIMEOUT, _TRIES = 1.5, 2
 """Seconds until c-ares asks again, and how often it asks. After a longer first wait it waits up to twice as long."""
 LIMIT = 5.0
 """Seconds after which a question counts as not answered, whatever c-ares still waits for."""
 _CHECK_LIMIT = 2.0
+_NS = 2  # the type of a question for name servers
 _LONGEST_SLEEP = 60.0
-_NO_SUCH = {pycares.errno.ARES_ENOTFOUND: "it does not exist", pycares.errno.ARES_ENODATA: "it has no address"}
+_NO_DATA, _NOT_FOUND, _BAD_NAME, _BAD_STRING, _NO_SOCKET = 1, 4, 8, 17, -1  # c-ares' codes
+_NO_SUCH = {_NOT_FOUND: "it does not exist", _NO_DATA: "it has no address"}
 
 Addresses = tuple[tuple[int, str], ...]
 """The address family and the address, of each."""
@@ -85,7 +85,7 @@ class Resolver:
         self.call_later(LIMIT, partial(once, Answer(error="its name servers do not answer")))
         try:
             self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=partial(_read, once))
-        except (pycares.AresError, ValueError, UnicodeError) as error:  # no name that c-ares could ask for
+        except ValueError as error:  # no name that c-ares could ask for
             once(Answer(error=str(error), final=True))
 
     def check(self, done: Callable[[bool], object]) -> None:
@@ -100,21 +100,23 @@ class Resolver:
         def answered(_result: object, error: int | None) -> None:
             once(error is None or error in _NO_SUCH)
 
-        self._channel.query(f"{secrets.token_hex(8)}.", pycares.QUERY_TYPE_NS, callback=answered)
+        self._channel.query(f"{secrets.token_hex(8)}.", _NS, callback=answered)
 
     def _start(self) -> None:
+        import pycares  # with the first name: deliveries to addresses need none
+
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader, selectors.EVENT_READ)
         servers = self._nameservers or None
-        self._channel = pycares.Channel(timeout=_TIMEOUT, tries=_TRIES, servers=servers, sock_state_cb=self._watch)
+        self._channel: Any = pycares.Channel(timeout=_TIMEOUT, tries=_TRIES, servers=servers, sock_state_cb=self._watch)
         threading.Thread(target=self._run, name="rqjobs-names", daemon=True).start()
 
     def _run(self) -> None:
         while not self._ends.is_set():
-            wait = float(self._channel.timeout(_LONGEST_SLEEP))  # type: ignore[no-untyped-call]
+            wait = self._channel.timeout(_LONGEST_SLEEP)
             if self._timers:
                 wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
             ready = self._selector.select(wait)
@@ -122,11 +124,11 @@ class Resolver:
                 if key.fileobj is self._reader:
                     self._drain()
                 else:
-                    read = key.fd if events & selectors.EVENT_READ else pycares.ARES_SOCKET_BAD
-                    write = key.fd if events & selectors.EVENT_WRITE else pycares.ARES_SOCKET_BAD
+                    read = key.fd if events & selectors.EVENT_READ else _NO_SOCKET
+                    write = key.fd if events & selectors.EVENT_WRITE else _NO_SOCKET
                     self._channel.process_fd(read, write)
             if not ready:
-                self._channel.process_fd(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)  # what has timed out
+                self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # what has timed out
             while self._timers and self._timers[0][0] <= time.monotonic():
                 heapq.heappop(self._timers)[2]()
         self._channel.close()
@@ -173,12 +175,14 @@ def _read(done: Callable[[Answer], object], found: Any, error: int | None) -> No
             addresses = tuple((family, address) for family, address, _ttl in nodes)
             done(Answer(addresses, min(ttl for _family, _address, ttl in nodes)))
             return
-        error = pycares.errno.ARES_ENODATA
+        error = _NO_DATA
     if error in _NO_SUCH:
         done(Answer(error=_NO_SUCH[error], final=True))
-    elif error in (pycares.errno.ARES_EBADNAME, pycares.errno.ARES_EBADSTR):
+    elif error in (_BAD_NAME, _BAD_STRING):
         done(Answer(error="it is no name that the DNS can hold", final=True))
     else:
+        import pycares.errno
+
         done(Answer(error=_text(pycares.errno.strerror(error))))
 
 
