@@ -202,14 +202,16 @@ _FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20"  # OWASP, "CSV Injection", with the 
 _INVISIBLE = "\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 _BLANK = f"\\s\\x00-\\x20\\x7f-\\xa0{_INVISIBLE}"
 _HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*+[{_FORMULA}]")
-_SUSPECT = re.compile(f"\x01[{_BLANK}{_FORMULA}]")
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
-_PHONE = re.compile(r"\+\d+( (\(\d+\) ?)?\d+([-/.]\d+)*)+", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d++(?:[.,]\d++)*+|[.,]\d++)(?:[eE][+-]?\d++)?%?", re.ASCII)
+_GROUPS = r"(?: (?:\([0-9]++\) ?)?[0-9]++(?:[-/.][0-9]++)*+)"
+_PHONE = re.compile(rf"\+[0-9]++{_GROUPS}++")
 """Such as +49 151 2345000 and +1 (212) 555-0123, but not +1-212-555-0123, which a spreadsheet calculates.
 
 No letter, quote, bar or exclamation mark: it can call and fetch nothing. A blank between two numbers: it is no formula
 at all, because in a formula a blank is the intersection of two ranges, and ranges have letters or colons.
 """
+_SUSPECT = re.compile(f"\x01(?=[{_BLANK}{_FORMULA}])(?!(?:-[0-9]++|\\+[0-9]++{_GROUPS}*+)(?:\x01|\\Z))")
+"""In a column, joined: a text that is to be looked at, because it may be a formula and is no plain number."""
 
 
 def guard(text: str) -> str:
@@ -217,13 +219,18 @@ def guard(text: str) -> str:
 
     Plain numbers and phone numbers with blanks stay.
     """
-    return f"'{text}" if _HOSTILE.match(text) and not _NUMBER.fullmatch(text) and not _PHONE.fullmatch(text) else text
+    return text if _HOSTILE.match(text) is None or _is_plain(text) else f"'{text}"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether ``text`` is a number, or a phone number that nothing would calculate."""
+    return _NUMBER.fullmatch(text) is not None or _PHONE.fullmatch(text) is not None
 
 
 def guard_column(column: Sequence[str]) -> Sequence[str]:
     """``column`` with its texts guarded. One look at all of them clears most columns."""
     joined = "\x01" + "\x01".join(column)
-    if _SUSPECT.search(joined) is None:
+    if _SUSPECT.search(joined) is None and joined.count("\x01") == len(column):
         return column
     hostile = _HOSTILE.match
-    return [value if hostile(value) is None else guard(value) for value in column]
+    return [value if hostile(value) is None or _is_plain(value) else f"'{value}" for value in column]
