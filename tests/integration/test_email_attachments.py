@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -166,6 +167,30 @@ def test_from_the_web_only_through_the_guard(receiver: Receiver, configure: Conf
     configure(EMAIL_ATTACHMENTS=place, WEBHOOK_ALLOW="127.0.0.1", EMAIL_MAX_ATTACHMENTS="3")
     with pytest.raises(PermanentFailure, match="EMAIL_MAX_ATTACHMENTS allows 3 bytes"):
         read(f"{place}/a.pdf")
+
+
+def test_a_file_that_breaks_off_or_drips_is_tried_again(
+    receiver: Receiver, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        await writer.drain()
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(100):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    configure(EMAIL_ATTACHMENTS=receiver.url("/files"), WEBHOOK_ALLOW="127.0.0.1")
+    receiver.answer = lambda request: Answer(raw=break_off)
+    with pytest.raises(OSError, match=r"attachment http://.*"):
+        read(receiver.url("/files/a"))
+    monkeypatch.setattr(attachments, "_WHOLE", 0.5)
+    receiver.answer = lambda request: Answer(raw=drip)
+    with pytest.raises(TimeoutError, match="not complete within"):
+        read(receiver.url("/files/b"))
 
 
 def test_a_web_server_that_is_away_is_tried_again(configure: Configure) -> None:

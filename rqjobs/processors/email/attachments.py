@@ -150,7 +150,9 @@ def _fetch(url: str, number: int, settings: Settings) -> bytes:
             raise PermanentFailure(f"attachment {url}: the server answers {status}, not with the file as it is")
         data = bytearray()
         try:
-            while len(data) < number and (chunk := response.raw.read(min(_CHUNK, number - len(data)))):
+            while len(data) < number and (
+                chunk := response.raw.read1(min(_CHUNK, number - len(data)), decode_content=False)
+            ):
                 data += chunk
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"attachment {url}: not complete within {_WHOLE:g} s")
