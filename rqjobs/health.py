@@ -32,6 +32,9 @@ RECENT = 15
 MANY_DIED = 5
 """... if there were at least this many, and more than half of what ended. Both follow from the minute metrics."""
 
+SILENT = 12.0
+"""Seconds after which a worker that has not renewed its leases, every 5 s at the latest, is silent."""
+
 _LATELY = 60.0  # a pause that ended so lately waits for its probe
 
 
@@ -205,14 +208,24 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, clien
         pipeline.hmget(job_key(head), "enqueued_at", "created_at")
     for worker in workers:
         pipeline.exists(worker)
+    for worker in workers:
+        pipeline.hmget(worker, "rqjobs_seen", "hostname", "pid")
+        pipeline.scard(f"{worker}:executions")
     ended = [f"{queue.name}/{outcome}" for queue in raw for outcome in ("done", "dead")]
     newest = int(now // 60)
     for minute in range(newest - RECENT + 1, newest + 1):
         pipeline.hmget(keys.minute(minute), ended)
     answers = pipeline.execute(raise_on_error=False)
     since = {head: _since(stamps, now) for head, stamps in zip(heads, answers, strict=False)}
-    exist, minutes = answers[len(heads) : -RECENT], answers[-RECENT:]
-    alive = {worker for worker, exists in zip(workers, exist, strict=True) if exists == 1}
+    minutes = answers[-RECENT:]
+    del answers[: len(heads)], answers[-RECENT:]
+    alive = {worker for worker, exists in zip(workers, answers, strict=False) if exists == 1}
+    del answers[: len(workers)]
+    silent = {
+        worker: said
+        for worker, record, running in zip(workers, answers[::2], answers[1::2], strict=True)
+        if worker in alive and (said := _silence(record, running, now))
+    }
     lately = dict(zip(ended, _added_up(minutes, len(ended)), strict=True))
     found = []
     for queue in raw:
@@ -236,7 +249,8 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, clien
             suspended=suspended,
             reasons=(),
         )
-        found.append(replace(health, reasons=tuple(_reasons(health))))
+        frozen = tuple(silent[worker] for worker in queue.workers if worker in silent)
+        found.append(replace(health, reasons=(*_reasons(health), *frozen)))
     return found
 
 
@@ -270,6 +284,19 @@ def _added_up(minutes: list[Any], width: int) -> list[int]:
     """The columns of what the minutes counted; a minute whose key is of another type counts nothing."""
     rows = [[_number(value or b"0") for value in row] for row in minutes if not isinstance(row, Exception)]
     return [sum(row[column] for row in rows) for column in range(width)]
+
+
+def _silence(record: Any, running: Any, now: float) -> str | None:
+    """What is wrong with a worker that has jobs and does not renew their leases; None for one that does."""
+    if not isinstance(record, list) or not isinstance(running, int) or not running or not record[0]:
+        return None
+    seen, host, pid = (value.decode(errors="replace") if value else "?" for value in record)
+    quiet = now - _number(seen.encode())
+    if quiet < SILENT:
+        return None
+    return (
+        f"a worker with {running:,} jobs gives no sign of life for {quiet:.0f} s: it is frozen or dead ({host}, {pid})"
+    )
 
 
 def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | None:

@@ -23,6 +23,11 @@ def running(queue: str, worker: str) -> str:
     return f"{PREFIX}:running:{queue}:{worker}"
 
 
+def ran(worker: str) -> str:
+    """A hash: ``executions`` that ran in a worker when it died; ``why``, their error, if it was frozen."""
+    return f"{PREFIX}:ran:{worker}"
+
+
 def dead_causes(lane: str) -> str:
     """A sorted set: the dead letters of ``lane`` by cause (rqjobs.dead_index)."""
     return f"{PREFIX}:dead:causes:{lane}"

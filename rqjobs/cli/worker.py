@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from rqjobs.cli.params import QUEUE
-from rqjobs.logs import set_up_logs
+from rqjobs.logs import event, set_up_logs
+
+LEAVE = 5.0
+"""Seconds that a worker which has stopped waits for threads that its jobs started."""
 
 
 @click.command()
@@ -78,7 +86,8 @@ def worker(
         for option, value in (("--threads", threads), ("--max-jobs", max_jobs), ("--max-rss", max_rss)):
             words += [option, str(value)] if value is not None else []
         words += [word for name in exception_handlers for word in ("--exception-handler", name)]
-        return Supervisor(words, processes, grace=grace, burst=burst).run()
+        watched = engine == "threads"
+        return Supervisor(words, processes, grace=grace, burst=burst, watched=watched).run()
     if engine == "rq":
         from rqjobs.worker.stock import run_stock_worker
 
@@ -87,7 +96,7 @@ def worker(
     from rqjobs.worker.engine import run_worker
 
     with relaying():
-        return run_worker(
+        code = run_worker(
             names,
             burst=burst,
             threads=threads,
@@ -95,7 +104,29 @@ def worker(
             max_jobs=max_jobs,
             max_rss=max_rss << 20 if max_rss is not None else None,
             exception_handlers=handlers,
+            watch=True,
         )
+    _leave_within(LEAVE, code)
+    return code
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """Ends this process in so many seconds at most: a thread that a job left behind would keep it for ever.
+
+    Python waits for other threads before it exits; this one, a daemon, is not waited for, and a process that ends in
+    time takes it along.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        names = sorted(thread.name for thread in threading.enumerate() if not thread.daemon)
+        event(logging.WARNING, "threads that jobs left behind do not end: the process does", threads=" ".join(names))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    threading.Thread(target=end, name="rqjobs-end", daemon=True).start()
 
 
 def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:

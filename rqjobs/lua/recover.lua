@@ -10,6 +10,7 @@ local page = tonumber(ARGV[10])
 local time = redis.call('TIME')
 local seconds, stamp, year = tonumber(time[1]), string.format('%d.%06d', time[1], time[2]), 31536000
 local minute = ours .. ':minute:' .. string.format('%d', math.floor(seconds / 60))
+local SUSPECTS = 32  -- more of one worker are not run in processes of their own: they would wait for each other
 local special, wrong, answer = {}, {}, {{}, {}}
 redis.call('DEL', prefix .. ':wip')  -- never there: a write that a full Redis allows, and then the others too
 
@@ -27,6 +28,18 @@ local function just_started()
   return uptime and uptime < 5
 end
 
+local known = {}
+
+-- What a worker that died ran, and why it died, if its watcher wrote it down (rqjobs/worker/takeover.py).
+local function what_ran(worker)
+  if known[worker] == nil then
+    local found = redis.pcall('HMGET', ours .. ':ran:' .. worker, 'executions', 'why')
+    known[worker] = not found.err and found[1] and {executions = found[1], why = found[2]} or false
+    if known[worker] then known[worker].few = #found[1] < 33 * SUSPECTS end
+  end
+  return known[worker]
+end
+
 local function take_back(name, queue, member)
   local registry, failed = prefix .. ':wip:' .. name, prefix .. ':failed:' .. name
   local id, execution = string.match(member, '^(.*):([^:]*)$')
@@ -35,7 +48,9 @@ local function take_back(name, queue, member)
     'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
     'rate_limit_key', 'group_id', 'enqueue_at_front_on_retry', 'dependency_ids')
   if job.err or not id or string.find(id, '[\128-\255]') then job = {} end  -- nothing that RQ could have made
-  if job[1] == 'started' then
+  local ran = job[1] == 'started' and what_ran(job[5] or '')
+  local waited = ran and not string.find(ran.executions, execution, 1, true)
+  if job[1] == 'started' and not waited then
     local left_alone = redis.call('EXISTS', key .. ':dependents') == 1
     for i = 7, 14 do
       if job[i] and job[i] ~= '' then left_alone = true end
@@ -60,15 +75,17 @@ local function take_back(name, queue, member)
     local died = tonumber(job[4] or '') or 0
     died = (died > 0 and died or 0) + 1  -- anybody may have written it
     local running = died > 1 and redis.pcall('GET', ours .. ':running:' .. queue .. ':' .. worker)
-    local waited = type(running) == 'string' and not string.find(running, execution, 1, true)
+    waited = waited or type(running) == 'string' and not string.find(running, execution, 1, true)
     local again = waited or left > 0 and died < most
-    local why, results = again and ARGV[6] or (died >= most and ARGV[8] or ARGV[7]), prefix .. ':results:' .. id
+    local why = died >= most and ARGV[8] or ran and ran.why or again and ARGV[6] or ARGV[7]
+    local results = prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
     if not waited then
       if type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
       redis.call('XADD', results, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name', worker,
         'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
       redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
+      if ran and ran.few then redis.call('HSET', key, 'suspect', 1) end
     end
     if again then
       redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', waited and left or left - 1)

@@ -10,7 +10,7 @@ local seconds, stamp = tonumber(time[1]), string.format('%d.%06d', time[1], time
 redis.call('EXPIRE', record .. ':executions', ttl)  -- a write that a full Redis allows, and then the others too
 local answer = {redis.call('HEXISTS', record, 'birth'), stamp}
 if answer[1] == 1 then
-  redis.call('HSET', record, 'last_heartbeat', iso)
+  redis.call('HSET', record, 'last_heartbeat', iso, 'rqjobs_seen', seconds)
   redis.call('EXPIRE', record, ttl)
 end
 for i = 6, #ARGV, 3 do

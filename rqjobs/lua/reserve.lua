@@ -85,7 +85,8 @@ while ARGV[at] do
         end
         if job[16] and special == '' then
           local died, left = tonumber(job[16]) or 0, tonumber(job[3] or '') or 0
-          if died > 0 and (left <= 0 or died + 1 >= most) then special = '2' end
+          local alone = left <= 0 or died + 1 >= most or redis.call('HEXISTS', key, 'suspect') == 1
+          if died > 0 and alone then special = '2' end
           if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
         end
         if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end

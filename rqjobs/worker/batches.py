@@ -80,7 +80,7 @@ class BatchRunner(Runner):
         return self.capacity if self._stuck < _MOST_STUCK + _THREADS else 0
 
     def _work(self) -> None:
-        slot = Slot()
+        slot = Slot(self._policy.batch_size)
         self._engine.watchdog.watch(slot)
         try:
             self._serve(slot)

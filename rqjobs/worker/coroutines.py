@@ -12,6 +12,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, load
 from rqjobs.tracing import traced
+from rqjobs.worker.running import Place, place
 from rqjobs.worker.taken import NotOurs, Taken
 from rqjobs.worker.threads import Engine, Runner, failed, run_special_here, timed_out
 
@@ -61,6 +62,7 @@ class LoopRunner(Runner):
         self._loop = thread.loop
         self._free = slots
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._places: list[Place] = []
         self._limits: dict[str, float] = {}
         """Until when an execution may run, ``time.monotonic()``."""
         self._late: set[str] = set()
@@ -139,6 +141,8 @@ class LoopRunner(Runner):
 
     async def _run(self, job: Taken) -> None:
         started = time.time()
+        mine = self._places.pop() if self._places else place()
+        mine.begin(job.execution)
         try:
             if job.special:
                 raise NotOurs  # noqa: TRY301
@@ -152,5 +156,6 @@ class LoopRunner(Runner):
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
             outcome = timed_out(job, started, self._engine) if late else failed(job, error, started, self._engine)
+        self._places.append(mine)
         if job.settle(outcome):
             self._engine.settled(job)

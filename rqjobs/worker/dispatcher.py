@@ -20,6 +20,7 @@ from rqjobs import keys
 from rqjobs.layout import key
 from rqjobs.logs import event
 from rqjobs.settings import Settings
+from rqjobs.worker.endings import Ending, Endings
 from rqjobs.worker.line import BATCH, Line
 from rqjobs.worker.orders import Orders, Question
 from rqjobs.worker.pace import Pace
@@ -63,7 +64,7 @@ class Dispatcher:
     lines: dict[str, Line]
     settings: Settings
     limits: Limits
-    finish_by_rq: Callable[[Taken], None]
+    finish_by_rq: Callable[[Taken | Ending], None]
     """Finishes, by RQ's own methods and elsewhere, a job that has dependents."""
     enqueue_by_rq: Callable[[str, str], None]
     """Enqueues, by RQ's own methods and elsewhere, a scheduled job of a lane that has RQ's own rate limit."""
@@ -88,6 +89,8 @@ class Dispatcher:
         self._unwritten: list[Taken] = []
         self._flying: deque[Question] = deque()
         self._bare: deque[tuple[float, list[str]]] = deque()  # executions, for most of their jobs have ended by then
+        self._endings = Endings()
+        self._replicas = True
         self._sleeping = False
         self._stop_at: float | None = None
         self._turns: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
@@ -112,13 +115,15 @@ class Dispatcher:
         self._moving.discard(job_id)
         self.bell.ring()
 
-    def finished(self, job: Taken) -> None:
+    def finished(self, job: Taken | Ending) -> None:
         """RQ's own methods have written the outcome of a job that has dependents."""
         self._look_again()
+        if self._replicas:
+            self._endings.add(time.monotonic(), [job])
         self.taken.pop(job.execution, None)
         self.bell.ring()
 
-    def leave(self, job: Taken) -> None:
+    def leave(self, job: Taken | Ending) -> None:
         """``job`` has no outcome that Redis takes, or another worker has it: whoever sees its lease end decides."""
         self._left.add(job.execution)
         self.taken.pop(job.execution, None)
@@ -191,6 +196,10 @@ class Dispatcher:
         unknown = [member.decode(errors="replace").rpartition(":") for member in members or ()]
         known = self._left.union(self.taken)
         lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in known]
+        if endings := self._endings.find([execution for _, execution in lost]):
+            self._write_again(wire, endings)
+            again = {ending.execution for ending in endings}
+            lost = [(job_id, execution) for job_id, execution in lost if execution not in again]
         if not lost:
             return
         origins = wire.call_each([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
@@ -199,6 +208,16 @@ class Dispatcher:
         if words:
             wire.call([wire.script("finish", words)])
             event(logging.WARNING, "jobs given back that redis reserved while it went away", count=len(lost))
+
+    def _write_again(self, wire: Wire, endings: list[Ending]) -> None:
+        """A failover has lost these outcomes: the new primary takes the jobs for running."""
+        event(logging.WARNING, "outcomes written again that a failover had lost", count=len(endings))
+        for start in range(0, len(endings), BATCH):
+            batch = endings[start : start + BATCH]
+            ((lost, parents, refused),) = wire.call([wire.script("finish", self.orders.finish(batch))])
+            for number in parents:
+                self.finish_by_rq(batch[number])
+            self._left.update(batch[number].execution for number in (*lost, *refused[::2]))
 
     def _forget_questions(self) -> None:
         """The connection broke: what was to be written is written again, what was asked for is given back."""
@@ -227,6 +246,7 @@ class Dispatcher:
             else:
                 self._sleep(wire, now)
             self._listen(wire.listen(time.monotonic()))
+            self._replicas = wire.replicas
 
     def _question(self, wire: Wire, now: float) -> Question | None:
         """What there is to be said to Redis now."""
@@ -387,6 +407,9 @@ class Dispatcher:
         if lost:
             ids = " ".join(batch[number].job_id for number in lost)
             event(logging.WARNING, "leases were lost: others run these jobs", ids=ids)
+        if self._replicas:
+            left = {*lost, *parents, *refused}
+            self._endings.add(time.monotonic(), [job for n, job in enumerate(batch) if n not in left])
         retried = False
         for number, job in enumerate(batch):
             assert job.outcome is not None

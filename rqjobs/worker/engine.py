@@ -29,17 +29,20 @@ from rqjobs.worker.apart import ApartRunner
 from rqjobs.worker.batches import BatchRunner
 from rqjobs.worker.coroutines import LoopRunner, LoopThread
 from rqjobs.worker.dispatcher import Dispatcher, Limits
+from rqjobs.worker.endings import Ending
 from rqjobs.worker.handlers import ExceptionHandler, HandlerThread
 from rqjobs.worker.joblog import JobLog
 from rqjobs.worker.keeper import Keeper
 from rqjobs.worker.line import Line
 from rqjobs.worker.meter import Meter
 from rqjobs.worker.processes import ProcessRunner
+from rqjobs.worker.running import share
 from rqjobs.worker.special import SpecialWorker
 from rqjobs.worker.stock import WORKER_TTL
 from rqjobs.worker.taken import RESULT_TTL, Outcome, Taken
 from rqjobs.worker.threads import Runner, ThreadRunner, run_special_here, timed_out
 from rqjobs.worker.watchdog import Slot, Stopped, Watchdog, rq_time_limit
+from rqjobs.worker.watched import watched
 
 SUPERVISED = "RQJOBS_SUPERVISED"
 """Set by the supervisor: the name that this worker is to have."""
@@ -151,6 +154,7 @@ def run_worker(
     max_jobs: int | None = None,
     max_rss: int | None = None,
     exception_handlers: Sequence[ExceptionHandler] = (),
+    watch: bool = False,
 ) -> int:
     """Runs jobs of ``queues`` (all by default) until it is told to stop.
 
@@ -163,6 +167,7 @@ def run_worker(
         max_rss: end when the process has more than so many bytes.
         exception_handlers: called, each with an RQ job and the exception's type, value and traceback, when a run of a
             job has raised; one that returns False keeps those after it from being called.
+        watch: have another process end this one when its interpreter is frozen, and take over its jobs when it dies.
 
     Returns:
         The exit code: 0.
@@ -185,6 +190,7 @@ def run_worker(
         exception_handlers=list(exception_handlers),
     )
     worker.grace = grace
+    memory = share() if watch else None  # before any thread has its place in it
     worker.watchdog, worker.meter, worker.handlers = Watchdog(worker.give_up), Meter(), HandlerThread()
     worker.slots = slots(chosen, threads)
     loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
@@ -192,7 +198,7 @@ def run_worker(
 
     job_log = JobLog()
 
-    def finish(job: Taken) -> None:
+    def finish(job: Taken | Ending) -> None:
         finishers.submit(worker.finish, job)
 
     def settled(job: Taken) -> None:
@@ -233,7 +239,7 @@ def run_worker(
         on_limit=stop,
     )
     worker.register_birth()
-    with _signals(dispatcher, grace):
+    with _signals(dispatcher, grace), watched(worker.name, memory, dispatcher.orders.lease, grace):
         worker.watchdog.start()
         keeper.start()
         _spare_the_collector()

@@ -14,6 +14,7 @@ from rqjobs import keys
 from rqjobs.layout import timestamp
 from rqjobs.queues import base_queue, lanes_in_order
 from rqjobs.settings import Settings
+from rqjobs.worker.endings import Ending
 from rqjobs.worker.line import Line
 from rqjobs.worker.taken import MOST_DEATHS, Taken
 from rqjobs.worker.wire import Word
@@ -75,7 +76,7 @@ class Orders:
             words += (name, budgets.get(name, 0), *rules)
         return words + self._takes
 
-    def finish(self, batch: Iterable[Taken]) -> list[Word]:
+    def finish(self, batch: Iterable[Taken | Ending]) -> list[Word]:
         """Writes the outcomes of jobs."""
         words = self._finish()
         for job in batch:

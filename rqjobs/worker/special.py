@@ -29,6 +29,7 @@ from rqjobs.layout import SERIALIZER, RegisteredJob, attempt_number, job_key, ke
 from rqjobs.logs import event
 from rqjobs.worker.dependents import ReleasingQueue
 from rqjobs.worker.dispatcher import Dispatcher
+from rqjobs.worker.endings import Ending
 from rqjobs.worker.stock import StockWorker
 from rqjobs.worker.taken import MOST_DEATHS, Taken
 from rqjobs.worker.watchdog import Stopped, slot_here
@@ -168,7 +169,7 @@ class SpecialWorker(StockWorker):
         if self.connection.zscore(key("wip", lane), member) is None:
             raise LeaseLost("another worker runs it now")
 
-    def finish(self, taken: Taken) -> None:
+    def finish(self, taken: Taken | Ending) -> None:
         """Writes the outcome of a job that has dependents; tried until Redis takes it."""
         outcome = taken.outcome
         assert outcome is not None

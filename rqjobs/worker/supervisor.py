@@ -14,16 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-import redis
-from rq.scheduler import RQScheduler
-from rq.scripts import release_lock
-
-from rqjobs.connection import connect
-from rqjobs.errors import RedisUnavailable
 from rqjobs.logs import event
-from rqjobs.queues import import_registrations, lanes_in_order
-from rqjobs.settings import get_settings
-from rqjobs.worker.keeper import recover
+from rqjobs.worker.takeover import take_over
 
 _LOOK = 0.1
 """Seconds between two looks at the processes."""
@@ -35,6 +27,9 @@ _RAN = 10.0
 """A process that lived so many seconds had what it needs to run."""
 
 _LONGEST_PAUSE = 30.0
+
+_WATCHER = 15.0
+"""Seconds within which a worker's watcher puts back its jobs; it knows which of them ran (rqjobs.worker.takeover)."""
 
 _CANNOT_START = 2
 """The exit code of a worker whose settings are wrong, or that finds no Redis. Starting it again would not help,
@@ -57,7 +52,9 @@ class _Member:
 class Supervisor:
     """Starts ``rqjobs worker`` N times and looks after them."""
 
-    def __init__(self, arguments: Sequence[str], processes: int, *, grace: float, burst: bool) -> None:
+    def __init__(
+        self, arguments: Sequence[str], processes: int, *, grace: float, burst: bool, watched: bool = True
+    ) -> None:
         """Takes the arguments of ``rqjobs worker`` without ``--processes``.
 
         Args:
@@ -65,11 +62,13 @@ class Supervisor:
             processes: how many.
             grace: seconds that they have to end, as each of them knows it.
             burst: one that ended well is not started again.
+            watched: whether each has a watcher of its own.
         """
         self._command = [sys.executable, "-m", "rqjobs", "worker", *arguments]
         self._members = [_Member() for _ in range(processes)]
         self._grace = grace
         self._burst = burst
+        self._watched = watched
         self._signals = 0
         self._why: deque[str] = deque()
         self._ran = False
@@ -146,17 +145,7 @@ class Supervisor:
         member.again_at = time.monotonic() + (0.0 if lived > _LONG_LIFE else member.pause)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         event(logging.ERROR, "worker died", name=member.name, of=how, lived=lived)
-        threading.Thread(target=_take_over, args=(member.name,), daemon=True).start()  # Redis may be slow, or away
-
-
-def _take_over(dead: str) -> None:
-    """Puts back the jobs of a dead worker and frees its turn as the scheduler of delayed jobs."""
-    try:
-        with connect() as client:
-            import_registrations()
-            lanes = lanes_in_order()
-            recover(client, lanes, get_settings(), dead=dead)
-            for lane in lanes:
-                release_lock(client, RQScheduler.get_locking_key(lane), dead)
-    except (RedisUnavailable, redis.exceptions.RedisError) as error:  # then the leases run out
-        event(logging.WARNING, "a dead worker's jobs wait for their leases", name=dead, error=str(error))
+        pause = _WATCHER if self._watched else 0.0
+        timer = threading.Timer(pause, take_over, (member.name,))  # Redis may be slow, or away
+        timer.daemon = True
+        timer.start()

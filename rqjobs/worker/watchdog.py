@@ -11,6 +11,7 @@ from collections.abc import Callable
 from rq.timeouts import JobTimeoutException
 
 from rqjobs.errors import JobTimeout
+from rqjobs.worker.running import give_back, place
 from rqjobs.worker.taken import Taken
 
 PERIOD = 0.1
@@ -62,12 +63,14 @@ class Slot:
     """What one thread does, for the watchdog. The lock makes sure that an interruption hits the job it is meant for."""
 
     __slots__ = (
-        "abandoned", "calls", "deadline", "entered", "jobs", "lock", "ran", "rq_limit", "rqs", "stopped",
+        "abandoned", "calls", "deadline", "entered", "jobs", "lock", "place", "ran", "rq_limit", "rqs", "stopped",
         "thread_id", "warned",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1) -> None:
+        """``most``: how many jobs it does at once."""
         self.lock = threading.Lock()
+        self.place = place(most)
         self.thread_id = threading.get_ident()
         self.jobs: list[Taken] = []
         self.entered = 0.0
@@ -88,6 +91,7 @@ class Slot:
 
     def enter(self, jobs: list[Taken], limit: float) -> None:
         """The thread begins ``jobs``; ``limit`` in seconds, none if not above zero."""
+        self.place.begin(jobs[0].execution if len(jobs) == 1 else "".join([job.execution for job in jobs]))
         with self.lock:
             self.jobs, self.warned, self.stopped, self.rqs = jobs, False, False, False
             self.entered = time.monotonic()
@@ -183,6 +187,8 @@ class Watchdog:
     def forget(self, slot: Slot) -> None:
         """Watches it no more."""
         self._slots.discard(slot)
+        if not slot.abandoned:
+            give_back(slot.place)
 
     def interrupt(self, job: Taken) -> bool:
         """Interrupts the thread that runs this job alone, because of a command.

@@ -1,0 +1,105 @@
+"""Which jobs run in this process, in memory that the watcher process shares: known even if this process dies.
+
+The memory is a row of places, each ``thread (8 bytes) | executions that fit (4 bytes) | executions (32 bytes each)``; a
+thread has one place, a coroutine too. To begin a job is one write of 32 bytes. Nothing is written when a job ends: an
+execution whose outcome is written is of no more interest.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import threading
+from collections import defaultdict
+
+HEAD = struct.Struct("<QI")
+EXECUTION = 32
+"""Characters of an execution's id (reserve.lua)."""
+
+_SIZE = 16 * 2**20  # bytes; pages that are not written take no memory
+
+_lock = threading.Lock()
+
+
+class Place:
+    """Where one thread or coroutine says what it runs."""
+
+    __slots__ = ("_at", "_memory", "capacity")
+
+    def __init__(self, memory: mmap.mmap | bytearray, at: int, capacity: int) -> None:
+        self._memory = memory
+        self._at = at
+        self.capacity = capacity
+
+    def begin(self, executions: str) -> None:
+        """These executions, one after the other, run here from now on."""
+        raw = executions.encode()
+        self._memory[self._at : self._at + len(raw)] = raw
+
+
+class _Shared:
+    """The memory, and what of it is free."""
+
+    def __init__(self) -> None:
+        self.memory: mmap.mmap | None = None
+        self.end = 0
+        self.free: defaultdict[int, list[Place]] = defaultdict(list)
+
+
+_shared = _Shared()
+
+
+def share() -> int:
+    """Makes the shared memory; its descriptor, for the watcher. Places that were given out before are not in it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("rqjobs-running")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, _SIZE)
+    with _lock:
+        _shared.__init__()  # type: ignore[misc]
+        _shared.memory = mmap.mmap(descriptor, _SIZE)
+    return descriptor
+
+
+def place(capacity: int = 1) -> Place:
+    """A place of this thread for ``capacity`` executions; without a watcher, or room, one that is not shared."""
+    memory = _shared.memory
+    with _lock:
+        if memory is None or _shared.end + HEAD.size + EXECUTION * capacity > _SIZE - HEAD.size:
+            return Place(bytearray(EXECUTION * capacity), 0, capacity)
+        if _shared.free[capacity]:
+            found = _shared.free[capacity].pop()
+        else:
+            found = Place(memory, _shared.end + HEAD.size, capacity)
+            _shared.end += HEAD.size + EXECUTION * capacity
+        # Within the lock: a reader stops at the first place without a head.
+        HEAD.pack_into(memory, found._at - HEAD.size, threading.get_native_id(), capacity)  # noqa: SLF001
+    return found
+
+
+def give_back(used: Place) -> None:
+    """The place may be another thread's."""
+    if used._memory is _shared.memory:  # noqa: SLF001
+        with _lock:
+            _shared.free[used.capacity].append(used)
+
+
+def read_running(descriptor: int, thread: int = 0) -> list[str]:
+    """The executions that were begun last in each place; with ``thread``, in its places alone, if it has any."""
+    found: dict[int, list[str]] = defaultdict(list)
+    with mmap.mmap(descriptor, _SIZE, prot=mmap.PROT_READ) as memory:
+        at = 0
+        while True:
+            owner, capacity = HEAD.unpack_from(memory, at)
+            if not capacity:
+                break
+            at += HEAD.size
+            for start in range(at, at + EXECUTION * capacity, EXECUTION):
+                if (raw := memory[start : start + EXECUTION])[0]:
+                    found[owner].append(raw.decode(errors="replace"))
+            at += EXECUTION * capacity
+    return found[thread] if thread in found else [one for executions in found.values() for one in executions]

@@ -1,0 +1,102 @@
+"""What the watcher goes on as: ends a frozen worker, and puts back a dead worker's jobs at once.
+
+``python -m rqjobs.worker.takeover HOW PID NAME MEMORY THREAD``. Which jobs ran in the worker goes to Redis first: only
+they are suspected of its death, and counted an attempt. When the worker is a container's first process, its end is ours
+too; then the leases run out, and whoever puts the jobs back finds it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import zlib
+from base64 import b64encode
+
+import redis
+from rq.scheduler import RQScheduler
+from rq.scripts import release_lock
+
+from rqjobs import keys
+from rqjobs.connection import connect
+from rqjobs.errors import RedisUnavailable
+from rqjobs.layout import key
+from rqjobs.logs import event, set_up_logs
+from rqjobs.queues import import_registrations, lanes_in_order
+from rqjobs.settings import get_settings
+from rqjobs.worker.keeper import recover
+from rqjobs.worker.running import read_running
+
+FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which may hold the interpreter; it was ended"
+
+KEPT = 24 * 3600
+"""Seconds that it is known what ran in a dead worker: until its leases have run out."""
+
+AWAY = (RedisUnavailable, redis.exceptions.RedisError, OSError)
+
+
+def note(name: str, executions: list[str], *, frozen: bool) -> list[str]:
+    """Writes to Redis which executions ran in the worker; the ids of their jobs."""
+    fields: dict[str, str | bytes] = {"executions": " ".join(executions)}
+    if frozen:
+        fields["why"] = b64encode(zlib.compress(FROZEN.encode()))
+    with connect(socket_timeout=3) as client:
+        record = keys.ran(name)
+        with client.pipeline() as pipeline:
+            pipeline.delete(record)
+            pipeline.hset(record, mapping=fields)
+            pipeline.expire(record, KEPT)
+            pipeline.smembers(key("worker", name, "executions"))
+            members = pipeline.execute()[-1]
+    pairs = (member.decode(errors="replace").rpartition(":") for member in members)
+    return sorted(job_id for job_id, _, execution in pairs if execution in executions)
+
+
+def end(pid: int) -> None:
+    """Ends the frozen process: with SIGABRT it writes the traceback of each thread to stderr."""
+    for number in (signal.SIGABRT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + 3
+        while os.getppid() == pid and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if os.getppid() != pid:
+            return
+
+
+def take_over(dead: str) -> None:
+    """Puts back the jobs of a dead worker and frees its turn as the scheduler of delayed jobs."""
+    try:
+        with connect() as client:
+            import_registrations()
+            lanes = lanes_in_order()
+            recover(client, lanes, get_settings(), dead=dead)
+            for lane in lanes:
+                release_lock(client, RQScheduler.get_locking_key(lane), dead)
+    except AWAY as error:  # then the leases run out
+        event(logging.WARNING, "a dead worker's jobs wait for their leases", name=dead, error=str(error))
+
+
+def main() -> None:
+    """Handles one worker."""
+    how, pid, name, memory, thread = sys.argv[1:]
+    set_up_logs()
+    ids: list[str] = []
+    try:
+        ids = note(name, read_running(int(memory), int(thread)), frozen=how == "frozen")
+    except AWAY as error:
+        event(logging.WARNING, "not known to redis: the jobs that a dead worker ran", name=name, error=str(error))
+    ran = " ".join(ids) or "none"
+    if how == "frozen":
+        event(logging.ERROR, "worker is frozen: it is ended", name=name, pid=int(pid), suspects=ran)
+        end(int(pid))
+    else:
+        event(logging.ERROR, "worker process is gone", name=name, ran=ran)
+    take_over(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The process beside each worker: ``python watcher.py PIPE MEMORY PID NAME AFTER GRACE``. Imports nothing of rqjobs.
+
+It ends a worker whose interpreter is frozen: a job that holds Python's global lock, such as a regular expression that
+never ends, stops every thread, the one that would end it included. The worker's sign of life is a byte a second through
+a pipe. The watcher counts its own ticks without one, not seconds: while the machine, the container or this process too
+stands still, no tick passes. A worker that is stopped (SIGSTOP, a debugger) is not frozen. Python's wakeup descriptor
+is the same pipe, so the numbers of signals come through it even from a frozen process: its grace period is kept.
+
+A worker that is frozen, or is gone without a goodbye, is handled by ``rqjobs.worker.takeover``, as which this goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+BEAT, GOODBYE = 0xFF, 0xFE
+"""Bytes that are no signal's number."""
+
+TICK = 1.0
+"""Seconds."""
+
+MORE = 3
+"""Ticks that a worker which was told to stop has beyond its grace period."""
+
+
+def watch(pipe: int, pid: int, after: int, grace: float) -> tuple[str, int] | None:
+    """Watches the worker, this process' parent.
+
+    Returns:
+        None after its goodbye; ``frozen`` with the thread that holds the interpreter (0 = not known), or ``died``.
+    """
+    silent, limit = 0, after
+    times: dict[int, int] = {}
+    thread = 0
+    while os.getppid() == pid:
+        if select.select([pipe], [], [], TICK)[0]:
+            said = os.read(pipe, 4096)
+            if not said:
+                break
+            if GOODBYE in said:
+                return None
+            stops = sum(number in (signal.SIGTERM, signal.SIGINT) for number in said)
+            if stops:
+                limit = min(limit, MORE + int(grace) if limit == after and stops == 1 else MORE)
+            if BEAT in said:
+                silent = 0
+            continue
+        silent += 1
+        times, thread = busiest(pid, times)
+        if silent >= max(limit, 2):
+            if not is_stopped(pid):
+                return "frozen", thread
+            silent = 0
+    return "died", 0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped by a signal or a debugger."""
+    try:
+        return stat(Path(f"/proc/{pid}/stat"))[0] in "Tt"
+    except OSError:  # no /proc: macOS
+        with os.popen(f"ps -o stat= -p {int(pid)}") as answer:  # noqa: S605
+            return answer.read().strip().startswith("T")
+
+
+def busiest(pid: int, before: dict[int, int]) -> tuple[dict[int, int], int]:
+    """The CPU time of each thread, and the one that alone has used some since ``before`` (0 = none, or several)."""
+    now = {}
+    with contextlib.suppress(OSError):
+        for folder in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                fields = stat(folder / "stat")
+                now[int(folder.name)] = int(fields[11]) + int(fields[12])
+    used = sorted((now[thread] - before.get(thread, now[thread]), thread) for thread in now)
+    alone = used and used[-1][0] >= 5 and sum(time for time, _ in used[:-1]) * 4 < used[-1][0]  # noqa: PLR2004  # 50 ms
+    return now, used[-1][1] if alone else 0
+
+
+def stat(path: Path) -> list[str]:
+    """The fields of a ``stat`` file of Linux' /proc from the state on."""
+    return path.read_text().rpartition(")")[2].split()
+
+
+def main() -> None:
+    """Watches until the worker's end."""
+    pipe, memory, pid, name, after, grace = sys.argv[1:]
+    found = watch(int(pipe), int(pid), int(after), float(grace))
+    if found is None:
+        return
+    how, thread = found
+    os.set_inheritable(int(memory), True)
+    os.execv(sys.executable, [sys.executable, "-m", "rqjobs.worker.takeover", how, pid, name, memory, str(thread)])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
