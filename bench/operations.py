@@ -29,7 +29,7 @@ from sqlalchemy import text
 from werkzeug.serving import make_server
 
 from bench.systems import show
-from rqjobs import EmailJob, WebhookJob, dead_groups, enqueue, enqueue_many, keys, repair
+from rqjobs import EmailJob, WebhookJob, enqueue, enqueue_many, failure_groups, keys, repair
 from rqjobs.cli import cli
 from rqjobs.connection import get_connection
 from rqjobs.database import get_engine
@@ -91,9 +91,11 @@ class Jobs:
         for start in range(0, waiting, 10_000):
             enqueue_many([webhook(number) for number in range(start, min(waiting, start + 10_000))])
         self.dead = iter(ids)
-        (group,) = dead_groups.look().groups
+        (group,) = failure_groups.look().groups
         self.group = group.cause.id
-        self.small = iter([part.cause.id for part in group.parts if part.count == 3])
+        self.small = iter(
+            [part.cause.id for part in (failure_groups.find(group.cause.id) or group).parts if part.count == 3]
+        )
         self.repair = repair.start(self.group, "bench", "dry-run").id
 
     @staticmethod
@@ -181,9 +183,8 @@ def words(command: str, jobs: Jobs) -> list[str]:
 
 
 def run(command: str, jobs: Jobs) -> float:
-    """Milliseconds of one run, as in a process that has read no group of dead letters yet."""
+    """Milliseconds of one run."""
     line = [*command.split()[:-1], *FORMS[command](jobs)] if command in FORMS else words(command, jobs)
-    dead_groups._known.clear()  # noqa: SLF001
     started = time.perf_counter()
     done = CliRunner().invoke(cli, line)
     took = (time.perf_counter() - started) * 1000

@@ -14,11 +14,21 @@ _HALF = 8  # characters of an id
 _ANYWHERE = "0" * _HALF
 _ID = re.compile("[0-9a-f]{16}")
 
-# What differs between failures of one cause: ids, addresses, counts, times. Status codes stay (550, 5.7.8).
-_VARIABLE = re.compile(
-    r"\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b"
-    r"|(?<![\d.])\d+\.\d+(?!\.?\d)|\b\d{4,}\b|\b\d+(?= m?s\b)|[\w.+-]+@[\w.-]+"
+# Numbers that tell causes apart: status and error codes, and names with a digit in them.
+_KEPT = (
+    r"\b(?:IPv[46]|utf-?(?:8|16|32)|s3|oauth2|HTTP/[123](?:\.\d)?|TLSv?1(?:\.\d)?|sha-?\d{1,3}|md5|base64|x509)\b"
+    r"|(?:\b(?:errno|error|code|status|signal|exit|answer(?:ed|s)?|returned|responded with|HTTP)\b|\bcurl:)"
+    r"[ :=(]{0,3}\d{1,5}\b(?! ?(?:m?s|%|bytes|rows|of)\b)"
+    r"|(?:^|(?<=[:(] )|(?<=\())[1-5]\d\d(?= [A-Z]|[ -][245]\.\d{1,3}\.\d|, b['\"])"  # 404 Client Error, 550 5.7.8
+    r"|(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])"  # RFC 3463
+    r"|^[1-5]\d\d(?= )"
 )
+# What differs between failures of one cause: addresses, ids, and every other number.
+_VARIED = (
+    r"[\w.+-]+@[\w.-]+|\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+"
+    r"|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b|\d+(?:[.,:]\d+)*"
+)
+_NUMBERS = re.compile(f"(?P<kept>{_KEPT})|{_VARIED}", re.IGNORECASE)
 
 
 class Cause(NamedTuple):
@@ -75,8 +85,11 @@ def cause_of(queue: str, reason: str, payload: dict[str, Any] | None) -> Cause:
 
 
 def generalize(reason: str) -> str:
-    """``reason`` without what differs between failures of one cause: ids, addresses, long numbers, times."""
-    return _VARIABLE.sub("…", " ".join(reason[:1000].split()))[:200]  # at 16,000 characters the pattern takes seconds
+    """``reason`` without what differs between failures of one cause: ids, addresses, and numbers that are no codes."""
+    text = " ".join(reason[:1000].split())  # at 16,000 characters the pattern takes seconds
+    return _NUMBERS.sub(lambda match: match["kept"] or "…", text)[
+        :200
+    ]  # at 16,000 characters the pattern takes seconds
 
 
 def destination(payload: dict[str, Any] | None) -> str:

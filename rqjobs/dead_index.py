@@ -30,6 +30,7 @@ Found = dict[str, list[bytes]]
 """The ids of dead letters by lane, in no order."""
 
 _PAGE = 1000
+READ_AT_A_LOOK = 1000  # for a page, which stays fast; the next look goes on
 _READ_BY_WORKERS = 500  # some 25 ms beside their jobs
 _MANY = 10_000  # from so many on, to read all is faster than to ask for each
 _T = TypeVar("_T")
@@ -117,12 +118,12 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
     return ordered
 
 
-def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False) -> None:
+def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, most: int | None = None) -> None:
     """Makes the index right where its number of entries is not that of the dead letters.
 
-    Drops the entries of jobs that are not dead, and reads the dead letters that have none. For the ``upkeep`` by
-    workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may be undone by it;
-    the next look tells that again.
+    Drops the entries of jobs that are not dead, and reads the dead letters that have none, ``most`` of each lane. For
+    the ``upkeep`` by workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may
+    be undone by it; the next look tells that again.
     """
     with connection.pipeline() as pipeline:
         for lane in lanes:
@@ -138,11 +139,12 @@ def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False) -> 
             connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
             causes = reasons = 0
         if not dead == causes == reasons or (upkeep and dead):
-            _mend(lane, connection, _READ_BY_WORKERS if upkeep else None)
+            _mend(lane, connection, _READ_BY_WORKERS if upkeep else most)
 
 
 def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
     names = (keys.dead_causes(lane), keys.dead_reasons(lane))
+    connection.delete(keys.old_dead_causes(lane))
     with connection.pipeline() as pipeline:
         for name in (*names, key("failed", lane)):
             pipeline.zrange(name, 0, -1)

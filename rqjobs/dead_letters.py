@@ -12,7 +12,6 @@ from rq.utils import as_text
 
 from rqjobs import dead_index, keys
 from rqjobs.connection import get_connection
-from rqjobs.dead_groups import forget
 from rqjobs.errors import InvalidJob, JobNotFound
 from rqjobs.history import Summary, summarize
 from rqjobs.layout import (
@@ -213,7 +212,6 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
-    forget(job_id)
     client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
     client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
 

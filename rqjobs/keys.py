@@ -30,6 +30,11 @@ def ran(worker: str) -> str:
 
 def dead_causes(lane: str) -> str:
     """A sorted set: the dead letters of ``lane`` by cause (rqjobs.dead_index)."""
+    return f"{PREFIX}:dead:groups:{lane}"
+
+
+def old_dead_causes(lane: str) -> str:
+    """What earlier versions kept in the place of :func:`dead_causes`: their causes were told apart otherwise."""
     return f"{PREFIX}:dead:causes:{lane}"
 
 

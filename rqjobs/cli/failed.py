@@ -16,7 +16,7 @@ from rqjobs.cli.params import LANE, InvalidInput
 from rqjobs.durations import spell
 
 if TYPE_CHECKING:
-    from rqjobs import dead_groups, repair
+    from rqjobs import failure_groups, repair
 
 _SHOWN = 20
 
@@ -70,13 +70,13 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
 def groups(*, queue: str | None, as_json: bool) -> None:
     """Count dead letters by queue, error and destination.
 
-    Over the newest 500 of each queue and priority.
+    All that are kept are counted.
     """
-    from rqjobs import dead_groups
+    from rqjobs import failure_groups
 
-    found = dead_groups.look(queue)
-    while found.grouped < found.total and (more := dead_groups.look(queue)).grouped > found.grouped:
-        found = more
+    found = failure_groups.look(queue)
+    while found.grouped < found.total and (again := failure_groups.look(queue)).grouped > found.grouped:
+        found = again
     if as_json:
         print_json([_document(group) for group in found.groups])
         return
@@ -88,14 +88,16 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         ((x.cause.id, x.cause.queue, x.count, x.newest, x.destination, x.cause.error) for x in found.groups),
         right=("jobs",),
     )
+    if found.more:
+        click.echo(f"... and {found.more:,} smaller groups: --queue Q shows those of one queue")
     click.echo(f"run a group again: {typed('failed requeue --group GROUP --canary --rate 20')}")
 
 
-def _document(group: dead_groups.Group) -> dict[str, Any]:
+def _document(group: failure_groups.Group) -> dict[str, Any]:
     return {
         "group": group.cause.id,
         **group.cause._asdict(),
-        "destinations": len(group.parts) or 1,
+        "destinations": group.destinations,
         "count": group.count,
         "newest": group.newest,
         "examples": [example.job_id for example in group.examples],

@@ -11,8 +11,8 @@ from flask.typing import ResponseReturnValue
 
 from rqjobs import repair as repairs
 from rqjobs.connection import get_connection
-from rqjobs.dead_groups import SAMPLE, look
 from rqjobs.errors import JobNotFound, UnreadableJob
+from rqjobs.failure_groups import find, look
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
 from rqjobs.queues import policies
@@ -30,7 +30,7 @@ def index() -> ResponseReturnValue:
     queue, words = request.args.get("queue"), request.args.get("find", "").strip()
     queue = queue if queue in names else None
     return render_template(
-        "dead.html", look=look(queue, words), queue=queue, queues=names, words=words, sample=SAMPLE, shown=_SHOWN,
+        "dead.html", look=look(queue, words), queue=queue, queues=names, words=words, shown=_SHOWN,
         repairs=repairs.recent(),
     )  # fmt: skip
 
@@ -38,9 +38,9 @@ def index() -> ResponseReturnValue:
 @blueprint.get("/groups/<cause>")
 def group(cause: str) -> ResponseReturnValue:
     """One group: examples, and what can be done about it."""
-    found = look().find(cause)
+    found = find(cause)
     if found is None:
-        abort(404, "This group has no dead letters (any more), or they are beyond the newest ones that are grouped.")
+        abort(404, "This group has no dead letters (any more).")
     running = [repair for repair in repairs.recent() if repair.cause == cause]
     newest = found.examples[0].job_id
     return render_template(

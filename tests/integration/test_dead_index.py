@@ -9,8 +9,9 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from rqjobs import WebhookJob, dead_index, dead_letters, enqueue, enqueue_many, keys, repair
-from rqjobs.dead_groups import look, read
+from rqjobs.dead_groups import read
 from rqjobs.dead_index import by_cause, by_reason, entry, mend
+from rqjobs.failure_groups import look
 from rqjobs.layout import key, results_key
 from rqjobs.worker.engine import run_worker
 from rqjobs.worker.stock import run_stock_worker

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from bench.operations import commands, pages, words
 from rqjobs import enqueue_many
 from rqjobs.cli import cli
+from rqjobs.dead_index import mend
 from rqjobs.layout import key
 from tests.support.dashboard import webhook
 from tests.support.hostile import kill
@@ -44,6 +45,7 @@ def grow(redis: redis_py.Redis, *, waiting: int, dead: int) -> None:
         pipeline.execute()
     redis.ltrim(key("queue", "webhooks"), 0, -len(others) - 1)
     enqueue_many([webhook(number) for number in range(waiting)])
+    mend(["webhooks"], redis)  # as workers do
 
 
 def sent(redis: redis_py.Redis) -> int:
