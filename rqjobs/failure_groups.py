@@ -139,11 +139,11 @@ def _sums(lanes: list[str], words: str, client: redis.Redis) -> tuple[dict[int, 
 
 def _with_words(every: dict[int, _Sum], matching: dict[int, _Sum], words: str, client: redis.Redis) -> dict[int, _Sum]:
     """Those that match by themselves, and whole groups whose destination does."""
-    rest = sorted((each for score, each in every.items() if score not in matching), key=lambda each: -each.count)
-    letters = _read(rest[:MOST], client)
+    biggest = _biggest(list(every.values()))
+    letters = _read(biggest, client)
     by_destination = {
         each.score: each
-        for each in rest[:MOST]
+        for each in biggest
         if (letter := letters.get(each.newest[0][1])) and words.lower() in letter.cause.destination.lower()
     }
     return {**matching, **by_destination}
