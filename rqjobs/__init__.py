@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         enqueue_webhook,
     )
     from rqjobs.errors import (
+        DependencyUnavailable,
         DuplicateJob,
         InvalidJob,
         JobFailed,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataExportJob",
+    "DependencyUnavailable",
     "DuplicateJob",
     "EmailJob",
     "InvalidJob",
@@ -94,8 +96,8 @@ if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept ever
             "backoff": ("exponential", "fixed"),
             "enqueueing": ("JobOptions", "enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
                            "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
-            "errors": ("DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure", "RQJobsError", "ResultTimeout",
-                       "RetryLater"),
+            "errors": ("DependencyUnavailable", "DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure",
+                       "RQJobsError", "ResultTimeout", "RetryLater"),
             "health": ("queue_health",),
             "jobs": ("DataExportJob", "EmailJob", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"),
             "ownjobs": ("job",),

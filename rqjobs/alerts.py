@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
@@ -23,12 +24,13 @@ from rqjobs.smtp import parse_smtp_url, sign_in
 
 Kind = Literal[
     "queue-unhealthy", "queue-recovered", "jobs-died", "dead-letters-dropped", "endpoint-disabled", "redis-unusable",
-    "redis-usable",
+    "redis-usable", "dependency-away", "dependency-back",
 ]  # fmt: skip
 
 EVERY = 15.0
 """Seconds between two looks at the queues; one process of all looks."""
 _SECONDS = 10.0
+_DEPENDENCY = "dependency "  # before the names of dependencies among the queues in ALERT_ILL; no queue has a blank
 _AGAIN = 60  # seconds until an alert that nobody got may be tried again
 
 _PAGES: dict[Kind, str] = {
@@ -39,6 +41,8 @@ _PAGES: dict[Kind, str] = {
     "endpoint-disabled": "/webhooks/?to={}",
     "redis-unusable": "/",
     "redis-usable": "/",
+    "dependency-away": "/",
+    "dependency-back": "/",
 }
 """Where the dashboard shows the subject of an alert."""
 
@@ -49,7 +53,7 @@ class Alert:
 
     kind: Kind
     subject: str
-    """The queue, the endpoint, or Redis."""
+    """The queue, the endpoint, the dependency, or Redis."""
     text: str
     """What is wrong, in a line, with the mend."""
 
@@ -117,10 +121,12 @@ def check(connection: redis.Redis) -> None:
     died = _Total("jobs-died", keys.ALERT_SEEN, connection)
     dropped = _Total("dead-letters-dropped", keys.ALERT_DROPPED, connection)
     ill = cast("dict[bytes, bytes]", connection.hgetall(keys.ALERT_ILL))
-    for queue in queue_health(connection):
+    queues = queue_health(connection)
+    _check_dependencies(queues, ill, connection)
+    for queue in queues:
         name = queue.name.encode()
-        if queue.reasons:
-            text = f"{queue.name}: {'; '.join(queue.reasons)}"
+        if queue.own_reasons:
+            text = f"{queue.name}: {'; '.join(queue.own_reasons)}"
             if name not in ill:  # workers that start anew are no reason to wake anybody: the next look decides
                 connection.hset(keys.ALERT_ILL, queue.name, "seen")
             elif raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
@@ -164,6 +170,33 @@ def _added_up(queue: QueueHealth, total: _Total, connection: redis.Redis) -> Non
     sent = grown > 0 and raise_alert(alert, connection)
     if name not in total.named or grown < 0 or sent:
         connection.hset(total.key, queue.name, now)
+
+
+def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], connection: redis.Redis) -> None:
+    """One alert when a dependency is away at two looks, however many queues wait for it, and one when it is back."""
+    waiting: defaultdict[str, list[QueueHealth]] = defaultdict(list)
+    for queue in queues:
+        for name in {away.dependency for away in queue.away if away.text in queue.reasons}:
+            waiting[name].append(queue)
+    for name, held in waiting.items():
+        field, names = _DEPENDENCY + name, ", ".join(queue.name for queue in held)
+        away = min((each for queue in held for each in queue.away if each.dependency == name), key=lambda a: a.since)
+        jobs = sum(queue.waiting + queue.delayed for queue in held)
+        text = (
+            f"{name} is away since {away.since:%Y-%m-%d %H:%M:%S} UTC: {away.reason}. {jobs:,} jobs wait in {names}; "
+            "none has lost an attempt, and they go on by themselves when it is back"
+        )
+        if field.encode() not in ill:
+            connection.hset(keys.ALERT_ILL, field, "seen")
+        elif raise_alert(Alert(kind="dependency-away", subject=name, text=text), connection):
+            connection.hset(keys.ALERT_ILL, field, "told")
+    for entry, state in ill.items():
+        name = entry.decode().removeprefix(_DEPENDENCY)
+        if entry.decode() != name and name not in waiting:
+            connection.hdel(keys.ALERT_ILL, entry.decode())
+            if state == b"told":
+                text = f"{name} is back: what waited for it goes on"
+                raise_alert(Alert(kind="dependency-back", subject=name, text=text), connection)
 
 
 def watch() -> threading.Thread | None:

@@ -60,10 +60,10 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A processor's ``admit`` answers this for a job that must not run yet: it waits as a delayed job,
-    holds no slot and uses up no attempt.
+    holds no slot and uses up no attempt. The wait is counted by Redis' clock.
     """  # noqa: D205
 
     until: datetime
-    """When the job may be tried, in UTC. Jobs held together keep their order through it."""
+    """When the job may be tried, in UTC by this process' clock. Jobs held together keep their order through it."""
     reason: str
     """One line for the logs and the overview."""

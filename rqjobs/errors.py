@@ -62,7 +62,35 @@ class RedisUnavailable(RQJobsError, ConnectionError):
         super().__init__(f"Redis at {url} cannot be used: {reason.rstrip('.')}. Start it, or mend REDIS_URL.")
 
 
-class DatabaseUnavailable(RQJobsError, ConnectionError):
+class DependencyUnavailable(RQJobsError):
+    """Raised by a processor: what the job needs is away, and that is not the job's fault.
+
+    The run costs the job no attempt and leaves no trace in its history. Its queue is held: no worker takes jobs of it,
+    but for one trial at a time, after 1 s, 2 s, 4 s ... 60 s, until one is done. Then all go on. ``rqjobs health``, the
+    dashboard, alerts and metrics name the dependency, since when it is away, and the reason.
+
+    A job that finds a dependency away which other jobs of its queue find answering, five times, is charged: then this
+    error is a failure like any other.
+
+    Attributes:
+        dependency: what is away, in a word or two, such as ``database``. The same text is the same dependency.
+        reason: one line: what it said, and what to do about it. It is shown to people; no secrets.
+        scope: which part of the queue needs it, such as one of several accounts; "" (the default) for the whole queue.
+            Only jobs that raise it with this scope wait, the others go on.
+    """
+
+    def __init__(self, dependency: str, reason: str, *, scope: str = "") -> None:
+        self.dependency = _line(dependency, 100)
+        self.reason = _line(reason, 300)
+        self.scope = _line(scope, 100)
+        super().__init__(f"{self.dependency} is away: {self.reason}")
+
+
+def _line(text: str, longest: int) -> str:
+    return " ".join(text.split())[:longest]
+
+
+class DatabaseUnavailable(DependencyUnavailable, ConnectionError):
     """The database at DATABASE_URL does not answer.
 
     Attributes:
@@ -71,10 +99,12 @@ class DatabaseUnavailable(RQJobsError, ConnectionError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
-        super().__init__(f"the database at {url} cannot be used: {reason.rstrip('.')}. Start it, or mend DATABASE_URL.")
+        text = f"the database at {url} cannot be used: {reason.rstrip('.')}. Start it, or fix DATABASE_URL."
+        super().__init__("database", text)
+        self.args = (text,)
 
 
-class SchemaMismatch(RQJobsError):
+class SchemaMismatch(DependencyUnavailable):
     """The tables in the database are not those of this rqjobs.
 
     Attributes:
@@ -93,7 +123,9 @@ class SchemaMismatch(RQJobsError):
             fault, mend = f"has tables of version {found}, and {needed} is needed", "Upgrade them with: rqjobs db init"
         else:
             fault, mend = f"has tables of the newer version {found}", "Upgrade rqjobs here to the one that made them."
-        super().__init__(f"the database at {url} {fault}. {mend}")
+        text = f"the database at {url} {fault}. {mend}"
+        super().__init__("database", text)
+        self.args = (text,)
 
 
 class DuplicateJob(RQJobsError):

@@ -7,6 +7,7 @@ as you like and take ``max`` over the instances, not ``sum``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from rqjobs.fleet import slots_of, workers
-from rqjobs.health import queue_health
+from rqjobs.health import QueueHealth, queue_health
 from rqjobs.metrics import BUCKETS, OUTCOMES, Figures, Histogram, totals
 from rqjobs.queues import policies
 
@@ -74,6 +75,24 @@ def _queues(connection: redis.Redis) -> Iterator[Metric]:
         healthy.add_metric([queue.name], queue.healthy)
         listening.add_metric([queue.name], queue.workers)
     yield from (depth, oldest, paused, healthy, listening, dropped)
+    yield from _dependencies(found)
+
+
+def _dependencies(queues: Iterable[QueueHealth]) -> Iterator[Metric]:
+    labels = ["dependency", "queue", "scope"]
+    since = GaugeMetricFamily(
+        "rqjobs_dependency_away_seconds", "For how long a queue waits for a dependency that is away.", labels=labels
+    )
+    trial = GaugeMetricFamily(
+        "rqjobs_dependency_next_trial_seconds", "Seconds until the dependency is tried again.", labels=labels
+    )
+    now = datetime.now(UTC)
+    for queue in queues:
+        for away in queue.away:
+            names = [away.dependency, away.queue, away.scope]
+            since.add_metric(names, max(0.0, (now - away.since).total_seconds()))
+            trial.add_metric(names, max(0.0, (away.next_trial - now).total_seconds()))
+    yield from (since, trial)
 
 
 def _runs(by_queue: dict[str, Figures]) -> Iterator[Metric]:

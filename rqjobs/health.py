@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from rq.utils import as_text
 from rqjobs import keys
 from rqjobs.connection import get_connection
 from rqjobs.durations import spell
+from rqjobs.holds import Away, read_holds, try_now
 from rqjobs.layout import job_key, key
 from rqjobs.queues import get_policy, lanes, policies
 
@@ -73,7 +74,9 @@ class QueueHealth:
     suspended: bool
     """Whether ``rq suspend`` holds all workers back."""
     reasons: tuple[str, ...]
-    """Why the queue is unhealthy, with the mend; empty if it is healthy."""
+    """Why the queue is unhealthy, with the fix; empty if it is healthy. What is away is among them if jobs wait."""
+    away: tuple[Away, ...] = ()
+    """The dependencies that it waits for."""
 
     @property
     def healthy(self) -> bool:
@@ -84,6 +87,12 @@ class QueueHealth:
     def dying(self) -> bool:
         """Whether at least five jobs, and more than half of those that ended, died in the last 15 minutes."""
         return self.died_recently >= MANY_DIED and self.died_recently > self.done_recently
+
+    @property
+    def own_reasons(self) -> tuple[str, ...]:
+        """The reasons without the dependencies that are away."""
+        texts = {each.text for each in self.away}
+        return tuple(reason for reason in self.reasons if reason not in texts)
 
 
 def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
@@ -98,6 +107,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     pipeline.smembers(keys.PAUSED)
     pipeline.exists(key("suspended"))
     pipeline.time()
+    pipeline.hgetall(keys.HOLDS)
     for name in names:
         pipeline.hgetall(keys.totals(name))
         for lane in lanes(name):
@@ -113,7 +123,8 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     paused = {name.decode(errors="replace") for name in next(answers)}
     suspended = bool(next(answers))
     seconds, micros = next(answers)
-    raw = [_Raw(name, answers) for name in names]
+    away = read_holds(next(answers))
+    raw = [_Raw(name, answers, away) for name in names]
     return _judge(raw, paused, suspended, seconds + micros / 1_000_000, client)
 
 
@@ -164,19 +175,22 @@ def pause(queue: str, connection: redis.Redis | None = None) -> None:
 
 
 def resume(queue: str, connection: redis.Redis | None = None) -> None:
-    """Ends a pause; no error if there was none.
+    """Ends a pause; no error if there was none. If the queue waits for a dependency, it is tried at once.
 
     Raises:
         UnknownQueue: there is no such queue.
     """
-    (connection or get_connection()).srem(keys.PAUSED, get_policy(queue).name)
+    client, name = connection or get_connection(), get_policy(queue).name
+    client.srem(keys.PAUSED, name)
+    try_now(name, client)
 
 
 class _Raw:
     """What Redis answered for one queue."""
 
-    def __init__(self, name: str, answers: Iterator[Any]) -> None:
+    def __init__(self, name: str, answers: Iterator[Any], away: Iterable[Away]) -> None:
         self.name = name
+        self.away = tuple(each for each in away if each.queue == name)
         self.totals = {field.decode(errors="replace"): _number(value) for field, value in next(answers).items()}
         self.waiting = self.active = self.delayed = self.failed = 0
         self.heads: list[str] = []
@@ -248,6 +262,7 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, clien
             overdue=timedelta(seconds=max(0.0, now - min(queue.due))) if queue.due else timedelta(),
             suspended=suspended,
             reasons=(),
+            away=queue.away,
         )
         frozen = tuple(silent[worker] for worker in queue.workers if worker in silent)
         found.append(replace(health, reasons=(*_reasons(health), *frozen)))
@@ -255,13 +270,15 @@ def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, clien
 
 
 def _reasons(queue: QueueHealth) -> Iterator[str]:
+    held = queue.away if queue.waiting + queue.active + queue.delayed else ()
+    yield from (each.text for each in held)
     if queue.paused and queue.waiting:
         yield f"paused with {queue.waiting:,} waiting: rqjobs resume {queue.name}"
     elif queue.suspended and queue.waiting:
         yield "all workers are suspended: rq resume"
     elif queue.waiting + queue.active + queue.delayed and not queue.workers:
         yield "no worker listens: start one with rqjobs worker"
-    elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT:
+    elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT and not held:
         yield f"the oldest job waits for {spell(queue.oldest)}: start more workers"
     if queue.overdue > OVERDUE_LIMIT and queue.workers:
         yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"

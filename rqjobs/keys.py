@@ -10,6 +10,14 @@ PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq") + "jobs"
 PAUSED = f"{PREFIX}:paused"
 """A set: the names of paused queues."""
 
+HOLDS = f"{PREFIX}:holds"
+"""A hash: the dependencies that are away, by the queue, or the part of a queue, that waits for them (holds.lua)."""
+
+
+def held_jobs(queue: str, scope: str) -> str:
+    """A set: the delayed jobs, each as ``lane id``, of the part ``scope`` of ``queue`` whose dependency is away."""
+    return f"{PREFIX}:held:{queue}|{scope}"
+
 
 def totals(queue: str) -> str:
     """A hash: ``completed``, ``failed``, ``retried`` of ``queue`` since it exists."""

@@ -68,6 +68,9 @@ def registered(name: str) -> Callable[..., Any] | None:
 class RegisteredJob(Job):
     """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
 
+    held = False
+    """Its run has found a dependency away: RQ's retry is no failed attempt."""
+
     def restore(self, raw_data: Any) -> None:
         """Reads the job; one that must not run loses its retries, so that its failure is final.
 

@@ -9,9 +9,11 @@ from redis.commands.core import Script
 
 _BEFORE = {
     "breaker": ("line",),
-    "reserve": ("line", "parking"),
+    "reserve": ("line", "parking", "holds"),
+    "finish": ("dead", "holds"),
+    "hold": ("holds",),
     **dict.fromkeys(("ended", "release"), ("ready",)),
-    **dict.fromkeys(("enqueue", "finish", "purge", "recover", "requeue", "trim"), ("dead",)),
+    **dict.fromkeys(("enqueue", "purge", "recover", "requeue", "trim"), ("dead",)),
 }
 """What other files stand before a script: Redis has no libraries for scripts."""
 

@@ -27,7 +27,7 @@ _checked: weakref.WeakSet[Engine] = weakref.WeakSet()
 def load_tables() -> None:
     """Imports every module of tables, so that ``metadata`` is whole."""
     for module in pkgutil.iter_modules(rqjobs.database.__path__):
-        if module.name not in ("schema", "migrations"):
+        if module.name not in ("schema", "outages", "migrations"):
             importlib.import_module(f"rqjobs.database.{module.name}")
 
 

@@ -1,6 +1,7 @@
 -- The circuit breakers of webhooks, and which jobs of their lines may start; it stands behind line.lua.
--- ARGV: our prefix, the operation, now (Unix seconds), and the operation's words.
-local ours, op, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- ARGV: our prefix, the operation, and the operation's words. Times are durations: workers' clocks differ.
+local ours, op, time = ARGV[1], ARGV[2], redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local EARLY, TOGETHER = 0.05, 0.02  -- seconds: so early is early enough; turns that are closer than this are one turn
 local CATCH_UP, LATE = 0.5, 1  -- seconds: what is missed of the pace is made up; who is so late is given up
 
@@ -34,7 +35,8 @@ local function judge(state, jobs, verdicts, room, is_last, silent, patience)
         verdicts[j] = 'soon'
       else
         if closed and room <= 0 and state.next < now + 0.5 then state.next = now + 1 end
-        verdicts[j], changed = turn(state, place or park(state, id, job[2]), now + TOGETHER), true
+        local at = tonumber(turn(state, place or park(state, id, job[2]), now + TOGETHER))
+        verdicts[j], changed = string.format('%.6f', at - now), true
       end
     end
   end
@@ -43,17 +45,18 @@ local function judge(state, jobs, verdicts, room, is_last, silent, patience)
 end
 
 -- ask: pace, seconds that a probe may take, then for each destination: room, whether it is silent, how many breakers,
--- their names, how many jobs, and for each job: id, when it was enqueued. Answers for each destination: 1 if nothing has
+-- their names, how many jobs, and for each job: id, when it was enqueued ('' = it comes last). Answers for each destination: 1 if nothing has
 -- to be asked for a while; for each breaker 1 if it is failing; and for each job 'go', 'probe', 'soon' (no room, but
--- nothing is known against it), or the moment to ask again.
+-- nothing is known against it), or in how many seconds to ask again.
 if op == 'ask' then
-  local pace, patience, i, answers = tonumber(ARGV[4]), tonumber(ARGV[5]), 6, {}
+  local pace, patience, i, answers = tonumber(ARGV[3]), tonumber(ARGV[4]), 5, {}
   while ARGV[i] do
     local room, silent, names = tonumber(ARGV[i]), ARGV[i + 1] == '1', tonumber(ARGV[i + 2])
     local at = i + 3 + names
     local jobs, verdicts, count = {}, {}, tonumber(ARGV[at])
     for j = 1, count do
-      jobs[j], verdicts[j] = {ARGV[at + 2 * j - 1], ARGV[at + 2 * j]}, 'go'
+      local enqueued = ARGV[at + 2 * j]
+      jobs[j], verdicts[j] = {ARGV[at + 2 * j - 1], enqueued == '' and now or enqueued}, 'go'
     end
     local clear, failing = true, {}
     for n = 1, names do
@@ -68,7 +71,7 @@ if op == 'ask' then
   return answers
 end
 
-local state = load_destination(ours, ARGV[4], now)
+local state = load_destination(ours, ARGV[3], now)
 
 -- ok: a destination answered, or a connection to an origin was made. Answers whether that closed its breaker.
 if op == 'ok' then
@@ -80,11 +83,11 @@ if op == 'ok' then
   return closed
 end
 
--- fail: when the attempt began, whether it was the probe; failures and seconds that open; pause, longest pause.
+-- fail: how long ago the attempt began, whether it was the probe; failures and seconds that open; pause, longest pause.
 -- Answers whether that opened the breaker (again).
 local opened = 0
-local began, probe, failures, after = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
-local pause, longest = tonumber(ARGV[9]), tonumber(ARGV[10])
+local began, probe, failures, after = now - tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
+local pause, longest = tonumber(ARGV[8]), tonumber(ARGV[9])
 state.f = state.f + 1
 state.since = state.since > 0 and math.min(state.since, began) or began
 if state.open > 0 then

@@ -10,14 +10,18 @@
 --     stop   as dead, for a job that was told to stop
 --     bury   as dead, for a job whose true outcome was refused: keys of a wrong type are deleted
 --     back   '', '', '', '', ''           to the front of its queue, as if it had not been taken
---     hold   when (unix s), '', '', '', ''  to the scheduled registry, no attempt counted
+--     hold   seconds to wait, '', '', '', ''  to the scheduled registry, no attempt counted
+--     away   scope ('' = the whole queue), dependency, reason, stage, ''  no attempt counted: a dependency is away
+--            (holds.lua). The stage is "run", "admit", or "held" for a job that has not tried it
 -- Answers which of the jobs (from 0): {lost their lease, have dependents: not written, RQ's own path is to finish them,
---   were refused, each with the error after it: a key has another type than RQ's, or a number is out of range}
+--   were refused, each with the error after it: a key has another type than RQ's, or a number is out of range, were
+--   not written because they blame a dependency that others find answering: it is their own failure}, and the fifth:
+--   {what, queue, scope, dependency, reason, seconds, jobs that waited, ...} of the holds that were opened or closed
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep_completed, keep_failed = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now, seconds = tonumber(time[1]) + tonumber(time[2]) / 1000000, tonumber(time[1])
-local lost, dependents, refused, garbage = {}, {}, {}, {}
+local lost, dependents, refused, charged, garbage = {}, {}, {}, {}, {}
 local succeeded, failed, working = 0, 0, 0
 
 -- Never there: a write that a full Redis allows, and then the others too. A replica, or a Redis that cannot save, says
@@ -33,15 +37,18 @@ for i = 1, tonumber(ARGV[7]) do
   at = at + 2
 end
 
-local first, parents = at, {}
+local first, parents, away = at, {}, false
 while ARGV[at] do
   local lane, id = lanes[tonumber(ARGV[at + 3])], ARGV[at + 1]
   lane.jobs[#lane.jobs + 1] = at
   lane.members[#lane.members + 1] = id .. ':' .. ARGV[at + 2]
+  away = away or ARGV[at] == 'away'
   if ends[ARGV[at]] then parents[#parents + 1] = prefix .. ':job:' .. id .. ':dependents' end
   at = at + 13
 end
 local any_dependents = #parents > 0 and redis.call('EXISTS', unpack(parents)) > 0
+
+local holds = open_holds(ours) or away and {}
 
 local waiters, waited = ours .. ':waiters', false
 if redis.call('EXISTS', waiters) == 1 then waited = true end
@@ -62,6 +69,33 @@ local function trash(id)
   else
     garbage[#garbage + 1] = prefix .. ':results:' .. id
   end
+end
+
+-- A job whose dependency is away goes back unrun: to the front of its queue, behind the others if it was the trial, or
+-- to the scheduled registry where it needs what the others do not.
+local function write_away(lane, i, id, key)
+  local scope, stage, hold, trial = ARGV[i + 8], ARGV[i + 11], nil, false
+  if stage == 'held' then
+    hold = holds[hold_name(lane.queue, scope)]
+  else
+    hold, trial = find_away(holds, lane.queue, scope, ARGV[i + 9], ARGV[i + 10], stage, id, now)
+  end
+  if scope ~= '' and hold and not hold.closed then
+    redis.call('HSET', key, 'status', 'scheduled', 'started_at', '', 'worker_name', '')
+    lane.scheduled[#lane.scheduled + 1] = keep_for(prefix, ours, hold, lane.name, id, now)
+    lane.scheduled[#lane.scheduled + 1] = id
+    return
+  end
+  redis.call('HSET', key, 'status', 'queued', 'started_at', '', 'worker_name', '')
+  if trial then lane.queued[#lane.queued + 1] = id else table.insert(lane.back, 1, id) end
+end
+
+local TRIAL_ENDS = {done = 'done', back = 'back', hold = 'back', away = 'away'}  -- any other end: quiet (holds.lua)
+
+-- A run has ended: of a trial, that is news.
+local function tell_holds(lane, i)
+  local how = TRIAL_ENDS[ARGV[i]] or 'quiet'
+  if holds and how ~= 'away' then end_trials(prefix, ours, holds, lane.queue, ARGV[i + 1], how, now) end
 end
 
 local function write(lane, i, surplus)
@@ -90,8 +124,10 @@ local function write(lane, i, surplus)
     table.insert(lane.back, 1, id)
   elseif how == 'hold' then
     redis.call('HSET', key, 'status', 'scheduled', 'started_at', '', 'worker_name', '')
-    lane.scheduled[#lane.scheduled + 1] = ARGV[i + 8]
+    lane.scheduled[#lane.scheduled + 1] = string.format('%.6f', now + tonumber(ARGV[i + 8]))
     lane.scheduled[#lane.scheduled + 1] = id
+  elseif how == 'away' then
+    write_away(lane, i, id, key)
   else
     local results = prefix .. ':results:' .. id
     if how == 'bury' and type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
@@ -152,6 +188,10 @@ local function write_lane(lane)
     elseif any_dependents and ends[ARGV[i]]
         and redis.call('EXISTS', prefix .. ':job:' .. ARGV[i + 1] .. ':dependents') == 1 then
       dependents[#dependents + 1] = (i - first) / 13
+      tell_holds(lane, i)
+    elseif ARGV[i] == 'away' and ARGV[i + 11] ~= 'held' and blames_wrongly(prefix, ARGV[i + 1]) then
+      charged[#charged + 1] = (i - first) / 13
+      end_trials(prefix, ours, holds, lane.queue, ARGV[i + 1], 'quiet', now)
     else
       mine[#mine + 1] = lane.members[n]
       jobs[#jobs + 1] = i
@@ -170,6 +210,7 @@ local function write_lane(lane)
     end
     local written, error = pcall(write, lane, i, surplus)
     if written then
+      tell_holds(lane, i)
       ended[#ended + 1] = mine[n]
       garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
       garbage[#garbage + 1] = prefix .. ':executions:' .. ARGV[i + 1]
@@ -216,4 +257,6 @@ local record = prefix .. ':worker:' .. worker
 if succeeded > 0 then redis.call('HINCRBY', record, 'successful_job_count', succeeded) end
 if failed > 0 then redis.call('HINCRBY', record, 'failed_job_count', failed) end
 if working > 0 then redis.call('HINCRBYFLOAT', record, 'total_working_time', string.format('%.6f', working)) end
-return {lost, dependents, refused}
+local changes = holds and changes_of(prefix, ours, holds, lanes, now) or {}
+if holds then save_holds(ours, holds) end
+return {lost, dependents, refused, charged, changes}

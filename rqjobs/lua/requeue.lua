@@ -15,7 +15,7 @@ for i = 4, #ARGV do
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
     local intervals = job[2] and select(2, pcall(cjson.decode, job[2]))  -- RQ counts a retry for each
     if type(intervals) == 'table' and #intervals > 0 then redis.call('HSET', key, 'retries_left', #intervals) end
-    redis.call('HDEL', key, 'worker_died', 'suspect')
+    redis.call('HDEL', key, 'worker_died', 'suspect', 'blamed')
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)
     redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
+import redis
+
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.errors import DependencyUnavailable
 from rqjobs.jobs import JobModel
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, load
@@ -16,6 +20,7 @@ from rqjobs.worker.taken import NotOurs, Outcome, Taken
 from rqjobs.worker.threads import Engine, Runner
 
 Asked = tuple[Taken, JobModel, Attempt]
+Verdict = Hold | DependencyUnavailable | None
 
 SHORT = 0.05
 """Seconds: a job that is held for less stays in memory until then, which costs less than its way through Redis."""
@@ -29,7 +34,7 @@ class Admission:
         self._runner = runner
         self._engine = engine
         self._jobs: SimpleQueue[list[Taken] | None] = SimpleQueue()
-        self._admit: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Hold | None]] = load(policy.admit or "")
+        self._admit: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Verdict]] = load(policy.admit or "")
         threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
 
     def submit(self, jobs: list[Taken]) -> None:
@@ -54,17 +59,23 @@ class Admission:
             now = time.time()
             asked += [item for due, item in kept if due <= now]
             kept = [(due, item) for due, item in kept if due > now]
-            for item, hold in self._holds(asked):
-                job, until = item[0], 0.0 if hold is None else hold.until.timestamp()
-                if hold is None:
+            for item, verdict in self._verdicts(asked):
+                job = item[0]
+                if verdict is None:
                     ready.append(job)
-                elif until - now < SHORT:
+                elif isinstance(verdict, Outcome):
+                    self._settle(job, verdict._replace(ended=now), str(verdict.words[2]))
+                elif (until := verdict.until.timestamp()) - now < SHORT:
                     kept.append((until, item))
-                elif job.settle(Outcome("hold", (repr(until), "", "", ""), ended=now)):
-                    event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=hold.reason)
-                    self._engine.settled(job)
+                else:  # a time to wait, for Redis' clock may differ from ours
+                    self._settle(job, Outcome("hold", (repr(until - now), "", "", ""), ended=now), verdict.reason)
             if ready:
                 self._runner.submit(ready)
+
+    def _settle(self, job: Taken, outcome: Outcome, reason: str) -> None:
+        if job.settle(outcome):
+            event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=reason)
+            self._engine.settled(job)
 
     @staticmethod
     def _prepare(jobs: Sequence[Taken]) -> tuple[list[Taken], list[Asked]]:
@@ -80,12 +91,26 @@ class Admission:
                 ready.append(job)
         return ready, asked
 
-    def _holds(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | None]]:
+    def _verdicts(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | Outcome | None]]:
         if not asked:
             return []
         try:
-            holds = self._admit([(model, attempt) for _job, model, attempt in asked])
-            return list(zip(asked, holds, strict=True))
+            answers = list(self._admit([(model, attempt) for _job, model, attempt in asked]))
+            verdicts = [_away(each, "held") if isinstance(each, DependencyUnavailable) else each for each in answers]
+            found = list(zip(asked, verdicts, strict=True))
+        except DependencyUnavailable as error:
+            for job, _model, _attempt in asked:
+                job.blame = (error, time.time())
+            return [(item, _away(error, "admit")) for item in asked]
         except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because a look at them failed
             event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
             return [(item, None) for item in asked]
+        for job, _model, _attempt in asked:
+            if job.trial == b"admit":  # what ``admit`` needs is there, however the job ends
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    self._engine.end_trial(job)
+        return found
+
+
+def _away(error: DependencyUnavailable, stage: str) -> Outcome:
+    return Outcome("away", (error.scope, error.dependency, error.reason, stage))

@@ -50,8 +50,8 @@ class ApartRunner(Runner):
             room = max(0, self._most - self._suspects.unfinished)
             self._suspects.submit(suspects[:room])
             for number, job in enumerate(suspects[room:]):
-                until = time.time() + LATER * (1 + number // self._most)
-                if job.settle(Outcome("hold", (repr(until), "", "", ""), ended=time.time())):
+                wait = LATER * (1 + number // self._most)
+                if job.settle(Outcome("hold", (repr(wait), "", "", ""), ended=time.time())):
                     self._engine.settled(job)
             jobs = [job for job in jobs if not job.apart]
         if jobs:

@@ -23,6 +23,7 @@ from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.logs import set_up_logs
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, load
 from rqjobs.tracing import traced
+from rqjobs.worker.blame import outage_of
 from rqjobs.worker.taken import UNSERIALIZABLE
 
 GROWTH = 64 * 1024
@@ -86,11 +87,13 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
             result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
         later = error if isinstance(error, RetryLater) else None
+        away = outage_of(error, policy)
         return {
             "error": traceback.format_exc(),
             "permanent": isinstance(error, PermanentFailure),
             "after": later.after.total_seconds() if later else None,
             "counts": later.counts if later else True,
+            "away": (away.dependency, away.reason, away.scope) if away else None,
         }
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

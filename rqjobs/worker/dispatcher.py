@@ -17,6 +17,7 @@ import redis
 from rq.defaults import RQ_KEY_PREFIX
 
 from rqjobs import keys
+from rqjobs.holds import log_changes
 from rqjobs.layout import key
 from rqjobs.logs import event
 from rqjobs.settings import Settings
@@ -98,6 +99,7 @@ class Dispatcher:
         self._due = 0.0
         self._poll_at = 0.0
         self._rate_at = float("inf")
+        self._trial_at = float("inf")
         self._led: frozenset[str] = frozenset()
 
     # What other threads call
@@ -183,7 +185,7 @@ class Dispatcher:
                         wire.close()
 
     def _open(self) -> Wire:
-        prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED)
+        prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED, keys.HOLDS)
         wire = Wire(self.connect(), prefixes, key("pubsub", self.worker), self.bell)
         self._look_again()
         self._due = 0.0
@@ -292,7 +294,13 @@ class Dispatcher:
         if self.pace.fast:
             self._doze(wire, self.pace.rest(now))
             return
-        until = min(self._poll_at, self._rate_at, self.pace.next_look, self._due if self.leading else self._poll_at)
+        until = min(
+            self._poll_at,
+            self._rate_at,
+            self._trial_at,
+            self.pace.next_look,
+            self._due if self.leading else self._poll_at,
+        )
         if self._bare:
             until = min(until, self._bare[0][0])
         if self._stop_at is not None:
@@ -333,6 +341,9 @@ class Dispatcher:
         if now >= self._rate_at:
             self._rate_at = float("inf")
             self._look_again()
+        if now >= self._trial_at:
+            self._trial_at = float("inf")
+            self._look_again()
         left = sys.maxsize if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
         least = self.pace.least(now)
         for line in self.lines.values():
@@ -348,9 +359,11 @@ class Dispatcher:
         wait = float(answer[0])
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
+        trial = float(answer[3])
+        self._trial_at = time.monotonic() + max(trial, 0.001) if trial >= 0 else float("inf")
         found: dict[str, list[Taken]] = {}
         executions = []
-        for words in answer[3:]:
+        for words in answer[4:]:
             lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
             try:
                 job = Taken(words, lane, self.lines[name].policy, self.report)
@@ -402,13 +415,13 @@ class Dispatcher:
                 self._unwritten.append(job)
 
     def _written(self, batch: list[Taken], answer: list[Any]) -> None:
-        lost, parents, errors = answer
+        lost, parents, errors, charged, changes = answer
         refused = dict(zip(errors[::2], errors[1::2], strict=True))
         if lost:
             ids = " ".join(batch[number].job_id for number in lost)
             event(logging.WARNING, "leases were lost: others run these jobs", ids=ids)
         if self._replicas:
-            left = {*lost, *parents, *refused}
+            left = {*lost, *parents, *refused, *charged}
             self._endings.add(time.monotonic(), [job for n, job in enumerate(batch) if n not in left])
         retried = False
         for number, job in enumerate(batch):
@@ -417,12 +430,16 @@ class Dispatcher:
                 self._set_aside(job, refused[number].decode(errors="replace"))
             elif number in parents:
                 self.finish_by_rq(job)
+            elif number in charged:
+                job.charge()
+                self._unwritten.append(job)
             else:
                 self.taken.pop(job.execution, None)
             if job.outcome.how == "hold" and self.limits.burst:
-                self._turns[job.job_id] = float(job.outcome.words[0] or 0)
-            retried = retried or job.outcome.how in ("retry", "hold", "back")
-        if retried:  # our own changes are not pushed to us
+                self._turns[job.job_id] = time.time() + float(job.outcome.words[0] or 0)
+            retried = retried or job.outcome.how in ("retry", "hold", "back", "away")
+        log_changes(changes)
+        if retried or changes:  # our own changes are not pushed to us
             self._due = 0.0
             self._look_again()
 
@@ -430,7 +447,7 @@ class Dispatcher:
         """Redis cannot write this outcome, now or ever: the job is dead with that reason, or left to its lease."""
         assert job.outcome is not None
         event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.how, error=why)
-        if job.outcome.how in ("bury", "back", "hold"):
+        if job.outcome.how in ("bury", "back", "hold", "away"):
             self.leave(job)
         else:
             job.bury(why)
@@ -457,6 +474,8 @@ class Dispatcher:
         if self.limits.max_jobs is not None and self._reserved >= self.limits.max_jobs:
             return True
         if not self.limits.burst or self._rate_at < float("inf") or not all(line.empty for line in self.lines.values()):
+            return False
+        if self._trial_at < time.monotonic() + STAY:
             return False
         now = time.time()
         return not any(now - 1 < turn < now + STAY for turn in self._turns.values())

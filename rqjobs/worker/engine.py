@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 
-from rqjobs import keys
+from rqjobs import holds, keys
 from rqjobs.connection import PASSING, connect
 from rqjobs.layout import SERIALIZER, job_key, run_script
 from rqjobs.logs import event
@@ -69,6 +69,10 @@ class EngineWorker(SpecialWorker):
             meta = self.connection.hget(job_key(job_id), "meta")
             merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
             run_script("report", self.connection, [job_id, json.dumps(merged)])
+
+    def end_trial(self, job: Taken) -> None:
+        """The job was the trial of a held queue, and has found its dependency: all go on."""
+        holds.end(self.connection, job.policy.name, job.job_id, "done")
 
     def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""

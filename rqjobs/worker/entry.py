@@ -6,16 +6,18 @@ import contextlib
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from rq.job import Job, get_current_job
 
+from rqjobs import holds
 from rqjobs.attempt import Attempt
 from rqjobs.connection import PASSING
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.history import KEPT_ATTEMPTS, retried_fields
-from rqjobs.layout import attempt_number, attempts_of, results_key
-from rqjobs.queues import import_registrations
+from rqjobs.layout import RegisteredJob, attempt_number, attempts_of, results_key
+from rqjobs.queues import QueuePolicy, import_registrations
+from rqjobs.worker.blame import outage_of
 from rqjobs.worker.execution import resolve, run
 
 
@@ -29,14 +31,38 @@ def perform(queue: str, payload: dict[str, Any]) -> Any:
     if job is None:
         raise RuntimeError("perform() runs inside an RQ worker; use rqjobs.testing to run a job inline")
     import_registrations()
+    wait, trial = holds.start(job.connection, queue, job.id)
+    if wait > 0:
+        _delay(job, wait)
+        raise RetryLater(timedelta(seconds=wait), "its queue waits for a dependency", counts=False)
+    how: Literal["done", "quiet"] = "quiet"
+    policy: QueuePolicy | None = None
     try:
         policy, model = resolve(queue, payload)
-        return run(policy, model, _attempt(job))
+        result = run(policy, model, _attempt(job))
+        how = "done"
     except Exception as error:
+        outage = outage_of(error, policy) if policy is not None else None
+        wait = holds.report_away(job.connection, queue, job.id, outage) if outage is not None else -1.0
+        if wait >= 0:
+            _delay(job, wait)
+            raise
         _tell_rq(job, error)
         if job.should_retry:
             _record(job)
         raise
+    finally:
+        if trial:
+            holds.end(job.connection, queue, job.id, how)
+    return result
+
+
+def _delay(job: Job, seconds: float) -> None:
+    """Has RQ put the job back for so long: it waits for a dependency, no attempt is counted."""
+    job.retries_left = (job.retries_left or 0) + 1  # RQ takes one away
+    job.get_retry_interval = lambda: max(seconds, 0.1)  # type: ignore[method-assign, assignment, return-value]
+    if isinstance(job, RegisteredJob):
+        job.held = True
 
 
 def _attempt(job: Job) -> Attempt:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rqjobs.attempt import Attempt
-from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
+from rqjobs.errors import DependencyUnavailable, InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.jobs import JobModel
 from rqjobs.queues import QueuePolicy, get_policy, load
 from rqjobs.tracing import traced
@@ -32,12 +32,14 @@ def run(policy: QueuePolicy, job: JobModel, attempt: Attempt) -> Any:
     """Runs the processor of ``policy`` here and now; a coroutine gets an event loop of its own.
 
     Raises:
-        RetryLater: the processor's ``admit`` holds the job back.
+        RetryLater, DependencyUnavailable: the processor's ``admit`` holds the job back.
         Exception: whatever the processor raises.
     """
     if policy.admit is not None:
         (hold,) = load(policy.admit)([(job, attempt)])
         if hold is not None:
+            if isinstance(hold, DependencyUnavailable):
+                raise hold
             wait = hold.until - datetime.now(UTC)
             raise RetryLater(max(wait, timedelta()), hold.reason, counts=False)
     result = traced(load(policy.processor))(job, attempt)

@@ -18,7 +18,7 @@ from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from rqjobs.errors import JobTimeout
+from rqjobs.errors import DependencyUnavailable, JobTimeout
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy
 from rqjobs.worker.taken import NotOurs, Outcome, Taken
@@ -275,6 +275,9 @@ class ProcessRunner(Runner):
             return job.done(answer["result"], started)
         if child.stopped:
             return job.stopped(started)
+        if (away := answer.get("away")) is not None:
+            dependency, reason, scope = away
+            return job.away(DependencyUnavailable(dependency, reason, scope=scope), started, answer["error"])
         self._engine.failed(job, RaisedInProcess(answer["error"]))
         return job.failure(
             answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,7 @@ from rqjobs.causes import cause_of
 from rqjobs.connection import connect
 from rqjobs.dead_index import add, mend
 from rqjobs.history import reason_of
+from rqjobs.holds import dependencies_away
 from rqjobs.layout import (
     SERIALIZER,
     RegisteredJob,
@@ -77,7 +78,9 @@ class StockWorker(Worker):
             if self.relay is not None:
                 self.relay.tick()
             paused = {as_text(name) for name in self.connection.smembers(keys.PAUSED)}
-            open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused]
+            # What waits for a dependency is looked at when a trial is due; then each job finds out whether it may run.
+            held = {each.queue for each in dependencies_away(self.connection) if not each.scope and not each.due}
+            open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused | held]
             nothing = Queue(f"{keys.PREFIX}-nothing", connection=self.connection, serializer=SERIALIZER)
             self._ordered_queues = open_queues or [nothing]
 
@@ -117,8 +120,12 @@ class StockWorker(Worker):
     ) -> None:
         """A failed run: RQ retries or buries the job; a dead one is counted."""
         number, retries = attempt_number(job), job.should_retry and self._stopped_job_id != job.id
-        with self._counted("retried" if retries else "failed", job):
+        held = retries and getattr(job, "held", False)
+        with nullcontext() if held else self._counted("retried" if retries else "failed", job):
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+        if held:
+            event(logging.INFO, "job held", id=job.id, queue=job.origin, why=reason_of(exc_string))
+            return
         if not retries:
             reason = reason_of(exc_string)
             cause = cause_of(base_queue(job.origin), reason, decode_data(job.data))

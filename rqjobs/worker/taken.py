@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from rqjobs.attempt import JOB_ID, Attempt
 from rqjobs.causes import cause_of
 from rqjobs.dead_index import entry
-from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater, UnknownQueue
+from rqjobs.errors import DependencyUnavailable, InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.history import reason_of
 from rqjobs.jobs import JobModel
 from rqjobs.layout import ENTRY, LARGEST_DATA, TooLarge, decode_data, read_call
 from rqjobs.queues import QueuePolicy, base_queue
+from rqjobs.worker.blame import outage_of
 
 RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
@@ -47,8 +48,8 @@ class Outcome(NamedTuple):
     """What became of a job, as finish.lua wants it."""
 
     how: str
-    """``done``, ``retry``, ``dead``, ``stop``, ``bury``, ``back``, ``hold``; ``written`` if RQ's own path has written
-    it, ``left`` if it could not."""
+    """``done``, ``retry``, ``dead``, ``stop``, ``bury``, ``back``, ``hold``, ``away``; ``written`` if RQ's own path
+    has written it, ``left`` if it could not."""
     words: tuple[str | bytes | int | float, str | int | float, str | int, str | int] = ("", "", "", "")
     started: float = 0.0
     ended: float = 0.0
@@ -64,15 +65,15 @@ class Taken:
     """One job from its reservation until its outcome is written."""
 
     __slots__ = (
-        "_unsettled", "apart", "attempt", "attempts", "created_at", "data", "enqueued_at", "execution", "failure_ttl",
-        "fault", "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report", "result_ttl",
-        "retries_left", "special", "timeout",
+        "_unsettled", "apart", "attempt", "attempts", "blame", "created_at", "data", "enqueued_at", "execution",
+        "failure_ttl", "fault", "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report",
+        "result_ttl", "retries_left", "special", "timeout", "trial",
     )  # fmt: skip
 
     def __init__(self, words: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> None:
         """Reads the words of reserve.lua."""
         job_id, execution, _lane, special, data, timeout, left, intervals, created_at, *rest = words
-        result_ttl, failure_ttl, enqueued_at = rest
+        result_ttl, failure_ttl, enqueued_at, *trial = rest
         self.job_id: str = job_id.decode()
         self.execution: str = execution.decode()
         self.lane = lane
@@ -106,6 +107,10 @@ class Taken:
         self.attempts = len(self.intervals) + 1
         self.number = max(1, self.attempts - self.retries_left)
         self.report = report
+        self.trial: bytes | None = trial[0] if trial else None
+        """The job is the trial of a held queue: the stage, ``run`` or ``admit``, that found the dependency away."""
+        self.blame: tuple[BaseException | str, float] | None = None
+        """The error that blames a dependency, or its text, and when the run began."""
         self.model: JobModel | None = None
         self.attempt: Attempt | None = None
         self.outcome: Outcome | None = None
@@ -178,6 +183,8 @@ class Taken:
 
     def failed(self, error: BaseException, started: float, text: str | None = None) -> Outcome:
         """The outcome of a processor that raised: tried again, or dead."""
+        if (outage := outage_of(error, self.policy)) is not None:
+            return self.away(outage, started, error)
         if text is None:
             text = "".join(traceback.format_exception(error))
         return self.failure(
@@ -187,6 +194,18 @@ class Taken:
             after=error.after.total_seconds() if isinstance(error, RetryLater) else None,
             counts=not isinstance(error, RetryLater) or error.counts,
         )
+
+    def away(self, error: DependencyUnavailable, started: float, blame: BaseException | str) -> Outcome:
+        """The outcome of a run that found a dependency away: it costs nothing. ``blame`` is for :meth:`charge`."""
+        self.blame = (blame, started)
+        return Outcome("away", (error.scope, error.dependency, error.reason, "run"), started, time.time())
+
+    def charge(self) -> None:
+        """Makes it a failure like any other: others find answering what this job calls away."""
+        assert self.blame is not None
+        blame, started = self.blame
+        text = blame if isinstance(blame, str) else "".join(traceback.format_exception(blame))
+        self.outcome = self.failure(f"{text.rstrip()} (other jobs find it answering)", started)
 
     def stopped(self, started: float) -> Outcome:
         """The outcome of a job that was told to stop: filed among the dead, its attempts kept, as RQ has it."""

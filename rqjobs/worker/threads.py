@@ -34,6 +34,9 @@ class Engine(Protocol):
     def failed(self, job: Taken, error: BaseException) -> None:
         """The job's run has raised this."""
 
+    def end_trial(self, job: Taken) -> None:
+        """The job was the trial of a held queue, and has found its dependency."""
+
     def run_special(self, job: Taken) -> None:
         """Runs the job by RQ's own methods."""
 
@@ -289,8 +292,10 @@ def run_special_here(
 
 def failed(job: Taken, error: BaseException, started: float, engine: Engine) -> Outcome:
     """The outcome of a run that raised ``error``."""
-    engine.failed(job, error)
-    return job.failed(error, started)
+    outcome = job.failed(error, started)
+    if outcome.how != "away":  # what it needs is away: no failure of the job
+        engine.failed(job, error)
+    return outcome
 
 
 def timed_out(job: Taken, started: float, engine: Engine, *, stopped: bool = False) -> Outcome:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from rqjobs import keys
 from rqjobs.addresses import parse_address
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import admit, send
 from rqjobs.processors.email.backends import http, smtp
@@ -172,16 +173,43 @@ def test_an_image_of_the_html(api: MailAPI, backend: str, tmp_path: Path) -> Non
     assert (sent["content_id"], sent.get("disposition")) == ("logo", "inline" if backend == "sendgrid" else None)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 302])
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 302])
 def test_sendgrids_permanent_answers(sendgrid: MailAPI, status: int) -> None:
     sendgrid.script.append(Script(status, SENDGRID_ERROR))
     with pytest.raises(PermanentFailure, match=f"SendGrid answered {status}: does not fit"):
         send(job(), attempt())
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_sendgrid_refuses_is_no_mails_fault(sendgrid: MailAPI, redis, status: int) -> None:
+    sendgrid.script.append(Script(status, SENDGRID_ERROR))
+    with pytest.raises(DependencyUnavailable, match=f"SendGrid answered {status}: does not fit"):
+        send(job(), attempt())
+    assert not redis.exists(keys.email_effect("job-1")), "certainly not sent leaves no record"
+
+
+def test_a_sender_of_the_mails_own_is_its_own_fault(api: MailAPI, configure: Configure) -> None:
+    api.script.append(Script(403, {"errors": [{"message": "not verified", "field": "from"}]}))
+    configure(EMAIL_BACKEND="sendgrid")
+    with pytest.raises(PermanentFailure, match="403"):
+        send(job(sender="me@elsewhere.example"), attempt())
+    configure(EMAIL_BACKEND="resend")
+    for fields, expected in (({"sender": "me@elsewhere.example"}, PermanentFailure), ({}, DependencyUnavailable)):
+        error = {"name": "validation_error", "message": "The elsewhere.example domain is not verified."}
+        api.script.append(Script(403, error))
+        with pytest.raises(expected, match="403"):
+            send(job(**fields), attempt())
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(408, NotSent), (500, NotSent), (503, NotSent), (502, UnknownOutcome), (504, UnknownOutcome)],
+    [
+        (408, NotSent),
+        (500, DependencyUnavailable),
+        (503, DependencyUnavailable),
+        (502, UnknownOutcome),
+        (504, UnknownOutcome),
+    ],
 )
 def test_sendgrids_transient_answers(sendgrid: MailAPI, status: int, expected: type[Exception]) -> None:
     sendgrid.script.append(Script(status, b"<html>"))
@@ -193,22 +221,22 @@ def test_sendgrids_transient_answers(sendgrid: MailAPI, status: int, expected: t
 
 RESEND_ANSWERS = [
     (400, "invalid_idempotency_key", PermanentFailure),
-    (401, "missing_api_key", PermanentFailure),
-    (401, "restricted_api_key", PermanentFailure),
-    (403, "invalid_api_key", PermanentFailure),
+    (401, "missing_api_key", DependencyUnavailable),
+    (401, "restricted_api_key", DependencyUnavailable),
+    (403, "invalid_api_key", DependencyUnavailable),
     (403, "validation_error", PermanentFailure),
     (404, "not_found", PermanentFailure),
     (405, "method_not_allowed", PermanentFailure),
     (409, "invalid_idempotent_request", PermanentFailure),
     (422, "missing_required_field", PermanentFailure),
-    (429, "monthly_quota_exceeded", PermanentFailure),
+    (429, "monthly_quota_exceeded", DependencyUnavailable),
     (409, "concurrent_idempotent_requests", RetryLater),
     (409, "resource_locked", RetryLater),
     (429, "rate_limit_exceeded", RetryLater),
     (429, "daily_quota_exceeded", RetryLater),
-    (500, "application_error", UnknownOutcome),
-    (502, "", UnknownOutcome),
-    (503, "service_unavailable", UnknownOutcome),
+    (500, "application_error", DependencyUnavailable),
+    (502, "", DependencyUnavailable),
+    (503, "service_unavailable", DependencyUnavailable),
 ]
 
 
@@ -240,11 +268,11 @@ def test_retry_after_is_honoured_within_reason(sendgrid: MailAPI, header: str, l
 
 def test_a_wrong_key_is_told_without_telling_it(api: MailAPI, backend: str, configure: Configure) -> None:
     configure(SENDGRID_API_KEY="SG.hunter2", RESEND_API_KEY="re_hunter2")
-    with pytest.raises(PermanentFailure) as error:
+    with pytest.raises(DependencyUnavailable) as error:
         send(job(), attempt())
     assert "hunter2" not in str(error.value)
     configure(SENDGRID_API_KEY="", RESEND_API_KEY="")
-    with pytest.raises(PermanentFailure, match=f"set {backend.upper()}_API_KEY"):
+    with pytest.raises(DependencyUnavailable, match=f"set {backend.upper()}_API_KEY"):
         send(job(), attempt())
 
 
@@ -253,10 +281,10 @@ def test_nobody_answers(backend: str, configure: Configure) -> None:
         sock.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         configure(SENDGRID_API_URL=url, RESEND_API_URL=url, EMAIL_UNKNOWN_OUTCOME="hold")
-        with pytest.raises(NotSent, match="cannot be reached"):
+        with pytest.raises(DependencyUnavailable, match="cannot be reached"):
             send(job(), attempt())
         sock.listen()
-        with pytest.raises(UnknownOutcome if backend == "resend" else PermanentFailure, match="did not answer"):
+        with pytest.raises(DependencyUnavailable if backend == "resend" else PermanentFailure, match="did not answer"):
             send(job(), attempt(seconds=2))
 
 
@@ -264,7 +292,7 @@ def test_nobody_answers(backend: str, configure: Configure) -> None:
 def test_a_broken_answer_doubles_nothing_with_resend(resend: MailAPI, accepted: bool, configure: Configure) -> None:
     configure(EMAIL_UNKNOWN_OUTCOME="hold")  # not even asked: the key makes the repeat safe
     resend.script.append(Script(accept=accepted, hang_up=True))
-    with pytest.raises(UnknownOutcome):
+    with pytest.raises(DependencyUnavailable):
         send(job(), attempt())
     send(job(), attempt(number=2))
     assert len(resend.sent) == 1
@@ -273,7 +301,7 @@ def test_a_broken_answer_doubles_nothing_with_resend(resend: MailAPI, accepted: 
 def test_after_a_day_resends_key_covers_nothing(resend: MailAPI, configure: Configure, monkeypatch) -> None:
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
     resend.script.append(Script(accept=True, hang_up=True))
-    with pytest.raises(UnknownOutcome):
+    with pytest.raises(DependencyUnavailable):
         send(job(), attempt())
     now = time.time()
     monkeypatch.setattr("rqjobs.processors.email.backends.resend.time.time", lambda: now + 23 * 3600 + 1)

@@ -12,11 +12,12 @@ from email.utils import format_datetime
 import pytest
 
 from rqjobs.attempt import Attempt
-from rqjobs.errors import JobTimeout, PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, JobTimeout, PermanentFailure, RetryLater
+from rqjobs.holds import report_away
 from rqjobs.processors.manychat import admit, register_token_source, sync
 from rqjobs.processors.manychat.accounts import account_of
 from rqjobs.processors.manychat.client import ManyChat
-from rqjobs.processors.manychat.records import ManyChatUnavailable
+from rqjobs.processors.manychat.records import ManyChatUnavailable, ManyChatUnclear
 from rqjobs.sandbox.manychat import Fault
 from rqjobs.settings import use_settings
 from tests.support.clock import RedisClock
@@ -46,18 +47,18 @@ def played(redis, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        (Fault(401, '{"status":"error","message":"Wrong token"}'), PermanentFailure,
+        (Fault(401, '{"status":"error","message":"Wrong token"}'), ManyChatUnavailable,
          r"refuses the token of tool 'tool_1': Wrong token\. Check MANYCHAT_API_TOKEN"),
-        (Fault(403, '{"status":"error","message":"Not for this plan"}'), PermanentFailure, "Not for this plan"),
+        (Fault(403, '{"status":"error","message":"Not for this plan"}'), ManyChatUnavailable, "Not for this plan"),
         (refusal([{"message": "Too long"}, {"message": "Too odd"}]), PermanentFailure, "Too long; Too odd"),
         (refusal({"email": {"message": ["The email is invalid"]}}), PermanentFailure, "The email is invalid"),
         (refusal({"a": ["x"], "b": "y"}), PermanentFailure, "x; y"),
         (Fault(400, '{"status":"error","message":"Validation error","details":null}'), PermanentFailure, "Validation"),
         (Fault(400, '{"status":"error"}'), PermanentFailure, "HTTP 400 without a message"),
         (Fault(400, "not json"), PermanentFailure, "HTTP 400.*MANYCHAT_API_URL"),
-        (Fault(404, "<html>" + "x" * 38_000), PermanentFailure, "HTTP 404.*is MANYCHAT_API_URL right"),
+        (Fault(404, "<html>" + "x" * 38_000), ManyChatUnavailable, "HTTP 404.*is MANYCHAT_API_URL right"),
         (Fault(200, '{"status":"error","message":"Odd"}'), PermanentFailure, "Odd"),
-        (Fault(302, "", {"Location": "http://127.0.0.1:1/"}), PermanentFailure, "HTTP 302.*is MANYCHAT_API_URL right"),
+        (Fault(302, "", {"Location": "http://127.0.0.1:1/"}), ManyChatUnavailable, "HTTP 302.*MANYCHAT_API_URL"),
         (Fault(200, "<html>"), ManyChatUnavailable, "is not its JSON"),
         (Fault(200, "[]"), ManyChatUnavailable, "is not its JSON"),
         (Fault(500), ManyChatUnavailable, "HTTP 500"),
@@ -83,10 +84,10 @@ def test_data_comes_in_every_shape(played):
 def test_success_of_another_shape_is_tried_again(played, data):
     body = f'{{"status":"success","data":{data}}}'
     played.fail_next("page/createTag", Fault(200, body))
-    with pytest.raises(ManyChatUnavailable, match=r"is empty|of the shape"):
+    with pytest.raises(ManyChatUnclear, match=r"is empty|of the shape"):
         run("tag", "create", {"name": "new"})
     played.fail_next("subscriber/createSubscriber", Fault(200, body))
-    with pytest.raises(ManyChatUnavailable, match=r"is empty|of the shape"):
+    with pytest.raises(ManyChatUnclear, match=r"is empty|of the shape"):
         run("contact", "create", {"email": "new@example.com"})
 
 
@@ -131,24 +132,26 @@ def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):
     assert caught.value.counts
 
 
-def test_after_an_outage_the_wait_doubles_and_a_success_ends_it(played, clock):
-    waits = []
-    for number in range(2):
-        played.fail_next(PATH, Fault(502))
-        with pytest.raises(ManyChatUnavailable):
-            run(*UPDATE)
-        with pytest.raises(RetryLater) as caught:
-            run(*UPDATE)
-        waits.append(caught.value.after.total_seconds())
-        clock.pass_(waits[number])
-    assert waits == [1, 2]
-    run(*UPDATE)
+def test_an_outage_is_no_pause_of_the_token(played, clock):
+    """The queue is held instead, which lets one trial through at a time."""
     played.fail_next(PATH, Fault(502))
-    with pytest.raises(ManyChatUnavailable):
+    with pytest.raises(ManyChatUnavailable, match="502") as caught:
         run(*UPDATE)
-    with pytest.raises(RetryLater) as caught:
-        run(*UPDATE)
-    assert caught.value.after.total_seconds() == 1
+    assert (caught.value.dependency, caught.value.scope) == ("ManyChat", "")
+    assert run(*UPDATE)["outcome"] == "updated"
+
+
+def test_a_refused_token_holds_its_account_only(played, redis):
+    played.fail_next(PATH, Fault(401, '{"status":"error","message":"Wrong token"}'))
+    attempt = Attempt(job_id="j", queue="manychat-sync")
+    with pytest.raises(ManyChatUnavailable) as caught:
+        sync(job(*UPDATE), attempt)
+    account = account_of("tool_1").key
+    assert caught.value.scope == account
+    report_away(redis, "manychat-sync", "j", caught.value)
+    (verdict,) = admit([(job(*UPDATE), Attempt(job_id="k", queue="manychat-sync"))])
+    assert isinstance(verdict, DependencyUnavailable)
+    assert verdict.scope == account
 
 
 def test_a_lost_answer_to_a_creation_makes_no_second_contact(played):
@@ -266,7 +269,6 @@ def test_the_token_is_in_no_redis_value_log_or_error(played, redis, caplog):
         with pytest.raises((PermanentFailure, ManyChatUnavailable)) as caught:
             run(*UPDATE, merge=True)
         errors.append("".join(traceback.format_exception(caught.value)))
-    redis.delete(*redis.keys("*brake"))
     run("contact", "update", {"email": "ada@example.com", "add_tags": ["vip"]}, merge=True)
     admit([(job(*UPDATE, merge=True), Attempt(job_id="a", queue="manychat-sync"))])
     kept = everything(redis)

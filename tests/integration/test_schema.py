@@ -80,7 +80,7 @@ def test_tables_of_a_newer_version_are_left_alone(database_url):
 
 def test_a_database_that_does_not_answer_is_one_plain_line():
     engine = open_engine("postgresql://user:hunter2@127.0.0.1:1/db")
-    with pytest.raises(DatabaseUnavailable, match="Start it, or mend DATABASE_URL") as caught:
+    with pytest.raises(DatabaseUnavailable, match="Start it, or fix DATABASE_URL") as caught:
         ensure_schema(engine)
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)

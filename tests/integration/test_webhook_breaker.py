@@ -26,21 +26,24 @@ from tests.support.clock import RedisClock
 DEAD, ALIVE = "http://127.0.0.1:1/", "http://127.0.0.1:2/"
 
 
-class Clock:
-    """The time that breaker.py tells Redis."""
+class Clock(RedisClock):
+    """The time that the breaker goes by; set by the tests."""
 
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
+    @property
+    def now(self) -> float:
+        return self.time()
 
-    def time(self) -> float:
-        return self.now
+    @now.setter
+    def now(self, moment: float) -> None:
+        self.pass_(moment - self.time())
 
 
 @pytest.fixture
 def clock(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setenv("WEBHOOK_ALLOW", "127.0.0.1")
     use_settings(None)
-    running = Clock()
+    running = Clock(redis, monkeypatch)
+    running.now = 1_000_000.0
     monkeypatch.setattr(breaker, "time", running)
     return running
 
@@ -55,10 +58,16 @@ def ask(jobs: Sequence[str], room: int = 100, *, silent: bool = False) -> list[s
     """The verdicts on ``jobs``, which were enqueued in the order of their names."""
     asked = [(job, float(job[1:] or 0)) for job in jobs]
     (answer,) = breaker.ask([Question(["o", "d"], room, silent, asked)], get_settings())
-    return list(answer.verdicts)
+    return moments(answer.verdicts)
 
 
-def moments(verdicts: Sequence[str]) -> list[float]:
+def moments(verdicts: Sequence[str]) -> list[str]:
+    """Seconds to wait as the moment at which they are over; words stay."""
+    now = breaker.time.time()
+    return [word if word in ("go", "probe", "soon") else f"{now + float(word):.6f}" for word in verdicts]
+
+
+def times(verdicts: Sequence[str]) -> list[float]:
     return [float(verdict) for verdict in verdicts]
 
 
@@ -69,7 +78,7 @@ def test_it_opens_after_failures_in_a_row(clock: Clock) -> None:
     assert not fail(clock, 9)
     assert ask(["a"]) == ["go"]
     assert fail(clock, 1)
-    assert moments(ask(["a", "b", "c"])) == [clock.now + 10, clock.now + 10.02, clock.now + 10.04]
+    assert times(ask(["a", "b", "c"])) == [clock.now + 10, clock.now + 10.02, clock.now + 10.04]
 
 
 def test_a_short_outage_opens_nothing(clock: Clock) -> None:
@@ -86,14 +95,14 @@ def test_a_probe_in_a_process_of_its_own_counts(clock: Clock) -> None:
     clock.now += 10
     assert ask(["j1"]) == ["probe"]
     assert breaker.report_failure("d", clock.now, probe=False, settings=get_settings())
-    assert moments(ask(["j2"]))[0] >= clock.now + 20
+    assert times(ask(["j2"]))[0] >= clock.now + 20
     assert Destinations(10).get("d").failing is None  # so that its answer is told
 
 
 def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:
     fail(clock, 10)
-    moments(ask(["j5", "j3", "j1"]))
-    later = moments(ask(["j2", "j4", "j0"]))
+    times(ask(["j5", "j3", "j1"]))
+    later = times(ask(["j2", "j4", "j0"]))
     assert later == [clock.now + 10 + place / 50 for place in (1, 3, 0)]
     clock.now += 10.5
     assert [verdict == "probe" for verdict in ask(["j1", "j0", "j1"])] == [False, True, False]
@@ -128,19 +137,19 @@ def test_one_probe_goes_and_the_others_keep_their_order(clock: Clock) -> None:
     ask(jobs)
     clock.now += 10
     assert ask(jobs[:1]) == ["probe"]
-    waiting = moments(ask(jobs[1:]))
+    waiting = times(ask(jobs[1:]))
     assert waiting == sorted(waiting)
     assert waiting[0] > clock.now
     clock.now += 2
     fail(clock, 1, probe=True)
-    again = moments(ask(jobs[1:]))
+    again = times(ask(jobs[1:]))
     assert again == sorted(again)
     assert again[0] >= clock.now + 20  # the pause doubles
     clock.now = again[0] + 0.001
     assert ask(["j1"]) == ["probe"]
     assert breaker.report_answer("d")
     assert not breaker.report_answer("d")
-    moments(ask(["j3"]))  # asks too early: it waits for its turn
+    times(ask(["j3"]))  # asks too early: it waits for its turn
     for job in ("j2", "j3", "j4"):
         clock.now = max(clock.now, again[-1] + 2)
         assert ask([job]) == ["go"]
@@ -252,7 +261,7 @@ def reserve(redis: redis_py.Redis, how: str = "park") -> tuple[int, list[str]]:
     """As the engine asks for jobs: how many were parked at once, and the ids of those that are to run."""
     seed = os.urandom(12).hex()
     words = [PREFIX, "w", 60, timestamp(), seed, how, 3, 1, "webhooks", 200, "", "", "", "webhooks", 1]
-    _wait, parked, _full, *jobs = run_script("reserve", redis, words)
+    _wait, parked, _full, _trial, *jobs = run_script("reserve", redis, words)
     return parked, [job[0].decode() for job in jobs]
 
 
@@ -313,7 +322,7 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: 
     assert line == [(job_id.encode(), pytest.approx(created[job_id], abs=1e-6)) for job_id in dead]
     asked = [(job_id, 0.0) for job_id in dead]
     (answer,) = breaker.ask([Question([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
-    assert moments(answer.verdicts) == pytest.approx([score for _, score in waiting], abs=1e-4)
+    assert times(moments(answer.verdicts)) == pytest.approx([score for _, score in waiting], abs=1e-4)
     for job_id in dead:  # due while it is open still: each keeps its place
         redis.hset(key("job", job_id), "enqueued_at", timestamp())
     redis.rpush(key("queue", "webhooks"), *dead)
@@ -349,7 +358,7 @@ def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Re
     redis.rpush(key("queue", "webhooks"), *rest)
     assert reserve(redis) == (49, [])
     scores = [score for _, score in redis.zrange(key("scheduled", "webhooks"), 0, -1, withscores=True)]
-    assert scores == pytest.approx(moments(answer.verdicts[1:]), abs=1e-4)
+    assert scores == pytest.approx(times(moments(answer.verdicts[1:])), abs=1e-4)
     assert min(scores) > still.time() + 0.4
 
 

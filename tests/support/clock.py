@@ -9,19 +9,23 @@ import redis as redis_py
 from redis.commands.core import Script
 
 from rqjobs import layout, ratelimit
+from rqjobs.processors.webhook import breaker
 from rqjobs.scripts import source
 
 _KEY = "the-tests-clock"
 
 
 class RedisClock:
-    """What the scripts of rqjobs.ratelimit and rqjobs.layout take for the time; stands for the module time as well."""
+    """What the scripts of rqjobs.ratelimit, rqjobs.layout and the circuit breaker take for the time.
+
+    It stands for the module time as well.
+    """
 
     def __init__(self, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self._redis = redis
         self._micros = time.time_ns() // 1000
         self.pass_(0)
-        for module in (ratelimit, layout):
+        for module in (ratelimit, layout, breaker):
             monkeypatch.setattr(module, "load_script", self._script)
 
     def time(self) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rqjobs.attempt import Attempt
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.jobs import JobModel
 from rqjobs.layout import allow
 from rqjobs.queues import QueuePolicy, register_queue
@@ -28,6 +28,8 @@ class ProbeJob(JobModel):
     """Runs up to this attempt fail."""
     seconds: float = 0.0
     value: Any = None
+    scope: str = ""
+    """Of the dependency that is away: jobs that ``do`` "away" need it while the file ``<log>.away`` is there."""
 
     def label(self) -> str:
         return f"probe {self.do}"
@@ -42,6 +44,8 @@ def probe(job: ProbeJob, attempt: Attempt) -> Any:
         time.sleep(job.seconds)
     while job.do == "wait" and not Path(f"{job.log}.go").exists():
         time.sleep(0.02)
+    if job.do == "blame" or (job.do == "away" and Path(f"{job.log}.away").exists()):
+        raise DependencyUnavailable("database", "it does not answer", scope=job.scope)
     if attempt.number <= job.fail_times:
         raise ConnectionError(f"attempt {attempt.number} of {attempt.of} was told to fail")
     match job.do:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
+from rqjobs.database.outages import database_outage
 from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import QRAnalyticsJob
@@ -31,6 +33,7 @@ def record(job: QRAnalyticsJob, attempt: Attempt) -> dict[str, Any]:
 
     Raises:
         PermanentFailure: a value of the job's data cannot be used.
+        DependencyUnavailable: the database is away.
     """
     outcome = record_batch([(job, attempt)])[0]
     if isinstance(outcome, Exception):
@@ -55,9 +58,9 @@ def record_batch(items: Sequence[Item]) -> list[Outcome]:
     try:
         engine = get_engine()
         ensure_schema(engine)
-    except Exception as error:  # noqa: BLE001  # nobody's fault: every job is retried
+    except Exception as error:  # noqa: BLE001  # no event's fault: every job runs again
         for index, _ in parsed:
-            outcomes[index] = error
+            outcomes[index] = database_outage(error) or error
         return outcomes
     _store(engine, parsed, items, outcomes)
     purge_now_and_then(engine)
@@ -69,11 +72,14 @@ def _store(engine: Engine, parsed: list[tuple[int, QREvent]], items: Sequence[It
         return
     try:
         fresh = store(engine, [event for _, event in parsed])
-    except OperationalError as error:  # the database is away or busy: nobody's fault
+    except (OperationalError, InterfaceError, PoolTimeout) as error:  # away, or busy: no event's fault
         for index, _ in parsed:
-            outcomes[index] = error
+            outcomes[index] = database_outage(error) or error
     except DBAPIError as error:
-        if len(parsed) > 1:  # one of them cannot be stored: halving finds it, and the others are stored
+        if (outage := database_outage(error)) is not None:
+            for index, _ in parsed:
+                outcomes[index] = outage
+        elif len(parsed) > 1:  # one of them cannot be stored: halving finds it, and the others are stored
             half = len(parsed) // 2
             _store(engine, parsed[:half], items, outcomes)
             _store(engine, parsed[half:], items, outcomes)

@@ -47,6 +47,9 @@ class Mail:
     done: frozenset[str] = frozenset()
     """Addresses that an earlier attempt has settled: in the headers still, but not sent to."""
 
+    own_sender: bool = False
+    """Whether the job names its sender itself: that the provider refuses it is then the job's fault."""
+
     @property
     def message_id(self) -> str:
         """The same for every attempt, so that mail programs and people see one mail."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.outcome import NotSent
 
 _ENHANCED = re.compile(r"^(?:\d{3}[ -])?([245])\.(\d{1,3})\.(\d{1,3})\b")
@@ -14,6 +14,16 @@ _GREYLIST_WAIT = timedelta(minutes=5)  # what postgrey and rspamd ask for by def
 _TOO_MANY_RECIPIENTS = 552
 _HARD = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 """No such mailbox or host, moved, disabled; null MX (RFC 3463, RFC 7505): never to be tried again."""
+
+
+MAIL_SERVER = "mail server"
+"""The name under which health, alerts and metrics show the server at SMTP_URL."""
+CLOSING = 421
+"""The server closes the connection, whatever was said before: it restarts, or is too busy."""
+SIGN_IN = (530, 534, 535, 538)
+"""It wants a login, or refuses ours (RFC 4954). Not 454, which some servers answer to a recipient."""
+_SYSTEM = re.compile(r"^(?:\d{3}[ -])?4\.3\.[12]\b")
+"""RFC 3463: the mail system is full, or takes no messages now."""
 
 
 def is_transient(code: int, text: str, *, recipient: bool = False) -> bool:
@@ -33,9 +43,16 @@ def is_transient(code: int, text: str, *, recipient: bool = False) -> bool:
 def refusal(what: str, code: int, text: str) -> Exception:
     """The outcome of a mail that the server refused as a whole."""
     words = f"{what}: {reply_line(code, text)}"
+    if code in (CLOSING, *SIGN_IN) or _SYSTEM.match(text):
+        return away(words)
     if not is_transient(code, text):
         return PermanentFailure(words)
     return later(words)
+
+
+def away(words: str) -> DependencyUnavailable:
+    """The mail server is away for all mails."""
+    return DependencyUnavailable(MAIL_SERVER, words)
 
 
 def later(words: str) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.addresses import Mailbox, parse_address
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.connection import PASSING, get_connection
+from rqjobs.database.outages import database_outage
 from rqjobs.database.suppressions import suppress, suppressed
-from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater, RQJobsError
+from rqjobs.holds import report_away
 from rqjobs.jobs import EmailJob
 from rqjobs.jobs.email import Attachment, addresses
 from rqjobs.logs import event
@@ -24,9 +28,8 @@ from rqjobs.processors.email.effects import Effect, read_effect
 from rqjobs.processors.email.message import Mail, message_id
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import is_hard_bounce, later
+from rqjobs.queues import base_queue
 from rqjobs.settings import get_settings
-
-_DATABASE_WAIT = timedelta(seconds=30)
 
 
 def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
             of an earlier attempt is unknown and EMAIL_UNKNOWN_OUTCOME is ``hold``.
         RetryLater: the other side said when.
         NotSent: it was certainly not sent, and may be next time.
+        DependencyUnavailable: the mail server or the database is away, or refuses everybody.
         UnknownOutcome: it may have been sent.
     """
     backend = get_backend()
@@ -58,11 +62,15 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
 
     try:
         receipt = backend.send(mail, begin, attempt.remaining)
-    except (PermanentFailure, RetryLater, NotSent):
+    except (PermanentFailure, RetryLater, NotSent, DependencyUnavailable):
         if begun is not effect:
             effect.forget()
         raise
     except UnknownOutcome as error:
+        outage = DependencyUnavailable(backend.dependency, str(error))
+        if begun is not effect and backend.covers(begun):  # the record stays: the next attempt is not a second mail
+            raise outage from error
+        _hold_others(attempt, outage)
         if begun is not effect and get_settings().email_unknown_outcome == "hold" and not backend.covers(begun):
             raise PermanentFailure(_held(begun, str(error))) from error
         raise
@@ -88,6 +96,12 @@ def _after_unknown(effect: Effect, backend: Backend) -> Effect:
         again = replace(again, state="released")
     event(logging.WARNING, "mail sent again, its outcome was unknown", id=effect.job_id)
     return again
+
+
+def _hold_others(attempt: Attempt, outage: DependencyUnavailable) -> None:
+    """This mail may have been sent, so its attempt counts; that of the next ones shall not be unknown as well."""
+    with contextlib.suppress(*PASSING):
+        report_away(get_connection(), base_queue(attempt.queue), attempt.job_id, outage)
 
 
 def _held(effect: Effect, reason: str) -> str:
@@ -127,6 +141,7 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
         files=read_attachments(cast("list[Attachment]", job.attachments), settings),
         tags=job.tags,
         done=done,
+        own_sender=job.sender is not None,
     )
     return mail, dropped
 
@@ -156,8 +171,11 @@ def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
 def _suppressed(found: list[str]) -> dict[str, str]:
     try:
         return suppressed(found)
-    except (RQJobsError, SQLAlchemyError) as error:  # a database that is away for a minute must not cost a mail
-        raise RetryLater(_DATABASE_WAIT, f"the suppression list cannot be read: {error}", counts=False) from error
+    except (RQJobsError, SQLAlchemyError) as error:
+        outage = database_outage(error)
+        if outage is None:
+            raise
+        raise outage from error
 
 
 def _remember(bounced: dict[str, str], job_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -14,7 +15,7 @@ from typing import BinaryIO, Self
 
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.export.reading import Key
-from rqjobs.processors.export.storage import Storage, remove_workspace_files, workspace_file
+from rqjobs.processors.export.storage import Storage, remove_workspace_files, storing, workspace_file
 
 _CHECKPOINT_EVERY = 2.0
 """Seconds between two checkpoints: what a killed run can lose."""
@@ -58,13 +59,17 @@ class PartialFile:
         self._published = False
 
     def __enter__(self) -> Self:
+        with storing():
+            self._open()
+        return self
+
+    def _open(self) -> None:
         self.file = self._open_locked()
         end = self._resume() if self._resumable else 0
         if end == 0:
             self._mark.unlink(missing_ok=True)  # it is of another content, and must never be taken for ours
         self.file.truncate(end)
         self.file.seek(end)
-        return self
 
     def _open_locked(self) -> BinaryIO:
         while True:
@@ -139,7 +144,8 @@ class PartialFile:
             self._mark.unlink(missing_ok=True)  # nothing more: the next run may have a .part already
         elif not (retried and self._resumable and self._mark.exists()):
             remove_workspace_files(self._storage, self._name)
-        self.file.close()
+        with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+            self.file.close()  # a full disk would replace the error that told so
 
     def _resume(self) -> int:
         """Where to go on, in bytes; 0 if there is nothing of use."""

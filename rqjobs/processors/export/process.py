@@ -12,6 +12,7 @@ from typing import Any
 
 from rqjobs.attempt import Attempt
 from rqjobs.database import get_engine
+from rqjobs.database.outages import database_outages
 from rqjobs.database.schema import ensure_schema
 from rqjobs.enqueueing import enqueue_email
 from rqjobs.errors import DuplicateJob, PermanentFailure
@@ -23,10 +24,10 @@ from rqjobs.processors.export.partial import PartialFile
 from rqjobs.processors.export.purging import purge_now_and_then
 from rqjobs.processors.export.reading import Rows, open_rows
 from rqjobs.processors.export.records import Export
-from rqjobs.processors.export.storage import get_storage, name_of_file
+from rqjobs.processors.export.storage import get_storage, name_of_file, storing
 from rqjobs.processors.export.writing import Heading
 from rqjobs.settings import get_settings
-from rqjobs.sources import UnknownSource, describe, get_source
+from rqjobs.sources import Source, UnknownSource, describe, get_source
 
 _REPORT_EVERY = 0.5
 """Seconds between two reports of progress."""
@@ -45,6 +46,7 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     Raises:
         PermanentFailure: the source, a filter, the table or a column does not exist.
         RetryLater: another process is still writing the same export.
+        DependencyUnavailable: the database is away, or the place for exports is, or it is full.
     """
     try:
         source = get_source(job.data_type)
@@ -55,9 +57,10 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
         raise PermanentFailure("; ".join(faults))
     settings = get_settings()
     storage = get_storage()
-    ensure_schema(get_engine())  # before the work, not after it
+    with database_outages():
+        ensure_schema(get_engine())  # before the work, not after it
     started = datetime.now(UTC)
-    with open_rows(source, job.user_id, filters) as rows:
+    with _outages(source), open_rows(source, job.user_id, filters) as rows:
         heading = Heading(
             columns=rows.columns,
             title=job.data_type.replace("_", " ").capitalize(),
@@ -68,7 +71,8 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
         content = hashlib.sha256(repr((job.dump(), heading.columns)).encode()).hexdigest()
         with PartialFile(storage, file_name, content, resumable=rows.ordered) as partial:
             count = _write(job, attempt, rows, heading, partial)
-            size = partial.publish()
+            with storing():
+                size = partial.publish()
     done = Export(
         id=attempt.job_id,
         user_id=job.user_id,
@@ -82,7 +86,8 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
         created_at=started,
         expires_at=started + settings.export_keep,
     )
-    records.save(done)
+    with database_outages():
+        records.save(done)
     url, until = make_link(done)
     result = {
         "export_id": done.id,
@@ -101,9 +106,15 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     return result
 
 
+def _outages(source: Source) -> contextlib.AbstractContextManager[None]:
+    """What the database's errors mean where it is ours; a function of the app's has its own errors."""
+    return contextlib.nullcontext() if source.table is None else database_outages()
+
+
 def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, partial: PartialFile) -> int:
     """Writes all rows, or those that an earlier run has not; answers how many the file has."""
-    writer = formats.open_writer(job.export_type, partial, heading)
+    with storing():
+        writer = formats.open_writer(job.export_type, partial, heading)
     count = partial.rows
     report = _Progress(attempt, rows.total)
     try:
@@ -111,14 +122,17 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
             for batch, key in batches:
                 attempt.check()
                 os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
-                writer.write(batch)
-                os.sched_yield()
-                count += len(batch)
-                partial.checkpoint(count, key)
+                with storing():
+                    writer.write(batch)
+                    os.sched_yield()
+                    count += len(batch)
+                    partial.checkpoint(count, key)
                 report(count)
-        writer.close()
+        with storing():
+            writer.close()
     except BaseException:
-        writer.abandon()
+        with contextlib.suppress(OSError):  # a full disk
+            writer.abandon()
         raise
     report(count, last=True)
     return count

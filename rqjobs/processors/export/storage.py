@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 from rqjobs.attempt import JOB_ID
-from rqjobs.errors import RQJobsError
+from rqjobs.errors import DependencyUnavailable
 from rqjobs.places import OBJECT_STORES, is_remote
 from rqjobs.settings import get_settings
 
@@ -23,8 +25,30 @@ WORKSPACE_ENDS = ("part", "checkpoint", "draft")
 """The half-written file, how far it is, and the next word on that."""
 
 
-class StorageUnavailable(RQJobsError):
-    """EXPORT_URL cannot be used; the message tells the mend."""
+class StorageUnavailable(DependencyUnavailable):
+    """EXPORT_URL cannot be used: full, not ours to write, not there, or the store is away; the reason tells the fix."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("export store", reason)
+
+
+_NOT_THE_FILES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ENOENT,
+    errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY,
+}  # fmt: skip
+"""Errors of a folder that no export could have caused, those of network file systems among them."""
+
+
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Raises what means that the place for exports is away, or full, as StorageUnavailable; all else as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_THE_FILES:
+            raise
+        raise StorageUnavailable(f"EXPORT_URL: {error}") from error
 
 
 class Storage(ABC):
@@ -103,20 +127,26 @@ class Remote(Storage):
 
     def publish(self, partial: Path, name: str) -> None:
         """Uploads; where that is not atomic, aside and then moved."""
+        try:
+            self._upload(partial, name)
+        except Exception as error:  # each store has errors of its own: none can be the file's, which is whole and ours
+            raise StorageUnavailable(f"EXPORT_URL: {type(error).__name__}: {error}") from error
+        partial.unlink()
+
+    def _upload(self, partial: Path, name: str) -> None:
         path = self._path(name)
         if self._whole_at_once:
             self._fs.put_file(str(partial), path)
-        else:
-            aside = self._path(f".{name}.part")
-            self._fs.makedirs(self._base, exist_ok=True)
-            try:
-                self._fs.put_file(str(partial), aside)
-                self._fs.mv(aside, path)
-            except BaseException:
-                with contextlib.suppress(Exception):  # it may not be there, or the store be away
-                    self._fs.rm_file(aside)
-                raise
-        partial.unlink()
+            return
+        aside = self._path(f".{name}.part")
+        self._fs.makedirs(self._base, exist_ok=True)
+        try:
+            self._fs.put_file(str(partial), aside)
+            self._fs.mv(aside, path)
+        except BaseException:
+            with contextlib.suppress(Exception):  # it may not be there, or the store be away
+                self._fs.rm_file(aside)
+            raise
 
     def open(self, name: str) -> IO[bytes]:
         """The file for reading."""
@@ -137,6 +167,8 @@ class Remote(Storage):
             link: str = self._fs.sign(self._path(name), expiration=int(lifetime.total_seconds()), **options)
         except NotImplementedError:
             return None
+        except Exception as error:  # no credentials, for example
+            raise StorageUnavailable(f"EXPORT_URL: {type(error).__name__}: {error}") from error
         return link
 
     def _path(self, name: str) -> str:
@@ -147,14 +179,15 @@ def get_storage(url: str | None = None) -> Storage:
     """The place that ``url`` (EXPORT_URL by default) names; its folder is made.
 
     Raises:
-        StorageUnavailable: fsspec does not know the URL, or lacks a package for it.
+        StorageUnavailable: the folder cannot be made, or fsspec does not know the URL, or lacks a package for it.
     """
     url = url if url is not None else get_settings().export_url
     if is_remote(url):
         storage: Storage = Remote(url, get_settings().rqjobs_data / "exports-partial")
     else:
         storage = Folder(Path(url.removeprefix("file://")).absolute())
-    storage.workspace.mkdir(parents=True, exist_ok=True)
+    with storing():
+        storage.workspace.mkdir(parents=True, exist_ok=True)
     return storage
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.connection import get_connection
+from rqjobs.errors import DependencyUnavailable
+from rqjobs.holds import held_scopes
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.processors.manychat.accounts import Account, account_of
 from rqjobs.processors.manychat.change import change_of
@@ -20,12 +22,17 @@ _MERGING = "waits for more changes of the same contact"
 _PACE = "waits for its turn: ManyChat's limit for the token"
 
 
-def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | None]:
+def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | DependencyUnavailable | None]:
     """Which of the jobs must wait, and until when (see rqjobs.queues.QueuePolicy.admit)."""
     connection = get_connection()
-    holds: list[Hold | None] = [None] * len(jobs)
+    holds: list[Hold | DependencyUnavailable | None] = [None] * len(jobs)
     known = _accounts({job.tool_id for job, _attempt in jobs})
     accounts = {index: known[job.tool_id] for index, (job, _attempt) in enumerate(jobs) if job.tool_id in known}
+    waiting = held_scopes(connection, "manychat-sync")
+    for index, account in list(accounts.items()):
+        if (away := waiting.get(account.key)) is not None and not away.tries(jobs[index][1].job_id):
+            holds[index] = away.error  # its token was refused: it waits for a trial, and the others go on
+            del accounts[index]
     groups = {index: Group(of, *jobs[index]) for index, of in accounts.items() if jobs[index][0].merge}
     for index, answer in zip(groups, _joined(groups.values()), strict=True):
         if answer > 0:

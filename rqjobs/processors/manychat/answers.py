@@ -15,6 +15,8 @@ from rqjobs.retry_after import parse_retry_after
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer that are read: a page's whole list of tags is an answer too."""
 _MAX_MESSAGE = 300
+_ABOUT_THE_REQUEST = (400, 413, 414, 422, 431)
+"""Statuses of which a proxy before the API means this request, not all."""
 _MAX_RETRY_AFTER = timedelta(hours=1)
 
 
@@ -23,8 +25,9 @@ def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
 
     Raises:
         ManyChatRefused: the API refuses the request: 400, or 200 with a status that is not ``success``.
-        PermanentFailure: the token, its rights or the URL are wrong.
-        ManyChatUnavailable: 200, and not ManyChat's JSON.
+        PermanentFailure: something before the API refuses this request.
+        ManyChatUnavailable: the token or its rights are wrong (for the account), or the URL is: what answers is not
+            ManyChat.
     """
     try:
         answer = json.loads(body)
@@ -36,15 +39,18 @@ def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
     messages = [_shown(text, account) for text in _messages(fields)]
     said = "; ".join(messages) or f"HTTP {status}"
     if status in (401, 403):
-        raise PermanentFailure(
-            f"ManyChat refuses the token of tool {account.tool_id!r}: {said}. "
-            "Check MANYCHAT_API_TOKEN / MANYCHAT_API_TOKENS, or what your token source answers"
+        raise ManyChatUnavailable(
+            f"it refuses the token of tool {account.tool_id!r}: {said}. "
+            "Check MANYCHAT_API_TOKEN / MANYCHAT_API_TOKENS, or what your token source answers",
+            scope=account.key,
         )
     if fields.get("status"):
         raise ManyChatRefused(path, messages or [f"HTTP {status} without a message"])
     if status == 200:  # noqa: PLR2004
-        raise ManyChatUnavailable(f"ManyChat's answer to {path} is not its JSON")
-    raise PermanentFailure(f"ManyChat answers HTTP {status} to {path}: is MANYCHAT_API_URL right?")
+        raise ManyChatUnavailable(f"the answer to {path} is not its JSON: is MANYCHAT_API_URL right?")
+    if status in _ABOUT_THE_REQUEST:
+        raise PermanentFailure(f"ManyChat answers HTTP {status} to {path}: is MANYCHAT_API_URL right?")
+    raise ManyChatUnavailable(f"HTTP {status} to {path}: is MANYCHAT_API_URL right?")
 
 
 def _messages(answer: Mapping[str, Any]) -> Iterator[str]:

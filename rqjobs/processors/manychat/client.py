@@ -20,7 +20,7 @@ from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs.manychat_data import Value
 from rqjobs.processors.manychat.accounts import Account
 from rqjobs.processors.manychat.answers import MAX_BODY, data_of, retry_after
-from rqjobs.processors.manychat.records import CustomField, ManyChatUnavailable, Subscriber, Tag
+from rqjobs.processors.manychat.records import CustomField, ManyChatUnavailable, ManyChatUnclear, Subscriber, Tag
 from rqjobs.ratelimit import Brake, RateLimit
 
 Kind = Literal["page", "find", "other"]
@@ -50,9 +50,9 @@ def limit_of(account: Account, kind: Kind = "other") -> RateLimit:
 class ManyChat:
     """The API with one account's token, for one run of a job.
 
-    Every method raises ManyChatRefused for what the API refuses, ManyChatUnavailable when it does not answer
-    (retried by the queue's policy), RetryLater when the pace asks for a pause, and PermanentFailure for a token or
-    URL that is wrong. After a 429, a 5xx or a timeout all workers pause for this token.
+    Every method raises ManyChatRefused for what the API refuses, ManyChatUnavailable when it does not answer or refuses
+    the token (the queue, or the account's jobs, wait), and RetryLater when the pace asks for a pause. After a 429 all
+    workers pause for this token.
     """
 
     def __init__(self, account: Account, url: str, connection: redis.Redis, attempt: Attempt) -> None:
@@ -195,8 +195,7 @@ class ManyChat:
             return response, b"".join(_chunks(response, deadline))
 
     def _unavailable(self, path: str, reason: str) -> ManyChatUnavailable:
-        limit_of(self.account).brake.press(self._redis)
-        return ManyChatUnavailable(f"ManyChat does not answer {path}: {reason}")
+        return ManyChatUnavailable(f"it does not answer {path}: {reason}")
 
     @property
     def _is_old(self) -> bool:
@@ -236,7 +235,7 @@ def _items(model: type[_Record], path: str, data: Any) -> list[_Record]:
         return [model.model_validate(item) for item in items]
     except ValidationError:
         pass  # its text holds the answer, and with it the contact
-    raise ManyChatUnavailable(f"ManyChat's answer to {path} is not of the shape that it documents")
+    raise ManyChatUnclear(f"ManyChat's answer to {path} is not of the shape that it documents")
 
 
 def _one(model: type[_Record], path: str, data: Any, inside: str | None = None) -> _Record:
@@ -244,5 +243,5 @@ def _one(model: type[_Record], path: str, data: Any, inside: str | None = None) 
         data = data.get(inside) if isinstance(data, dict) else None
     found = _items(model, path, data)
     if not found:
-        raise ManyChatUnavailable(f"ManyChat's answer to {path} is empty")
+        raise ManyChatUnclear(f"ManyChat's answer to {path} is empty")
     return found[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rqjobs.errors import RQJobsError
+from rqjobs.errors import DependencyUnavailable, RQJobsError
 
 
 class _Record(BaseModel):
@@ -78,5 +78,12 @@ class ManyChatRefused(RQJobsError):
         return any(words in message.lower() for message in self.messages for words in ("not exist", "not found"))
 
 
-class ManyChatUnavailable(RQJobsError):
-    """ManyChat does not answer, or not sensibly: try again later."""
+class ManyChatUnavailable(DependencyUnavailable):
+    """ManyChat does not answer, or something else answers at MANYCHAT_API_URL, or it refuses a token (its scope)."""
+
+    def __init__(self, reason: str, *, scope: str = "") -> None:
+        super().__init__("ManyChat", reason, scope=scope)
+
+
+class ManyChatUnclear(RQJobsError):
+    """An answer of ManyChat's is not of the shape that it documents: retried by the queue's policy."""

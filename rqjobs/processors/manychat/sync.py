@@ -8,7 +8,7 @@ import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.jobs.manychat_data import FieldCreate, SyncData, TagCreate, TagDelete
 from rqjobs.processors.manychat.accounts import Account, account_of
@@ -31,7 +31,7 @@ def sync(job: ManyChatSyncJob, attempt: Attempt) -> dict[str, Any]:
     Raises:
         PermanentFailure: ManyChat refuses it, or has no such contact, tag or field.
         RetryLater: the token's pace asks for a pause.
-        ManyChatUnavailable: ManyChat does not answer; retried by the queue's policy.
+        ManyChatUnavailable: ManyChat does not answer, or refuses the account's token.
     """
     run = _Run(account_of(job.tool_id), attempt)
     if job.merge:
@@ -63,7 +63,8 @@ class _Run:
         try:
             outcomes = self._apply_all(taken)
         except Exception as error:
-            counted = not isinstance(error, RetryLater) or error.counts
+            away = isinstance(error, DependencyUnavailable)
+            counted = not away and (not isinstance(error, RetryLater) or error.counts)
             group.give_up(self._redis, leave=counted and self._attempt.last)
             raise
         group.settle(self._redis, outcomes)

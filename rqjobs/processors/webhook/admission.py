@@ -11,7 +11,8 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.attempt import Attempt, Hold
-from rqjobs.errors import RQJobsError
+from rqjobs.database.outages import database_outage
+from rqjobs.errors import DependencyUnavailable, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors.webhook import breaker
@@ -23,16 +24,20 @@ _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker 
 _MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
 _NEW_PACE = 2000.0  # so many of them a second ask again
 _TOGETHER = 0.02  # seconds that parked deliveries gather, so that one question is for many
-_DATABASE_WAIT = 5.0
 
 
 def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
-    """Which of ``jobs`` may start now, and when the others may ask again. One round trip at most, mostly none."""
+    """Which of ``jobs`` may start now, and when the others may ask again. One round trip at most, mostly none.
+
+    Raises:
+        DependencyUnavailable: the database with the endpoints is away; plain URLs wait as well, for one of them may be
+            that of a disabled endpoint.
+    """
     shared = context()
     try:
         shared.endpoints.load({key_of(job) for job, _ in jobs})
-    except (SQLAlchemyError, RQJobsError):
-        return [_hold(time.time() + _DATABASE_WAIT, "the database with the endpoints does not answer")] * len(jobs)
+    except (SQLAlchemyError, RQJobsError) as error:  # the endpoints' secrets and URLs are there
+        raise database_outage(error) or DependencyUnavailable("database", str(error)) from error
     holds: list[Hold | None] = [None] * len(jobs)
     groups: dict[str, tuple[Place, list[int]]] = {}
     for index, (job, _) in enumerate(jobs):
@@ -85,7 +90,7 @@ def _judge(
             yield from ((index, hold) for index in indices)
         else:
             silent = destination.silent(now)
-            asked = [(attempts[index].job_id, _order(attempts[index], moment)) for index in indices]
+            asked = [(attempts[index].job_id, _order(attempts[index])) for index in indices]
             questions.append(breaker.Question(place.breakers, room, silent, asked))
             about.append(name)
     if not questions:
@@ -105,7 +110,7 @@ def _judge(
 def _obey(
     question: breaker.Question, answer: breaker.Answer, destination: Destination, group: tuple[Place, Sequence[int]]
 ) -> Iterator[tuple[int, Hold]]:
-    now = time.monotonic()
+    now, moment = time.monotonic(), time.time()
     place, indices = group
     destination.parks_until = 0.0
     for index, (job_id, _), verdict in zip(indices, question.jobs, answer.verdicts, strict=True):
@@ -117,14 +122,14 @@ def _obey(
             destination.asked_again = max(time.time() + _MOMENT, destination.asked_again + 1 / _NEW_PACE)
             yield index, _hold(destination.asked_again, f"{place.destination} has not answered yet")
         else:
-            until = float(verdict)
+            until = moment + float(verdict)
             destination.parks_until = min(destination.parks_until or until, until)
             yield index, _hold(until, f"{place.destination} does not answer: parked")
 
 
-def _order(attempt: Attempt, now: float) -> float:
-    """Its place among those that are parked. Who has failed is behind them: else the first would be every probe."""
-    return attempt.enqueued_at.timestamp() if attempt.number == 1 else now
+def _order(attempt: Attempt) -> float | None:
+    """Its place among those that are parked. What has failed is behind them: else the first would be every probe."""
+    return attempt.enqueued_at.timestamp() if attempt.number == 1 else None
 
 
 def _place(shared: Context, job: WebhookJob) -> Place | None:

@@ -28,8 +28,8 @@ class Question:
     """How many of them this worker has room for."""
     silent: bool
     """Whether it leaves this worker's deliveries unanswered: then what there is no room for is parked."""
-    jobs: Sequence[tuple[str, float]]
-    """Their ids, and when they were enqueued (Unix time): in this order they start again."""
+    jobs: Sequence[tuple[str, float | None]]
+    """Their ids, and when they were enqueued (Unix time; None comes last): in this order they start again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Answer:
     failing: frozenset[str]
     """The breakers that have counted failures lately: a success is news to them."""
     verdicts: Sequence[str]
-    """For each job ``go``, ``probe``, ``soon`` (no room yet), or the Unix time at which to ask again."""
+    """For each job ``go``, ``probe``, ``soon`` (no room yet), or the seconds after which to ask again."""
 
 
 def _run(*words: Any) -> Any:
@@ -51,10 +51,11 @@ def _run(*words: Any) -> Any:
 def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
     """Every destination's answer, in one round trip."""
     patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
-    words: list[Any] = ["ask", repr(time.time()), settings.webhook_pace, patience]
+    words: list[Any] = ["ask", settings.webhook_pace, patience]
     for question in questions:
         words += [question.room, int(question.silent), len(question.breakers), *question.breakers, len(question.jobs)]
-        words += [word for job_id, enqueued in question.jobs for word in (job_id, repr(enqueued))]
+        for job_id, enqueued in question.jobs:
+            words += (job_id, "" if enqueued is None else repr(enqueued))
     return [
         Answer(
             clear == 1,
@@ -67,7 +68,7 @@ def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
 
 def report_answer(destination: str) -> bool:
     """It answered, or (an origin) was connected to: what is parked starts again, paced. Whether it was open."""
-    return bool(_run("ok", repr(time.time()), destination))
+    return bool(_run("ok", destination))
 
 
 def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
@@ -77,9 +78,8 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
     """
     opened = _run(
         "fail",
-        repr(time.time()),
         destination,
-        repr(began),
+        repr(max(0.0, time.time() - began)),
         int(probe),
         settings.webhook_breaker_failures,
         settings.webhook_breaker_after.total_seconds(),

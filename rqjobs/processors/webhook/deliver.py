@@ -11,6 +11,7 @@ from typing import NamedTuple
 import redis
 
 from rqjobs.attempt import Attempt
+from rqjobs.database.outages import database_outages
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
 from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.database.webhook_health import Health
@@ -43,11 +44,13 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
         PermanentFailure: the guard refuses the target, its endpoint is disabled, or it will never accept this.
         RetryLater: the receiver said when to come back.
         DeliveryFailed: anything that another attempt may mend.
+        DependencyUnavailable: the database with the endpoints is away.
     """
     shared = context()
     at_work = service(shared)
     key = key_of(job)
-    endpoint, own_keys = shared.endpoints.get(key)
+    with database_outages():
+        endpoint, own_keys = shared.endpoints.get(key)
     run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # so that a replay finds it by that
     response: Response | None = None
     error: RQJobsError | None = None

@@ -20,6 +20,8 @@ class Backend(Protocol):
     """One way out."""
 
     name: str
+    dependency: str
+    """Its name where it is away."""
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
         """Hands the mail over within ``remaining`` seconds.
@@ -28,6 +30,7 @@ class Backend(Protocol):
             PermanentFailure: refused for good.
             RetryLater: refused, and the other side said until when.
             NotSent: certainly not sent, worth another try.
+            DependencyUnavailable: certainly not sent, and no mail would be: the server is away, or refuses our login.
             UnknownOutcome: it may have been sent.
         """
         ...

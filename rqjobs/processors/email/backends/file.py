@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rqjobs.attempt import Attempt
+from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
@@ -17,19 +19,23 @@ class FileBackend:
     """Writes each mail to a file named by its key, so that a repeat writes the same file."""
 
     name = "file"
+    dependency = "mail folder"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:  # noqa: ARG002  # a file takes no time
         """Writes the file; it is there whole or not at all."""
         folder = get_settings().rqjobs_data / "mail"
-        folder.mkdir(parents=True, exist_ok=True)
+        with _folder_outages():
+            folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{mail.key}.eml"
         temporary = folder / f".{mail.key}.{os.getpid()}"
         begin()
-        with temporary.open("wb") as file:
-            file.write(build(mail, bcc=True))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        text = build(mail, bcc=True)
+        with _folder_outages():
+            with temporary.open("wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
         return Receipt(accepted=mail.recipients, provider_id=str(path))
 
     def covers(self, effect: Effect) -> bool:
@@ -42,3 +48,11 @@ class FileBackend:
 
 
 BACKEND = FileBackend()
+
+
+@contextlib.contextmanager
+def _folder_outages() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # full, read only, not ours: no mail's fault
+        raise DependencyUnavailable("mail folder", str(error)) from error

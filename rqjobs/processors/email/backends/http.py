@@ -14,8 +14,9 @@ from typing import Any
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
-from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
+from rqjobs.processors.email.outcome import UnknownOutcome
 from rqjobs.retry_after import parse_retry_after
 
 _CONNECT = 5.0
@@ -55,6 +56,7 @@ def _session() -> requests.Session:
 
 
 def post(
+    name: str,
     url: str,
     key: str,
     payload: dict[str, Any],
@@ -63,10 +65,10 @@ def post(
     remaining: float,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """Posts ``payload`` as JSON with the bearer token ``key``.
+    """Posts ``payload`` as JSON with the bearer token ``key`` to the provider ``name``.
 
     Raises:
-        NotSent: there was no connection.
+        DependencyUnavailable: there was no connection.
         UnknownOutcome: it broke, or the time was over, before the answer.
     """
     body = json.dumps(payload, ensure_ascii=False).encode()
@@ -86,7 +88,7 @@ def post(
             return Answer(response.status_code, response.headers, _body(response, deadline))
     except requests.RequestException as error:
         if _never_connected(error):
-            raise NotSent(f"{url} cannot be reached: {_words(error)}") from error
+            raise DependencyUnavailable(name, f"{url} cannot be reached: {_words(error)}") from error
         raise UnknownOutcome(f"{url} did not answer: {_words(error)}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from rqjobs.attempt import Attempt
 from rqjobs.connection import get_connection
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.effects import Effect
@@ -20,6 +20,8 @@ from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.ratelimit import Brake, RateLimit
 from rqjobs.settings import get_settings
 
+_ACCOUNT = {"missing_api_key", "restricted_api_key", "invalid_api_key", "monthly_quota_exceeded"}
+"""Errors that every mail of the account meets (resend.com/docs/api-reference/errors)."""
 _KEY_KEPT = timedelta(hours=23)  # Resend says 24
 _QUOTA_WAIT = timedelta(hours=1)
 _PATIENCE = 2.0  # seconds that a mail waits for its turn in its slot; a longer wait gives the slot back
@@ -29,12 +31,13 @@ class ResendBackend:
     """Posts mails to RESEND_API_URL."""
 
     name = "resend"
+    dependency = "Resend"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
         """One POST, at the rate that RESEND_RATE allows all workers together."""
         settings = get_settings()
         if settings.resend_api_key is None:
-            raise PermanentFailure("EMAIL_BACKEND is resend: set RESEND_API_KEY")
+            raise DependencyUnavailable("Resend", "EMAIL_BACKEND is resend: set RESEND_API_KEY")
         key = settings.resend_api_key.get_secret_value()
         limit = _rate_limit()
         url, started = f"{settings.resend_api_url}/emails", time.monotonic()
@@ -43,13 +46,13 @@ class ResendBackend:
             if not place.granted:
                 raise RetryLater(timedelta(seconds=place.wait), "Resend's rate limit", counts=False)
             left = remaining - (time.monotonic() - started)
-            answer = post(url, key, payload_of(mail), begin, remaining=left, headers=once)
+            answer = post("Resend", url, key, payload_of(mail), begin, remaining=left, headers=once)
         if answer.status // 100 == 2:  # noqa: PLR2004
             if place.pressed:
                 limit.brake.release(get_connection())
             made = answer.body.get("id") if isinstance(answer.body, dict) else None
             return Receipt(accepted=mail.recipients, provider_id=made)
-        raise _failure(answer, limit.brake)
+        raise _failure(answer, limit.brake, own_sender=mail.own_sender)
 
     def covers(self, effect: Effect) -> bool:
         """For a day Resend answers a repeat with what it answered first, and sends nothing."""
@@ -105,7 +108,7 @@ def payload_of(mail: Mail) -> dict[str, Any]:
     return payload
 
 
-def _failure(answer: Answer, brake: Brake) -> Exception:
+def _failure(answer: Answer, brake: Brake, *, own_sender: bool) -> Exception:  # noqa: PLR0911  # an outcome each
     body = answer.body if isinstance(answer.body, dict) else {}
     name = str(body.get("name", ""))
     words = f"Resend answered {answer.status} {name}: {body.get('message') or 'no reason given'}"[:500]
@@ -113,7 +116,11 @@ def _failure(answer: Answer, brake: Brake) -> Exception:
         return RetryLater(answer.retry_after(timedelta(seconds=5)), words)
     if answer.status == 429 and name == "daily_quota_exceeded":  # noqa: PLR2004
         return RetryLater(answer.retry_after(_QUOTA_WAIT), words, counts=False)
-    if answer.status == 429 and name != "monthly_quota_exceeded":  # noqa: PLR2004
+    unverified = name == "validation_error" and "not verified" in str(body.get("message")) and not own_sender
+    refused = answer.status == 401 or name in _ACCOUNT or (answer.status == 403 and unverified)  # noqa: PLR2004
+    if refused:
+        return DependencyUnavailable("Resend", words)
+    if answer.status == 429:  # noqa: PLR2004
         wait = brake.press(get_connection(), answer.retry_after(timedelta(seconds=1)))
         return RetryLater(timedelta(seconds=wait), words, counts=False)
     if answer.status == 408:  # noqa: PLR2004

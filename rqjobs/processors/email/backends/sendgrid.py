@@ -10,7 +10,7 @@ from typing import Any
 
 from rqjobs.addresses import Mailbox
 from rqjobs.attempt import Attempt
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.effects import Effect
@@ -26,17 +26,19 @@ class SendGridBackend:
     """Posts mails to SENDGRID_API_URL."""
 
     name = "sendgrid"
+    dependency = "SendGrid"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
         """One POST; 202 means that SendGrid has the mail."""
         settings = get_settings()
         if settings.sendgrid_api_key is None:
-            raise PermanentFailure("EMAIL_BACKEND is sendgrid: set SENDGRID_API_KEY")
+            raise DependencyUnavailable("SendGrid", "EMAIL_BACKEND is sendgrid: set SENDGRID_API_KEY")
         url = f"{settings.sendgrid_api_url}/v3/mail/send"
-        answer = post(url, settings.sendgrid_api_key.get_secret_value(), payload_of(mail), begin, remaining=remaining)
+        key = settings.sendgrid_api_key.get_secret_value()
+        answer = post("SendGrid", url, key, payload_of(mail), begin, remaining=remaining)
         if answer.status // 100 == 2:  # noqa: PLR2004
             return Receipt(accepted=mail.recipients, provider_id=answer.headers.get("x-message-id"))
-        raise _failure(answer)
+        raise _failure(answer, own_sender=mail.own_sender)
 
     def covers(self, effect: Effect) -> bool:  # noqa: ARG002
         """Never: SendGrid takes the same mail twice."""
@@ -100,14 +102,18 @@ def _person(box: Mailbox) -> dict[str, str]:
     return {"email": box.address, **({"name": box.name} if box.name else {})}
 
 
-def _failure(answer: Answer) -> Exception:
+def _failure(answer: Answer, *, own_sender: bool) -> Exception:
     errors = answer.body.get("errors") if isinstance(answer.body, dict) else None
     messages = [str(error.get("message")) for error in errors or () if isinstance(error, dict)]
     words = f"SendGrid answered {answer.status}: {'; '.join(messages) or 'no reason given'}"[:500]
     if answer.status == 429:  # noqa: PLR2004
         return RetryLater(answer.retry_after(_SLOW_DOWN), words, counts=False)
-    if answer.status in (408, 500, 503):
+    if answer.status == 408:  # noqa: PLR2004
         return NotSent(words)
+    fields = [error.get("field") for error in errors or () if isinstance(error, dict)]
+    about_mail = own_sender and any(fields)  # 403 names the field "from" where the sender is not verified
+    if answer.status in (401, 500, 503) or (answer.status == 403 and not about_mail):  # noqa: PLR2004
+        return DependencyUnavailable("SendGrid", words)
     if answer.status >= 500:  # noqa: PLR2004  # a gateway's words, which does not know what became of it
         return UnknownOutcome(words)
     return PermanentFailure(words)

@@ -17,13 +17,24 @@ from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.processors.email.replies import is_transient, later, refusal, reply_line
+from rqjobs.processors.email.replies import (
+    CLOSING,
+    MAIL_SERVER,
+    SIGN_IN,
+    away,
+    is_transient,
+    later,
+    refusal,
+    reply_line,
+)
 from rqjobs.settings import get_settings
 from rqjobs.smtp import Server, parse_smtp_url, sign_in
 
 _TIMEOUT = 30.0  # seconds a single step may take
 _MAX_MAILS = 100  # over one connection, then a new one: servers count
-_CLOSING = 421
+
+
+_WANTS_LOGIN = 530
 
 
 class _Kept:
@@ -58,6 +69,7 @@ class SMTPBackend:
     """Hands mails to the server at SMTP_URL."""
 
     name = "smtp"
+    dependency = MAIL_SERVER
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
         """One transaction: sender, recipients, text, and the dot after which the server has the mail."""
@@ -109,24 +121,23 @@ def _limit(smtp: smtplib.SMTP, deadline: float) -> None:
 
 @contextlib.contextmanager
 def _connecting(server: Server) -> Iterator[None]:
-    """What goes wrong before a mail is on its way: nothing was sent."""
+    """What goes wrong before a mail is named is no mail's fault, whatever the server calls it: nothing was sent."""
     where = f"{server.host}:{server.port}"
     try:
         yield
     except smtplib.SMTPResponseException as error:  # the greeting, EHLO, STARTTLS, the login
         text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        raise refusal(f"SMTP server {where}", error.smtp_code, text) from None
-    except smtplib.SMTPNotSupportedError as error:
-        raise PermanentFailure(f"SMTP server {where}: {error}") from None
+        hint = "; check the user and password in SMTP_URL" if error.smtp_code in SIGN_IN else ""
+        raise away(f"{where}: {reply_line(error.smtp_code, text)}{hint}") from None
     except ssl.SSLCertVerificationError as error:
-        raise NotSent(
-            f"SMTP server {where}: its certificate cannot be trusted: {error.verify_message}. "
+        raise away(
+            f"{where}: its certificate cannot be trusted: {error.verify_message}. "
             "Name its host as the certificate does, or its authority by ?ca=FILE in SMTP_URL"
         ) from None
-    except (smtplib.SMTPException, OSError) as error:
-        raise NotSent(f"SMTP server {where}: {str(error) or type(error).__name__}") from error
+    except (smtplib.SMTPException, OSError) as error:  # SMTPNotSupportedError as well: it offers no TLS, or no login
+        raise away(f"{where}: {str(error) or type(error).__name__}") from error
     except ValueError as error:
-        raise PermanentFailure(str(error)) from None
+        raise away(str(error)) from None
 
 
 def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> Receipt:
@@ -195,7 +206,9 @@ def _recipients(smtp: smtplib.SMTP, mail: Mail) -> Receipt:
         words = reply_line(code, text)
         if code in (250, 251, 252):
             receipt.accepted.append(address)
-        elif code == _CLOSING:
+        elif code in (CLOSING, _WANTS_LOGIN) and not receipt.accepted:
+            raise away(words)
+        elif code == CLOSING:
             raise later(words)
         elif is_transient(code, text, recipient=True):
             receipt.later[address] = words
