@@ -35,7 +35,7 @@ class StorageUnavailable(DependencyUnavailable):
 _NOT_THE_FILES = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ENOENT,
     errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO,
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY,
+    errno.EEXIST, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY,
 }  # fmt: skip
 """Errors of a folder that no export could have caused, those of network file systems among them."""
 
