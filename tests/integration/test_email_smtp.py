@@ -92,13 +92,13 @@ def test_a_login_beyond_ascii(tmp_path: Path, configure: Configure, off: list[st
         where = f"localhost:{server.port}?ca={server.ca_file}"
         configure(SMTP_URL=f"smtp://{quote(login[0])}:{quote(login[1])}@{where}")
         if len(off) == 2:
-            with pytest.raises(PermanentFailure, match="AUTH"):
+            with pytest.raises(DependencyUnavailable, match="AUTH"):
                 send(job(), attempt())
             return
         send(job(), attempt())
         assert server.mails[0].user == login[0]
         configure(SMTP_URL=f"smtp://{quote(login[0])}:{quote(USER)}@{where}")
-        with pytest.raises(PermanentFailure, match="535"):
+        with pytest.raises(DependencyUnavailable, match="535"):
             send(job(), attempt("job-2"))
 
 
