@@ -19,7 +19,7 @@ import redis
 
 from rqjobs import holds, keys
 from rqjobs.connection import PASSING, connect
-from rqjobs.layout import SERIALIZER, job_key, run_script
+from rqjobs.layout import SERIALIZER, job_key, run_script, timestamp
 from rqjobs.logs import event
 from rqjobs.queues import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.scripts import load_script
@@ -58,6 +58,15 @@ class EngineWorker(SpecialWorker):
     meter: Meter
     handlers: HandlerThread
     grace: float = 25.0
+
+    def register_again(self) -> None:
+        """Writes its record, which is gone, anew.
+
+        RQ refuses a name whose record is there without a death. To delete the record first is not enough: the loop
+        writes its counters into it meanwhile.
+        """
+        self.connection.hset(self.key, "death", timestamp())
+        self.register_birth()
 
     def settled(self, job: Taken) -> None:
         """A job has its outcome."""

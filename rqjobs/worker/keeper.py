@@ -144,10 +144,7 @@ class Keeper:
             )
             lost.update(as_text(execution) for execution in gone)
         if not born:  # its record expired while Redis was out of reach
-            # RQ refuses a name that is there without its death. To delete the key is not enough: the loop writes its
-            # counters into it meanwhile.
-            self._client.hset(self._worker.key, "death", timestamp())
-            self._worker.register_birth()
+            self._worker.register_again()
         now = float(stamp)
         since = now - (self._renewed or now)
         self._renewed, self._next = now, began + self._period

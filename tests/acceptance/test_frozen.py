@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from rqjobs import enqueue_many
+from rqjobs.health import queue_health
 from rqjobs.history import read_history
 from rqjobs.layout import fetch_job
+from tests.support import fleet
 from tests.support.freezing import Deadly, DeadlyCoroutine
 from tests.support.workers import eventually
 
@@ -99,3 +101,14 @@ def test_a_thread_that_a_job_left_behind_does_not_keep_the_process(workers, redi
     eventually(lambda: redis.hgetall("rqjobs:totals:deadly") == {b"completed": b"1"})
     process.terminate()
     assert process.wait(30) == 0
+
+
+def test_health_names_a_worker_that_has_jobs_and_is_silent(redis):
+    fleet.worker(redis, "silent", rqjobs_seen=str(int(time.time()) - 20), queues="webhooks", pid="77")
+    assert not [queue.name for queue in queue_health(redis) if not queue.healthy]
+    redis.sadd("rq:worker:silent:executions", "a:b")
+    unhealthy = {queue.name: queue.reasons for queue in queue_health(redis) if not queue.healthy}
+    assert list(unhealthy) == ["webhooks"]
+    assert "no sign of life for 2" in unhealthy["webhooks"][0]
+    redis.hset("rq:worker:silent", "rqjobs_seen", str(int(time.time())))
+    assert all(queue.healthy for queue in queue_health(redis))

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import redis as redis_py
 from rq import Callback, Queue, Repeat, Retry
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
@@ -15,7 +16,7 @@ from rqjobs.history import read_history
 from rqjobs.layout import RegisteredJob, fetch_job
 from rqjobs.settings import get_settings
 from rqjobs.worker import keeper
-from rqjobs.worker.engine import run_worker
+from rqjobs.worker.engine import EngineWorker, run_worker
 from rqjobs.worker.keeper import recover
 from tests.support.tasks import leave_a_note
 from tests.support.workers import ROOT
@@ -233,3 +234,26 @@ def test_a_lost_lease_is_never_written_over(redis, queue, kind, tmp_path):
     assert not redis.exists("rq:results:a", "rq:finished:tasks", "rqjobs:totals:tasks", "noted", "rq:scheduled:tasks")
     if kind == "dependents":
         assert redis.hget("rq:job:b", "status") == b"deferred"
+
+
+def test_a_worker_whose_record_is_gone_registers_again_while_its_counters_are_written(redis):
+    """Redis came back empty: the loop writes the worker's counters at the same moment."""
+    worker = EngineWorker(["tasks"], connection=redis, serializer=JSONSerializer)
+    worker.slots = {}
+    over = threading.Event()
+
+    def count() -> None:
+        client = redis_py.Redis(connection_pool=redis.connection_pool)
+        while not over.is_set():
+            client.hincrby(worker.key, "successful_job_count", 1)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        for _ in range(50):
+            redis.delete(worker.key)
+            worker.register_again()
+            assert redis.hexists(worker.key, "birth")
+    finally:
+        over.set()
+        counting.join()
