@@ -1,6 +1,7 @@
 """The documentation: every Python block runs, every command has the options shown, every link leads somewhere."""
 
 import html
+import importlib.util
 import os
 import re
 import shlex
@@ -84,3 +85,29 @@ def test_the_site_builds_without_a_warning(tmp_path):
         for example in re.findall(r"examples/\w+/[\w/]+\.py", page.read_text()):
             built = (tmp_path / page.stem / "index.html").read_text()
             assert (ROOT / example).read_text().strip() in html.unescape(re.sub(r"<[^>]+>", "", built)), example
+
+
+_SHOWN = re.compile(r"<!-- (examples/\S+) -->\n```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SHOWN = [(page, path, shown) for page in PAGES for path, shown in _SHOWN.findall(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "path", "shown"), SHOWN, ids=[path for _, path, _ in SHOWN])
+def test_a_file_that_a_page_shows_is_the_file_that_the_tests_run(page, path, shown):
+    assert shown == (ROOT / path).read_text(), (
+        f"{page.name} shows another text than {path}: copy the file into the page"
+    )
+
+
+def test_pages_are_whole_in_the_repository_and_their_commands_are_copied_without_a_prompt():
+    """In the repository nothing includes files; the site's copy button took the prompts along."""
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert len(SHOWN) >= 6
+    for page in PAGES:
+        assert "--8<--" not in page.read_text(), page
+    text = hooks.on_page_markdown("```console\n$ rqjobs health\n$ rqjobs doctor\n```\n\n<!-- include .env -->")
+    assert text.startswith("```bash\nrqjobs health\nrqjobs doctor\n```")
+    assert "REDIS_URL" in text
+    output = "```console\n$ rqjobs health\nhealthy\n```"
+    assert hooks.on_page_markdown(output) == output
