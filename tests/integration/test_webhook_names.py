@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import pycares
 import pytest
 import redis as redis_py
 
@@ -18,6 +23,7 @@ from rqjobs.jobs import WebhookJob
 from rqjobs.layout import key
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook import names as names_module
+from rqjobs.processors.webhook import resolver
 from rqjobs.processors.webhook.client import Client
 from rqjobs.processors.webhook.message import Message
 from rqjobs.processors.webhook.names import Names, registered_domain
@@ -102,6 +108,14 @@ def test_names_without_addresses_cost_an_attempt(receiver: Receiver, host: str, 
     assert (raised.value.kind, raised.value.connected) == ("dns", False)
 
 
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions are given up sooner, so that the test is."""
+    for name, seconds in {"_TIMEOUT": 0.4, "LIMIT": 1.2, "_CHECK_LIMIT": 0.6}.items():
+        monkeypatch.setattr(resolver, name, seconds)
+
+
+@pytest.mark.usefixtures("_soon")
 def test_a_name_whose_servers_hang_costs_an_attempt(receiver: Receiver) -> None:
     with pytest.raises(DeliveryFailed, match="cannot be resolved"):
         deliver(receiver, "hang.test")
@@ -188,6 +202,32 @@ def test_one_answer_costs_a_delivery_one_attempt_at_most(receiver: Receiver, ser
     assert held.until.timestamp() > time.time() + 5
 
 
+@pytest.mark.parametrize("host", ["none.test", "broken.test"])
+def test_a_name_that_stays_without_an_answer_uses_up_the_attempts(
+    receiver: Receiver, server: Nameserver, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(names_module, "REMEMBERED", 0.3)
+    for number in (1, 2, 3):
+        with pytest.raises(DeliveryFailed):
+            deliver(receiver, host, number=number)
+        time.sleep(0.4)
+    assert server.count(host) >= 3
+
+
+def test_a_flood_of_names_that_do_not_exist_holds_up_no_others(server: Nameserver) -> None:
+    async def run() -> None:
+        names = Names([server.address])
+        flood = [asyncio.ensure_future(names.addresses(f"none.d{n}.test", f"n{n}", 60)) for n in range(1500)]
+        good = [asyncio.ensure_future(names.addresses(f"good.g{n}.test", f"g{n}", 60)) for n in range(10)]
+        assert all(await asyncio.gather(*good))
+        ended = await asyncio.gather(*flood, return_exceptions=True)
+        assert {getattr(each, "kind", each) for each in ended} == {"dns"}
+        names.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("_soon")
 @pytest.mark.parametrize("how", ["closed", "silent", "refuses"])
 def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
     receiver: Receiver, server: Nameserver, how: str
@@ -212,6 +252,46 @@ def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
             server.start()
     eventually(lambda: webhook.admit([(job(receiver, "other.test"), attempt("o"))]) == [None])
     assert deliver(receiver, "other.test", job_id="o")
+
+
+def test_the_search_list_and_new_name_servers_of_resolv_conf(
+    server: Nameserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf, real = tmp_path / "resolv.conf", pycares.Channel
+    monkeypatch.setattr(pycares, "Channel", lambda **options: real(resolvconf_path=str(conf), **options))
+    monkeypatch.setattr(names_module, "_CHECKS", (0.1, 0.1))
+    with nameserver(by_name) as gone:
+        pass
+    conf.write_text(f"nameserver [127.0.0.1]:{gone.port}\n")
+
+    async def run() -> None:
+        names = Names()
+        with pytest.raises(RetryLater, match="no name server answers"):
+            await names.addresses("good.test", "a", 20)
+        conf.write_text(f"nameserver [127.0.0.1]:{server.port}\nsearch corp.test\n")
+        found = False
+        while not found:
+            await asyncio.sleep(0.2)
+            with contextlib.suppress(RetryLater):
+                found = bool(await names.addresses("good.test", "a", 20))
+        assert await names.addresses("intranet", "b", 20)
+        assert "intranet.corp.test" in {name for name, _kind in server.asked}
+        names.close()
+
+    asyncio.run(run())
+
+
+def test_a_process_ends_while_questions_are_open(server: Nameserver) -> None:
+    code = (
+        "import asyncio, sys; from rqjobs.processors.webhook.names import Names; names = Names(sys.argv[1:])\n"
+        "async def run():\n"
+        "    tasks = [asyncio.ensure_future(names.addresses(f'hang{n}.test', str(n), 9)) for n in range(20)]\n"
+        "    await asyncio.sleep(0.3)\n"
+        "    [task.cancel() for task in tasks]\n"
+        "asyncio.run(run())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, server.address], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_domains_take_turns(server: Nameserver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +373,7 @@ def test_a_name_server_that_is_away_for_some_seconds_kills_nothing(
     jobs = enqueue_many([job(receiver, f"hook.tenant{n}.test") for n in range(100)])
     workers.start("webhooks")
     eventually(lambda: redis.llen(key("queue", "webhooks")) == 0)
-    time.sleep(3)
+    time.sleep(1.5)
     assert receiver.requests == []
     server.start()
     receiver.wait_for(100)

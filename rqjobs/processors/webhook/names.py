@@ -40,7 +40,10 @@ _PREFERRED = 60.0  # seconds beyond their time after which a delivery waits for 
 _PREFERENCE = 1.0  # seconds that it waits for them
 REMEMBERED = 30.0
 """Seconds that a name without an address is remembered."""
-_HELD = (0.06, 5.0)  # seconds from one look for an answer to the next; in between as long as it has taken so far
+_HELD = (0.04, 5.0)
+"""Seconds from one look for an answer to the next; in between as long as it has taken so far. The shortest is less than
+the worker's admission keeps a delivery in memory for."""
+_HELD_WHILE_AWAY = 0.5
 _CHECKS = (1.0, 10.0)  # seconds from one look for our own name servers to the next, while they are away
 _KEPT = 20_000
 _CHARGED = 10_000
@@ -144,7 +147,7 @@ class Names:
         if not name.busy:
             self._resolver.call(partial(self._ask, name, None))
         if self.away_since is not None:
-            return max(_HELD[0], self._check_at - now), "no name server answers"
+            return max(_HELD_WHILE_AWAY, self._check_at - now), "no name server answers"
         if self._enter(job_id, now):
             return None
         shortest, longest = _HELD
@@ -324,7 +327,7 @@ class Names:
         """Finds out whether our own name servers answer: else what failed is no name's fault."""
         if not self._checking:
             self._checking, self._check_began = True, time.monotonic()
-            self._resolver.check(self._checked)
+            self._resolver.check(self._checked, again=self.away_since is not None)
 
     def _checked(self, answers: bool) -> None:
         self._checking = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import secrets
 import selectors
 import socket
@@ -88,12 +89,17 @@ class Resolver:
         except ValueError as error:  # no name that c-ares could ask for
             once(Answer(error=str(error), final=True))
 
-    def check(self, done: Callable[[bool], object]) -> None:
+    def check(self, done: Callable[[bool], object], *, again: bool) -> None:
         """Calls ``done`` with whether our own name servers answer anything; on the thread.
+
+        With ``again``, since they did not the last time, /etc/resolv.conf is read once more.
+
 
         The question is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
         that it also tells whether they reach other name servers.
         """
+        if again:
+            self._channel.reinit()
         once = self._once(done)
         self.call_later(_CHECK_LIMIT, partial(once, False))
 
@@ -130,7 +136,7 @@ class Resolver:
             if not ready:
                 self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # what has timed out
             while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
+                _run_safely(heapq.heappop(self._timers)[2])
         self._channel.close()
         for thing in (self._selector, self._reader, self._writer):
             thing.close()
@@ -165,7 +171,14 @@ class Resolver:
                 function = self._calls.get_nowait()
             except Empty:
                 return
-            function()
+            _run_safely(function)
+
+
+def _run_safely(function: Callable[[], object]) -> None:
+    try:
+        function()
+    except Exception:  # one name's fault must not end the thread that all names need
+        logging.getLogger("rqjobs").exception("resolving a name failed")
 
 
 def _read(done: Callable[[Answer], object], found: Any, error: int | None) -> None:
