@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -123,9 +124,10 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     paused = {name.decode(errors="replace") for name in next(answers)}
     suspended = bool(next(answers))
     seconds, micros = next(answers)
-    away = read_holds(next(answers))
+    now = seconds + micros / 1_000_000
+    away = read_holds(next(answers), now - time.time())
     raw = [_Raw(name, answers, away) for name in names]
-    return _judge(raw, paused, suspended, seconds + micros / 1_000_000, client)
+    return _judge(raw, paused, suspended, now, client)
 
 
 def fullness(connection: redis.Redis | None = None) -> str | None:

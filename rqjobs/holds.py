@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import redis
@@ -22,6 +23,7 @@ from rqjobs.durations import spell
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.layout import run_script
 from rqjobs.logs import event
+from rqjobs.skew import skew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Away:
         """Whether a trial may start now."""
         return not self.trying and self.next_trial <= datetime.now(UTC)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """One line for people: what is away, since when, why, when it is tried again."""
         now = datetime.now(UTC)
@@ -77,11 +79,15 @@ class Away:
 def dependencies_away(connection: redis.Redis | None = None) -> list[Away]:
     """Every dependency that is away, the longest first; one round trip."""
     client = connection or get_connection()
-    return read_holds(client.hgetall(keys.HOLDS))
+    answer: Any = client.hgetall(keys.HOLDS)
+    return read_holds(answer, skew(client)) if answer else []
 
 
-def read_holds(answer: Any) -> list[Away]:
-    """The dependencies that the hash of holds, as Redis answers it, names: the longest away first."""
+def read_holds(answer: Any, ahead: float) -> list[Away]:
+    """The dependencies that the hash of holds, as Redis answers it, names: the longest away first.
+
+    Their times are by this process' clock; Redis' clock is ``ahead`` seconds ahead of it.
+    """
     found = []
     for value in answer.values():
         hold = json.loads(value)
@@ -91,10 +97,10 @@ def read_holds(answer: Any) -> list[Away]:
                 dependency=hold["dependency"],
                 scope=hold["scope"],
                 reason=hold["reason"],
-                since=datetime.fromtimestamp(hold["since"], UTC),
-                next_trial=datetime.fromtimestamp(hold["next"], UTC),
+                since=datetime.fromtimestamp(hold["since"] - ahead, UTC),
+                next_trial=datetime.fromtimestamp(hold["next"] - ahead, UTC),
                 trials=int(hold["trials"]),
-                trying=any(trial["till"] > time.time() for trial in hold["out"].values()),
+                trying=any(trial["till"] - ahead > time.time() for trial in hold["out"].values()),
                 jobs=frozenset(hold["out"]),
             )
         )

@@ -50,7 +50,12 @@ class QueuePolicy:
     batch_size: int = 1000
     """How many jobs ``batch`` is given at most."""
     admit: str | None = None
-    """``module:function`` that may hold jobs back before they start (rqjobs.attempt.Hold)."""
+    """``module:function`` that may hold jobs back before they start.
+
+    It is given jobs and attempts, and returns for each None, a :class:`rqjobs.attempt.Hold`, or for a job of a part of
+    the queue whose dependency is away a :class:`rqjobs.errors.DependencyUnavailable` with that scope
+    (:func:`rqjobs.holds.held_scopes`). It raises DependencyUnavailable when what it needs itself is away.
+    """
     check: str | None = None
     """``module:function`` that names every fault of a job which its model cannot see; called at enqueue, so light."""
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from rqjobs.errors import DependencyUnavailable
+from rqjobs.errors import DependencyUnavailable, InvalidSettings
 
 DEPENDENCY = "database"
 """The name under which health, alerts and metrics show the database at DATABASE_URL."""
@@ -37,6 +37,8 @@ def database_outage(error: BaseException) -> DependencyUnavailable | None:
         return error
     if isinstance(error, PoolTimeout):
         return DependencyUnavailable(DEPENDENCY, f"no connection is free: {error.args[0] if error.args else error}")
+    if isinstance(error, InvalidSettings):  # a DATABASE_URL that cannot be used
+        return DependencyUnavailable(DEPENDENCY, " ".join(error.faults))
     driver_error = error.orig if isinstance(error, DBAPIError) else error
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if driver_error is None or not (lost or _is_outage(driver_error)):
