@@ -42,7 +42,7 @@ while ARGV[at] do
   local lane, id = lanes[tonumber(ARGV[at + 3])], ARGV[at + 1]
   lane.jobs[#lane.jobs + 1] = at
   lane.members[#lane.members + 1] = id .. ':' .. ARGV[at + 2]
-  away = away or ARGV[at] == 'away'
+  if ARGV[at] == 'away' then away = true end
   if ends[ARGV[at]] then parents[#parents + 1] = prefix .. ':job:' .. id .. ':dependents' end
   at = at + 13
 end
@@ -95,7 +95,7 @@ local TRIAL_ENDS = {done = 'done', back = 'back', hold = 'back', away = 'away'} 
 -- A run has ended: of a trial, that is news.
 local function tell_holds(lane, i)
   local how = TRIAL_ENDS[ARGV[i]] or 'quiet'
-  if holds and how ~= 'away' then end_trials(prefix, ours, holds, lane.queue, ARGV[i + 1], how, now) end
+  if how ~= 'away' then end_trials(prefix, ours, holds, lane.queue, ARGV[i + 1], how, now) end
 end
 
 local function write(lane, i, surplus)
@@ -188,8 +188,8 @@ local function write_lane(lane)
     elseif any_dependents and ends[ARGV[i]]
         and redis.call('EXISTS', prefix .. ':job:' .. ARGV[i + 1] .. ':dependents') == 1 then
       dependents[#dependents + 1] = (i - first) / 13
-      tell_holds(lane, i)
-    elseif ARGV[i] == 'away' and ARGV[i + 11] ~= 'held' and blames_wrongly(prefix, ARGV[i + 1]) then
+      if holds then tell_holds(lane, i) end
+    elseif away and ARGV[i] == 'away' and ARGV[i + 11] ~= 'held' and blames_wrongly(prefix, ARGV[i + 1]) then
       charged[#charged + 1] = (i - first) / 13
       end_trials(prefix, ours, holds, lane.queue, ARGV[i + 1], 'quiet', now)
     else
@@ -210,7 +210,7 @@ local function write_lane(lane)
     end
     local written, error = pcall(write, lane, i, surplus)
     if written then
-      tell_holds(lane, i)
+      if holds then tell_holds(lane, i) end
       ended[#ended + 1] = mine[n]
       garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
       garbage[#garbage + 1] = prefix .. ':executions:' .. ARGV[i + 1]

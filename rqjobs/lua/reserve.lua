@@ -162,10 +162,13 @@ while ARGV[at] do
           for i = 1, 7 do job[i] = '' end
         end
         local slot = parks and special == '' and parked_until(dead, now, id, job[1], job[5], job[19])
-        local trial = queue.trial
-        if scoped and not slot then
-          local wait, tries = scope_of(id, name)
-          slot, trial = wait, trial or tries
+        local trial
+        if holds then
+          trial = queue.trial
+          if scoped and not slot then
+            local wait, tries = scope_of(id, name)
+            slot, trial = wait, trial or tries
+          end
         end
         if slot then
           slots[#slots + 1], slots[#slots + 2], parked = slot, id, parked + 1
@@ -186,8 +189,11 @@ while ARGV[at] do
           leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
           bytes = bytes + size
           answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
-            job[5] or '', job[6] or '', job[7] or '', job[19] or '', trial and trial.stage or nil}
-          if trial then start_trial(trial, id, name, member, now) end
+            job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
+          if trial then
+            answer[#answer][13] = trial.stage
+            start_trial(trial, id, name, member, now)
+          end
           queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
         end
       elseif not job.err then  -- what a worker wrote of a job whose hash was deleted while it ran
