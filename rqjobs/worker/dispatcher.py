@@ -216,10 +216,12 @@ class Dispatcher:
         event(logging.WARNING, "outcomes written again that a failover had lost", count=len(endings))
         for start in range(0, len(endings), BATCH):
             batch = endings[start : start + BATCH]
-            ((lost, parents, refused),) = wire.call([wire.script("finish", self.orders.finish(batch))])
+            answers = wire.call([wire.script("finish", self.orders.finish(batch))])
+            lost, parents, refused, charged, changes = answers[0]
+            log_changes(changes)
             for number in parents:
                 self.finish_by_rq(batch[number])
-            self._left.update(batch[number].execution for number in (*lost, *refused[::2]))
+            self._left.update(batch[number].execution for number in (*lost, *refused[::2], *charged))
 
     def _forget_questions(self) -> None:
         """The connection broke: what was to be written is written again, what was asked for is given back."""
