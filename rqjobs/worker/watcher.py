@@ -89,6 +89,11 @@ def stat(path: Path) -> list[str]:
 def main() -> None:
     """Watches until the worker's end."""
     pipe, memory, pid, name, after, grace = sys.argv[1:]
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # systemd sends them to all processes of a unit; it ends with its worker
+        signal.signal(number, signal.SIG_IGN)
     found = watch(int(pipe), int(pid), int(after), float(grace))
     if found is None:
         return
