@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench chaos soak slow docs lock clean
+.PHONY: help demo test test-rq lint bench chaos soak slow docs lock clean
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -22,6 +22,9 @@ demo: $(STAMP)  ## the main job, end to end, with the outside world played on lo
 
 test: $(STAMP)  ## all tests (under five minutes on two cores)
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+
+test-rq: $(STAMP)  ## RQ's own tests (from the package index) with our engine
+	$(BIN)/python -m tests.rq_suite.run $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy --strict, the floor plan
 	$(BIN)/ruff check .
