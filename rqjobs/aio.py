@@ -12,7 +12,7 @@ import redis
 from rq.job import Job
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.durations import parse_duration
 from rqjobs.enqueueing import (
     JobOptions,
@@ -92,13 +92,13 @@ async def await_result(
         JobFailed: it is dead; the reason is in the error.
         ResultTimeout: it is not done yet. The job goes on.
         JobNotFound: there is no such job.
+        RedisUnavailable: Redis does not answer.
     """
     job_id = job.id if isinstance(job, Job) else job
     if is_captured(job_id):
         raise JobCaptured(job_id)
-    client: redis.Redis | None = connection or getattr(job, "connection", None)
-    if client is None:
-        client = await asyncio.to_thread(get_connection)
+    given: redis.Redis | None = connection or getattr(job, "connection", None)
+    client = await asyncio.to_thread(client_of, given)
     limit = parse_duration(timeout)
     deadline = time.monotonic() + limit.total_seconds()
     until = time.time() + limit.total_seconds() + 5

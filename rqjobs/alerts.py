@@ -15,7 +15,7 @@ from urllib.parse import quote
 import redis
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of, get_connection
 from rqjobs.errors import RedisUnavailable, RQJobsError
 from rqjobs.health import QueueHealth, queue_health
 from rqjobs.logs import event
@@ -82,7 +82,7 @@ def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
     is logged; what nobody got may be tried again after a minute.
     """
     settings = get_settings()
-    client = connection or get_connection()
+    client = client_of(connection)
     name, period = keys.alert(alert.kind, alert.subject), max(1, round(settings.alert_every.total_seconds()))
     if not client.set(name, "1", nx=True, ex=period):
         return False

@@ -14,11 +14,13 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from rqjobs.client import Client, unavailable, wrap
 from rqjobs.embedded import EmbeddedServerError, ensure_server
 from rqjobs.errors import RedisUnavailable
 from rqjobs.settings import get_settings, split_url
 
 PASSING = (
+    RedisUnavailable,
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
     redis.exceptions.ReadOnlyError,
@@ -77,8 +79,18 @@ def connect(url: str | None = None, **options: Any) -> redis.Redis:
         client.ping()
     except (redis.exceptions.RedisError, OSError, ValueError, TypeError, EmbeddedServerError) as error:
         # a TypeError is what redis-py says of a part of the URL's query that it does not know
-        raise RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
+        found = unavailable(error, redact(url)) if isinstance(error, redis.exceptions.RedisError) else None
+        raise found or RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
     return client
+
+
+def client_of(connection: redis.Redis | None) -> redis.Redis:
+    """The client for one call: over ``connection`` if the app gave one, else that of this process for REDIS_URL.
+
+    Raises:
+        RedisUnavailable: Redis does not answer at the first call; later its commands raise it.
+    """
+    return get_connection() if connection is None else wrap(connection)
 
 
 def leave_replica(client: redis.Redis, error: Exception) -> None:
@@ -91,11 +103,11 @@ def _open(url: str, options: dict[str, Any]) -> redis.Redis:
     scheme, _, rest = url.partition(":")
     if scheme == "embedded":
         folder = Path(rest) if rest else get_settings().rqjobs_data / "redis"
-        return redis.Redis(unix_socket_path=str(ensure_server(folder)), **options)
+        return Client(unix_socket_path=str(ensure_server(folder)), **options)
     if scheme == "redis+sentinel":
         return _sentinel(url, options)
     split_url(url)  # redis-py's errors show what they took for the port
-    return redis.Redis.from_url(url, **options)
+    return Client.from_url(url, **options)
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
@@ -114,7 +126,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
     tls = {"ssl": True} if query.get("ssl") == "true" else {}
     asked = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": options["socket_connect_timeout"]}
     sentinel = Sentinel(sentinels, sentinel_kwargs=tls | asked, **login, **tls, db=int(db or 0), **options)  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(service, redis_class=Client)  # type: ignore[no-untyped-call]
     return client
 
 

@@ -11,6 +11,7 @@ import redis
 from rq.utils import as_text
 
 from rqjobs.causes import Cause, cause_of
+from rqjobs.connection import client_of
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import decode_data, job_key, results_key
 from rqjobs.queues import base_queue
@@ -38,7 +39,7 @@ def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
 
     Only what groups need, raw: a whole RQ job each would take ten times as long.
     """
-    with connection.pipeline(transaction=False) as pipeline:
+    with client_of(connection).pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.hmget(job_key(job_id), "origin", "data", "description", "ended_at")
             pipeline.xrevrange(results_key(job_id), count=1)

@@ -17,7 +17,7 @@ import redis
 
 from rqjobs import keys
 from rqjobs.causes import Cause, score_of, scores_of
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.dead_groups import read
 from rqjobs.layout import key, run_script
 from rqjobs.queues import lanes_of
@@ -55,7 +55,7 @@ def add(lane: str, letters: Sequence[tuple[str, Cause, str]], connection: redis.
 
 def by_cause(cause_id: str, connection: redis.Redis | None = None) -> Found:
     """Every dead letter of this group, with its destination or everywhere."""
-    client = connection or get_connection()
+    client = client_of(connection)
     try:
         first, last = scores_of(cause_id)
     except ValueError:
@@ -74,7 +74,7 @@ def by_reason(text: str, queue: str | None = None, connection: redis.Redis | Non
     Raises:
         UnknownQueue: there is no such queue.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     lanes, found = lanes_of(queue), {}
     mend(lanes, client)
     for lane in lanes:
@@ -106,7 +106,7 @@ def may_have(numbers: set[int], lane: str, job_ids: list[str], connection: redis
 
 def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[str]:
     """The ids in the order in which the jobs died, lane by lane, without those that are not dead any more."""
-    client = connection or get_connection()
+    client = client_of(connection)
     ordered: list[str] = []
     for lane, ids in found.items():
         dead: list[tuple[float, bytes]] = []

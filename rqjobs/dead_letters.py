@@ -11,7 +11,7 @@ import redis
 from rq.utils import as_text
 
 from rqjobs import dead_index, keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.errors import InvalidJob, JobNotFound
 from rqjobs.history import Summary, summarize
 from rqjobs.layout import (
@@ -70,7 +70,7 @@ def dead_letters(
     Raises:
         UnknownQueue: there is no such queue.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     left = float("inf") if scan is None else scan
     lanes = lanes_of(queue)
     if reason is not None:
@@ -114,7 +114,7 @@ def dead_ids(
     Raises:
         UnknownQueue: there is no such queue.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     if reason is not None:
         found = dead_index.by_reason(reason, queue, client)
         if not exact:
@@ -134,7 +134,7 @@ def count(queue: str | None = None, *, connection: redis.Redis | None = None) ->
     Raises:
         UnknownQueue: there is no such queue.
     """
-    with (connection or get_connection()).pipeline(transaction=False) as pipeline:
+    with client_of(connection).pipeline(transaction=False) as pipeline:
         for lane in lanes_of(queue):
             pipeline.zcard(key("failed", lane))
         return sum(pipeline.execute())
@@ -146,7 +146,7 @@ def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLe
     Raises:
         JobNotFound: no dead job has it.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     lanes = lanes_of(None)
     with client.pipeline(transaction=False) as pipeline:
         for lane in lanes:
@@ -168,7 +168,7 @@ def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) ->
 
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
     """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
-    client, ids = connection or get_connection(), list(dict.fromkeys(job_ids))
+    client, ids = client_of(connection), list(dict.fromkeys(job_ids))
     done = _change("purge", ids, client, "failed")
     return [*done, *_purge_unreadable(set(ids) - set(done), client)]
 
@@ -196,7 +196,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
         InvalidJob: with every fault named; nothing was changed.
         JobNotFound: no dead job of ours has this id.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     letter = dead_letter(job_id, connection=client)
     known = payload_of(fetch_job(job_id, client))
     if known is None:
@@ -217,7 +217,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
 
 
 def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:
-    client = connection or get_connection()
+    client = client_of(connection)
     ids = list(dict.fromkeys(job_ids))
     done: list[str] = []
     for start in range(0, len(ids), _PAGE):

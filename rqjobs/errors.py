@@ -51,15 +51,20 @@ class UnknownQueue(RQJobsError, LookupError):
 
 
 class RedisUnavailable(RQJobsError, ConnectionError):
-    """The Redis at REDIS_URL does not answer. There is no fallback: jobs would split between two stores.
+    """The Redis at REDIS_URL does not answer, or takes nothing: it is away, starting, full, or a replica.
+
+    There is no fallback: jobs would split between two stores. What was on its way may have arrived. Raised by every
+    call that needs Redis. When redis-py's client met the fault it is an instance of that error's class as well.
 
     Attributes:
         url: the address, its password removed.
+        fix: what to do.
     """
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, fix: str = "Start it, or fix REDIS_URL") -> None:
         self.url = url
-        super().__init__(f"Redis at {url} cannot be used: {reason.rstrip('.')}. Start it, or mend REDIS_URL.")
+        self.fix = fix
+        super().__init__(f"Redis at {url} cannot be used: {reason.rstrip('.')}. {fix}.")
 
 
 class DependencyUnavailable(RQJobsError):

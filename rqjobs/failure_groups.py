@@ -11,7 +11,7 @@ import redis
 
 from rqjobs import dead_index, keys
 from rqjobs.causes import Cause, scores_of
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.dead_groups import Example, Letter, read
 from rqjobs.layout import key, run_script
 from rqjobs.queues import get_policy, lanes_of
@@ -95,7 +95,7 @@ def look(
     Raises:
         UnknownQueue: there is no such queue.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     lanes = lanes_of(get_policy(queue).name if queue else None)
     dead_index.mend(lanes, client, most=dead_index.READ_AT_A_LOOK)
     with client.pipeline(transaction=False) as pipeline:

@@ -11,7 +11,7 @@ from typing import cast
 
 import redis
 
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.layout import key
 from rqjobs.queues import base_queue
 
@@ -50,7 +50,7 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
     Raises:
         RedisUnavailable: Redis does not answer.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     names = sorted(name.decode(errors="replace") for name in cast("set[bytes]", client.smembers(key("workers"))))
     with client.pipeline(transaction=False) as pipeline:
         for name in names:

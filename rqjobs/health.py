@@ -13,7 +13,7 @@ import redis
 from rq.utils import as_text
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.durations import spell
 from rqjobs.holds import Away, read_holds, try_now
 from rqjobs.layout import job_key, key
@@ -102,7 +102,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     Raises:
         RedisUnavailable: Redis does not answer.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     names = [policy.name for policy in policies()]
     pipeline = client.pipeline(transaction=False)
     pipeline.smembers(keys.PAUSED)
@@ -133,7 +133,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
 def fullness(connection: redis.Redis | None = None) -> str | None:
     """Why Redis will soon take no more jobs, with the mend; None if it has room, or does not say."""
     try:
-        info: Any = (connection or get_connection()).info("memory")
+        info: Any = client_of(connection).info("memory")
     except redis.exceptions.ResponseError:  # not allowed, as with a managed one
         return None
     used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
@@ -155,7 +155,7 @@ class Parked:
 
 def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
     """The destinations whose deliveries are held back, a hundred at most, the next try first."""
-    client = connection or get_connection()
+    client = client_of(connection)
     seconds, _micros = client.time()
     found: Any = client.zrangebyscore(keys.PARKED, seconds - _LATELY, "+inf", 0, 100, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
@@ -173,7 +173,7 @@ def pause(queue: str, connection: redis.Redis | None = None) -> None:
     Raises:
         UnknownQueue: there is no such queue.
     """
-    (connection or get_connection()).sadd(keys.PAUSED, get_policy(queue).name)
+    client_of(connection).sadd(keys.PAUSED, get_policy(queue).name)
 
 
 def resume(queue: str, connection: redis.Redis | None = None) -> None:
@@ -182,7 +182,7 @@ def resume(queue: str, connection: redis.Redis | None = None) -> None:
     Raises:
         UnknownQueue: there is no such queue.
     """
-    client, name = connection or get_connection(), get_policy(queue).name
+    client, name = client_of(connection), get_policy(queue).name
     client.srem(keys.PAUSED, name)
     try_now(name, client)
 

@@ -15,6 +15,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.utils import as_text
 
+from rqjobs.connection import client_of
 from rqjobs.layout import SERIALIZER, UNREADABLE, inflate, results_key
 
 KEPT_ATTEMPTS = 100
@@ -98,7 +99,7 @@ class Summary(NamedTuple):
 
 def summarize(job_ids: Sequence[str], connection: redis.Redis) -> list[Summary]:
     """The summary of each job, in one round trip; one whose results cannot be read says so."""
-    with connection.pipeline(transaction=False) as pipeline:
+    with client_of(connection).pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xlen(results_key(job_id))
             pipeline.xrevrange(results_key(job_id), count=1)

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from rqjobs import keys
+from rqjobs.connection import client_of
 from rqjobs.layout import run_script
 from rqjobs.queues import base_queue
 
@@ -167,7 +168,7 @@ def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: floa
     if not fields:
         return
     minute = "" if now is None else int(now // 60)
-    run_script("record", connection, [keys.PREFIX, minute, _KEPT, *fields])
+    run_script("record", client_of(connection), [keys.PREFIX, minute, _KEPT, *fields])
 
 
 def redis_time(connection: redis.Redis) -> float:
@@ -178,14 +179,14 @@ def redis_time(connection: redis.Redis) -> float:
 
 def totals(connection: redis.Redis) -> dict[str, Figures]:
     """What ran since the queues exist, by queue."""
-    answer: Any = connection.hgetall(keys.METRICS)
+    answer: Any = client_of(connection).hgetall(keys.METRICS)
     return _figures(answer.items())
 
 
 def last_hour(connection: redis.Redis, *, now: float | None = None) -> list[dict[str, Figures]]:
     """What ran in each of the last 60 minutes, oldest first, the running minute last; by queue."""
     newest = int((redis_time(connection) if now is None else now) // 60)
-    with connection.pipeline(transaction=False) as pipeline:
+    with client_of(connection).pipeline(transaction=False) as pipeline:
         for minute in range(newest - MINUTES + 1, newest + 1):
             pipeline.hgetall(keys.minute(minute))
         return [_figures(answer.items()) for answer in pipeline.execute()]

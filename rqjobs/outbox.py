@@ -17,7 +17,7 @@ from sqlalchemy import Engine, Label, delete, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import database_time, outbox
 from rqjobs.database.schema import ensure_schema
@@ -43,7 +43,7 @@ def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -
         DatabaseUnavailable: the database does not answer.
         RedisUnavailable: Redis does not answer; the rows stay.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     database = engine or get_engine()
     ensure_schema(database)
     moved = 0

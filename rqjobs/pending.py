@@ -7,7 +7,7 @@ from rq.command import send_command
 from rq.job import JobStatus
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.layout import fetch_job, run_script
 
 
@@ -20,7 +20,7 @@ def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
     Raises:
         JobNotFound: there is no such job.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     job = fetch_job(job_id, client)
     return bool(run_script("run_now", client, [job_id, job.origin]))
 
@@ -31,7 +31,7 @@ def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
     Raises:
         JobNotFound: there is no such job.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     job = fetch_job(job_id, client)
     if job.get_status(refresh=False) != JobStatus.STARTED or not job.worker_name:
         return False
@@ -45,6 +45,6 @@ def delete(job_id: str, connection: redis.Redis | None = None) -> bool:
     Raises:
         JobNotFound: there is no such job.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     fetch_job(job_id, client)
     return bool(run_script("purge", client, [keys.PREFIX, "waiting", job_id]))

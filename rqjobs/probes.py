@@ -9,8 +9,6 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import redis
-
 from rqjobs.connection import get_connection
 from rqjobs.errors import RedisUnavailable, RQJobsError
 from rqjobs.exposition import CONTENT_TYPE, render
@@ -19,8 +17,6 @@ from rqjobs.logs import event
 
 Answer = tuple[int, str, bytes]
 """Status, content type, body."""
-
-_GONE = (RedisUnavailable, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
 def metrics() -> Answer:
@@ -53,7 +49,7 @@ def safely(answer: Callable[[], Answer]) -> Answer:
     """``answer()``, or 503 while Redis is away."""
     try:
         return answer()
-    except _GONE:
+    except RedisUnavailable:
         return _json(503, {"ready": False, "healthy": False, "reason": "Redis does not answer"})
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import redis
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.dead_groups import read
 from rqjobs.dead_index import by_cause, oldest_first
 from rqjobs.dead_letters import purge, requeue
@@ -90,7 +90,7 @@ def start(
         rate: jobs requeued a second, so that what was down is not knocked down again.
         connection: another Redis than that of REDIS_URL.
     """
-    client = connection or get_connection()
+    client = client_of(connection)
     now = time.time()
     repair = Repair(
         id=secrets.token_hex(6), cause=cause, title=title[:300], mode=mode, canary=canary, rate=max(rate, 0.1),
@@ -107,12 +107,12 @@ def start(
 
 def find(repair_id: str, connection: redis.Redis | None = None) -> Repair | None:
     """The repair of this id, as far as it is."""
-    return _restore((connection or get_connection()).hgetall(keys.repair(repair_id)))
+    return _restore(client_of(connection).hgetall(keys.repair(repair_id)))
 
 
 def recent(connection: redis.Redis | None = None) -> list[Repair]:
     """The last repairs, newest first."""
-    client = connection or get_connection()
+    client = client_of(connection)
     ids = [job_id.decode(errors="replace") for job_id in cast("list[bytes]", client.zrevrange(keys.REPAIRS, 0, 9))]
     with client.pipeline(transaction=False) as pipeline:
         for repair_id in ids:
@@ -123,7 +123,7 @@ def recent(connection: redis.Redis | None = None) -> list[Repair]:
 
 def stop(repair_id: str, connection: redis.Redis | None = None) -> None:
     """Ends a repair after its present step; what it requeued stays requeued."""
-    client = connection or get_connection()
+    client = client_of(connection)
     if client.exists(keys.repair(repair_id)):
         client.hset(keys.repair(repair_id), "stop", "1")
 

@@ -12,7 +12,7 @@ from rq.results import Result
 from rq.utils import as_text
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.durations import parse_duration
 from rqjobs.errors import JobCaptured, JobFailed, JobNotFound, ResultTimeout
 from rqjobs.history import reason_of
@@ -37,11 +37,12 @@ def wait_for_result(
         JobFailed: it is dead; the reason is in the error.
         ResultTimeout: it is not done yet. The job goes on.
         JobNotFound: there is no such job; JobCaptured of a job that a test has captured.
+        RedisUnavailable: Redis does not answer.
     """
     job_id = job.id if isinstance(job, Job) else job
     if is_captured(job_id):
         raise JobCaptured(job_id)
-    client = connection or (job.connection if isinstance(job, Job) else get_connection())
+    client = client_of(connection or (job.connection if isinstance(job, Job) else None))
     limit = parse_duration(timeout)
     deadline = time.monotonic() + limit.total_seconds()
     # A queue keeps its last 100 done jobs; one that is waited for is kept beside them (keys.WAITERS).

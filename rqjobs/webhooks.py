@@ -19,7 +19,7 @@ from typing import Any, Literal, Unpack, overload
 
 from rq.job import Job
 
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.database import get_engine
 from rqjobs.database import webhook_deliveries as deliveries
 from rqjobs.database import webhook_endpoints as endpoints
@@ -119,7 +119,7 @@ def emit(
     try:
         return enqueue_many(list(zip(jobs, own, strict=True)), **options)
     except DuplicateJob:  # an earlier call's; those that were not there are enqueued
-        connection = options.get("connection") or get_connection()
+        connection = client_of(options.get("connection"))
         found = Job.fetch_many(ids, connection=connection, serializer=SERIALIZER)
         return [job for job in found if job is not None]
 

@@ -14,7 +14,7 @@ import redis
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import as_text
 
-from rqjobs.connection import ask, get_connection
+from rqjobs.connection import ask, client_of, get_connection
 from rqjobs.errors import DuplicateJob
 from rqjobs.layout import pack_data, run_script, timestamp
 from rqjobs.logs import event
@@ -163,7 +163,7 @@ os.register_at_fork(after_in_child=_idle.clear)
 def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sender) -> list[str]:
     if len(entries) == 1 and connection is None and _send_one(entries[0], sender):
         return []
-    client = connection or get_connection()
+    client = client_of(connection)
     if behind := skew(client):
         entries = _dated(entries, behind)
     calls = []

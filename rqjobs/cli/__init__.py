@@ -149,12 +149,6 @@ def _leave() -> None:
 
 
 def _redis_fault(error: Exception) -> str | None:
-    import redis  # only once something has gone wrong
-
-    from rqjobs.connection import PASSING
-
-    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-        return f"the connection to Redis was lost: {error}"
     if "WRONGTYPE" in str(error):
         return f"a key of RQ's or ours is of another type; delete it, or move what wrote it: {error}"
-    return f"Redis does not take it now: {error}" if isinstance(error, PASSING) else None
+    return None

@@ -46,7 +46,7 @@ def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator
     try:
         client = connect(socket_timeout=10)
     except RedisUnavailable as error:
-        yield fault("redis", str(error), "start it, or mend REDIS_URL")
+        yield fault("redis", str(error), error.fix)
         for name, _check in (*_CHECKS, *_OF_JOBS):
             yield skipped(name, "Redis does not answer")
     else:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from rqjobs.connection import PASSING, redact
-from rqjobs.errors import RQJobsError, SchemaMismatch
+from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
 from rqjobs.queues import import_registrations
 from rqjobs.secret import secret_key
 from rqjobs.settings import get_settings
@@ -81,8 +81,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(RQJobsError, _own_error)
     app.register_error_handler(SQLAlchemyError, _database_gone)
-    app.register_error_handler(redis.exceptions.ConnectionError, _redis_gone)
-    app.register_error_handler(redis.exceptions.TimeoutError, _redis_gone)
+    app.register_error_handler(RedisUnavailable, _redis_gone)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refuses)
     return app
 
@@ -125,7 +124,9 @@ def _database_gone(_error: Exception) -> tuple[str, int]:
     return _page(503, "The database cannot be used", "See what is wrong with it by: rqjobs doctor")
 
 
-def _redis_gone(_error: Exception) -> tuple[str, int]:
+def _redis_gone(error: RedisUnavailable) -> tuple[str, int]:
+    if isinstance(error, redis.exceptions.ResponseError):  # full, a replica, short of replicas: it does answer
+        return _redis_refuses(error)
     return _page(503, "Redis does not answer", "The numbers are back as soon as Redis is; nothing here was changed.")
 
 

@@ -1,0 +1,136 @@
+"""redis-py's client, whose errors of a Redis that cannot be used are ``RedisUnavailable`` as well."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, cast
+
+import redis
+from redis import exceptions
+from redis.client import Pipeline
+from redis.sentinel import MasterNotFoundError
+
+from rqjobs.errors import RedisUnavailable
+
+_BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
+    exceptions.AuthenticationError: ("it refuses the login: {said}", "Fix user and password in REDIS_URL"),
+    exceptions.BusyLoadingError: ("it is reading its data from disk", "Wait until it has; its log shows how far it is"),
+    MasterNotFoundError: (
+        "no Sentinel names a primary: {said}",
+        "See that the Sentinels run, and that REDIS_URL names the service as they do",
+    ),
+    exceptions.OutOfMemoryError: (
+        "Redis is full",
+        "Raise its maxmemory, or delete dead letters: rqjobs failed purge",
+    ),
+    exceptions.ReadOnlyError: (
+        "it is a replica, which takes no jobs",
+        "Name the primary in REDIS_URL, or the Sentinels: redis+sentinel://",
+    ),
+    exceptions.TimeoutError: ("it did not answer in time: {said}", "See whether it is overloaded: rqjobs doctor"),
+    exceptions.ConnectionError: ("{said}", "Start it, or fix REDIS_URL"),
+}
+"""What an error of redis-py says, and what to do, the special ones before the general ones."""
+
+_BY_TEXT = {
+    "NOREPLICAS": (
+        "too few replicas follow it, see min-replicas-to-write",
+        "Start the replicas; after a failover the new primary takes over by itself",
+    ),
+    "MISCONF": ("it cannot write its data to disk", "Free disk space; its log says why"),
+    "MASTERDOWN": ("it is a replica whose primary is away", "Wait for the failover, or name the primary in REDIS_URL"),
+}
+"""The same for errors that redis-py has no class for."""
+
+
+def unavailable(error: exceptions.RedisError, address: str) -> RedisUnavailable | None:
+    """``error`` as a RedisUnavailable that is an error of its own class as well; None if Redis can be used.
+
+    Args:
+        error: what redis-py raised.
+        address: the URL of Redis without its password.
+    """
+    if isinstance(error, RedisUnavailable):
+        return error
+    said = str(error).rstrip(".") or type(error).__name__
+    found = next((words for kind, words in _BY_TYPE.items() if isinstance(error, kind)), None)
+    if found is None and isinstance(error, exceptions.ResponseError):
+        found = next((words for code, words in _BY_TEXT.items() if code in said), None)
+    if found is None:
+        return None
+    reason, fix = found
+    kind: Any = type(error)
+    if kind not in _both:  # a class for code that knows redis-py's errors and for code that knows ours
+        _both[kind] = type(f"{kind.__name__}Unavailable", (RedisUnavailable, kind), {"__module__": __name__})
+    both = _both[kind](address, reason.format(said=said), fix)
+    vars(both).update({**vars(error), **vars(both)})  # redis-py reads what its own errors carry
+    return both
+
+
+_both: dict[Any, type[RedisUnavailable]] = {}
+
+
+def _translated(error: exceptions.RedisError, pool: Any) -> Exception:
+    return unavailable(error, _address(pool)) or error
+
+
+def _address(pool: Any) -> str:
+    words = pool.connection_kwargs
+    if "path" in words:
+        return f"unix://{words['path']}"
+    if (service := getattr(pool, "service_name", None)) is not None:
+        return f"redis+sentinel://.../{service}"
+    return f"redis://{words.get('host', 'localhost')}:{words.get('port', 6379)}"
+
+
+class Client(redis.Redis):
+    """redis-py's client; every error that a Redis which is away, full or a replica causes is a RedisUnavailable."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Runs one command."""
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except exceptions.RedisError as error:
+            if (found := _translated(error, self.connection_pool)) is error:
+                raise
+            raise found from error
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """A pipeline with the same errors."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _Pipeline(Pipeline):
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        try:
+            return super().execute(raise_on_error)
+        except exceptions.RedisError as error:
+            if (found := _translated(error, self.connection_pool)) is error:
+                raise
+            raise found from error
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except exceptions.RedisError as error:
+            if (found := _translated(error, self.connection_pool)) is error:
+                raise
+            raise found from error
+
+
+_wrapped: weakref.WeakKeyDictionary[redis.Redis, Client] = weakref.WeakKeyDictionary()
+
+
+def wrap(connection: Any) -> redis.Redis:
+    """A client with our errors over the connections of the app's own ``connection``, which keeps them.
+
+    A pipeline, a client of a single connection, and what is not redis-py's are returned as they are.
+    """
+    plain = isinstance(connection, redis.Redis) and not isinstance(connection, Client | Pipeline)
+    if not plain or connection.connection is not None:
+        return cast("redis.Redis", connection)
+    client = _wrapped.get(connection)
+    if client is None:
+        client = _wrapped[connection] = Client(connection_pool=connection.connection_pool)
+        client.response_callbacks = connection.response_callbacks
+    return client
