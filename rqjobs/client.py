@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import Any, cast
 
@@ -11,6 +12,11 @@ from redis.client import Pipeline
 from redis.sentinel import MasterNotFoundError
 
 from rqjobs.errors import RedisUnavailable
+
+_FAILOVER = 3.0
+"""Seconds for which a write that a primary without replicas refuses is tried again: a failover takes one or two."""
+_AGAIN = 0.1
+"""Seconds between two of these tries."""
 
 _BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
     exceptions.AuthenticationError: ("it refuses the login: {said}", "Fix user and password in REDIS_URL"),
@@ -83,17 +89,32 @@ def _address(pool: Any) -> str:
     return f"redis://{words.get('host', 'localhost')}:{words.get('port', 6379)}"
 
 
+def _moved(error: exceptions.RedisError, pool: Any) -> bool:
+    """Whether a primary refused a write because its replicas have left it, and the Sentinels may name another one."""
+    if "NOREPLICAS" not in str(error) or not hasattr(pool, "get_master_address"):
+        return False
+    pool.disconnect(inuse_connections=False)  # the next connection goes to the primary of then
+    return True
+
+
 class Client(redis.Redis):
     """redis-py's client; every error that a Redis which is away, full or a replica causes is a RedisUnavailable."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Runs one command."""
-        try:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except exceptions.RedisError as error:
-            if (found := _translated(error, self.connection_pool)) is error:
-                raise
-            raise found from error
+        until = None
+        while True:
+            try:
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            except exceptions.RedisError as error:
+                if _moved(error, self.connection_pool):
+                    until = until or time.monotonic() + _FAILOVER
+                    if time.monotonic() < until:
+                        time.sleep(_AGAIN)
+                        continue
+                if (found := _translated(error, self.connection_pool)) is error:
+                    raise
+                raise found from error
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """A pipeline with the same errors."""
@@ -105,6 +126,7 @@ class _Pipeline(Pipeline):
         try:
             return super().execute(raise_on_error)
         except exceptions.RedisError as error:
+            _moved(error, self.connection_pool)
             if (found := _translated(error, self.connection_pool)) is error:
                 raise
             raise found from error

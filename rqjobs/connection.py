@@ -6,13 +6,11 @@ import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote
 
 import hiredis
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from rqjobs.client import Client, unavailable, wrap
 from rqjobs.embedded import EmbeddedServerError, ensure_server
@@ -105,29 +103,11 @@ def _open(url: str, options: dict[str, Any]) -> redis.Redis:
         folder = Path(rest) if rest else get_settings().rqjobs_data / "redis"
         return Client(unix_socket_path=str(ensure_server(folder)), **options)
     if scheme == "redis+sentinel":
-        return _sentinel(url, options)
+        from rqjobs.sentinel import connect_to_primary
+
+        return connect_to_primary(url, options)
     split_url(url)  # redis-py's errors show what they took for the port
     return Client.from_url(url, **options)
-
-
-def _sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
-    parts = split_url(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service:
-        raise ValueError("redis+sentinel:// needs the service's name: redis+sentinel://host:26379/mymaster/0")
-    sentinels = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":") if ":" in host else (host, "", "26379")
-        sentinels.append((name, int(port)))
-    username, _, password = credentials.partition(":")
-    query = dict(parse_qsl(parts.query))
-    login = {"username": unquote(username) or None, "password": unquote(password) or None}
-    tls = {"ssl": True} if query.get("ssl") == "true" else {}
-    asked = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": options["socket_connect_timeout"]}
-    sentinel = Sentinel(sentinels, sentinel_kwargs=tls | asked, **login, **tls, db=int(db or 0), **options)  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(service, redis_class=Client)  # type: ignore[no-untyped-call]
-    return client
 
 
 def get_connection() -> redis.Redis:
