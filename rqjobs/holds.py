@@ -18,7 +18,7 @@ from typing import Any, Literal
 import redis
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import client_of
 from rqjobs.durations import spell
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.layout import run_script
@@ -78,7 +78,7 @@ class Away:
 
 def dependencies_away(connection: redis.Redis | None = None) -> list[Away]:
     """Every dependency that is away, the longest first; one round trip."""
-    client = connection or get_connection()
+    client = client_of(connection)
     answer: Any = client.hgetall(keys.HOLDS)
     return read_holds(answer, skew(client)) if answer else []
 
@@ -138,7 +138,7 @@ def report_away(connection: redis.Redis, queue: str, job_id: str, error: Depende
 
 def try_now(queue: str, connection: redis.Redis | None = None) -> int:
     """Makes the next trials of ``queue`` due at once; answers how many dependencies it waits for."""
-    answer, *_ = _run(connection or get_connection(), "try", queue, "")
+    answer, *_ = _run(client_of(connection), "try", queue, "")
     return int(float(answer))
 
 

@@ -173,7 +173,7 @@ def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: floa
 
 def redis_time(connection: redis.Redis) -> float:
     """The time by Redis' clock, in seconds of Unix time."""
-    seconds, micros = connection.time()
+    seconds, micros = client_of(connection).time()
     return seconds + micros / 1_000_000
 
 

@@ -36,7 +36,18 @@ class _Sentinels(Sentinel):
 
 _lock = threading.Lock()
 _pools: weakref.WeakSet[SentinelConnectionPool] = weakref.WeakSet()
-_watching = 0  # the process whose thread looks
+_watching = False  # whether a thread of this process looks
+
+
+def _forget() -> None:
+    """A forked process has no such thread; its parent's may have held the lock at the fork."""
+    global _lock, _watching  # noqa: PLW0603
+    _lock = threading.Lock()
+    _watching = False
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def connect_to_primary(url: str, options: dict[str, Any]) -> Client:
@@ -69,8 +80,8 @@ def _watch(pool: Any) -> None:
     global _watching  # noqa: PLW0603
     with _lock:
         _pools.add(pool)
-        if _watching != os.getpid():
-            _watching = os.getpid()
+        if not _watching:
+            _watching = True
             threading.Thread(target=_run, name="rqjobs-sentinel", daemon=True).start()
 
 
@@ -81,7 +92,7 @@ def _run() -> None:
         with _lock:
             pools = list(_pools)
             if not pools:
-                _watching = 0
+                _watching = False
                 return
         for pool in pools:
             with contextlib.suppress(RedisError, OSError):

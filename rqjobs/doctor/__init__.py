@@ -16,6 +16,7 @@ __all__ = ["Finding", "examine"]
 _CHECKS: tuple[tuple[str, Callable[[redis.Redis], Iterator[Finding]]], ...] = (
     ("redis version", server.version),
     ("redis persistence", server.persistence),
+    ("redis replicas", server.replicas),
     ("redis eviction", server.eviction),
     ("redis memory", server.memory),
     ("clock", server.clock),

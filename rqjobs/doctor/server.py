@@ -57,6 +57,25 @@ def _config(client: redis.Redis, name: str) -> str:
     return str(answer.get(name, ""))
 
 
+def replicas(client: redis.Redis) -> Iterator[Finding]:
+    """Whether a primary that is cut off from its replicas would go on taking jobs, which a failover then loses."""
+    info = _info(client, "replication")
+    following = int(info.get("connected_slaves", 0))
+    by_sentinel = hasattr(client.connection_pool, "get_master_address")
+    if not following and not by_sentinel:
+        yield fine("", "none")
+    elif not following:
+        yield fault("", "no replica follows the primary: the Sentinels have nothing to fail over to", "start a replica")
+    elif _config(client, "min-replicas-to-write") in ("", "0"):
+        yield fault(
+            "",
+            "a primary that is cut off from its replicas goes on taking jobs, and a failover loses them",
+            "on each Redis: CONFIG SET min-replicas-to-write 1, CONFIG SET min-replicas-max-lag 10, CONFIG REWRITE",
+        )
+    else:
+        yield fine("", f"{following} of them; without any, the primary takes no jobs")
+
+
 def eviction(client: redis.Redis) -> Iterator[Finding]:
     """Whether a full Redis drops jobs, or refuses new ones."""
     policy = str(_info(client, "memory").get("maxmemory_policy", "noeviction"))

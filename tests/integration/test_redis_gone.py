@@ -29,6 +29,7 @@ from rqjobs import (
     fleet,
     health,
     history,
+    holds,
     layout,
     metrics,
     outbox,
@@ -87,12 +88,15 @@ CALLS = {
     dead_letters.purge: lambda **o: dead_letters.purge(["a"], **o),
     dead_letters.replace_payload: lambda **o: dead_letters.replace_payload("a", {}, **o),
     failure_groups.look: failure_groups.look,
+    failure_groups.find: lambda **o: failure_groups.find("a", **o),
     dead_index.by_reason: lambda **o: dead_index.by_reason("a", **o),
     repair.start: lambda **o: repair.start("c", "t", "requeue", **o),
     repair.recent: repair.recent,
     repair.find: lambda **o: repair.find("a", **o),
     repair.stop: lambda **o: repair.stop("a", **o),
     fleet.workers: fleet.workers,
+    holds.dependencies_away: holds.dependencies_away,
+    holds.try_now: lambda **o: holds.try_now("email", **o),
     pending.run_now: lambda **o: pending.run_now("a", **o),
     pending.stop: lambda **o: pending.stop("a", **o),
     pending.delete: lambda **o: pending.delete("a", **o),
@@ -104,6 +108,7 @@ CALLS = {
 
 WITH_A_CONNECTION = {
     metrics.totals: metrics.totals,
+    metrics.redis_time: metrics.redis_time,
     metrics.last_hour: metrics.last_hour,
     exposition.render: exposition.render,
     dead_groups.read: lambda client: dead_groups.read(["a"], client),
@@ -112,8 +117,8 @@ WITH_A_CONNECTION = {
 }
 """Those that need one."""
 
-MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, exposition, failure_groups, fleet, health, history, metrics, outbox,
-           pending, repair, results, webhooks)  # fmt: skip
+MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, exposition, failure_groups, fleet, health, history,
+           metrics, outbox, pending, repair, results, webhooks)  # fmt: skip
 NOT_CALLED = {alerts.check, metrics.record, metrics.write, repair.run}
 """What only workers and pages call."""
 
