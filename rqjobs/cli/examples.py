@@ -7,8 +7,8 @@ import click
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
         "rqjobs demo                   # see all of it, in a minute",
-        "rqjobs dev                    # Redis, a worker and the dashboard for your app",
-        "rqjobs health; rqjobs doctor  # is it well, and what is the mend",
+        "rqjobs dev                    # Redis, a worker and the dashboard",
+        "rqjobs health; rqjobs doctor  # is it well, and how to fix it",
         "rqjobs failed groups          # what died, and why",
     ),
     "worker": (
