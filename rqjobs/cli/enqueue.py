@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.alias_generators import to_camel, to_snake
 
 from rqjobs.cli.output import json_option, print_json
 from rqjobs.cli.params import InvalidInput, read_json
@@ -84,6 +83,8 @@ def enqueue(
 
 def _as_written(fault: str, given: Any) -> str:
     """``fault`` with the names of fields as ``given`` spells them: ``dataType`` or ``data_type``."""
+    from pydantic.alias_generators import to_camel, to_snake
+
     names = list(given) if isinstance(given, dict) else []
     snake = any("_" in name for name in names)
 
