@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -56,14 +56,14 @@ def hold(job: WebhookJob) -> Hold | None:
     return found
 
 
-def jobs(url: str, *, registered: bool) -> tuple[WebhookJob, WebhookJob]:
+def jobs(url: str, *, registered: bool, ids: str = "wh_{}") -> tuple[WebhookJob, WebhookJob]:
     """A delivery to tenant A's path and one to tenant B's, on one host."""
     if registered:
         for name in ("evil", "good"):
             add_endpoint(name, f"{url}/{name}")
     evil, good = (
         WebhookJob(
-            webhook_id=f"wh_{name}",
+            webhook_id=ids.format(name),
             event="e",
             url=f"{url}/{name}",
             payload={},
@@ -82,16 +82,27 @@ def hangs(request: Received) -> Answer:
     return Answer(delay=3 if request.path == "/evil" else 0)
 
 
-@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize(("registered", "ids"), [(True, "wh_{}"), (False, "wh_{}"), (False, "the same")])
 @pytest.mark.parametrize("answer", [refuses, hangs])
-def test_a_path_that_does_not_answer_holds_up_no_other_path(receiver: Receiver, answer, registered: bool) -> None:  # type: ignore[no-untyped-def]
+def test_a_path_that_does_not_answer_holds_up_no_other_path(
+    receiver: Receiver, answer: Callable[[Received], Answer], registered: bool, ids: str
+) -> None:
     receiver.answer = answer
-    evil, good = jobs(receiver.url("").rstrip("/"), registered=registered)
-    deliver(evil, 3)
+    evil, good = jobs(receiver.url("").rstrip("/"), registered=registered, ids=ids)
+    deliver(evil, 5)
     assert hold(evil) is not None
     assert hold(good) is None
     deliver(good, 1)
     assert len([request for request in receiver.requests if request.path == "/good"]) == 1
+
+
+def test_many_silent_paths_of_one_subscription_are_its_hosts_fault(receiver: Receiver) -> None:
+    receiver.answer = lambda request: Answer(503)
+    url = receiver.url("").rstrip("/")
+    for number in range(3):
+        deliver(WebhookJob(webhook_id="wh_1", event="e", url=f"{url}/orders/{number}", payload={}), 2)
+    assert hold(WebhookJob(webhook_id="wh_1", event="e", url=f"{url}/orders/new", payload={})) is not None
+    assert hold(WebhookJob(webhook_id="wh_2", event="e", url=f"{url}/orders/new", payload={})) is None
 
 
 def test_a_host_without_a_connection_holds_up_all_its_paths_until_one_is_made(receiver: Receiver) -> None:

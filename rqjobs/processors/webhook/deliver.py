@@ -126,7 +126,8 @@ class _Report(NamedTuple):
 
 def _tell_breakers(shared: Context, run: _Report) -> None:
     """A connection that fails counts against the origin, which all its endpoints share. Once there is one, that is
-    well, and a missing answer (502, 503, 504 or silence) counts against the destination's own breakers.
+    well, and a missing answer (502, 503, 504 or silence) counts against the endpoint, or the URL. A URL that goes on
+    failing counts against its subscription once: what many URLs of one subscription meet is its host's fault.
     """  # noqa: D205
     destination = shared.destinations.get(run.place.destination)
     probe = run.job_id in destination.probes
@@ -135,9 +136,12 @@ def _tell_breakers(shared: Context, run: _Report) -> None:
     origin, *own = run.place.breakers
     known = frozenset(run.place.breakers) if destination.failing is None else destination.failing
     well = run.place.breakers if run.answered else [origin] if run.connected else []
-    failed = [] if run.answered else own if run.connected else [origin]
-    if probe and not run.connected:  # the trial of an open breaker of its own
-        failed += [name for name in own if name in (destination.failing or ())]
+    failing = destination.failing or frozenset()
+    failed = []
+    if not run.answered:
+        failed = [origin] if not run.connected else own[:1] if own[0] in failing else own
+        if probe:  # of breakers that may be open
+            failed = [*failed, *(name for name in own if name in failing and name not in failed)]
     try:
         for name in known.intersection(well):
             if breaker.report_answer(name):
