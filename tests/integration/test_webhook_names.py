@@ -17,8 +17,9 @@ import redis as redis_py
 
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.guard import Guard, TargetRefused
+from rqjobs.holds import dependencies_away
 from rqjobs.jobs import WebhookJob
 from rqjobs.layout import key
 from rqjobs.processors import webhook
@@ -239,9 +240,8 @@ def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
         server.rule = lambda name: None if how == "silent" else Reply(code=REFUSED)
         server.root = None
     try:
-        with pytest.raises(RetryLater, match="no name server answers") as raised:
+        with pytest.raises(DependencyUnavailable, match="no name server answers"):
             deliver(receiver, "new.test")
-        assert not raised.value.counts
         (held,) = webhook.admit([(job(receiver, "other.test"), attempt("o"))])
         assert held is not None
         assert "no name server answers" in held.reason
@@ -266,13 +266,13 @@ def test_the_search_list_and_new_name_servers_of_resolv_conf(
 
     async def run() -> None:
         names = Names()
-        with pytest.raises(RetryLater, match="no name server answers"):
+        with pytest.raises(DependencyUnavailable, match="no name server answers"):
             await names.addresses("good.test", "a", 20)
         conf.write_text(f"nameserver [127.0.0.1]:{server.port}\nsearch corp.test\n")
         found = False
         while not found:
             await asyncio.sleep(0.2)
-            with contextlib.suppress(RetryLater):
+            with contextlib.suppress(DependencyUnavailable):
                 found = bool(await names.addresses("good.test", "a", 20))
         assert await names.addresses("intranet", "b", 20)
         assert "intranet.corp.test" in {name for name, _kind in server.asked}
@@ -373,6 +373,9 @@ def test_a_name_server_that_is_away_for_some_seconds_kills_nothing(
     jobs = enqueue_many([job(receiver, f"hook.tenant{n}.test") for n in range(100)])
     workers.start("webhooks")
     eventually(lambda: redis.llen(key("queue", "webhooks")) == 0)
+    eventually(dependencies_away)
+    (away,) = dependencies_away()
+    assert (away.queue, away.dependency) == ("webhooks", "name servers")
     time.sleep(1.5)
     assert receiver.requests == []
     server.start()
@@ -380,3 +383,4 @@ def test_a_name_server_that_is_away_for_some_seconds_kills_nothing(
     assert {request.headers["webhook-attempt"] for request in receiver.requests} == {"1"}
     eventually(lambda: all(each.get_status() == "finished" for each in jobs))
     assert redis.zcard(key("failed", "webhooks")) == 0
+    eventually(lambda: not dependencies_away())

@@ -11,14 +11,17 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.connection import get_connection
 from rqjobs.database.outages import database_outage
 from rqjobs.errors import DependencyUnavailable, RQJobsError
 from rqjobs.guard import TargetRefused
+from rqjobs.holds import held_scopes
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors.webhook import breaker
 from rqjobs.processors.webhook.context import Context, Place, context
 from rqjobs.processors.webhook.destinations import Destination
 from rqjobs.processors.webhook.endpoints import key_of
+from rqjobs.processors.webhook.names import SCOPE
 
 _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
 _MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
@@ -54,18 +57,27 @@ def _resolve(
     shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
 ) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait because their host's name is not resolved, by their index; they leave ``groups``."""
-    for place, indices in groups.values():
-        host = place.target.host
-        if shared.names.is_known(host):
-            continue
+    unknown = [item for item in groups.values() if not shared.names.is_known(item[0].target.host)]
+    trials = _trials() if unknown and shared.names.away_since is not None else frozenset()
+    for place, indices in unknown:
         ready = []
         for index in indices:
-            wait = shared.names.admit(host, attempts[index].job_id)
+            job_id = attempts[index].job_id
+            wait = None if job_id in trials else shared.names.admit(place.target.host, job_id)
             if wait is None:
                 ready.append(index)
             else:
                 yield index, _hold(time.time() + wait[0], wait[1])
         indices[:] = ready
+
+
+def _trials() -> frozenset[str]:
+    """The jobs that are to find out whether our name servers answer again."""
+    try:
+        hold = held_scopes(get_connection(), "webhooks").get(SCOPE)
+    except redis.exceptions.RedisError:
+        return frozenset()
+    return hold.jobs if hold is not None else frozenset()
 
 
 def _judge(

@@ -15,7 +15,7 @@ from rqjobs.database.outages import database_outages
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
 from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.database.webhook_health import Health
-from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater, RQJobsError
 from rqjobs.guard import TargetRefused
 from rqjobs.jobs import WebhookJob
 from rqjobs.logs import event
@@ -65,7 +65,7 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
             event(logging.WARNING, "webhook target refused", **words)
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
-    except RetryLater:
+    except (RetryLater, DependencyUnavailable):
         raise  # nothing was tried: no attempt, and no row of the log
     except Exception as failed:  # a fault of ours: the log is where people look for the delivery, and replay it from
         run.log(None, RQJobsError(f"{type(failed).__name__}: {failed}"))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
 
-from rqjobs.errors import RetryLater
+from rqjobs.errors import DependencyUnavailable, RetryLater
 from rqjobs.logs import event
 from rqjobs.processors.webhook.resolver import LIMIT, Addresses, Answer, Resolver
 from rqjobs.processors.webhook.transfer import DeliveryFailed
@@ -45,6 +45,9 @@ _HELD = (0.04, 5.0)
 the worker's admission keeps a delivery in memory for."""
 _HELD_WHILE_AWAY = 0.5
 _CHECKS = (1.0, 10.0)  # seconds from one look for our own name servers to the next, while they are away
+SCOPE = "names that are not known yet"
+"""The part of the queue that waits while our own name servers are away."""
+AWAY = "no name server answers; see WEBHOOK_NAMESERVERS, or /etc/resolv.conf"
 _KEPT = 20_000
 _CHARGED = 10_000
 
@@ -147,7 +150,7 @@ class Names:
         if not name.busy:
             self._resolver.call(partial(self._ask, name, None))
         if self.away_since is not None:
-            return max(_HELD_WHILE_AWAY, self._check_at - now), "no name server answers"
+            return max(_HELD_WHILE_AWAY, self._check_at - now), AWAY
         if self._enter(job_id, now):
             return None
         shortest, longest = _HELD
@@ -158,7 +161,8 @@ class Names:
 
         Raises:
             DeliveryFailed: it has none, or was not answered in time.
-            RetryLater: this is no fault of the delivery; it costs no attempt.
+            RetryLater: it waits for its turn, or has paid for what is remembered; this costs no attempt.
+            DependencyUnavailable: none of our own name servers answers; this costs no attempt.
         """
         name = self._name(host)
         try:
@@ -183,7 +187,7 @@ class Names:
         if name.error_until > now:
             raise self._failure(name, job_id)
         if self.away_since is not None:
-            raise RetryLater(timedelta(seconds=max(1.0, self._check_at - now)), "no name server answers", counts=False)
+            raise DependencyUnavailable("name servers", AWAY, scope=SCOPE)
         if not name.sent:
             wait = timedelta(seconds=_HELD[1])
             raise RetryLater(wait, f"the name {name.host} waits for its turn to be resolved", counts=False)
