@@ -60,7 +60,7 @@ def test_a_user_of_least_rights_is_enough(
     for job in jobs:
         wait_for_result(job, "120s")
     (dead,) = enqueue_many([Task(do="fail")], attempts=1)
-    (runs,) = enqueue_many([Task(do="sleep", args={"seconds": 300})])
+    (runs,) = enqueue_many([CoroutineTask(do="sleep", args={"seconds": 300})])
     eventually(lambda: redis.hget(f"rq:job:{dead.id}", "status") == b"failed")
     eventually(lambda: redis.hget(f"rq:job:{runs.id}", "status") == b"started")
     assert "asked to stop" in workers.run("jobs", "stop", runs.id, **ENV).stdout
