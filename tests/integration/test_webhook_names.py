@@ -384,3 +384,14 @@ def test_a_name_server_that_is_away_for_some_seconds_kills_nothing(
     eventually(lambda: all(each.get_status() == "finished" for each in jobs))
     assert redis.zcard(key("failed", "webhooks")) == 0
     eventually(lambda: not dependencies_away())
+
+
+def test_names_are_resolved_in_processes_of_one_job_as_well(
+    workers: Workers, receiver: Receiver, redis: redis_py.Redis
+) -> None:
+    """Each job of the engine ``rq`` has a process of its own, which knows no name yet."""
+    good, none = enqueue_many([job(receiver, "good.test"), job(receiver, "none.test")], attempts=2, backoff="fixed:0s")
+    workers.start("webhooks", "--engine", "rq")
+    receiver.wait_for(1)
+    eventually(lambda: none.get_status() == "failed")
+    eventually(lambda: good.get_status() == "finished")
