@@ -3,8 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AUDIT := .venv-audit
+AUDIT_STAMP := $(AUDIT)/.installed
 
-.PHONY: help demo test test-rq lint bench chaos soak slow docs lock clean
+# Nothing is installed that its hash in the lock does not name, and no setup.py of a source archive is run.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCKED := --require-hashes --only-binary :all:
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package rqjobs \
+	--no-header --annotation-style line
+
+.PHONY: help demo test test-rq lint bench chaos soak slow docs audit sbom lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,9 +21,14 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "rqjobs needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r requirements.lock
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+$(AUDIT_STAMP): locks/audit.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python $(PIP_INSTALL) $(LOCKED) -r locks/audit.lock
+	@touch $(AUDIT_STAMP)
 
 demo: $(STAMP)  ## the main job, end to end, with the outside world played on loopback
 	@$(BIN)/rqjobs demo
@@ -47,10 +60,26 @@ slow: $(STAMP)  ## the other tests that are too slow for each run
 docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-lock:  ## writes requirements.lock anew (needs uv: pip install uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --group dev --extra embedded --extra postgres \
-		--extra django --extra fastapi --extra css --extra fast --extra otel \
-		--no-emit-package rqjobs --no-header --output-file requirements.lock
+audit: $(STAMP) $(AUDIT_STAMP)  ## bandit, secrets in the tree, known vulnerabilities (those need the network)
+	$(AUDIT)/bin/bandit --quiet --recursive --configfile pyproject.toml rqjobs
+	$(BIN)/python -m pytest -m slow tests/unit/test_secrets_in_tree.py
+	$(BIN)/python -m pip check
+	@for lock in requirements.lock locks/*.lock; do \
+		echo "pip-audit $$lock"; \
+		$(AUDIT)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement $$lock || exit 1; \
+	done
+
+sbom: $(AUDIT_STAMP)  ## dist/sbom.cdx.json: the image's packages with versions and hashes, as CycloneDX
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
+		--output-reproducible --output-file dist/sbom.cdx.json locks/image.lock
+
+lock:  ## writes requirements.lock and locks/ anew, keeping versions; UPGRADE=--upgrade takes new ones (needs uv: pip install uv)
+	$(UV_COMPILE) $(UPGRADE) pyproject.toml --group dev --extra embedded --extra postgres --extra django --extra fastapi \
+		--extra css --extra fast --extra otel --output-file requirements.lock
+	$(UV_COMPILE) $(UPGRADE) pyproject.toml -c requirements.lock --extra postgres --extra fast --output-file locks/image.lock
+	$(UV_COMPILE) $(UPGRADE) -c requirements.lock --group build --output-file locks/build.lock
+	$(UV_COMPILE) $(UPGRADE) -c requirements.lock --group audit --output-file locks/audit.lock
 
 clean:  ## removes what make made
-	rm -rf $(VENV) .rqjobs site .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) .rqjobs site .mypy_cache .ruff_cache .import_linter_cache
