@@ -92,9 +92,10 @@ def test_a_planned_failover_loses_nothing_that_was_acknowledged(servers, failove
 @pytest.mark.slow
 def test_a_worker_goes_on_at_the_new_primary(servers, workers, tmp_path):
     log = tmp_path / "runs.log"
+    log.touch()
     workers.start("probe", REDIS_URL=servers.url)
     with Feeder(ProbeJob(log=str(log))) as feeder:
-        feeder.more()
+        eventually(log.read_text)  # the worker runs jobs
         servers.failover(pause=True)
         feeder.more()
 

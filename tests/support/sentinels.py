@@ -28,9 +28,9 @@ class Sentinels:
         self.ports = [free_port() for _ in range(1 + replicas)]
         self.sentinels = [free_port() for _ in range(3)]
         for port in self.ports:
-            self._start("redis-server", port, f"save ''\nappendonly yes\nappendfsync everysec\n{conf}\n"
+            self._start("redis-server", port, f"save ''\nappendonly yes\nrepl-diskless-sync-delay 0\n{conf}\n"
                         + (f"replicaof 127.0.0.1 {self.ports[0]}\n" if port != self.ports[0] else ""))  # fmt: skip
-        eventually(lambda: self.info(0).get("connected_slaves") == replicas)
+        eventually(self.settled)  # connected alone may mean that their copy is still to come
         for port in self.sentinels:
             self._start("redis-sentinel", port, f"sentinel monitor {NAME} 127.0.0.1 {self.ports[0]} 2\n"
                         f"sentinel down-after-milliseconds {NAME} 5000\n"
