@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rqjobs.addresses import check_address
@@ -50,6 +58,15 @@ def split_url(url: str) -> SplitResult:
     if torn:
         raise ValueError(_ENCODE)
     return parts
+
+
+def _with_password(url: str, password: str) -> str:
+    """``url`` with ``password``, percent-encoded, if it names a server and has no password of its own."""
+    scheme, mark, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not mark or scheme.startswith("sqlite") or ":" in user:
+        return url
+    return f"{scheme}://{user}:{quote(password, safe='')}@{host if at else rest}"
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
@@ -99,6 +116,17 @@ def _check_places(places: tuple[str, ...]) -> tuple[str, ...]:
             except ValueError as error:
                 raise ValueError(f"{place!r}: {error}") from None
     return places
+
+
+_KEY_LENGTH = 16
+"""The fewest characters of a key or token that strangers may try against: 16 random ones of base64 are 96 bits."""
+
+
+def _check_key(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) < _KEY_LENGTH:
+        command = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+        raise ValueError(f"has fewer than {_KEY_LENGTH} characters and could be guessed; make one with {command}")
+    return key
 
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
@@ -169,9 +197,14 @@ class Settings(BaseSettings):
 
     # Stores
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = SecretStr("embedded:")
+    redis_password: SecretStr | None = None
+    """Put into REDIS_URL when that has none; as it is, without percent-encoding."""
     database_url: Annotated[SecretStr, AfterValidator(_check_url)] = SecretStr("sqlite:///.rqjobs/rqjobs.db")
-    rqjobs_secret_key: SecretStr | None = None
-    """Signs download links, sessions and visitor keys; made and kept under RQJOBS_DATA when unset."""
+    database_password: SecretStr | None = None
+    """Put into DATABASE_URL when that has none; as it is, without percent-encoding."""
+    rqjobs_secret_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
+    """Signs download links, sessions and visitor keys; 16 characters at least; made and kept under RQJOBS_DATA when
+    unset."""
     rqjobs_data: Path = Path(".rqjobs")
     """The folder of the embedded Redis, the SQLite file, mails and exports."""
 
@@ -184,8 +217,8 @@ class Settings(BaseSettings):
     """Modules of the app that register queues, sources and hooks; imported before any job runs."""
     rqjobs_outbox_every: Duration = timedelta(seconds=1)
     """How often workers look into the transactional outbox; 0 for never, where ``rqjobs outbox relay`` runs."""
-    rqjobs_cron_token: SecretStr | None = None
-    """What a platform's cron says to ``rqjobs.integrations.burst`` to have waiting jobs run."""
+    rqjobs_cron_token: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
+    """16 characters at least; what a platform's cron says to ``rqjobs.integrations.burst`` to have waiting jobs run."""
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -293,6 +326,19 @@ class Settings(BaseSettings):
 
     queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
     """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_passwords_into_urls(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for store in ("redis", "database"):
+            url, password = given.get(f"{store}_url"), given.get(f"{store}_password")
+            if isinstance(url, SecretStr):
+                url = url.get_secret_value()
+            if isinstance(password, SecretStr):
+                password = password.get_secret_value()
+            if url and password:
+                given = {**given, f"{store}_url": _with_password(url, password)}
+        return given
 
     @field_validator("webhook_signing_secret", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import ipaddress
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,10 @@ from rqjobs.queues import get_policy, policies
 from rqjobs.settings import QueueSettings, Settings, get_settings, is_of_django, is_setting, variables
 
 _SHORT_PASSWORD = 8
+_FEW_LETTERS = 8  # different ones: 16 random characters have 13 to 16, "aaaaaaaaaaaaaaaa" and "1234123412341234" do not
+_WIDE = {4: 8, 6: 16}  # prefixes of networks that are wider than a private one, 10.0.0.0/8 or fd00::/16
+_METADATA = tuple(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")))
+"""Where clouds give a machine its credentials."""
 _CLOSE, _VERY_CLOSE = 0.85, 0.9  # of difflib: 0.9 is one letter of ten
 
 
@@ -30,6 +35,7 @@ def contradictions() -> Iterator[Finding]:
             f"RQJOBS_LEASE={settings.rqjobs_lease.total_seconds():g}s: a short pause of the machine looks like a death"
         )
         yield fault("", said, "RQJOBS_LEASE=30s")
+    yield from _weak(settings)
     password = settings.dashboard_password
     if password is not None and 0 < len(password.get_secret_value()) < _SHORT_PASSWORD:
         yield fault("", "DASHBOARD_PASSWORD has fewer than 8 characters", "choose a longer one")
@@ -48,6 +54,25 @@ def contradictions() -> Iterator[Finding]:
             yield fault(
                 "", f"{variable} is set for a queue that does not exist: {error}", "mend its name, or remove it"
             )
+
+
+def _weak(settings: Settings) -> Iterator[Finding]:
+    """Keys that can be guessed, and exemptions from the SSRF guard that leave nothing of it."""
+    keys = {"RQJOBS_SECRET_KEY": settings.rqjobs_secret_key, "RQJOBS_CRON_TOKEN": settings.rqjobs_cron_token}
+    for name, key in keys.items():
+        if key is not None and len(set(key.get_secret_value())) < _FEW_LETTERS:
+            command = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+            yield fault("", f"{name} repeats a few characters and could be guessed", f"make one with {command}")
+    for word in settings.webhook_allow:
+        try:
+            network = ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            continue  # a name
+        if network.prefixlen < _WIDE[network.version] or any(
+            address in network for address in _METADATA if address.version == network.version
+        ):
+            said = f"WEBHOOK_ALLOW={word} lets webhooks reach more than a network of yours, such as cloud metadata"
+            yield fault("", said, "name the receivers' hosts only; in production none")
 
 
 def _misspelt() -> Iterator[Finding]:

@@ -27,7 +27,7 @@ def greet(payload: dict) -> str:
 
 def create_app():
     app = Flask(__name__)
-    app.config.update(SHOP="the shop", RQJOBS_CRON_TOKEN="sesame")
+    app.config.update(SHOP="the shop", RQJOBS_CRON_TOKEN="open-sesame-1001")
     extension.init_app(app)
     return app
 """

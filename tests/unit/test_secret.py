@@ -17,7 +17,7 @@ def test_one_key_for_all_that_start_at_once(settings):
 
 
 def test_the_setting_comes_first(monkeypatch, settings):
-    monkeypatch.setenv("RQJOBS_SECRET_KEY", "of my own")
+    monkeypatch.setenv("RQJOBS_SECRET_KEY", "of my own, and long")
     use_settings(None)
-    assert secret_key() == "of my own"
+    assert secret_key() == "of my own, and long"
     assert not settings.rqjobs_data.exists()

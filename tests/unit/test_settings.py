@@ -4,6 +4,8 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+from redis.connection import parse_url
+from sqlalchemy import make_url
 
 from rqjobs.connection import redact
 from rqjobs.errors import InvalidSettings
@@ -151,3 +153,49 @@ def test_a_wrong_backend_of_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RQJOBS_EMAIL_BACKEND", "pigeon")
     with pytest.raises(InvalidSettings, match="RQJOBS_EMAIL_BACKEND: input should be"):
         Settings.load()
+
+
+HARD = "p@ss:w/rd#?%41 [ä]\\'\""
+
+
+@pytest.mark.parametrize(
+    ("given", "user", "host"),
+    [
+        ("redis://redis:6379/0", None, "redis"),
+        ("redis://rqjobs@redis:6379/0", "rqjobs", "redis"),
+        ("rediss://rqjobs@redis", "rqjobs", "redis"),
+        ("redis://rqjobs:own@redis", "rqjobs", "redis"),
+        ("unix:///run/redis.sock", None, None),
+    ],
+)
+def test_the_redis_password_needs_no_encoding(monkeypatch, given, user, host):
+    monkeypatch.setenv("REDIS_URL", given)
+    monkeypatch.setenv("REDIS_PASSWORD", HARD)
+    options = parse_url(Settings.load().redis_url.get_secret_value())
+    assert options["password"] == ("own" if "own" in given else HARD)
+    assert (options.get("username") or None, options.get("host")) == (user, host)
+    assert HARD not in redact(Settings.load().redis_url.get_secret_value())
+
+
+def test_the_database_password_needs_no_encoding(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://rqjobs@database:5432/rqjobs")
+    monkeypatch.setenv("DATABASE_PASSWORD", HARD)
+    url = make_url(Settings.load().database_url.get_secret_value())
+    assert (url.username, url.password, url.host, url.port) == ("rqjobs", HARD, "database", 5432)
+
+
+@pytest.mark.parametrize("name", ["REDIS", "DATABASE"])
+def test_a_url_without_a_server_takes_no_password(monkeypatch, name):
+    before = getattr(Settings.load(), f"{name.lower()}_url")
+    monkeypatch.setenv(f"{name}_PASSWORD", "x")
+    assert getattr(Settings.load(), f"{name.lower()}_url") == before
+
+
+@pytest.mark.parametrize("name", ["RQJOBS_SECRET_KEY", "RQJOBS_CRON_TOKEN"])
+def test_a_key_that_can_be_guessed_is_refused_and_not_shown(monkeypatch, name):
+    monkeypatch.setenv(name, "hunter2hunter2")
+    with pytest.raises(InvalidSettings, match=f"{name}: has fewer than 16 characters") as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv(name, "")
+    assert getattr(Settings.load(), name.lower()) is None
