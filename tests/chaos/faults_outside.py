@@ -47,22 +47,25 @@ def mail_key_revoked(run: Run) -> None:
 
 
 def manychat_token_revoked(run: Run) -> None:
+    run.until(run.outside.manychat.marks, 60, "contacts are made")
     with run.outside.manychat_answers(401):
         run.pause(60, 6)
 
 
 def manychat_broken(run: Run) -> None:
+    run.until(run.outside.manychat.marks, 60, "contacts are made")
     with run.outside.manychat_answers(500):
         run.pause(60, 6)
 
 
 def export_store_away(run: Run) -> None:
     """The folder is gone, and a file is in its place: what a lost mount looks like to root as well."""
+    run.until(lambda: any(run.store.iterdir()), 60, "exports are written")
     for _ in range(run.times(3, 1)):
         aside = run.store.with_name("aside")
         run.store.rename(aside)
         run.store.touch()
-        run.pause(30, 5)
+        run.pause(30, 8)
         run.store.unlink()
         aside.rename(run.store)
         run.pause(5, 1)
