@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from rqjobs.database import analytics, exports, get_engine
 from rqjobs.dead_letters import DeadLetter, dead_letters
-from tests.chaos.ledger import OWN_FAULT, Counts, Effect, Ledger, kind_of
+from tests.chaos.ledger import OWN_FAULT, Counts, Effect, Ledger, Window, kind_of
 
 
 def count(name: str, ledger: Ledger, arrived: list[str], left: int) -> Counts:
@@ -25,6 +25,12 @@ def count(name: str, ledger: Ledger, arrived: list[str], left: int) -> Counts:
     by_id = {job_id: mark for mark, job_id in acknowledged.items()}
     stored, off = _stored(by_id)
     effects = ledger.effects([*stored, *arrived])
+    ledger.windows += [
+        Window(one.at, one.at, one.pid, "poison")
+        for mark in effects
+        if kind_of(mark) == "poison"
+        for one in effects[mark]
+    ]
     dead = {by_id[letter.job_id]: letter for letter in dead_letters() if letter.job_id in by_id}
     counts = Counts(name, acknowledged=len(acknowledged), refused=ledger.refused().total(), waiting=left)
     missing = [mark for mark in acknowledged if not _ended(mark, dead.get(mark), mark in effects, counts)]

@@ -7,6 +7,7 @@ import email.policy
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,15 +17,18 @@ import pytest
 import redis as redis_py
 
 from rqjobs import keys
-from rqjobs.connection import get_connection
+from rqjobs.connection import close_connection, get_connection
 from rqjobs.database.suppressions import lift, list_suppressions, suppress
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
 from rqjobs.smtp import Server
+from tests.chaos.proxy import Proxy
+from tests.chaos.stores import running_redis
 from tests.support.emails import WHEN, attempt, bury, job
 from tests.support.smtp import PASSWORD, USER, MailServer, smtp_server
+from tests.support.workers import eventually
 
 Configure = Callable[..., None]
 
@@ -244,6 +248,51 @@ def test_who_is_left_may_be_suppressed_meanwhile(server: MailServer) -> None:
     lift(["bob@b.example"])
     server.rcpt.clear()
     assert send(mail, attempt())["accepted"] == 2
+
+
+def test_an_outcome_is_written_when_redis_is_back(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+    """Redis is away from the moment at which the mail arrives, for longer than redis-py tries again."""
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    with running_redis(tmp_path / "own-redis") as own:
+        configure(REDIS_URL=own.url)
+        server.pause = 4.0  # the answer to the dot is late, so Redis is away before the outcome is known
+
+        def take_away() -> None:
+            eventually(lambda: server.mails)
+            own.kill()
+            time.sleep(5)
+            own.start()
+
+        thread = threading.Thread(target=take_away)
+        thread.start()
+        try:
+            send(job(), attempt())
+        finally:
+            thread.join()
+        assert send(job(), attempt())["accepted"] == 1
+        assert len(server.mails) == 1
+        close_connection()
+
+
+def test_a_record_whose_reply_was_lost_holds_no_mail(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+    """The record is in Redis, its reply is lost, and Redis is away for longer than redis-py tries again."""
+    configure(EMAIL_UNKNOWN_OUTCOME="hold")
+    with running_redis(tmp_path / "own-redis") as own, Proxy(own.port) as proxy:
+        configure(REDIS_URL=proxy.url)
+        proxy.delay = 0.3  # so that the reply is on its way when the connection is cut
+
+        def take_away() -> None:
+            eventually(lambda: own.client.exists(keys.email_effect("job-1")), every=0.01)
+            proxy.cut_for(4)
+
+        thread = threading.Thread(target=take_away)
+        thread.start()
+        try:
+            assert send(job(), attempt())["accepted"] == 1
+        finally:
+            thread.join()
+            close_connection()
+    assert len(server.mails) == 1
 
 
 def test_a_second_run_sends_nothing(server: MailServer) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import redis
 
 from rqjobs import keys
 from rqjobs.attempt import Attempt
@@ -20,10 +23,14 @@ from rqjobs.errors import RetryLater
 from rqjobs.history import reason_of_entry
 from rqjobs.layout import results_key
 
+ResultT = TypeVar("ResultT")
+
 State = Literal["new", "sending", "partial", "released", "sent"]
 
 _KEEP_SENT = timedelta(days=7)
 _KEEP_OPEN = timedelta(days=366)  # as long as RQ keeps a dead letter
+_REFUSED = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)  # certainly not written
+_AGAIN = 0.5  # seconds between two tries to write an outcome while Redis is away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,7 @@ class Effect:
         entries: Any = get_connection().xrange(results_key(self.job_id))
         return any(self.handed_over in reason_of_entry(fields) for _, fields in entries)
 
-    def begin(self, backend: str) -> Effect:
+    def begin(self, backend: str, attempt: Attempt) -> Effect:
         """Writes that the mail is being handed over to ``backend``, at the last moment before it is.
 
         Raises:
@@ -75,26 +82,29 @@ class Effect:
         """
         since = self.at if self.state == "sending" else time.time()
         begun = replace(self, state="sending", at=since, backend=backend, nonce=secrets.token_hex(8))
+        fresh = self.state == "new" and self.key == self.job_id
         try:
-            ours = begun._write(_KEEP_OPEN, fresh=self.state == "new" and self.key == self.job_id)  # noqa: SLF001  # our own
+            # A lost reply may leave the record in Redis though the mail was never handed over.
+            ours = _insist(lambda: begun._write(_KEEP_OPEN, fresh=fresh), attempt, but=_REFUSED)  # noqa: SLF001  # our own
         except PASSING as error:
             raise RetryLater(timedelta(seconds=10), f"Redis does not take it now: {error}", counts=False) from error
         if not ours:
             raise RetryLater(timedelta(seconds=10), "another run of this job is sending the mail", counts=False)
         return begun
 
-    def settle(self, state: State, **fields: Any) -> Effect:
-        """Writes what became of it."""
+    def settle(self, state: State, attempt: Attempt, **fields: Any) -> Effect:
+        """Writes what became of it. While Redis is away this is tried again until the attempt's time is over."""
         settled = replace(self, state=state, at=time.time(), **fields)
-        settled._write(_KEEP_SENT if state == "sent" else _KEEP_OPEN)  # noqa: SLF001  # our own
+        keep = _KEEP_SENT if state == "sent" else _KEEP_OPEN
+        _insist(lambda: settled._write(keep), attempt)  # noqa: SLF001  # our own
         return settled
 
-    def forget(self) -> None:
-        """Writes that the mail was certainly not sent."""
+    def forget(self, attempt: Attempt) -> None:
+        """Writes that the mail was certainly not sent. While Redis is away this is tried again as in :meth:`settle`."""
         if self.state == "new" and self.key == self.job_id:
-            get_connection().delete(keys.email_effect(self.job_id))
+            _insist(lambda: get_connection().delete(keys.email_effect(self.job_id)), attempt)
         else:
-            self._write(_KEEP_OPEN)
+            _insist(lambda: self._write(_KEEP_OPEN), attempt)
 
     def _write(self, keep: timedelta, *, fresh: bool = False) -> bool:
         document = {name: value for name, value in asdict(self).items() if value and name != "job_id"}
@@ -104,6 +114,23 @@ class Effect:
             return True
         # If the answer to the first SET was lost, the client has sent it again, and found what we wrote ourselves.
         return bool(get_connection().get(name) == text.encode())
+
+
+def _insist(
+    write: Callable[[], ResultT], attempt: Attempt, but: tuple[type[redis.exceptions.RedisError], ...] = ()
+) -> ResultT:
+    """Calls ``write`` until Redis takes it: only this run has the outcome, without it the mail counts as unknown.
+
+    Raises:
+        redis.exceptions.RedisError: the attempt's time is over, or it is an error of ``but``.
+    """
+    while True:
+        try:
+            return write()
+        except PASSING as error:
+            if isinstance(error, but) or attempt.remaining <= _AGAIN:
+                raise
+            time.sleep(_AGAIN)
 
 
 def read_effect(attempt: Attempt) -> Effect:

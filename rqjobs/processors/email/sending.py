@@ -58,13 +58,13 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
 
     def begin() -> None:
         nonlocal begun
-        begun = effect.begin(backend.name)
+        begun = effect.begin(backend.name, attempt)
 
     try:
         receipt = backend.send(mail, begin, attempt.remaining)
     except (PermanentFailure, RetryLater, NotSent, DependencyUnavailable):
         if begun is not effect:
-            effect.forget()
+            effect.forget(attempt)
         raise
     except UnknownOutcome as error:
         outage = DependencyUnavailable(backend.dependency, str(error))
@@ -156,9 +156,9 @@ def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
     refused = begun.refused | receipt.refused
     bounced = {address: words for address, words in receipt.refused.items() if is_hard_bounce(words)}
     if receipt.later:
-        begun.settle("partial", accepted=accepted, refused=refused)
+        begun.settle("partial", attempt, accepted=accepted, refused=refused)
     elif accepted:
-        begun = begun.settle("sent", accepted=accepted, refused=refused, provider_id=receipt.provider_id)
+        begun = begun.settle("sent", attempt, accepted=accepted, refused=refused, provider_id=receipt.provider_id)
     _remember(bounced, attempt.job_id)
     words = "; ".join(f"{address}: {reason}" for address, reason in (receipt.later or refused).items())
     if receipt.later:
