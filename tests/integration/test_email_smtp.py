@@ -260,7 +260,7 @@ def test_an_outcome_is_written_when_redis_is_back(server: MailServer, tmp_path: 
         def take_away() -> None:
             eventually(lambda: server.mails)
             own.kill()
-            time.sleep(5)
+            time.sleep(2.5)
             own.start()
 
         thread = threading.Thread(target=take_away)
@@ -283,7 +283,7 @@ def test_a_record_whose_reply_was_lost_holds_no_mail(server: MailServer, tmp_pat
 
         def take_away() -> None:
             eventually(lambda: own.client.exists(keys.email_effect("job-1")), every=0.01)
-            proxy.cut_for(4)
+            proxy.cut_for(2.5)
 
         thread = threading.Thread(target=take_away)
         thread.start()
