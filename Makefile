@@ -12,7 +12,7 @@ LOCKED := --require-hashes --only-binary :all:
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package rqjobs \
 	--no-header --annotation-style line
 
-.PHONY: help demo test test-rq lint bench chaos soak slow docs audit sbom lock clean
+.PHONY: help demo test test-rq lint bench chaos soak slow docs audit sbom lock pin-images clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,9 @@ lock:  ## writes requirements.lock and locks/ anew, keeping versions; UPGRADE=--
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -c requirements.lock --extra postgres --extra fast --output-file locks/image.lock
 	$(UV_COMPILE) $(UPGRADE) -c requirements.lock --group build --output-file locks/build.lock
 	$(UV_COMPILE) $(UPGRADE) -c requirements.lock --group audit --output-file locks/audit.lock
+
+pin-images:  ## writes the digests of the foreign images into deploy/ (needs docker buildx and a registry)
+	$(PYTHON) deploy/pin_images.py
 
 clean:  ## removes what make made
 	rm -rf $(VENV) $(AUDIT) .rqjobs site .mypy_cache .ruff_cache .import_linter_cache

@@ -13,6 +13,7 @@ from tests.support.servers import Browser, free_port
 from tests.support.workers import ROOT, eventually
 
 DEPLOY = ROOT / "deploy"
+PASSWORD = "r:e/d@i#s? %"
 
 
 def test_the_image_s_command_is_healthy_and_stops_politely(workers):
@@ -36,12 +37,19 @@ class Composed:
         self._workers = workers
         self._services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
         self.ports = {"8080": str(free_port()), "9181": str(free_port()), "8000": str(free_port())}
-        self._here = {"redis://redis:6379/0": redis_url, "0.0.0.0": "127.0.0.1", "/data": str(folder), **self.ports}
+        here = redis_url.replace("://", "://rqjobs@")
+        self._here = {"redis://rqjobs@redis:6379/0": here, "0.0.0.0": "127.0.0.1", "/data": str(folder), **self.ports}
         for volume in self._services["web"]["volumes"]:
             source, _, place = volume.partition(":")
             if source.startswith("."):
                 self._here[place.partition(":")[0]] = str((DEPLOY / source).resolve())
         self._given = {"RQJOBS_SECRET_KEY": "s" * 40, "POSTGRES_PASSWORD": "p", "DASHBOARD_PASSWORD": "d"}
+        self._given["REDIS_PASSWORD"] = PASSWORD
+
+    def redis_user(self):
+        """The user that compose's Redis makes, as words of ACL SETUSER."""
+        rights = re.search(r"user rqjobs on #%s ([^\\]+)", self._services["redis"]["command"][-1])
+        return ["rqjobs", "reset", "on", f">{PASSWORD}", *rights[1].split()]
 
     def up(self, name):
         """Starts a service; one that ends is waited for."""
@@ -69,8 +77,10 @@ class Composed:
         return self._given.get(name, default if kind == "-" else "")
 
 
-def test_a_booking_of_the_composed_app_gets_its_receipt(workers, redis, redis_url, tmp_path):
+def test_a_booking_of_the_composed_app_gets_its_receipt(workers, redis, redis_url, tmp_path, request):
     composed = Composed(workers, redis_url, tmp_path)
+    redis.execute_command("ACL", "SETUSER", *composed.redis_user())
+    request.addfinalizer(lambda: redis.execute_command("ACL", "DELUSER", "rqjobs"))
     assert composed.up("tables").wait(60) == 0
     for name in ("web", "worker", "dashboard"):
         composed.up(name)
