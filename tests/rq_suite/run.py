@@ -8,6 +8,7 @@ passes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,10 +33,18 @@ LEFT_OUT_TESTS = (
 
 
 def download(folder: Path) -> Path:
-    """RQ's source distribution, unpacked, without RQ itself: the tests import the one that is installed."""
-    wanted = f"rq=={version('rq')}"
+    """RQ's source distribution, unpacked, without RQ itself: the tests import the one that is installed.
+
+    Its hash is that of requirements.lock, and pip reads its metadata with the build tools that are installed.
+    """
+    entry = rf"^rq=={re.escape(version('rq'))} \\\n(?: +--hash=\S+(?: \\)?\n)+"
+    locked = re.search(entry, (HERE.parents[1] / "requirements.lock").read_text(), re.MULTILINE)
+    if locked is None:
+        sys.exit(f"RQ {version('rq')} is installed, and requirements.lock names another one: make")
+    (folder / "rq.lock").write_text(locked[0])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--no-binary", ":all:", "--dest", str(folder), wanted], check=True)
+    command += ["--no-binary", ":all:", "--no-build-isolation", "--require-hashes", "--dest", str(folder)]
+    subprocess.run([*command, "-r", str(folder / "rq.lock")], check=True)
     (archive,) = folder.glob("rq-*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
