@@ -25,15 +25,15 @@ import psutil
 from sqlalchemy import Engine, text
 
 from rqjobs import enqueue_many
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.embedded import stop_server
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import events as events_table
 from rqjobs.database.schema import init_database, schema_version
-from rqjobs.embedded import stop_server
-from rqjobs.health import pause, queue_health, resume
 from rqjobs.jobs import QRAnalyticsJob
+from rqjobs.monitoring.queue_health import pause, queue_health, resume
 from rqjobs.processors.analytics import report
-from rqjobs.settings import use_settings
 
 STORED = (10_000, 1_000_000)
 SENT = 40_000

@@ -29,13 +29,16 @@ from sqlalchemy import text
 from werkzeug.serving import make_server
 
 from bench.systems import show
-from rqjobs import EmailJob, WebhookJob, enqueue, enqueue_many, failure_groups, keys, repair
+from rqjobs import EmailJob, WebhookJob, enqueue, enqueue_many
+from rqjobs.broker import keys
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.embedded import stop_server
+from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
-from rqjobs.connection import get_connection
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
-from rqjobs.embedded import stop_server
-from rqjobs.layout import key
-from rqjobs.settings import use_settings
+from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import groups as failure_groups
 from rqjobs.web import create_app
 
 TIMES, GOAL = 5, 100.0

@@ -23,7 +23,7 @@ from statistics import median
 import psutil
 import redis
 
-from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.broker.embedded import ensure_server, stop_server
 
 ROOT = Path(__file__).parents[1]
 APPS = ROOT / "bench" / "apps"

@@ -22,8 +22,8 @@ import psutil
 from bench.engine import cpu
 from bench.systems import ROOT, Stage, System, installed, middle, show, stage
 from rqjobs import WebhookJob, enqueue_many
-from rqjobs.health import pause, resume
-from rqjobs.settings import use_settings
+from rqjobs.config.settings import use_settings
+from rqjobs.monitoring.queue_health import pause, resume
 
 DELAY = 0.02
 CORES = 2

@@ -9,7 +9,7 @@ and, in a terminal: ``rqjobs worker``.
 
 from typing import TYPE_CHECKING
 
-from rqjobs.lazily import lazily
+from rqjobs.config.lazy_imports import lazily
 
 if TYPE_CHECKING:
     from rqjobs.aio import (
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
         aqueue_health,
         await_result,
     )
-    from rqjobs.backoff import exponential, fixed
+    from rqjobs.broker.job_builder import JobOptions
+    from rqjobs.broker.results import wait_for_result
+    from rqjobs.config.backoff import exponential, fixed
+    from rqjobs.decorator import job
     from rqjobs.enqueueing import (
-        JobOptions,
         enqueue,
         enqueue_data_export,
         enqueue_email,
@@ -44,10 +46,8 @@ if TYPE_CHECKING:
         RetryLater,
         RQJobsError,
     )
-    from rqjobs.health import queue_health
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
-    from rqjobs.ownjobs import job
-    from rqjobs.results import wait_for_result
+    from rqjobs.monitoring.queue_health import queue_health
 
 __all__ = [
     "DataExportJob",
@@ -93,14 +93,15 @@ if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept ever
         {
             "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",
                     "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_result"),
-            "backoff": ("exponential", "fixed"),
-            "enqueueing": ("JobOptions", "enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
+            "config.backoff": ("exponential", "fixed"),
+            "broker.job_builder": ("JobOptions",),
+            "enqueueing": ("enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
                            "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
             "errors": ("DependencyUnavailable", "DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure",
                        "RQJobsError", "ResultTimeout", "RetryLater"),
-            "health": ("queue_health",),
+            "monitoring.queue_health": ("queue_health",),
             "jobs": ("DataExportJob", "EmailJob", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"),
-            "ownjobs": ("job",),
-            "results": ("wait_for_result",),
+            "decorator": ("job",),
+            "broker.results": ("wait_for_result",),
         },
     )  # fmt: skip

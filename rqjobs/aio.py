@@ -9,13 +9,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import redis
-from rq.job import Job
 
-from rqjobs import keys
-from rqjobs.connection import client_of
-from rqjobs.durations import parse_duration
+from rqjobs.broker import keys
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_builder import JobOptions
+from rqjobs.broker.job_writer import is_captured
+from rqjobs.broker.results import look_for_result
+from rqjobs.broker.rq_types import Job
+from rqjobs.config.durations import parse_duration
 from rqjobs.enqueueing import (
-    JobOptions,
     enqueue,
     enqueue_data_export,
     enqueue_email,
@@ -25,10 +27,8 @@ from rqjobs.enqueueing import (
     enqueue_webhook,
 )
 from rqjobs.errors import JobCaptured, ResultTimeout
-from rqjobs.health import QueueHealth, queue_health
 from rqjobs.jobs.base import JobModel
-from rqjobs.results import look_for_result
-from rqjobs.writing import is_captured
+from rqjobs.monitoring.queue_health import QueueHealth, queue_health
 
 if TYPE_CHECKING:
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob

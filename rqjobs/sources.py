@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic.alias_generators import to_snake
 
+from rqjobs.config.file_urls import OBJECT_STORES
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import DataExportJob
-from rqjobs.places import OBJECT_STORES
-from rqjobs.queues import import_registrations
-from rqjobs.settings import get_settings
+from rqjobs.policies import import_registrations
 
 RowsFunction = Callable[[str, Mapping[str, object]], Iterable[Any]]
 """``rows(user_id, filters)``: the user's rows, each a mapping or a sequence in the columns' order."""

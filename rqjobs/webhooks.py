@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Unpack, overload
 
-from rq.job import Job
-
-from rqjobs.connection import client_of
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_builder import JobOptions
+from rqjobs.broker.rq_schema import SERIALIZER
+from rqjobs.broker.rq_types import Job
 from rqjobs.database import get_engine
 from rqjobs.database import webhook_deliveries as deliveries
 from rqjobs.database import webhook_endpoints as endpoints
 from rqjobs.database.webhook_deliveries import Filter
 from rqjobs.database.webhook_endpoints import Endpoint, EndpointExists, UnknownEndpoint
-from rqjobs.enqueueing import JobOptions, enqueue_many
+from rqjobs.enqueueing import enqueue_many
 from rqjobs.errors import DuplicateJob, InvalidJob
 from rqjobs.jobs import WebhookJob
-from rqjobs.layout import SERIALIZER
 
 __all__ = ["Endpoint", "EndpointExists", "Filter", "Replay", "UnknownEndpoint", "add_endpoint", "emit", "replay"]
 

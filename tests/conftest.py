@@ -17,13 +17,16 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from rqjobs import alerts, connection, database, ownjobs, queues, skew, sources
-from rqjobs.embedded import ensure_server, stop_server
+from rqjobs import database, decorator, policies, sources
+from rqjobs.broker import clock_skew as skew
+from rqjobs.broker import connection
+from rqjobs.broker.embedded import ensure_server, stop_server
+from rqjobs.config.settings import Settings, use_settings
 from rqjobs.integrations import bridge
+from rqjobs.monitoring import alerts
 from rqjobs.processors.analytics import hooks as scans
 from rqjobs.processors.manychat import accounts
-from rqjobs.processors.webhook import endpoints
-from rqjobs.settings import Settings, use_settings
+from rqjobs.processors.webhook import endpoint_cache
 from tests.support.workers import Workers
 
 _OURS = ("RQJOBS_", "REDIS_", "DATABASE_", "WEBHOOK_", "MANYCHAT_", "EMAIL_", "SMTP_", "SENDGRID_", "RESEND_",
@@ -34,8 +37,8 @@ for _name in [name for name in os.environ if name.startswith(_OURS)]:
 _CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 
-_REGISTRIES = ((alerts, "_hooks"), (sources, "_SOURCES"), (ownjobs, "_surroundings"), (bridge, "_handed_down"),
-               (endpoints, "_hooks"), (scans, "_hooks"), (accounts, "_source"))  # fmt: skip
+_REGISTRIES = ((alerts, "_hooks"), (sources, "_SOURCES"), (decorator, "_surroundings"), (bridge, "_handed_down"),
+               (endpoint_cache, "_hooks"), (scans, "_hooks"), (accounts, "_source"))  # fmt: skip
 
 hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("rqjobs")
@@ -174,6 +177,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def only_our_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     """The five queues, for examples that register their own; what they register is gone after the test."""
-    monkeypatch.setattr(queues, "_POLICIES", dict(list(queues._POLICIES.items())[:5]))
+    monkeypatch.setattr(policies, "_POLICIES", dict(list(policies._POLICIES.items())[:5]))
     for module, registry in _REGISTRIES:
         monkeypatch.setattr(module, registry, copy.copy(getattr(module, registry)))

@@ -8,7 +8,7 @@ from pydantic import Field
 from bench.apps import marks
 from rqjobs import enqueue, enqueue_many
 from rqjobs.jobs import JobModel
-from rqjobs.queues import QueuePolicy, register_queue
+from rqjobs.policies import QueuePolicy, register_queue
 
 SLOTS = int(os.environ.get("BENCH_SLOTS", "50"))
 

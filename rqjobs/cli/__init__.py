@@ -100,7 +100,7 @@ def cli(ctx: click.Context) -> None:
     if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
         sys.path.append(here)
     if not ctx.meta.get(_PLAIN):
-        from rqjobs.queues import import_registrations
+        from rqjobs.policies import import_registrations
 
         import_registrations()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rqjobs.cli.output import json_option, print_json, print_table
-from rqjobs.durations import format_duration, parse_duration
+from rqjobs.config.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from rqjobs.processors.analytics import Report
@@ -67,10 +67,10 @@ def show_report(
 @click.option("--older-than", metavar="DURATION", help="Instead of ANALYTICS_RETENTION, such as 90d.")
 def purge_events(*, older_than: str | None) -> None:
     """Delete raw events recorded long ago. Workers do it by themselves; the counts are kept for ever."""
+    from rqjobs.config.settings import get_settings
     from rqjobs.database import get_engine
     from rqjobs.database.schema import ensure_schema
     from rqjobs.processors.analytics import purge
-    from rqjobs.settings import get_settings
 
     try:
         age = parse_duration(older_than) if older_than else get_settings().analytics_retention

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rqjobs.config.logs import set_up_logs
 from rqjobs.errors import RQJobsError
-from rqjobs.logs import set_up_logs
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -26,7 +26,7 @@ def dashboard(*, host: str, port: int) -> None:
 
     Its login is DASHBOARD_USERNAME (admin) and DASHBOARD_PASSWORD; without one, a password is made and printed.
     """
-    from rqjobs.settings import get_settings
+    from rqjobs.config.settings import get_settings
 
     server, password = open_dashboard(host, port)
     click.echo(f"dashboard: http://{_shown(host)}:{server.server_port}/")
@@ -51,9 +51,9 @@ def open_dashboard(host: str, port: int) -> tuple[BaseWSGIServer, str | None]:
     """
     from werkzeug.serving import make_server
 
-    from rqjobs import alerts
-    from rqjobs.connection import get_connection
-    from rqjobs.settings import get_settings
+    from rqjobs.broker.connection import get_connection
+    from rqjobs.config.settings import get_settings
+    from rqjobs.monitoring import alerts
     from rqjobs.web import create_app
 
     set_up_logs()

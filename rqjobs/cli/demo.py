@@ -17,10 +17,9 @@ from rqjobs.cli.output import bold, print_table
 from rqjobs.errors import RQJobsError
 
 if TYPE_CHECKING:
-    from rq.job import Job
-
+    from rqjobs.broker.rq_types import Job
     from rqjobs.jobs import JobModel, WebhookJob
-    from rqjobs.sandbox.world import World
+    from rqjobs.testing.sandbox.world import World
 
 _LIMIT = 110.0  # seconds; it takes ten, and on a machine that does much else at once a minute
 _SCANS = 20
@@ -47,8 +46,8 @@ def demo() -> None:
     A Redis, the outside world, real jobs and a worker, all on loopback, within a minute.
     """
     from rqjobs.enqueueing import enqueue_many
-    from rqjobs.health import queue_health
-    from rqjobs.sandbox.world import play
+    from rqjobs.monitoring.queue_health import queue_health
+    from rqjobs.testing.sandbox.world import play
 
     with play() as world:
         click.echo(
@@ -144,9 +143,9 @@ def _wait(jobs: list[Job]) -> None:
 
 
 def _tell(acts: list[Act], jobs: list[Job]) -> None:
-    from rqjobs.connection import get_connection
-    from rqjobs.history import read_history
-    from rqjobs.layout import fetch_job
+    from rqjobs.broker.attempts import read_history
+    from rqjobs.broker.connection import get_connection
+    from rqjobs.broker.rq_schema import fetch_job
 
     rows = []
     told: set[str] = set()

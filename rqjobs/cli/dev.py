@@ -23,8 +23,8 @@ def dev(*, port: int, no_worker: bool) -> int:
     Redis is the embedded one unless REDIS_URL says otherwise. Ctrl-C ends the worker and the dashboard;
     the embedded Redis stays, and so do its jobs.
     """
-    from rqjobs.connection import redact
-    from rqjobs.settings import get_settings
+    from rqjobs.broker.connection import redact
+    from rqjobs.config.settings import get_settings
 
     server, password = open_dashboard("127.0.0.1", port)
     settings = get_settings()

@@ -10,7 +10,7 @@ import click
 from rqjobs.cli.output import adapted, bold, json_option, print_json, tame
 
 if TYPE_CHECKING:
-    from rqjobs.doctor import Finding
+    from rqjobs.monitoring.doctor.checks import Finding
 
 _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 
@@ -24,7 +24,7 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
 
     Nothing is changed. Exit 1 if there is a fault.
     """
-    from rqjobs.doctor import examine
+    from rqjobs.monitoring.doctor.checks import examine
 
     found: list[Finding] = []
     for finding in examine(ask_providers=online, every_job=every_job):

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from rqjobs.addresses import parse_address
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.cli.params import InvalidInput, read_json
+from rqjobs.config.addresses import parse_address
 
 
 @click.group()
@@ -47,7 +47,7 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
     TEMPLATE.html and TEMPLATE.txt.
     """
     from rqjobs import mail
-    from rqjobs.settings import get_settings
+    from rqjobs.config.settings import get_settings
 
     variables = read_json(data)
     if not isinstance(variables, dict):

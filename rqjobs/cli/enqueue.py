@@ -13,7 +13,7 @@ from rqjobs.cli.params import InvalidInput, read_json
 from rqjobs.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from rqjobs.queues import Priority
+    from rqjobs.policies import Priority
 
 _FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
 """The name of a field at the start of a fault: ``'data_type'``, ``'filters.a'``."""
@@ -46,9 +46,9 @@ def enqueue(
     KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
     """
     from rqjobs.cli.progress import wait_with_progress
-    from rqjobs.durations import parse_duration
+    from rqjobs.config.durations import parse_duration
     from rqjobs.enqueueing import enqueue as enqueue_job
-    from rqjobs.queues import get_policy, policies
+    from rqjobs.policies import get_policy, policies
 
     kinds = [policy.kind for policy in policies()]
     if kind not in kinds:

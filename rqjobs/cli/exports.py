@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.config.logs import set_up_logs
 from rqjobs.errors import RQJobsError
-from rqjobs.logs import set_up_logs
 
 if TYPE_CHECKING:
     from rqjobs.processors.export import Export

@@ -13,10 +13,11 @@ import click
 from rqjobs.cli.jobs import show as show_job
 from rqjobs.cli.output import json_option, print_json, print_table, typed
 from rqjobs.cli.params import LANE, InvalidInput
-from rqjobs.durations import spell
+from rqjobs.config.durations import spell
 
 if TYPE_CHECKING:
-    from rqjobs import failure_groups, repair
+    from rqjobs.dead_letters import bulk_requeue as repair
+    from rqjobs.dead_letters import groups as failure_groups
 
 _SHOWN = 20
 
@@ -43,7 +44,7 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
 
     Queue by queue and priority by priority; --reason looks through all that are kept.
     """
-    from rqjobs import dead_letters
+    from rqjobs.dead_letters import letters as dead_letters
 
     total = dead_letters.count(queue)
     found = list(islice(dead_letters.dead_letters(queue, reason, scan=None if reason else limit), limit))
@@ -72,7 +73,7 @@ def groups(*, queue: str | None, as_json: bool) -> None:
 
     All that are kept are counted.
     """
-    from rqjobs import failure_groups
+    from rqjobs.dead_letters import groups as failure_groups
 
     found = failure_groups.look(queue)
     while found.grouped < found.total and (again := failure_groups.look(queue)).grouped > found.grouped:
@@ -135,7 +136,7 @@ def requeue(
 
     Say which by ID, by --queue and --reason, by --group, or --all.
     """
-    from rqjobs import dead_letters
+    from rqjobs.dead_letters import letters as dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if group is not None:
@@ -171,7 +172,7 @@ def purge(
     Say which by ID, by --queue and --reason, by --group, or --all. In a terminal it asks first, unless they are named
     by ID or --yes is given.
     """
-    from rqjobs import dead_letters
+    from rqjobs.dead_letters import letters as dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script is not asked
@@ -188,7 +189,7 @@ def _choose(
     ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool, dry_run: bool
 ) -> list[str]:
     """What the words of a command mean; nothing by accident. The jobs of a group are found by its repair."""
-    from rqjobs import dead_letters
+    from rqjobs.dead_letters import letters as dead_letters
 
     ways = [bool(ids), group is not None, bool(queue or reason), everything]
     if sum(ways) > 1:
@@ -206,8 +207,8 @@ def _choose(
 
 def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
     """A whole group, here and now; the dashboard shows it as well."""
-    from rqjobs import repair
-    from rqjobs.connection import get_connection
+    from rqjobs.broker.connection import get_connection
+    from rqjobs.dead_letters import bulk_requeue as repair
 
     client = get_connection()
     started = repair.start(group, f"group {group}", mode, canary=canary, rate=rate, connection=client)

@@ -14,8 +14,8 @@ from rqjobs.cli.params import QUEUE
 @json_option
 def health(*, as_json: bool) -> int:
     """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
-    from rqjobs.health import fullness, queue_health
-    from rqjobs.settings import get_settings
+    from rqjobs.config.settings import get_settings
+    from rqjobs.monitoring.queue_health import fullness, queue_health
 
     found, full, kept = queue_health(), fullness(), get_settings().rqjobs_keep_failed
     healthy = full is None and all(queue.healthy for queue in found)
@@ -52,7 +52,7 @@ def health(*, as_json: bool) -> int:
 @json_option
 def pause(queue: str, *, as_json: bool) -> None:
     """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
-    from rqjobs.health import pause as pause_queue
+    from rqjobs.monitoring.queue_health import pause as pause_queue
 
     pause_queue(queue)
     if as_json:
@@ -66,7 +66,7 @@ def pause(queue: str, *, as_json: bool) -> None:
 @json_option
 def resume(queue: str, *, as_json: bool) -> None:
     """End the pause of QUEUE."""
-    from rqjobs.health import resume as resume_queue
+    from rqjobs.monitoring.queue_health import resume as resume_queue
 
     resume_queue(queue)
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, tame
-from rqjobs.masking import mask
+from rqjobs.security.masking import mask
 
 
 @click.group()
@@ -22,10 +22,10 @@ def jobs() -> None:
 @json_option
 def show(job_id: str, *, as_json: bool) -> None:
     """Show one job: every attempt, its payload, its result."""
-    from rqjobs.connection import get_connection
-    from rqjobs.history import read_history
-    from rqjobs.layout import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
-    from rqjobs.records import describe_progress, progress_of
+    from rqjobs.broker.attempts import read_history
+    from rqjobs.broker.connection import get_connection
+    from rqjobs.broker.job_records import describe_progress, progress_of
+    from rqjobs.broker.rq_schema import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
 
     client = get_connection()
     job = fetch_job(job_id, client)
@@ -93,9 +93,9 @@ def run_now(job_id: str) -> int:
     One that is in no list, as rqjobs doctor finds them, goes back into its queue. Rate limits and open circuit breakers
     stay in force. Exit 1 if the job is neither.
     """
-    from rqjobs import pending
+    from rqjobs.broker import job_actions
 
-    return _said(pending.run_now(job_id), f"{job_id} is due now", f"{job_id} is neither delayed nor lost")
+    return _said(job_actions.run_now(job_id), f"{job_id} is due now", f"{job_id} is neither delayed nor lost")
 
 
 @jobs.command()
@@ -105,9 +105,9 @@ def stop(job_id: str) -> int:
 
     The job becomes a dead letter. Exit 1 if it does not run.
     """
-    from rqjobs import pending
+    from rqjobs.broker import job_actions
 
-    return _said(pending.stop(job_id), f"the worker of {job_id} was asked to stop it", f"{job_id} does not run")
+    return _said(job_actions.stop(job_id), f"the worker of {job_id} was asked to stop it", f"{job_id} does not run")
 
 
 @jobs.command()
@@ -117,9 +117,9 @@ def delete(job_id: str) -> int:
 
     Dead ones are deleted by rqjobs failed purge. Exit 1 if the job is neither waiting nor delayed.
     """
-    from rqjobs import pending
+    from rqjobs.broker import job_actions
 
-    return _said(pending.delete(job_id), f"deleted {job_id}", f"{job_id} is neither waiting nor delayed (any more)")
+    return _said(job_actions.delete(job_id), f"deleted {job_id}", f"{job_id} is neither waiting nor delayed (any more)")
 
 
 def _said(done: bool, yes: str, no: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rqjobs.cli.output import json_option, print_json
-from rqjobs.logs import set_up_logs
+from rqjobs.config.logs import set_up_logs
 
 
 @click.group()
@@ -28,9 +28,9 @@ def relay_command(*, once: bool, as_json: bool) -> None:
 
     For apps whose workers do not reach the database.
     """
-    from rqjobs.outbox import relay
-    from rqjobs.relaying import Relay
-    from rqjobs.settings import get_settings
+    from rqjobs.config.settings import get_settings
+    from rqjobs.outbox.relay import relay
+    from rqjobs.outbox.thread import Relay
 
     if once:
         moved = relay()

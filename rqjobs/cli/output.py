@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from rqjobs.durations import spell
+from rqjobs.config.durations import spell
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a table.")
 

@@ -44,7 +44,7 @@ class QueueName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The queue's name."""
-        from rqjobs.queues import get_policy
+        from rqjobs.policies import get_policy
 
         try:
             return get_policy(str(value)).name
@@ -53,7 +53,7 @@ class QueueName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """The queues that begin like this."""
-        from rqjobs.queues import policies
+        from rqjobs.policies import policies
 
         return [CompletionItem(policy.name) for policy in policies() if policy.name.startswith(incomplete)]
 
@@ -63,7 +63,7 @@ class LaneName(QueueName):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The lane's name, or the queue's."""
-        from rqjobs.queues import lanes
+        from rqjobs.policies import lanes
 
         queue = super().convert(value, param, ctx)
         return str(value) if str(value) in lanes(queue) else queue

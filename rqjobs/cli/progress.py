@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from rq.job import Job
 
+from rqjobs.broker.job_records import describe_progress
+from rqjobs.broker.results import wait_for_result
+from rqjobs.broker.rq_types import Job
 from rqjobs.cli.output import tame
 from rqjobs.errors import ResultTimeout
-from rqjobs.records import describe_progress
-from rqjobs.results import wait_for_result
 
 _LOOK = 0.5
 """Seconds between two looks at the job's progress."""

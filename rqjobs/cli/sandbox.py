@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import click
 
-from rqjobs.sandbox.mail import MailAPI, Sent
-from rqjobs.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
-from rqjobs.sandbox.receiver import Received, Receiver, signing_secret
-from rqjobs.sandbox.server import LocalServer
-from rqjobs.signing import parse_secret
+from rqjobs.security.signing import parse_secret
+from rqjobs.testing.sandbox.mail import MailAPI, Sent
+from rqjobs.testing.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
+from rqjobs.testing.sandbox.receiver import Received, Receiver, signing_secret
+from rqjobs.testing.sandbox.server import LocalServer
 
 
 @click.group()
@@ -58,7 +58,7 @@ def webhooks(port: int, more: tuple[str, ...]) -> None:
     /gone        410: the endpoint is disabled
     /slow/5      answers after 5 seconds
     """  # noqa: D301  # click's \b keeps the lines
-    from rqjobs.settings import get_settings
+    from rqjobs.config.settings import get_settings
 
     for secret in more:
         try:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.durations import parse_duration
+from rqjobs.config.durations import parse_duration
 
 
 @click.command("endpoints")

@@ -12,9 +12,9 @@ import click
 
 from rqjobs.cli import webhook_endpoints
 from rqjobs.cli.output import json_option, print_json, print_table, typed
-from rqjobs.durations import format_duration, parse_duration
+from rqjobs.config.durations import format_duration, parse_duration
 from rqjobs.errors import RQJobsError
-from rqjobs.masking import mask, without_path
+from rqjobs.security.masking import mask, without_path
 
 if TYPE_CHECKING:
     from rqjobs.database.webhook_deliveries import Delivery

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from rqjobs.cli.params import QUEUE
-from rqjobs.logs import event, set_up_logs
+from rqjobs.config.logs import event, set_up_logs
 
 LEAVE = 5.0
 """Seconds that a worker which has stopped waits for threads that its jobs started."""
@@ -41,7 +41,7 @@ LEAVE = 5.0
     "exception_handlers",
     multiple=True,
     metavar="FUNCTION",
-    help="Called with (job, type, value, traceback) when a run raises; registered with rqjobs.layout.allow.",
+    help="Called with (job, type, value, traceback) when a run raises; registered with rqjobs.broker.rq_schema.allow.",
 )
 @click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /metrics, /health, /ready at this port.")
 @click.option(
@@ -68,12 +68,12 @@ def worker(
     log_format: str,
 ) -> int:
     """Run jobs of QUEUES, all by default, in priority order."""
-    from rqjobs.queues import get_policy
+    from rqjobs.policies import get_policy
 
     set_up_logs("json" if log_format == "json" else "text")
     _tell_people()
     if health_port is not None:
-        from rqjobs.probes import serve_probes
+        from rqjobs.monitoring.health_server import serve_probes
 
         serve_probes(health_port, health_host)
     names = [get_policy(name).name for name in queues] or None
@@ -89,11 +89,11 @@ def worker(
         watched = engine == "threads"
         return Supervisor(words, processes, grace=grace, burst=burst, watched=watched).run()
     if engine == "rq":
-        from rqjobs.worker.stock import run_stock_worker
+        from rqjobs.worker.rq_worker import run_stock_worker
 
         return run_stock_worker(names, burst=burst, max_jobs=max_jobs, exception_handlers=handlers)
-    from rqjobs.relaying import relaying
-    from rqjobs.worker.engine import run_worker
+    from rqjobs.outbox.thread import relaying
+    from rqjobs.worker.run import run_worker
 
     with relaying():
         code = run_worker(
@@ -131,8 +131,8 @@ def _leave_within(seconds: float, code: int) -> None:
 
 def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
     """The registered functions of these names."""
-    from rqjobs.layout import registered
-    from rqjobs.queues import import_registrations
+    from rqjobs.broker.rq_schema import registered
+    from rqjobs.policies import import_registrations
 
     import_registrations()
     found = {name: registered(name) for name in names}
@@ -147,7 +147,7 @@ def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
 
 def _tell_people() -> None:
     """Alerts, if anybody is to be told; endpoints are disabled in the worker that notices it."""
-    from rqjobs import alerts
+    from rqjobs.monitoring import alerts
 
     if alerts.watch() is None:
         return

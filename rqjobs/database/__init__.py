@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import InvalidSettings
-from rqjobs.settings import get_settings
 
 metadata = MetaData(
     naming_convention={

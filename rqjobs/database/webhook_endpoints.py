@@ -19,7 +19,7 @@ from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs.base import EVENT_NAME
 from rqjobs.jobs.webhook import check_url
-from rqjobs.signing import MOST_SIGNATURES, parse_secret
+from rqjobs.security.signing import MOST_SIGNATURES, parse_secret
 
 _EVENT = re.compile(EVENT_NAME)
 KEEP_PREVIOUS = timedelta(hours=24)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from rqjobs.settings import Settings, use_settings, variables
+from rqjobs.config.settings import Settings, use_settings, variables
 
 if TYPE_CHECKING:
     from flask import Flask

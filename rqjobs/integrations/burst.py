@@ -24,10 +24,10 @@ from urllib.parse import parse_qs
 
 import redis
 
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import RQJobsError
-from rqjobs.health import queue_health
 from rqjobs.integrations.bridge import child_environment
-from rqjobs.settings import get_settings
+from rqjobs.monitoring.queue_health import queue_health
 
 LONGEST = 840.0
 """Seconds that a burst may be asked to take: the longest that common platforms let a request live is 15 minutes."""

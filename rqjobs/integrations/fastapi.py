@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from rqjobs.connection import close_connection, get_connection
-from rqjobs.queues import import_registrations
+from rqjobs.broker.connection import close_connection, get_connection
+from rqjobs.policies import import_registrations
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 

@@ -11,6 +11,8 @@ from flask import Blueprint, Flask, Response, abort, request
 from flask.cli import ScriptInfo
 from flask.typing import ResponseReturnValue
 
+from rqjobs.config.settings import is_setting
+from rqjobs.decorator import surround_jobs
 from rqjobs.integrations.bridge import (
     Lazy,
     admitted,
@@ -19,8 +21,6 @@ from rqjobs.integrations.bridge import (
     downloads_app,
     use_framework_settings,
 )
-from rqjobs.ownjobs import surround_jobs
-from rqjobs.settings import is_setting
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rqjobs.lazily import lazily
+from rqjobs.config.lazy_imports import lazily
 
 if TYPE_CHECKING:
     from rqjobs.jobs.analytics import QRAnalyticsJob

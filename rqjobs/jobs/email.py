@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field
 
-from rqjobs.addresses import check_address, parse_address
+from rqjobs.config.addresses import check_address, parse_address
 from rqjobs.jobs.base import STRICT, JobModel, Name, json_object
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -11,12 +11,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rqjobs.addresses import is_line, parse_address
+from rqjobs.config.addresses import is_line, parse_address
+from rqjobs.config.settings import Settings, get_settings
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import EmailJob
 from rqjobs.mail.filters import FILTERS
 from rqjobs.mail.text import text_of
-from rqjobs.settings import Settings, get_settings
 
 if TYPE_CHECKING:  # Jinja costs a web process 30 ms: it is imported at the first mail
     from css_inline import CSSInliner

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from rqjobs.connection import PASSING, redact
+from rqjobs.broker.connection import PASSING, redact
+from rqjobs.config.secret_key import secret_key
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
-from rqjobs.queues import import_registrations
-from rqjobs.secret import secret_key
-from rqjobs.settings import get_settings
+from rqjobs.policies import import_registrations
 from rqjobs.web import analytics, auth, dead, exports, jobs, overview, probes, queues, rq, show, webhooks
 
 _HEADERS = {

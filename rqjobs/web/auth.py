@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from pydantic import SecretStr
 
-from rqjobs.settings import get_settings
+from rqjobs.config.settings import get_settings
 
 blueprint = Blueprint("auth", __name__)
 

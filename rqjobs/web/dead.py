@@ -9,13 +9,13 @@ from typing import cast
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from rqjobs import repair as repairs
-from rqjobs.connection import get_connection
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import fetch_job
+from rqjobs.dead_letters import bulk_requeue as repairs
+from rqjobs.dead_letters.groups import find, look
 from rqjobs.errors import JobNotFound, UnreadableJob
-from rqjobs.failure_groups import find, look
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
-from rqjobs.queues import policies
+from rqjobs.policies import policies
 
 blueprint = Blueprint("dead", __name__, url_prefix="/dead")
 

@@ -10,16 +10,17 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
-from rqjobs import dead_letters, pending
-from rqjobs.connection import get_connection
+from rqjobs.broker import job_actions
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.job_records import describe_progress, progress_of
+from rqjobs.broker.rq_schema import RegisteredJob, attempts_seen, fetch_job, key, payload_of
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Filter
 from rqjobs.database.webhook_deliveries import find as find_deliveries
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.errors import InvalidJob, JobNotFound, RQJobsError, UnreadableJob
-from rqjobs.history import read_history
-from rqjobs.layout import RegisteredJob, attempts_seen, fetch_job, key, payload_of
-from rqjobs.masking import mask
-from rqjobs.records import describe_progress, progress_of
+from rqjobs.security.masking import mask
 from rqjobs.web.show import is_overdue
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/jobs")
@@ -134,13 +135,13 @@ def requeue(job_id: str) -> ResponseReturnValue:
 @blueprint.post("/<job_id>/run-now")
 def run_now(job_id: str) -> ResponseReturnValue:
     """Makes a delayed job due."""
-    return _tell(job_id, pending.run_now(job_id), "The job is due now.", "delayed")
+    return _tell(job_id, job_actions.run_now(job_id), "The job is due now.", "delayed")
 
 
 @blueprint.post("/<job_id>/stop")
 def stop(job_id: str) -> ResponseReturnValue:
     """Asks the worker of a running job to stop it."""
-    return _tell(job_id, pending.stop(job_id), "Its worker was asked to stop it.", "running")
+    return _tell(job_id, job_actions.stop(job_id), "Its worker was asked to stop it.", "running")
 
 
 def _tell(job_id: str, done: bool, said: str, state: str) -> ResponseReturnValue:
@@ -155,7 +156,7 @@ def delete(job_id: str) -> ResponseReturnValue:
     if dead_letters.purge([job_id]):
         flash(f"Job {job_id} was deleted.")
         return redirect(url_for("dead.index"))
-    if pending.delete(job_id):
+    if job_actions.delete(job_id):
         flash(f"Job {job_id} was deleted.")
         return redirect(url_for("queues.show", name=origin))
     return _tell(job_id, False, "", "dead, waiting or delayed")

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from flask import Blueprint, render_template, url_for
 from flask.typing import ResponseReturnValue
 
-from rqjobs.connection import get_connection
-from rqjobs.fleet import slots_of, workers
-from rqjobs.health import QueueHealth, fullness, parked_destinations, queue_health, reason_of_deaths
-from rqjobs.metrics import MINUTES, Figures, last_hour, together
+from rqjobs.broker.connection import get_connection
+from rqjobs.monitoring.metrics import MINUTES, Figures, last_hour, together
+from rqjobs.monitoring.queue_health import QueueHealth, fullness, parked_destinations, queue_health, reason_of_deaths
+from rqjobs.monitoring.workers import slots_of, workers
 from rqjobs.web.charts import Chart, Series, line, nice_top, stacked_bars
 from rqjobs.web.show import seconds
 

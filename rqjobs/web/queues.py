@@ -8,14 +8,14 @@ from typing import Any
 import redis
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
-from rq.job import Job
 
-from rqjobs.connection import get_connection
-from rqjobs.health import pause, queue_health, resume
-from rqjobs.history import Summary, summarize
-from rqjobs.layout import attempts_seen, key
-from rqjobs.queues import get_policy, lanes
-from rqjobs.records import read_records
+from rqjobs.broker.attempts import Summary, summarize
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.job_records import read_records
+from rqjobs.broker.rq_schema import attempts_seen, key
+from rqjobs.broker.rq_types import Job
+from rqjobs.monitoring.queue_health import pause, queue_health, resume
+from rqjobs.policies import get_policy, lanes
 from rqjobs.web.auth import local
 from rqjobs.web.show import is_overdue
 

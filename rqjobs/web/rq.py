@@ -14,11 +14,11 @@ from typing import Any, cast
 import rq_dashboard.web as upstream
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
-from rq.utils import as_text
 
-from rqjobs import dead_letters
-from rqjobs.connection import get_connection
-from rqjobs.layout import SERIALIZER, fetch_job, job_key, key, run_script
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import SERIALIZER, fetch_job, job_key, key, run_script
+from rqjobs.broker.rq_types import as_text
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.web.rq_data import RATE_LIMITED, REGISTRIES, job_info, list_jobs, list_workers, page_of
 
 _AT_ONCE = 2000  # more jobs than this are changed behind the request's back

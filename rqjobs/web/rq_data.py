@@ -8,13 +8,13 @@ from typing import Any, cast
 import redis
 from flask import Response, abort, jsonify
 from rq.rate_limit import RateLimitRegistry
-from rq.utils import as_text
 
-from rqjobs.connection import get_connection
-from rqjobs.fleet import workers
-from rqjobs.history import read_history, summarize
-from rqjobs.layout import UNREADABLE, fetch_job, job_key, key, payload_of
-from rqjobs.records import read_records
+from rqjobs.broker.attempts import read_history, summarize
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.job_records import read_records
+from rqjobs.broker.rq_schema import UNREADABLE, fetch_job, job_key, key, payload_of
+from rqjobs.broker.rq_types import as_text
+from rqjobs.monitoring.workers import workers
 
 REGISTRIES = {
     "queued": "queue",

@@ -10,8 +10,8 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup
 
-from rqjobs.durations import spell
-from rqjobs.layout import UNREADABLE
+from rqjobs.broker.rq_schema import UNREADABLE
+from rqjobs.config.durations import spell
 
 _MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler looks once a second
 

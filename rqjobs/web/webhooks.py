@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import job_key
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import LOOKED_THROUGH, Filter, find, outcomes
 from rqjobs.database.webhook_endpoints import list_endpoints, set_enabled
-from rqjobs.layout import job_key
-from rqjobs.masking import mask
+from rqjobs.security.masking import mask
 from rqjobs.webhooks import replay as send_again
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")

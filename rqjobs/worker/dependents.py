@@ -9,7 +9,7 @@ import redis
 from rq import Queue
 from rq.utils import as_text
 
-from rqjobs.layout import SERIALIZER, RegisteredJob, run_script, timestamp
+from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script, timestamp
 
 PAGE = 500
 """Jobs of a lane that one call to Redis moves: about 10 ms of Redis."""

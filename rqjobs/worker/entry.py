@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from rq.job import Job, get_current_job
 
-from rqjobs import holds
 from rqjobs.attempt import Attempt
-from rqjobs.connection import PASSING
+from rqjobs.broker import holds
+from rqjobs.broker.attempts import KEPT_ATTEMPTS, retried_fields
+from rqjobs.broker.connection import PASSING
+from rqjobs.broker.rq_schema import RegisteredJob, attempt_number, attempts_of, results_key
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.history import KEPT_ATTEMPTS, retried_fields
-from rqjobs.layout import RegisteredJob, attempt_number, attempts_of, results_key
-from rqjobs.queues import QueuePolicy, import_registrations
-from rqjobs.worker.blame import outage_of
+from rqjobs.policies import QueuePolicy, import_registrations
 from rqjobs.worker.execution import resolve, run
+from rqjobs.worker.outages import outage_of
 
 
 def perform(queue: str, payload: dict[str, Any]) -> Any:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.tracing import traced
 from rqjobs.errors import DependencyUnavailable, InvalidJob, PermanentFailure, RetryLater, UnknownQueue
 from rqjobs.jobs import JobModel
-from rqjobs.queues import QueuePolicy, get_policy, load
-from rqjobs.tracing import traced
+from rqjobs.policies import QueuePolicy, get_policy, load
 
 
 def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobModel]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from rqjobs.logs import event
+from rqjobs.config.logs import event
 from rqjobs.worker.takeover import take_over
 
 _LOOK = 0.1

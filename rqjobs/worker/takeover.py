@@ -20,15 +20,15 @@ import redis
 from rq.scheduler import RQScheduler
 from rq.scripts import release_lock
 
-from rqjobs import keys
-from rqjobs.connection import connect
+from rqjobs.broker import keys
+from rqjobs.broker.connection import connect
+from rqjobs.broker.rq_schema import key
+from rqjobs.config.logs import event, set_up_logs
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import RedisUnavailable
-from rqjobs.layout import key
-from rqjobs.logs import event, set_up_logs
-from rqjobs.queues import import_registrations, lanes_in_order
-from rqjobs.settings import get_settings
-from rqjobs.worker.keeper import recover
-from rqjobs.worker.running import read_running
+from rqjobs.policies import import_registrations, lanes_in_order
+from rqjobs.worker.maintenance import recover
+from rqjobs.worker.running_jobs import read_running
 
 FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which may hold the interpreter; it was ended"
 

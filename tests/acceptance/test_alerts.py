@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis as redis_py
 
 from rqjobs import WebhookJob, enqueue
-from rqjobs.sandbox.receiver import Receiver, signing_secret
+from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
 from tests.support.chat import Chat
 from tests.support.workers import Workers, eventually
 

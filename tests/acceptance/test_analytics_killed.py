@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import func, select
 
-from rqjobs import dead_letters, enqueue_many
+from rqjobs import enqueue_many
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import events
 from rqjobs.database.schema import init_database
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.jobs import QRAnalyticsJob
 from rqjobs.processors.analytics import report
-from rqjobs.settings import use_settings
 from tests.support.scans import CURL, PHONE
 
 FORMS = [
@@ -97,7 +98,7 @@ def run_with_killings(workers, jobs: list[QRAnalyticsJob], different: int, kills
 
 
 def completed() -> int:
-    from rqjobs.health import queue_health
+    from rqjobs.monitoring.queue_health import queue_health
 
     return next(queue.completed for queue in queue_health() if queue.name == "qr-analytics")
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from werkzeug.serving import make_server
 
+from rqjobs.config.settings import use_settings
 from rqjobs.processors.analytics import record_batch, report
-from rqjobs.settings import use_settings
 from rqjobs.web import create_app
 from tests.support.scans import attempts, scans
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from rqjobs import dead_letters, enqueue_many
+from rqjobs import enqueue_many
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import events
 from rqjobs.database.schema import init_database
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.processors.analytics import report
 from tests.acceptance.test_analytics_killed import completed
 from tests.support.scans import jobs_of

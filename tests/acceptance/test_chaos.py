@@ -12,11 +12,11 @@ from collections import Counter
 import pytest
 
 from rqjobs import enqueue_many
-from rqjobs.connection import connect
-from rqjobs.dead_letters import requeue
-from rqjobs.embedded import ensure_server, stop_server
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.connection import connect
+from rqjobs.broker.embedded import ensure_server, stop_server
+from rqjobs.broker.rq_schema import fetch_job
+from rqjobs.dead_letters.letters import requeue
 from tests.support.tasks import BatchTask, CoroutineTask, Task, notes
 from tests.support.workers import eventually
 

@@ -11,7 +11,7 @@ import redis as redis_py
 from playwright.sync_api import Browser, Page, expect
 
 from rqjobs import WebhookJob, enqueue, enqueue_many
-from rqjobs.layout import job_key
+from rqjobs.broker.rq_schema import job_key
 from tests.support.dashboard import pages
 from tests.support.hostile import MARK, kill, plant
 from tests.support.processors import ProbeJob

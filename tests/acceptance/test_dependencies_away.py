@@ -36,9 +36,9 @@ from rqjobs import (
 )
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import events
-from rqjobs.health import QueueHealth, parked_destinations
-from rqjobs.sandbox.mail import MailAPI, Script
-from rqjobs.sandbox.manychat import Fault, ManyChatSandbox
+from rqjobs.monitoring.queue_health import QueueHealth, parked_destinations
+from rqjobs.testing.sandbox.mail import MailAPI, Script
+from rqjobs.testing.sandbox.manychat import Fault, ManyChatSandbox
 from tests.support import apptables
 from tests.support.processors import ProbeJob
 from tests.support.servers import free_port

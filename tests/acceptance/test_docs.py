@@ -46,7 +46,7 @@ def test_the_test_that_the_page_shows(tmp_path):
     (tmp_path / "test_docs.py").write_text(block)
     from importlib.metadata import entry_points
 
-    plugin = [] if "rqjobs" in entry_points(group="pytest11").names else ["-p", "rqjobs.pytest_plugin"]
+    plugin = [] if "rqjobs" in entry_points(group="pytest11").names else ["-p", "rqjobs.testing.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *plugin, "test_docs.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
     assert "1 passed" in done.stdout, done.stdout

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from rqjobs import dead_letters, enqueue_email, enqueue_many, keys
+from rqjobs import enqueue_email, enqueue_many
+from rqjobs.broker import keys
+from rqjobs.broker.rq_schema import fetch_job, key
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.jobs import EmailJob
-from rqjobs.layout import fetch_job, key
-from rqjobs.sandbox.mail import MailAPI, Script
+from rqjobs.testing.sandbox.mail import MailAPI, Script
 from tests.support.smtp import MailServer, smtp_server
 from tests.support.workers import Workers, eventually
 

@@ -15,9 +15,9 @@ from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from rqjobs import enqueue, enqueue_many, wait_for_result
-from rqjobs.embedded import ensure_server, stop_server
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.embedded import ensure_server, stop_server
+from rqjobs.broker.rq_schema import fetch_job
 from tests.support.processors import plain
 from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task, notes
 from tests.support.workers import eventually
@@ -221,7 +221,7 @@ def test_a_job_that_only_waited_in_a_worker_that_died_is_not_charged_again(worke
 def test_redis_away_under_load(workers, tmp_path, log, monkeypatch, settings):
     folder = tmp_path / "redis"
     monkeypatch.setenv("REDIS_URL", f"unix://{ensure_server(folder)}")
-    from rqjobs.connection import connect
+    from rqjobs.broker.connection import connect
 
     redis = connect(os.environ["REDIS_URL"])
     process = begin(workers, "tasks")

@@ -21,11 +21,11 @@ from rqjobs import (
     enqueue_many,
     wait_for_result,
 )
-from rqjobs.connection import connect
+from rqjobs.broker.connection import connect
+from rqjobs.broker.embedded import ensure_server, stop_server
+from rqjobs.broker.rq_schema import fetch_job
 from rqjobs.database import get_engine
-from rqjobs.embedded import ensure_server, stop_server
-from rqjobs.layout import fetch_job
-from rqjobs.sandbox.mail import MailAPI
+from rqjobs.testing.sandbox.mail import MailAPI
 from tests.support import apptables
 from tests.support.receiver import Answer, Receiver
 from tests.support.tasks import CoroutineTask, Task, notes

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rqjobs.sandbox.receiver import Receiver, signing_secret
+from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
 from tests.support.servers import Browser, free_port
 from tests.support.workers import ROOT
 

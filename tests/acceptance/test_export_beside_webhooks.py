@@ -7,8 +7,8 @@ import time
 import pytest
 
 from rqjobs import DataExportJob, WebhookJob, enqueue_data_export, enqueue_webhook, wait_for_result
+from rqjobs.broker.rq_schema import fetch_job
 from rqjobs.database import get_engine
-from rqjobs.layout import fetch_job
 from tests.support import apptables
 from tests.support.receiver import Receiver
 

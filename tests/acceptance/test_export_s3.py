@@ -15,10 +15,10 @@ import pytest
 from flask import Flask, request
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, find, purge, purging
-from rqjobs.settings import use_settings
 from rqjobs.sources import Source, register_source
 from rqjobs.web.downloads import downloads
 from tests.support import apptables

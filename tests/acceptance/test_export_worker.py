@@ -8,8 +8,8 @@ import pytest
 from rq.command import send_stop_job_command
 
 from rqjobs import DataExportJob, JobFailed, enqueue_data_export, wait_for_result
-from rqjobs.connection import get_connection
-from rqjobs.layout import fetch_job
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import fetch_job
 from tests.support import slow_source  # noqa: F401  # registers the source here as well
 from tests.support.workers import eventually
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import redis as redis_py
 
 from rqjobs import enqueue_many
-from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.broker.embedded import ensure_server, stop_server
 from tests.support.servers import free_port
 from tests.support.tasks import Task
 from tests.support.workers import Workers, eventually

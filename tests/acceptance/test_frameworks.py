@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rq import Queue
 
+from rqjobs.config.settings import use_settings
 from rqjobs.integrations import bridge, burst
-from rqjobs.settings import use_settings
 from tests.support.workers import ROOT
 
 APP = """

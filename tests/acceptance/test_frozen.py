@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from rqjobs import enqueue_many
-from rqjobs.health import queue_health
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import fetch_job
+from rqjobs.monitoring.queue_health import queue_health
 from tests.support import fleet
 from tests.support.freezing import Deadly, DeadlyCoroutine
 from tests.support.workers import eventually

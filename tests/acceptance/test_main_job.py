@@ -7,8 +7,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from rqjobs import JobFailed, enqueue_many, enqueue_webhook, wait_for_result
-from rqjobs.sandbox.receiver import Receiver, signing_secret
-from rqjobs.settings import use_settings
+from rqjobs.config.settings import use_settings
+from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
 from tests.support.processors import ProbeJob
 
 ENGINES = ["threads", "rq"]

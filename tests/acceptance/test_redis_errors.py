@@ -14,9 +14,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rqjobs import enqueue_many
-from rqjobs.connection import connect
-from rqjobs.dead_letters import dead_letters, requeue
-from rqjobs.embedded import ensure_server, find_server, stop_server
+from rqjobs.broker.connection import connect
+from rqjobs.broker.embedded import ensure_server, find_server, stop_server
+from rqjobs.dead_letters.letters import dead_letters, requeue
 from tests.support.tasks import BatchTask, CoroutineTask, Task, notes
 from tests.support.workers import eventually
 

@@ -7,7 +7,7 @@ from rq import Queue, Retry
 from rq.job import Dependency
 from rq.serializers import JSONSerializer
 
-from rqjobs.layout import RegisteredJob
+from rqjobs.broker.rq_schema import RegisteredJob
 from tests.support.workers import eventually
 
 ENTRY = "rqjobs.worker.entry.perform"

@@ -6,7 +6,7 @@ import pytest
 from rq import Callback, Queue, Retry
 from rq.serializers import JSONSerializer
 
-from rqjobs.layout import RegisteredJob, fetch_job
+from rqjobs.broker.rq_schema import RegisteredJob, fetch_job
 from tests.support import plain
 from tests.support.workers import eventually
 

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from rqjobs import enqueue
-from rqjobs.connection import close_connection, connect
-from rqjobs.doctor import server as doctor
+from rqjobs.broker.connection import close_connection, connect
 from rqjobs.errors import RedisUnavailable
+from rqjobs.monitoring.doctor import server as doctor
 from tests.support.processors import ProbeJob
 from tests.support.sentinels import sentinels
 from tests.support.workers import eventually

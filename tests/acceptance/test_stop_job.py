@@ -11,8 +11,8 @@ from rq.executions import Execution
 from rq.serializers import JSONSerializer
 
 from rqjobs import enqueue, enqueue_many
-from rqjobs.history import read_history
-from rqjobs.layout import RegisteredJob, fetch_job
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import RegisteredJob, fetch_job
 from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task, leave_a_note, notes
 from tests.support.workers import eventually
 

@@ -14,12 +14,12 @@ import redis as redis_py
 from sqlalchemy import select
 
 from rqjobs import WebhookJob, enqueue_many, enqueue_webhook
+from rqjobs.broker.keys import PREFIX
+from rqjobs.broker.rq_schema import key
+from rqjobs.config.settings import get_settings, use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_tables import deliveries
-from rqjobs.keys import PREFIX
-from rqjobs.layout import key
 from rqjobs.processors.webhook import breaker
-from rqjobs.settings import get_settings, use_settings
 from rqjobs.webhooks import add_endpoint, emit
 from tests.support.receiver import Answer, Received, Receiver, receiving
 from tests.support.workers import Workers, eventually

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from rqjobs.database import analytics, exports, get_engine
-from rqjobs.dead_letters import DeadLetter, dead_letters
+from rqjobs.dead_letters.letters import DeadLetter, dead_letters
 from tests.chaos.ledger import OWN_FAULT, Counts, Effect, Ledger, Window, kind_of
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rqjobs.sandbox.mail import MailAPI
-from rqjobs.sandbox.manychat import ManyChatSandbox
-from rqjobs.sandbox.server import Request
+from rqjobs.testing.sandbox.mail import MailAPI
+from rqjobs.testing.sandbox.manychat import ManyChatSandbox
+from rqjobs.testing.sandbox.server import Request
 from tests.chaos.ledger import Ledger
 from tests.support.receiver import Answer, Received, Receiver
 from tests.support.servers import free_port

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rqjobs import connection, queue_health
+from rqjobs import queue_health
+from rqjobs.broker import connection
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.queues import import_registrations
-from rqjobs.settings import use_settings
+from rqjobs.policies import import_registrations
 from tests.chaos.counting import count
 from tests.chaos.crew import ROOT, Crew
 from tests.chaos.doubles import Outside

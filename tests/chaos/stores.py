@@ -18,7 +18,7 @@ import redis as redis_py
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rqjobs.embedded import find_server
+from rqjobs.broker.embedded import find_server
 from tests.support.servers import free_port
 from tests.support.workers import eventually
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from rqjobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob, enqueue_many
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
 from tests.chaos import jobs
 from tests.chaos.ledger import append
 from tests.chaos.run import Run, Scenario

@@ -7,8 +7,8 @@ import redis as redis_py
 from flask import Flask
 from flask.testing import FlaskClient
 
+from rqjobs.config.settings import use_settings
 from rqjobs.processors.export import purging
-from rqjobs.settings import use_settings
 from rqjobs.web import create_app
 from tests.support.dashboard import PASSWORD, sign_in, token_of
 

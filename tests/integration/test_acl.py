@@ -10,10 +10,10 @@ import pytest
 import redis as redis_py
 
 from rqjobs import enqueue_many, wait_for_result
-from rqjobs.connection import close_connection
+from rqjobs.broker.connection import close_connection
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.settings import use_settings
 from tests.support.processors import ProbeJob
 from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task
 from tests.support.workers import ROOT, Workers, eventually

@@ -9,9 +9,11 @@ from urllib.parse import quote
 import pytest
 import redis as redis_py
 
-from rqjobs import WebhookJob, alerts, enqueue, keys
-from rqjobs.alerts import Alert, Outage, check, on_alert, raise_alert
-from rqjobs.logs import TextFormatter
+from rqjobs import WebhookJob, enqueue
+from rqjobs.broker import keys
+from rqjobs.config.logs import TextFormatter
+from rqjobs.monitoring import alerts
+from rqjobs.monitoring.alerts import Alert, Outage, check, on_alert, raise_alert
 from tests.support.chat import Chat
 from tests.support.smtp import PASSWORD, USER, smtp_server
 

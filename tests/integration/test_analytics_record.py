@@ -248,7 +248,7 @@ def test_old_rows_are_deleted_a_few_at_a_time(engine, monkeypatch):
 
 def test_no_database_is_every_jobs_error_and_nobodys_death(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    from rqjobs.settings import use_settings
+    from rqjobs.config.settings import use_settings
 
     use_settings(None)
     outcomes = record_batch([item("j1"), item("j2")])

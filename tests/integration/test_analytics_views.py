@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import update
 
 from rqjobs import cli
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.analytics import counts
 from rqjobs.processors.analytics import record_batch, report
-from rqjobs.settings import use_settings
 from rqjobs.web import create_app
 from rqjobs.web.analytics import axis_label, label, rounded
 from tests.support.scans import attempts, scans

@@ -9,12 +9,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from rqjobs import enqueue, enqueue_many
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import fetch_job
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.dead_letters import requeue
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
-from rqjobs.outbox import relay
+from rqjobs.dead_letters.letters import requeue
+from rqjobs.outbox.relay import relay
 from tests.support.processors import ProbeJob
 from tests.support.tasks import BatchTask, CoroutineTask, Task
 from tests.support.workers import eventually

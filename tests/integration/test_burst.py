@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from rqjobs import EmailJob, enqueue_many, wait_for_result
+from rqjobs.config.settings import use_settings
 from rqjobs.integrations import burst
-from rqjobs.sandbox.mail import MailAPI
-from rqjobs.settings import use_settings
+from rqjobs.testing.sandbox.mail import MailAPI
 from tests.support.ownjobs import greet
 from tests.support.processors import ProbeJob
 from tests.support.workers import eventually

@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.parametrize("read", [True, False], ids=["all-read", "last-words-unread"])
 def test_it_ends_with_its_worker(read: bool) -> None:
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "rqjobs.worker.child", str(theirs.fileno()), "data-export"]
+    command = [sys.executable, "-m", "rqjobs.worker.runners.child_process", str(theirs.fileno()), "data-export"]
     with subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as child:
         theirs.close()
         ours.settimeout(60)

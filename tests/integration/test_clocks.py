@@ -5,11 +5,13 @@ import time
 import pytest
 from sqlalchemy import text
 
-from rqjobs import enqueue, enqueue_many, queue_health, skew, writing
+from rqjobs import enqueue, enqueue_many, queue_health
+from rqjobs.broker import clock_skew as skew
+from rqjobs.broker import job_writer
+from rqjobs.broker.rq_schema import fetch_job
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.layout import fetch_job
-from rqjobs.outbox import relay
+from rqjobs.outbox.relay import relay
 from tests.support.processors import ProbeJob
 
 JOB = ProbeJob(log="/dev/null")
@@ -18,7 +20,7 @@ real_time, real_time_ns = time.time, time.time_ns
 
 def set_clock(monkeypatch, seconds):
     """Makes this process one whose clock is ahead; Redis is on another machine."""
-    monkeypatch.setattr(writing, "_idle", [])
+    monkeypatch.setattr(job_writer, "_idle", [])
     monkeypatch.setattr(time, "time", lambda: real_time() + seconds)
     monkeypatch.setattr(time, "time_ns", lambda: real_time_ns() + seconds * 1_000_000_000)
     skew.forget()

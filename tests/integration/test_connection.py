@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from rqjobs import connection
-from rqjobs.connection import connect, get_connection, redact
-from rqjobs.embedded import find_server
+from rqjobs.broker import connection
+from rqjobs.broker.connection import connect, get_connection, redact
+from rqjobs.broker.embedded import find_server
 from rqjobs.errors import RedisUnavailable
 from tests.support.servers import free_port
 from tests.support.workers import eventually

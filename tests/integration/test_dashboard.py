@@ -16,16 +16,16 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from rqjobs import enqueue, enqueue_many
+from rqjobs.broker.rq_schema import job_key, key
 from rqjobs.cli import cli
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_endpoints import set_enabled
-from rqjobs.health import queue_health
-from rqjobs.layout import job_key, key
-from rqjobs.masking import mask, unmask
-from rqjobs.metrics import Sample, record
-from rqjobs.settings import use_settings
+from rqjobs.monitoring.metrics import Sample, record
+from rqjobs.monitoring.queue_health import queue_health
+from rqjobs.security.masking import mask, unmask
 from rqjobs.webhooks import add_endpoint
 from tests.support.dashboard import (
     dead_jobs,

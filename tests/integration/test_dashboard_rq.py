@@ -12,7 +12,7 @@ from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
 from rqjobs import EmailJob, enqueue, enqueue_many
-from rqjobs.layout import job_key, key
+from rqjobs.broker.rq_schema import job_key, key
 from tests.support.dashboard import (
     dead_jobs,
     webhook,

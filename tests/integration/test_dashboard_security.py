@@ -12,9 +12,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from rqjobs import enqueue
-from rqjobs.dead_index import mend
-from rqjobs.queues import lanes_of
-from rqjobs.settings import use_settings
+from rqjobs.config.settings import use_settings
+from rqjobs.dead_letters.index import mend
+from rqjobs.policies import lanes_of
 from rqjobs.web import create_app
 from tests.support.dashboard import (
     PASSWORD,

@@ -8,13 +8,17 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
-from rqjobs import WebhookJob, dead_index, dead_letters, enqueue, enqueue_many, keys, repair
-from rqjobs.dead_groups import read
-from rqjobs.dead_index import by_cause, by_reason, entry, mend
-from rqjobs.failure_groups import look
-from rqjobs.layout import key, results_key
-from rqjobs.worker.engine import run_worker
-from rqjobs.worker.stock import run_stock_worker
+from rqjobs import WebhookJob, enqueue, enqueue_many
+from rqjobs.broker import keys
+from rqjobs.broker.rq_schema import key, results_key
+from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import index as dead_index
+from rqjobs.dead_letters import letters as dead_letters
+from rqjobs.dead_letters.entries import read
+from rqjobs.dead_letters.groups import look
+from rqjobs.dead_letters.index import by_cause, by_reason, entry, mend
+from rqjobs.worker.rq_worker import run_stock_worker
+from rqjobs.worker.run import run_worker
 from tests.support.dashboard import dead_jobs, webhook
 from tests.support.hostile import kill
 from tests.support.tasks import BatchTask, CoroutineTask, ProcessTask, Task

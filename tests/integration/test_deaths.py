@@ -11,14 +11,16 @@ import redis as redis_py
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
-from rqjobs import alerts, enqueue, enqueue_many, keys
-from rqjobs.alerts import Alert, check, on_alert
+from rqjobs import enqueue, enqueue_many
+from rqjobs.broker import keys
 from rqjobs.cli import cli
-from rqjobs.health import QueueHealth, queue_health
-from rqjobs.metrics import Sample, record
-from rqjobs.settings import get_settings
-from rqjobs.worker.engine import run_worker
-from rqjobs.worker.keeper import recover
+from rqjobs.config.settings import get_settings
+from rqjobs.monitoring import alerts
+from rqjobs.monitoring.alerts import Alert, check, on_alert
+from rqjobs.monitoring.metrics import Sample, record
+from rqjobs.monitoring.queue_health import QueueHealth, queue_health
+from rqjobs.worker.maintenance import recover
+from rqjobs.worker.run import run_worker
 from tests.support.fleet import worker
 from tests.support.tasks import Task
 from tests.support.workers import Workers

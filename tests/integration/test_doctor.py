@@ -23,14 +23,15 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import text
 
 from rqjobs import WebhookJob, enqueue
+from rqjobs.broker.job_actions import run_now
+from rqjobs.broker.rq_schema import job_key, key
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import VERSION_TABLE, init_database
-from rqjobs.doctor import examine, jobs, online, server
-from rqjobs.health import pause
-from rqjobs.layout import job_key, key
-from rqjobs.pending import run_now
-from rqjobs.queues import policies
-from rqjobs.settings import use_settings
+from rqjobs.monitoring.doctor import jobs, online, server
+from rqjobs.monitoring.doctor.checks import examine
+from rqjobs.monitoring.queue_health import pause
+from rqjobs.policies import policies
 from tests.support.fleet import stamp, worker
 from tests.support.loopback import Loopback
 from tests.support.smtp import PASSWORD, USER, smtp_server

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rqjobs import keys
-from rqjobs.addresses import parse_address
+from rqjobs.broker import keys
+from rqjobs.config.addresses import parse_address
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import admit, send
 from rqjobs.processors.email.backends import http, smtp
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
-from rqjobs.sandbox.mail import MailAPI, Script
+from rqjobs.testing.sandbox.mail import MailAPI, Script
 from tests.support.clock import RedisClock
 from tests.support.emails import WHEN, attempt, bury, job
 from tests.support.smtp import smtp_server

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from rqjobs.config.file_urls import Place
+from rqjobs.config.settings import Settings, get_settings, use_settings
 from rqjobs.errors import InvalidSettings, PermanentFailure
 from rqjobs.jobs import Attachment
-from rqjobs.places import Place
 from rqjobs.processors.email import attachments
-from rqjobs.settings import Settings, get_settings, use_settings
 from tests.support.receiver import Answer, Received, Receiver
 
 Configure = Callable[..., None]

@@ -14,10 +14,10 @@ import pytest
 from rqjobs import enqueue_email, enqueue_many
 from rqjobs.attempt import Attempt
 from rqjobs.cli import main
+from rqjobs.config.settings import use_settings
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import EmailJob
 from rqjobs.processors.email import send
-from rqjobs.settings import use_settings
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:

@@ -16,14 +16,14 @@ from urllib.parse import quote
 import pytest
 import redis as redis_py
 
-from rqjobs import keys
-from rqjobs.connection import close_connection, get_connection
+from rqjobs.broker import keys
+from rqjobs.broker.connection import close_connection, get_connection
 from rqjobs.database.suppressions import lift, list_suppressions, suppress
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
+from rqjobs.mail.smtp import Server
 from rqjobs.processors.email import send
 from rqjobs.processors.email.backends import smtp as backend
 from rqjobs.processors.email.outcome import NotSent, UnknownOutcome
-from rqjobs.smtp import Server
 from tests.chaos.proxy import Proxy
 from tests.chaos.stores import running_redis
 from tests.support.emails import WHEN, attempt, bury, job
@@ -363,7 +363,7 @@ def test_a_worker_that_died_while_sending(server: MailServer, configure: Configu
 
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
     with monkeypatch.context() as patch:
-        patch.setattr("rqjobs.processors.email.sending._settle", die)
+        patch.setattr("rqjobs.processors.email.processor._settle", die)
         with pytest.raises(Killed):
             send(job(), attempt())
     for number in (2, 3):  # the second was killed as well, before its job was dead
@@ -372,7 +372,7 @@ def test_a_worker_that_died_while_sending(server: MailServer, configure: Configu
     assert len(server.mails) == 1
     bury(failure.value)
     with monkeypatch.context() as patch:
-        patch.setattr("rqjobs.processors.email.sending._settle", die)
+        patch.setattr("rqjobs.processors.email.processor._settle", die)
         with pytest.raises(Killed):
             send(job(), attempt())
     with pytest.raises(PermanentFailure, match="may have been sent"):  # of the second handing over nobody was told

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from rqjobs import embedded
-from rqjobs.connection import connect
-from rqjobs.embedded import EmbeddedServerError, ensure_server, find_server, socket_path, stop_server
+from rqjobs.broker import embedded
+from rqjobs.broker.connection import connect
+from rqjobs.broker.embedded import EmbeddedServerError, ensure_server, find_server, socket_path, stop_server
 from tests.support.workers import eventually
 
 START = (
-    "import sys; from pathlib import Path; from rqjobs.embedded import ensure_server; ensure_server(Path(sys.argv[1]))"
+    "import pathlib, sys; from rqjobs.broker.embedded import ensure_server as start; start(pathlib.Path(sys.argv[1]))"
 )
 
 

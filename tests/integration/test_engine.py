@@ -13,16 +13,16 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import fetch_job
+from rqjobs.config.settings import use_settings
 from rqjobs.enqueueing import enqueue, enqueue_many
-from rqjobs.health import pause, resume
-from rqjobs.history import read_history
-from rqjobs.layout import fetch_job
-from rqjobs.settings import use_settings
-from rqjobs.worker import dispatcher, engine, taken
-from rqjobs.worker.dispatcher import Dispatcher
-from rqjobs.worker.engine import run_worker
-from rqjobs.worker.joblog import JobLog
-from rqjobs.worker.taken import Taken
+from rqjobs.monitoring.queue_health import pause, resume
+from rqjobs.worker import claimed_job, loop, run
+from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.job_log import JobLog
+from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.run import run_worker
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
 from tests.support.workers import eventually
@@ -95,7 +95,7 @@ def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
 
 
 def test_a_result_that_redis_would_refuse_is_not_kept(redis, monkeypatch):
-    monkeypatch.setattr(taken, "LARGEST_RESULT", 10)
+    monkeypatch.setattr(claimed_job, "LARGEST_RESULT", 10)
     job = enqueue(Task(mark="a"))
     burst()
     job.refresh()
@@ -195,7 +195,7 @@ def test_progress_that_redis_does_not_take_fails_no_job(redis, monkeypatch, mode
     def away(*_args):
         raise redis_py.TimeoutError
 
-    monkeypatch.setattr(engine, "run_script", away)
+    monkeypatch.setattr(run, "run_script", away)
     job = enqueue(model(do="report"))
     burst(model.queue)
     assert [run.outcome for run in read_history(job)] == ["done"]
@@ -241,7 +241,7 @@ def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatc
 
     monkeypatch.setattr(Dispatcher, "_open", open_)
     monkeypatch.setattr(Dispatcher, "_scheduled", late)
-    monkeypatch.setattr(dispatcher, "RARELY", 1000.0)
+    monkeypatch.setattr(loop, "RARELY", 1000.0)
     run_worker(["tasks"], max_jobs=1)
     forgotten[0].cancel()
     assert jobs[0].get_status() == "finished"
@@ -279,7 +279,7 @@ def test_max_jobs_is_exact(redis):
 
 
 def test_a_fast_worker_does_not_keep_what_has_ended(redis, monkeypatch):
-    monkeypatch.setattr(dispatcher, "BRIEF", 60.0)
+    monkeypatch.setattr(loop, "BRIEF", 60.0)
     alive: list[int] = []
 
     def settled(_log: JobLog, _job: Taken) -> None:
@@ -314,7 +314,7 @@ def test_a_rate_limit_lets_so_many_go_at_once(redis, monkeypatch):
 
 
 def test_a_resumed_queue_wakes_the_worker(redis, log, monkeypatch):
-    monkeypatch.setattr(dispatcher, "POLL", 3600.0)  # it is told
+    monkeypatch.setattr(loop, "POLL", 3600.0)  # it is told
     pause("webhooks")
     redis.sadd("rqjobs:paused", "tasks")
     job = enqueue(Task(mark="a"))

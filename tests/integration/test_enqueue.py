@@ -22,8 +22,8 @@ from rqjobs import (
     enqueue_webhook,
     fixed,
 )
-from rqjobs.connection import connect, get_connection
-from rqjobs.layout import fetch_job
+from rqjobs.broker.connection import connect, get_connection
+from rqjobs.broker.rq_schema import fetch_job
 
 HOOK = WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://api.example.com/hook", payload={"a": "ä"})
 

@@ -16,12 +16,12 @@ from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
 from rqjobs.cli import cli
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.errors import InvalidJob, PermanentFailure, RetryLater
 from rqjobs.jobs import DataExportJob
-from rqjobs.processors.export import export, find, open_link, partial, process, purge, purging, reading
+from rqjobs.processors.export import export, find, open_link, partial, processor, purge, purging, reading
 from rqjobs.processors.export.links import LinkRefused
-from rqjobs.settings import use_settings
 from rqjobs.sources import Source, register_source, since_until
 from tests.support import apptables
 from tests.support.exports import Stopped, stop_after
@@ -267,7 +267,7 @@ def test_moments_that_python_has_not_are_exported_as_postgresql_spells_them(engi
 @pytest.mark.parametrize("export_type", ["csv", "ndjson", "json"])
 def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
-    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 2600)
     job = contacts_job(export_type=export_type)
     whole = run(job, job_id="whole")[1].read_bytes()
@@ -285,7 +285,7 @@ def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type,
 
 def test_another_job_under_the_same_id_starts_over(engine, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
-    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 1500)
     with pytest.raises(Stopped):
         run(contacts_job(), report=stop_after(1000))
@@ -362,7 +362,7 @@ def test_24_is_never_read_as_0():
 
 
 def test_progress_is_told(engine, monkeypatch):
-    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 1200)
     seen = []
     run(contacts_job(), report=seen.append)
@@ -432,7 +432,7 @@ def test_a_store_that_is_away_does_not_fail_the_next_export(engine, tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setenv("EXPORT_URL", str(tmp_path / "old"))
         patched.setenv("EXPORT_KEEP", "0")
-        patched.setattr(process, "purge_now_and_then", lambda: None)
+        patched.setattr(processor, "purge_now_and_then", lambda: None)
         use_settings(None)
         run(contacts_job())
     use_settings(None)

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from flask import Flask, request
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.job_records import describe_progress as describe
 from rqjobs.cli import cli
 from rqjobs.cli.exports import size
 from rqjobs.cli.progress import bar
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.jobs import DataExportJob
 from rqjobs.processors.export import export, find
-from rqjobs.records import describe_progress as describe
-from rqjobs.settings import use_settings
 from rqjobs.web.downloads import downloads
 from tests.support import apptables
 

@@ -11,12 +11,12 @@ import pytest
 
 from rqjobs.attempt import Attempt
 from rqjobs.cli import main
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import DataExportJob
-from rqjobs.processors.export import export, find, partial, process, purging
+from rqjobs.processors.export import export, find, partial, processor, purging
 from rqjobs.processors.export.storage import get_storage
-from rqjobs.settings import use_settings
 from rqjobs.sources import Filter, Source, register_source
 from tests.support.exports import Stopped, stop_after
 
@@ -175,7 +175,7 @@ def test_filters_match_what_the_column_holds_and_never_fail_the_export(engine):
 def test_going_on_after_a_key_of_any_kind(engine, kind, monkeypatch):
     only(engine, "sqlite")
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
-    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     monkeypatch.setattr("rqjobs.processors.export.reading.BATCH", 2)
     values = [-5, 1, 2, 30] if kind == "integer" else [-5, 1, 2, 2.5, "a", "c", b"\x01", b"\x02"]
     make(engine, f"CREATE TABLE odd (id {kind} PRIMARY KEY, user_id text) WITHOUT ROWID")
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_content_is_never_gone_on_from(engine, monkeypat
     def die(_progress):
         raise Died
 
-    monkeypatch.setattr(process, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     with pytest.raises(Stopped):
         file_of("u", export_type="csv", report=stop_after(1))
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 99)

@@ -29,7 +29,7 @@ from rqjobs.processors.export.excel import ExcelWriter
 from rqjobs.processors.export.pdf import PdfWriter
 from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.values import Batch, guard
-from rqjobs.processors.export.writing import Heading
+from rqjobs.processors.export.writer import Heading
 from rqjobs.sources import Source, register_source
 from tests.support import apptables
 from tests.support.apptables import LONG, TROUBLE, TROUBLE_COLUMNS

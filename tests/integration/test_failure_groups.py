@@ -9,9 +9,12 @@ import redis as redis_py
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
-from rqjobs import dead_index, enqueue, failure_groups, repair
+from rqjobs import enqueue
+from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
-from rqjobs.layout import key
+from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import groups as failure_groups
+from rqjobs.dead_letters import index as dead_index
 from tests.support.dashboard import webhook
 from tests.support.hostile import kill
 

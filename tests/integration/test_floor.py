@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
 from rqjobs.database import get_engine
 
 

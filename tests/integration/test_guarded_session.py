@@ -7,8 +7,8 @@ import socket
 import pytest
 import requests
 
-from rqjobs.guard import Guard, TargetRefused
-from rqjobs.guard.session import guarded_session
+from rqjobs.security.guarded_session import guarded_session
+from rqjobs.security.ssrf import Guard, TargetRefused
 from tests.support.receiver import Answer, receiving
 
 

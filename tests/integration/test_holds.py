@@ -9,7 +9,7 @@ from pathlib import Path
 import redis as redis_py
 
 from rqjobs import enqueue, queue_health
-from rqjobs.health import QueueHealth
+from rqjobs.monitoring.queue_health import QueueHealth
 from tests.support.processors import ProbeJob
 from tests.support.workers import Workers, eventually
 

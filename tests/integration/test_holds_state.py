@@ -9,8 +9,9 @@ import redis as redis_py
 from hypothesis import HealthCheck, settings, stateful
 from hypothesis import strategies as st
 
-from rqjobs import enqueue_many, holds, keys
-from rqjobs.layout import key
+from rqjobs import enqueue_many
+from rqjobs.broker import holds, keys
+from rqjobs.broker.rq_schema import key
 from tests.support.clock import RedisClock
 from tests.support.holds import LANES, ChargedError, Queue
 from tests.support.processors import ProbeJob

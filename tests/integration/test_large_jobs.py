@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from rqjobs import enqueue_many
-from rqjobs.history import read_history
-from rqjobs.layout import ENTRY, fetch_job
-from rqjobs.settings import get_settings
-from rqjobs.worker.line import MOST_BYTES
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import ENTRY, fetch_job
+from rqjobs.config.settings import get_settings
+from rqjobs.worker.queue_state import MOST_BYTES
 from tests.support.tasks import CoroutineTask, Task
 from tests.support.workers import eventually
 

@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from rqjobs import DuplicateJob, QRAnalyticsJob, aenqueue, enqueue, enqueue_many, keys
-from rqjobs.connection import close_connection, connect
+from rqjobs import DuplicateJob, QRAnalyticsJob, aenqueue, enqueue, enqueue_many
+from rqjobs.broker import keys
+from rqjobs.broker.connection import close_connection, connect
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.outbox import relay
+from rqjobs.outbox.relay import relay
 from tests.support.processors import ProbeJob
 from tests.support.proxy import proxy_before
 from tests.support.workers import eventually

@@ -12,14 +12,14 @@ from email.utils import format_datetime
 import pytest
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.holds import report_away
+from rqjobs.config.settings import use_settings
 from rqjobs.errors import DependencyUnavailable, JobTimeout, PermanentFailure, RetryLater
-from rqjobs.holds import report_away
 from rqjobs.processors.manychat import admit, register_token_source, sync
 from rqjobs.processors.manychat.accounts import account_of
 from rqjobs.processors.manychat.client import ManyChat
 from rqjobs.processors.manychat.records import ManyChatUnavailable, ManyChatUnclear
-from rqjobs.sandbox.manychat import Fault
-from rqjobs.settings import use_settings
+from rqjobs.testing.sandbox.manychat import Fault
 from tests.support.clock import RedisClock
 from tests.support.everything import everything
 from tests.support.manychat import TOKEN, drive, job, run, sandbox, state

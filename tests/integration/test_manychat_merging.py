@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rqjobs import enqueue_manychat_sync, pending
+from rqjobs import enqueue_manychat_sync
 from rqjobs.attempt import Attempt
+from rqjobs.broker import job_actions
+from rqjobs.broker.rq_schema import job_key
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.layout import job_key
 from rqjobs.processors.manychat import admit, sync
 from rqjobs.processors.manychat.contacts import Contacts
-from rqjobs.sandbox.manychat import Fault
+from rqjobs.testing.sandbox.manychat import Fault
 from tests.support.manychat import drive, job, known, run, sandbox, state
 
 WRITES = ("updateSubscriber", "setCustomFields", "addTag", "removeTag")
@@ -159,7 +160,7 @@ def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how
     if how == "canceled":
         gone.cancel()
     else:
-        assert pending.delete(gone.id)
+        assert job_actions.delete(gone.id)
     if how == "overwritten":
         redis.set(job_key("gone"), "another type")
     if how == "garbled":

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rqjobs.sandbox import manychat, manychat_account
-from rqjobs.sandbox.manychat import ManyChatSandbox
+from rqjobs.testing.sandbox import manychat, manychat_account
+from rqjobs.testing.sandbox.manychat import ManyChatSandbox
 from tests.support.servers import free_port
 
 

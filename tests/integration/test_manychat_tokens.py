@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from rqjobs import enqueue, queues
-from rqjobs.sandbox.manychat import Fault
-from rqjobs.settings import use_settings
+from rqjobs import enqueue, policies
+from rqjobs.config.settings import use_settings
+from rqjobs.testing.sandbox.manychat import Fault
 from rqjobs.web import create_app
 from tests.support.everything import everything
 from tests.support.manychat import TOKEN, job, sandbox
@@ -76,7 +76,7 @@ def pages(ids, monkeypatch):
         "cause": [group],
         "repair_id": [repair.location.rpartition("/")[2]],
         "name": ["manychat-sync"],
-        "queue_name": queues.lanes("manychat-sync"),
+        "queue_name": policies.lanes("manychat-sync"),
         "registry_name": [
             "queued",
             "scheduled",

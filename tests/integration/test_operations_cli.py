@@ -20,12 +20,13 @@ import pytest
 import redis as redis_py
 from click.testing import CliRunner, Result
 
-from rqjobs import EmailJob, InvalidJob, WebhookJob, dead_letters, enqueue, enqueue_many
+from rqjobs import EmailJob, InvalidJob, WebhookJob, enqueue, enqueue_many
+from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli, main
 from rqjobs.cli.examples import EXAMPLES
-from rqjobs.layout import key
-from rqjobs.metrics import BUCKETS, Histogram, Sample, last_hour, record, totals
-from rqjobs.probes import serve_probes
+from rqjobs.dead_letters import letters as dead_letters
+from rqjobs.monitoring.health_server import serve_probes
+from rqjobs.monitoring.metrics import BUCKETS, Histogram, Sample, last_hour, record, totals
 from tests.support.fleet import worker
 from tests.support.hostile import kill
 from tests.support.workers import ROOT, Workers, eventually
@@ -215,7 +216,7 @@ def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:
 
 @pytest.mark.parametrize("file", ["grafana.json", "prometheus-rules.yaml"])
 def test_whoever_reads_metrics_asks_for_such_that_exist(redis: redis_py.Redis, file: str) -> None:
-    from rqjobs.exposition import render
+    from rqjobs.monitoring.prometheus import render
 
     record([Sample("webhooks", "done", 0.1, 0.1)], redis)
     worker(redis, rqjobs_slots='{"webhooks": 200}')

@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 
 from bench.operations import commands, pages, words
 from rqjobs import enqueue_many
+from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
-from rqjobs.dead_index import mend
-from rqjobs.layout import key
+from rqjobs.dead_letters.index import mend
 from tests.support.dashboard import webhook
 from tests.support.hostile import kill
 

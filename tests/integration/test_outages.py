@@ -15,19 +15,21 @@ import redis as redis_py
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from rqjobs import QRAnalyticsJob, WebhookJob, alerts, enqueue_many, holds, keys, queue_health
-from rqjobs.alerts import Alert, on_alert
+from rqjobs import QRAnalyticsJob, WebhookJob, enqueue_many, queue_health
 from rqjobs.attempt import Attempt
+from rqjobs.broker import holds, keys
+from rqjobs.config.settings import use_settings
 from rqjobs.database import open_engine
 from rqjobs.database.outages import database_outage
 from rqjobs.errors import DatabaseUnavailable, DependencyUnavailable, SchemaMismatch
-from rqjobs.exposition import render
+from rqjobs.monitoring import alerts
+from rqjobs.monitoring.alerts import Alert, on_alert
+from rqjobs.monitoring.prometheus import render
+from rqjobs.policies import get_policy
 from rqjobs.processors.analytics import record
 from rqjobs.processors.export.storage import StorageUnavailable, storing
 from rqjobs.processors.webhook import admit
-from rqjobs.queues import get_policy
-from rqjobs.settings import use_settings
-from rqjobs.worker.blame import outage_of
+from rqjobs.worker.outages import outage_of
 from tests.support.processors import ProbeJob
 from tests.support.workers import Workers, eventually
 

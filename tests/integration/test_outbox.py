@@ -13,13 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from rqjobs import WebhookJob, aenqueue_webhook, enqueue_many, enqueue_webhook, keys
-from rqjobs.connection import get_connection
+from rqjobs import WebhookJob, aenqueue_webhook, enqueue_many, enqueue_webhook
+from rqjobs.broker import keys
+from rqjobs.broker.connection import get_connection
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import OutboxError
 from rqjobs.database.schema import init_database
-from rqjobs.outbox import relay
-from rqjobs.relaying import Relay
+from rqjobs.outbox.relay import relay
+from rqjobs.outbox.thread import Relay
 from tests.support.workers import ROOT, eventually
 
 JOB = WebhookJob(webhook_id="wh_1", event="booking.created", url="https://example.com", payload={"ü": 1})
@@ -77,7 +78,7 @@ def test_many_in_order_and_delays_kept(engine, redis):
 
 
 def test_writing_needs_no_redis(engine, monkeypatch):
-    monkeypatch.setattr("rqjobs.connection.connect", None)
+    monkeypatch.setattr("rqjobs.broker.connection.connect", None)
     with engine.begin() as connection:
         assert enqueue_webhook(JOB, outbox=connection).id
 
@@ -87,7 +88,7 @@ def test_killed_between_redis_and_the_delete_it_arrives_once(engine, redis):
         job = enqueue_webhook(JOB, outbox=connection)
     program = """
 import os, signal, sqlalchemy
-import rqjobs.outbox as outbox
+import rqjobs.outbox.relay as outbox
 outbox.delete = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 outbox.relay()
 """

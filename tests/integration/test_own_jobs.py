@@ -8,7 +8,7 @@ import pytest
 
 import rqjobs
 from rqjobs import InvalidJob, JobFailed, queue_health, wait_for_result
-from rqjobs.queues import get_policy, load
+from rqjobs.policies import get_policy, load
 from tests.support.ownjobs import Thumbnail, greet, make_thumbnail, write_down
 from tests.support.workers import ROOT
 
@@ -74,7 +74,7 @@ def test_the_command_line_enqueues_them_too(workers, redis):
 def test_a_script_of_its_own_registers_under_its_file_s_name(tmp_path):
     script = tmp_path / "shop.py"
     script.write_text(
-        "import rqjobs\nfrom rqjobs.queues import get_policy\n"
+        "import rqjobs\nfrom rqjobs.policies import get_policy\n"
         "@rqjobs.job()\ndef shine(payload: dict) -> None: ...\n"
         "print(get_policy('shine').processor)\n"
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from rqjobs.ratelimit import Brake, RateLimit
+from rqjobs.broker.rate_limit import Brake, RateLimit
 from tests.support.clock import RedisClock
 
 

@@ -11,13 +11,13 @@ from rq import Callback, Queue, Repeat, Retry
 from rq.rate_limit import RateLimit
 from rq.serializers import JSONSerializer
 
-from rqjobs import keys
-from rqjobs.history import read_history
-from rqjobs.layout import RegisteredJob, fetch_job
-from rqjobs.settings import get_settings
-from rqjobs.worker import keeper
-from rqjobs.worker.engine import EngineWorker, run_worker
-from rqjobs.worker.keeper import recover
+from rqjobs.broker import keys
+from rqjobs.broker.attempts import read_history
+from rqjobs.broker.rq_schema import RegisteredJob, fetch_job
+from rqjobs.config.settings import get_settings
+from rqjobs.worker import maintenance
+from rqjobs.worker.maintenance import recover
+from rqjobs.worker.run import EngineWorker, run_worker
 from tests.support.tasks import leave_a_note
 from tests.support.workers import ROOT
 
@@ -174,7 +174,7 @@ def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
 def test_when_the_clock_of_redis_leaps_the_living_have_time_to_renew_their_leases(redis, queue, monkeypatch):
     """It was set, or the machine slept: by that clock all leases have run out at once, and nobody need be dead."""
     put(queue, retry=Retry(1))
-    run_script, leap, held = keeper.run_script, [0], []
+    run_script, leap, held = maintenance.run_script, [0], []
 
     def leaping(name, *args):
         answer = run_script(name, *args)
@@ -191,9 +191,9 @@ def test_when_the_clock_of_redis_leaps_the_living_have_time_to_renew_their_lease
         self.tick()  # the others had their time
         held.append(redis.zcard("rq:wip:tasks"))
 
-    monkeypatch.setattr(keeper, "run_script", leaping)
-    monkeypatch.setattr(keeper.Keeper, "start", start)
-    monkeypatch.setattr(keeper.Keeper, "stop", lambda _self: None)
+    monkeypatch.setattr(maintenance, "run_script", leaping)
+    monkeypatch.setattr(maintenance.Keeper, "start", start)
+    monkeypatch.setattr(maintenance.Keeper, "stop", lambda _self: None)
     burst()
     assert held == [1, 0]
     assert fetch_job("a", redis).get_status() == "finished"

@@ -14,35 +14,20 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 import rqjobs
-from rqjobs import (
-    QRAnalyticsJob,
-    WebhookJob,
-    aio,
-    alerts,
-    client,
-    dead_groups,
-    dead_index,
-    dead_letters,
-    enqueueing,
-    exposition,
-    failure_groups,
-    fleet,
-    health,
-    history,
-    holds,
-    layout,
-    metrics,
-    outbox,
-    pending,
-    repair,
-    results,
-    webhooks,
-)
-from rqjobs.connection import close_connection, get_connection
+from rqjobs import QRAnalyticsJob, WebhookJob, aio, enqueueing, webhooks
+from rqjobs.broker import attempts, client, holds, job_actions, results, rq_schema
+from rqjobs.broker.connection import close_connection, get_connection
+from rqjobs.broker.embedded import ensure_server, stop_server
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.embedded import ensure_server, stop_server
+from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import entries as dead_groups
+from rqjobs.dead_letters import groups as failure_groups
+from rqjobs.dead_letters import index as dead_index
+from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.errors import RedisUnavailable
+from rqjobs.monitoring import alerts, metrics, prometheus, queue_health, workers
+from rqjobs.outbox import relay
 
 SCAN = QRAnalyticsJob(qr_code_id="q", event="scan", data={})
 HOOK = WebhookJob(webhook_id="wh_1", event="e", url="https://example.com", payload={})
@@ -75,11 +60,11 @@ CALLS = {
     aio.await_result: _await(aio.await_result, "a"),
     aio.aqueue_health: _await(aio.aqueue_health),
     results.wait_for_result: lambda **o: results.wait_for_result("a", BRIEFLY, **o),
-    health.queue_health: health.queue_health,
-    health.fullness: health.fullness,
-    health.parked_destinations: health.parked_destinations,
-    health.pause: lambda **o: health.pause("email", **o),
-    health.resume: lambda **o: health.resume("email", **o),
+    queue_health.queue_health: queue_health.queue_health,
+    queue_health.fullness: queue_health.fullness,
+    queue_health.parked_destinations: queue_health.parked_destinations,
+    queue_health.pause: lambda **o: queue_health.pause("email", **o),
+    queue_health.resume: lambda **o: queue_health.resume("email", **o),
     dead_letters.dead_letters: lambda **o: list(dead_letters.dead_letters(**o)),
     dead_letters.dead_ids: lambda **o: list(dead_letters.dead_ids(**o)),
     dead_letters.count: dead_letters.count,
@@ -94,14 +79,14 @@ CALLS = {
     repair.recent: repair.recent,
     repair.find: lambda **o: repair.find("a", **o),
     repair.stop: lambda **o: repair.stop("a", **o),
-    fleet.workers: fleet.workers,
+    workers.workers: workers.workers,
     holds.dependencies_away: holds.dependencies_away,
     holds.try_now: lambda **o: holds.try_now("email", **o),
-    pending.run_now: lambda **o: pending.run_now("a", **o),
-    pending.stop: lambda **o: pending.stop("a", **o),
-    pending.delete: lambda **o: pending.delete("a", **o),
+    job_actions.run_now: lambda **o: job_actions.run_now("a", **o),
+    job_actions.stop: lambda **o: job_actions.stop("a", **o),
+    job_actions.delete: lambda **o: job_actions.delete("a", **o),
     alerts.raise_alert: lambda **o: alerts.raise_alert(ALERT, **o),
-    outbox.relay: outbox.relay,
+    relay.relay: relay.relay,
     webhooks.emit: lambda **o: webhooks.emit("e", {}, **o),
 }
 """Each public function that takes a connection or not, called with one or without."""
@@ -110,15 +95,15 @@ WITH_A_CONNECTION = {
     metrics.totals: metrics.totals,
     metrics.redis_time: metrics.redis_time,
     metrics.last_hour: metrics.last_hour,
-    exposition.render: exposition.render,
+    prometheus.render: prometheus.render,
     dead_groups.read: lambda client: dead_groups.read(["a"], client),
-    history.summarize: lambda client: history.summarize(["a"], client),
-    layout.fetch_job: lambda client: layout.fetch_job("a", client),
+    attempts.summarize: lambda client: attempts.summarize(["a"], client),
+    rq_schema.fetch_job: lambda client: rq_schema.fetch_job("a", client),
 }
 """Those that need one."""
 
-MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, exposition, failure_groups, fleet, health, history,
-           metrics, outbox, pending, repair, results, webhooks)  # fmt: skip
+MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, prometheus, failure_groups, workers, queue_health,
+           attempts, metrics, relay, job_actions, repair, results, webhooks)  # fmt: skip
 NOT_CALLED = {alerts.check, metrics.record, metrics.write, repair.run}
 """What only workers and pages call."""
 
@@ -155,7 +140,7 @@ def calls_with(given):
               if name != "aqueue_health"}  # fmt: skip
     for function, call in WITH_A_CONNECTION.items():
         calls[function.__qualname__] = lambda call=call: call(get_connection())
-        if function is not layout.fetch_job:
+        if function is not rq_schema.fetch_job:
             calls[f"{function.__qualname__} with a connection"] = lambda call=call: call(given)
     return calls
 
@@ -186,7 +171,7 @@ def test_every_call_raises_it(folder):
     own = redis_py.Redis(unix_socket_path=str(folder / "redis.sock"), retry=Retry(NoBackoff(), 0))
     own.ping()
     stop_server(folder)
-    calls = calls_with(own) | {"job.refresh": job.refresh, "read_history": lambda: history.read_history(job),
+    calls = calls_with(own) | {"job.refresh": job.refresh, "read_history": lambda: attempts.read_history(job),
                                "wait_for_result of a job": lambda: rqjobs.wait_for_result(job)}  # fmt: skip
     assert faults_of(calls) == {}
     own.close()

@@ -9,7 +9,7 @@ import pytest
 from rq.results import Result
 
 from rqjobs import JobFailed, QRAnalyticsJob, ResultTimeout, enqueue, wait_for_result
-from rqjobs.dead_letters import requeue
+from rqjobs.dead_letters.letters import requeue
 from rqjobs.errors import JobNotFound
 
 SCAN = QRAnalyticsJob(qr_code_id="q", event="scan", data={})

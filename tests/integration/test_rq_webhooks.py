@@ -10,8 +10,8 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from rqjobs import enqueue
-from rqjobs.worker.engine import run_worker
-from rqjobs.worker.special import SpecialWorker
+from rqjobs.worker.rq_compat import SpecialWorker
+from rqjobs.worker.run import run_worker
 from tests.support.receiver import Receiver
 from tests.support.tasks import Task
 

@@ -19,10 +19,10 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from rqjobs import enqueue
-from rqjobs.layout import RegisteredJob, allow
-from rqjobs.worker.dispatcher import Dispatcher
-from rqjobs.worker.engine import run_worker
-from rqjobs.worker.taken import RESULT_TTL
+from rqjobs.broker.rq_schema import RegisteredJob, allow
+from rqjobs.worker.claimed_job import RESULT_TTL
+from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.run import run_worker
 from tests.support.tasks import Task
 
 _OWN = r"rq:(worker|scheduler|queue:.*:intermediate|clean)|rqjobs:|rq:workers"

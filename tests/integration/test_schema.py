@@ -11,10 +11,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, inspect, text
 
 from rqjobs import cli
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine, metadata, open_engine
 from rqjobs.database.schema import HEAD, VERSION_TABLE, ensure_schema, init_database, load_tables, schema_version
 from rqjobs.errors import DatabaseUnavailable, InvalidSettings, SchemaMismatch
-from rqjobs.settings import use_settings
 
 
 def test_head_is_the_newest_script():

@@ -10,12 +10,12 @@ from sqlalchemy import select
 
 from rqjobs import PermanentFailure, QRAnalyticsJob, WebhookJob, enqueue_many, enqueue_webhook, wait_for_result
 from rqjobs.aio import await_result
+from rqjobs.broker.job_writer import defer_with
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import outbox
 from rqjobs.database.schema import init_database
 from rqjobs.errors import JobCaptured, JobNotFound
 from rqjobs.testing import capture, drain, run
-from rqjobs.writing import defer_with
 from tests.support.ownjobs import greet, make_thumbnail, write_down
 from tests.support.processors import ProbeJob
 
@@ -119,7 +119,7 @@ def test_the_plugin_in_a_project_of_its_own(tmp_path):
     (tmp_path / "test_app.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     installed = "rqjobs" in entry_points(group="pytest11").names  # an old editable install knows no entry point
-    plugin = [] if installed else ["-p", "rqjobs.pytest_plugin"]
+    plugin = [] if installed else ["-p", "rqjobs.testing.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *plugin, "test_app.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
     assert "4 passed" in done.stdout, done.stdout + done.stderr

@@ -13,11 +13,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from rqjobs import WebhookJob, enqueue, tracing
+from rqjobs import WebhookJob, enqueue
 from rqjobs.attempt import Attempt
+from rqjobs.broker import tracing
+from rqjobs.broker.rq_schema import job_key
+from rqjobs.broker.tracing import traced
 from rqjobs.errors import RedisUnavailable
-from rqjobs.layout import job_key
-from rqjobs.tracing import traced
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 
-from rqjobs import WebhookJob, dead_letters, enqueue, keys
+from rqjobs import WebhookJob, enqueue
+from rqjobs.broker import keys
 from rqjobs.cli import cli
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.health import queue_health
+from rqjobs.dead_letters import letters as dead_letters
+from rqjobs.monitoring.queue_health import queue_health
 from tests.support.dashboard import token_of
 from tests.support.hostile import kill
 

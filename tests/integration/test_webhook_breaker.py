@@ -13,14 +13,14 @@ from rq.job import JobStatus
 
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.broker.keys import PREFIX, breaker_line
+from rqjobs.broker.rq_schema import key, run_script, timestamp
+from rqjobs.config.settings import Settings, get_settings, use_settings
 from rqjobs.jobs import WebhookJob
-from rqjobs.keys import PREFIX, breaker_line
-from rqjobs.layout import key, run_script, timestamp
 from rqjobs.processors.webhook import admit, breaker
 from rqjobs.processors.webhook.breaker import Question
 from rqjobs.processors.webhook.context import context
 from rqjobs.processors.webhook.destinations import Destinations
-from rqjobs.settings import Settings, get_settings, use_settings
 from tests.support.clock import RedisClock
 
 DEAD, ALIVE = "http://127.0.0.1:1/", "http://127.0.0.1:2/"

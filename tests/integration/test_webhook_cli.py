@@ -17,17 +17,17 @@ import requests
 from sqlalchemy import event, text
 
 from rqjobs import InvalidJob
+from rqjobs.broker.rq_schema import key
 from rqjobs.cli import main
 from rqjobs.cli.webhooks import SHOWN
+from rqjobs.config.settings import get_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, replayable, write
 from rqjobs.database.webhook_endpoints import set_enabled
 from rqjobs.jobs import WebhookJob
-from rqjobs.layout import key
 from rqjobs.processors.webhook import breaker
-from rqjobs.settings import get_settings
-from rqjobs.signing import parse_secret, sign
+from rqjobs.security.signing import parse_secret, sign
 from rqjobs.webhooks import add_endpoint, emit, replay
 
 pytestmark = pytest.mark.usefixtures("redis")

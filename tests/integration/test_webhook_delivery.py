@@ -17,15 +17,15 @@ import pytest
 from standardwebhooks import Webhook
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import use_settings
 from rqjobs.errors import PermanentFailure, RetryLater
-from rqjobs.guard import Guard, Target
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook.client import Client
-from rqjobs.processors.webhook.message import build
+from rqjobs.processors.webhook.request import build
 from rqjobs.processors.webhook.transfer import DeliveryFailed
-from rqjobs.settings import use_settings
-from rqjobs.worker.coroutines import _new_loop as the_workers_loop
+from rqjobs.security.ssrf import Guard, Target
+from rqjobs.worker.runners.coroutines import _new_loop as the_workers_loop
 from tests.support.receiver import Answer, Receiver, receiving
 
 SECRETS = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "QUJD" * 8)

@@ -20,15 +20,15 @@ import pytest
 import requests
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import PermanentFailure
-from rqjobs.guard import Guard
-from rqjobs.guard.session import guarded_session
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook.transfer import RESPONSE_LIMIT, DeliveryFailed
-from rqjobs.settings import use_settings
+from rqjobs.security.guarded_session import guarded_session
+from rqjobs.security.ssrf import Guard
 from tests.support.receiver import Answer, receiving
 
 TLS = Path(__file__).parents[1] / "support" / "tls"

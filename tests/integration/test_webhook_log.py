@@ -15,6 +15,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine, webhook_deliveries, webhook_endpoints
 from rqjobs.database.schema import init_database
 from rqjobs.database.webhook_deliveries import Delivery, Filter, find, purge, replayable, write
@@ -33,10 +34,9 @@ from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import PermanentFailure
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
-from rqjobs.processors.webhook import endpoints as worker_endpoints
-from rqjobs.processors.webhook import log as worker_log
-from rqjobs.settings import use_settings
-from rqjobs.signing import InvalidSignature, verify
+from rqjobs.processors.webhook import delivery_log as worker_log
+from rqjobs.processors.webhook import endpoint_cache as worker_endpoints
+from rqjobs.security.signing import InvalidSignature, verify
 from tests.support.receiver import Answer, Receiver, receiving
 from tests.support.workers import eventually
 
@@ -307,7 +307,7 @@ def test_a_fault_of_ours_is_in_the_log(receiver: Receiver, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise LookupError("no such thing")
 
-    monkeypatch.setattr(sys.modules["rqjobs.processors.webhook.deliver"], "build", fail)
+    monkeypatch.setattr(sys.modules["rqjobs.processors.webhook.processor"], "build", fail)
     with pytest.raises(LookupError):
         deliver(job(receiver.url()), "one")
     (row,) = find(get_engine(), Filter(), 10)

@@ -17,19 +17,19 @@ import redis as redis_py
 
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt
+from rqjobs.broker.holds import dependencies_away
+from rqjobs.broker.rq_schema import key
+from rqjobs.config.settings import Settings, use_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
-from rqjobs.guard import Guard, TargetRefused
-from rqjobs.holds import dependencies_away
 from rqjobs.jobs import WebhookJob
-from rqjobs.layout import key
 from rqjobs.processors import webhook
-from rqjobs.processors.webhook import names as names_module
+from rqjobs.processors.webhook import host_names as names_module
 from rqjobs.processors.webhook import resolver
 from rqjobs.processors.webhook.client import Client
-from rqjobs.processors.webhook.message import Message
-from rqjobs.processors.webhook.names import Names, registered_domain
+from rqjobs.processors.webhook.host_names import Names, registered_domain
+from rqjobs.processors.webhook.request import Message
 from rqjobs.processors.webhook.transfer import DeliveryFailed
-from rqjobs.settings import Settings, use_settings
+from rqjobs.security.ssrf import Guard, TargetRefused
 from tests.support.dns import NXDOMAIN, REFUSED, SERVFAIL, Nameserver, Reply, nameserver
 from tests.support.receiver import Receiver, receiving
 from tests.support.workers import Workers, eventually
@@ -283,7 +283,7 @@ def test_the_search_list_and_new_name_servers_of_resolv_conf(
 
 def test_a_process_ends_while_questions_are_open(server: Nameserver) -> None:
     code = (
-        "import asyncio, sys; from rqjobs.processors.webhook.names import Names; names = Names(sys.argv[1:])\n"
+        "import asyncio, sys; from rqjobs.processors.webhook.host_names import Names; names = Names(sys.argv[1:])\n"
         "async def run():\n"
         "    tasks = [asyncio.ensure_future(names.addresses(f'hang{n}.test', str(n), 9)) for n in range(20)]\n"
         "    await asyncio.sleep(0.3)\n"

@@ -11,11 +11,11 @@ import pytest
 import redis as redis_py
 
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.config.settings import get_settings, use_settings
 from rqjobs.errors import RQJobsError
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors import webhook
 from rqjobs.processors.webhook import breaker
-from rqjobs.settings import get_settings, use_settings
 from rqjobs.webhooks import add_endpoint
 from tests.support.receiver import Answer, Received, Receiver, receiving
 from tests.support.workers import eventually

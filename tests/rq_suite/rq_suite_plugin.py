@@ -1,6 +1,6 @@
 """A pytest plugin for RQ's own tests: every worker of theirs works by the engine of rqjobs.
 
-Each worker runs what its queues hold with :func:`rqjobs.worker.engine.run_worker`, one job of a queue at a time. Two
+Each worker runs what its queues hold with :func:`rqjobs.worker.run.run_worker`, one job of a queue at a time. Two
 rules of ours are lifted, for RQ's tests enqueue pickles and functions of their own: the serializer is the worker's, and
 every function is registered.
 """
@@ -19,7 +19,7 @@ from rq.job import Job
 from rq.serializers import resolve_serializer
 from rq.worker import BaseWorker
 
-from rqjobs import layout
+from rqjobs.broker import rq_schema
 
 
 class WorkersSerializer:
@@ -36,19 +36,19 @@ class WorkersSerializer:
         return cls.now.dumps(*args, **options)
 
 
-layout.SERIALIZER = WorkersSerializer  # before the worker's modules import it
-layout.RegisteredJob.refusal = property(lambda _job: None)
-layout.RegisteredJob.func = Job.func
-layout.RegisteredJob.func_name = Job.func_name
+rq_schema.SERIALIZER = WorkersSerializer  # before the worker's modules import it
+rq_schema.RegisteredJob.refusal = property(lambda _job: None)
+rq_schema.RegisteredJob.func = Job.func
+rq_schema.RegisteredJob.func_name = Job.func_name
 
-from rqjobs import queues  # noqa: E402
-from rqjobs.settings import use_settings  # noqa: E402
-from rqjobs.worker import engine  # noqa: E402
+from rqjobs import policies  # noqa: E402
+from rqjobs.config.settings import use_settings  # noqa: E402
+from rqjobs.worker import run  # noqa: E402
 
 NEVER_READ = os.environ["RQ_SUITE_DATA"]
 
 
-class OfTheWorker(engine.EngineWorker):
+class OfTheWorker(run.EngineWorker):
     """The engine's worker, which counts what it has run."""
 
     ran = 0
@@ -58,7 +58,7 @@ class OfTheWorker(engine.EngineWorker):
         super().settled(job)
 
 
-engine.EngineWorker = OfTheWorker
+run.EngineWorker = OfTheWorker
 
 
 @contextmanager
@@ -67,23 +67,23 @@ def surroundings(worker: BaseWorker) -> Iterator[list[str]]:
     pool = worker.connection.connection_pool.connection_kwargs
     os.environ["REDIS_URL"] = f"redis://127.0.0.1:{os.environ['RQ_SUITE_PORT']}/{pool.get('db', 0)}"
     os.environ["RQJOBS_DATA"] = NEVER_READ
-    os.environ[engine.SUPERVISED] = worker.name
+    os.environ[run.SUPERVISED] = worker.name
     use_settings(None)
     WorkersSerializer.now = worker.serializer
-    known = dict(queues._POLICIES)
+    known = dict(policies._POLICIES)
     names = [queue.name for queue in worker.queues]
     for name in names:
-        queues.register_queue(
-            queues.QueuePolicy(
+        policies.register_queue(
+            policies.QueuePolicy(
                 name=name, kind=name, model="rqjobs.jobs:WebhookJob", processor="rqjobs.worker.entry:perform"
             )
         )
     try:
         yield names
     finally:
-        queues._POLICIES.clear()
-        queues._POLICIES.update(known)
-        for name in ("REDIS_URL", "RQJOBS_DATA", engine.SUPERVISED):
+        policies._POLICIES.clear()
+        policies._POLICIES.update(known)
+        for name in ("REDIS_URL", "RQJOBS_DATA", run.SUPERVISED):
             del os.environ[name]
 
 
@@ -102,7 +102,7 @@ def work(  # noqa: PLR0917  # RQ's signature
     with surroundings(self) as names:
         OfTheWorker.ran = 0
         OfTheWorker.disable_default_exception_handler = self.disable_default_exception_handler
-        engine.run_worker(
+        run.run_worker(
             names,
             burst=burst or max_idle_time is not None,
             threads=1,

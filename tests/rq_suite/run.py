@@ -20,7 +20,7 @@ from pathlib import Path
 
 import redis
 
-from rqjobs.embedded import find_server
+from rqjobs.broker.embedded import find_server
 from tests.support.servers import free_port
 
 HERE = Path(__file__).parent

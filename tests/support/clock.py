@@ -8,15 +8,15 @@ import pytest
 import redis as redis_py
 from redis.commands.core import Script
 
-from rqjobs import layout, ratelimit
+from rqjobs.broker import rate_limit, rq_schema
+from rqjobs.broker.scripts import source
 from rqjobs.processors.webhook import breaker
-from rqjobs.scripts import source
 
 _KEY = "the-tests-clock"
 
 
 class RedisClock:
-    """What the scripts of rqjobs.ratelimit, rqjobs.layout and the circuit breaker take for the time.
+    """What the scripts of rqjobs.broker.rate_limit, rqjobs.broker.rq_schema and the circuit breaker take for the time.
 
     It stands for the module time as well.
     """
@@ -25,7 +25,7 @@ class RedisClock:
         self._redis = redis
         self._micros = time.time_ns() // 1000
         self.pass_(0)
-        for module in (ratelimit, layout, breaker):
+        for module in (rate_limit, rq_schema, breaker):
             monkeypatch.setattr(module, "load_script", self._script)
 
     def time(self) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from rqjobs.attempt import Attempt
-from rqjobs.connection import get_connection
-from rqjobs.history import retried_fields
+from rqjobs.broker.attempts import retried_fields
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import results_key
 from rqjobs.jobs import EmailJob
-from rqjobs.layout import results_key
 
 WHEN = datetime(2026, 3, 3, tzinfo=UTC)
 

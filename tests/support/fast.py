@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rqjobs.worker import pace
+from rqjobs.worker import batching
 
-pace.FAST = 50.0
+batching.FAST = 50.0

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import redis as redis_py
 from rq.version import VERSION
 
-from rqjobs.layout import key, rqjobs_version
-from rqjobs.queues import policies
+from rqjobs.broker.rq_schema import key, rqjobs_version
+from rqjobs.policies import policies
 
 
 def stamp(ago: float = 0.0) -> str:

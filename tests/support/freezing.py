@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from rqjobs.attempt import Attempt
-from rqjobs.queues import QueuePolicy, register_queue
-from rqjobs.worker import watched
+from rqjobs.policies import QueuePolicy, register_queue
+from rqjobs.worker import watcher_client
 from tests.support import tasks
 
-watched.frozen_after = lambda _lease: 4
+watcher_client.frozen_after = lambda _lease: 4
 
 
 class Deadly(tasks.Task):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import redis as redis_py
 
-from rqjobs import keys
-from rqjobs.layout import key, run_script, timestamp
+from rqjobs.broker import keys
+from rqjobs.broker.rq_schema import key, run_script, timestamp
 
 LANES = ("probe:high", "probe", "probe:low")
 

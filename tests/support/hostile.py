@@ -10,14 +10,15 @@ from typing import Any
 import redis
 from sqlalchemy import insert
 
-from rqjobs import WebhookJob, enqueue, keys
+from rqjobs import WebhookJob, enqueue
+from rqjobs.broker import keys
+from rqjobs.broker.attempts import retried_fields
+from rqjobs.broker.rq_schema import ENTRY, job_key, key, results_key
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_tables import endpoints
-from rqjobs.history import retried_fields
-from rqjobs.layout import ENTRY, job_key, key, results_key
+from rqjobs.dead_letters.bulk_requeue import start
 from rqjobs.processors.export.records import Export, save
-from rqjobs.repair import start
 
 MARK = "__executed__"
 

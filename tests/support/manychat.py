@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from rqjobs.attempt import Attempt
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rq_schema import job_key
+from rqjobs.config.settings import use_settings
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import ManyChatSyncJob
-from rqjobs.layout import job_key
 from rqjobs.processors.manychat import admit, sync
-from rqjobs.sandbox.manychat import ManyChatSandbox
-from rqjobs.settings import use_settings
+from rqjobs.testing.sandbox.manychat import ManyChatSandbox
 
 TOKEN = "4711:hush-0123456789abcdef"
 

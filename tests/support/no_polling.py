@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rqjobs.worker import dispatcher
+from rqjobs.worker import loop
 
-dispatcher.POLL = dispatcher.RARELY = 3600.0
+loop.POLL = loop.RARELY = 3600.0

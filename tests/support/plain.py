@@ -7,7 +7,7 @@ import time
 from rq import get_current_job
 from rq.timeouts import JobTimeoutException
 
-from rqjobs.layout import allow
+from rqjobs.broker.rq_schema import allow
 
 
 @allow

@@ -6,9 +6,9 @@ import os
 import signal
 from typing import Any
 
-from rqjobs.processors.analytics import QREvent, on_event, recording
+from rqjobs.processors.analytics import QREvent, on_event, processor
 
-_make_event = recording.make_event
+_make_event = processor.make_event
 
 
 def _dies_here(where: str) -> bool:
@@ -21,7 +21,7 @@ def _deadly(job: Any, *rest: Any) -> QREvent:
     return _make_event(job, *rest)
 
 
-recording.make_event = _deadly
+processor.make_event = _deadly
 
 
 @on_event

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.rq_schema import allow
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.jobs import JobModel
-from rqjobs.layout import allow
-from rqjobs.queues import QueuePolicy, register_queue
+from rqjobs.policies import QueuePolicy, register_queue
 
 
 class ProbeJob(JobModel):

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rqjobs.processors.export import process
+from rqjobs.processors.export import processor
 from rqjobs.sources import Filter, Source, register_source
 
-process._REPORT_EVERY = 0.1
+processor._REPORT_EVERY = 0.1
 
 
 def rows(user_id: str, filters: Mapping[str, object]) -> Iterator[tuple[str, int]]:

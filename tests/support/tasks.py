@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from rqjobs.attempt import Attempt, Hold
+from rqjobs.broker.rq_schema import allow
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs import JobModel
-from rqjobs.layout import allow
-from rqjobs.queues import QueuePolicy, register_queue
-from rqjobs.worker import watchdog
+from rqjobs.policies import QueuePolicy, register_queue
+from rqjobs.worker.runners import time_limits
 
 
 class Task(JobModel):
@@ -145,7 +145,7 @@ def admit(items: Sequence[tuple[Task, Attempt]]) -> list[Hold | None]:
 
 
 if patience := os.environ.get("TASKS_PATIENCE"):
-    watchdog.PATIENCE = watchdog.STOP_PATIENCE = float(patience)
+    time_limits.PATIENCE = time_limits.STOP_PATIENCE = float(patience)
 
 _HERE = "tests.support.tasks"
 for _model, _more in (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rqjobs.causes import generalize
+from rqjobs.dead_letters.fingerprint import generalize
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rqjobs.cli.analytics import BAR
 from rqjobs.cli.output import cell, lay_out, tame
-from rqjobs.durations import spell
+from rqjobs.config.durations import spell
 
 HEADERS = ("id", "queue", "jobs", "error")
 ROWS = [

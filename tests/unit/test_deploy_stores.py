@@ -14,7 +14,7 @@ import pytest
 import redis as redis_py
 import yaml
 
-from rqjobs.embedded import find_server
+from rqjobs.broker.embedded import find_server
 from tests.support.workers import ROOT, eventually
 
 DEPLOY = ROOT / "deploy"

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rqjobs.settings import QueueSettings, Settings
+from rqjobs.config.settings import QueueSettings, Settings
 
 DOTENV = Path(__file__).parents[2] / ".env"
 LINES = DOTENV.read_text().splitlines()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqjobs.backoff import exponential, fixed, parse_backoff
-from rqjobs.durations import format_duration, parse_duration, parse_explicit_duration, parse_rate
+from rqjobs.config.backoff import exponential, fixed, parse_backoff
+from rqjobs.config.durations import format_duration, parse_duration, parse_explicit_duration, parse_rate
 
 
 @pytest.mark.parametrize(

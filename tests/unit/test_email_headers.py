@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rqjobs.addresses import Mailbox
+from rqjobs.config.addresses import Mailbox
 from rqjobs.processors.email.headers import write_mailboxes, write_text
 from rqjobs.processors.email.message import Mail, build
 

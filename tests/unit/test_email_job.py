@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqjobs.addresses import parse_address
+from rqjobs.config.addresses import parse_address
 from rqjobs.errors import InvalidJob
 from rqjobs.jobs import EmailJob
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rqjobs.addresses import Mailbox, parse_address
+from rqjobs.config.addresses import Mailbox, parse_address
 from rqjobs.processors.email.message import File, Mail, build
 from rqjobs.processors.email.replies import is_hard_bounce, is_transient
 

@@ -26,7 +26,7 @@ from rqjobs.processors.export.values import (
     iso_duration,
     normalised,
 )
-from rqjobs.processors.export.writing import Heading
+from rqjobs.processors.export.writer import Heading
 
 HEADING = Heading(columns=("a", "b"), title="t", created_at=datetime(2026, 1, 1, tzinfo=UTC))
 

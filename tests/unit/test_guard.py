@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqjobs.guard import Guard, TargetRefused, UnknownHost
-from rqjobs.guard.ranges import DENIED, denied_by
+from rqjobs.security.ip_ranges import DENIED, denied_by
+from rqjobs.security.ssrf import Guard, TargetRefused, UnknownHost
 
 HOSTILE = {
     # cloud metadata

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rqjobs.config.settings import use_settings
 from rqjobs.jobs import EmailJob
 from rqjobs.mail import TemplateFault, check, render, template_names
 from rqjobs.mail.filters import format_date, format_money, format_time, ink, safe_color, safe_link
 from rqjobs.mail.templates import BUILTIN, inline_css
 from rqjobs.mail.text import text_of
-from rqjobs.settings import use_settings
 
 BUILTINS = {"booking-confirmation", "export-ready", "follow-up", "password-reset", "welcome"}
 NEEDED = {

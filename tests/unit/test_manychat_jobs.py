@@ -2,9 +2,9 @@
 
 import pytest
 
+from rqjobs.config.settings import Settings
 from rqjobs.errors import InvalidJob, InvalidSettings
 from rqjobs.jobs import ManyChatSyncJob
-from rqjobs.settings import Settings
 
 
 def job(kind, action, data, **more):

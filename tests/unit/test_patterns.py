@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import rqjobs
+from rqjobs.config.retry_after import parse_retry_after
 from rqjobs.processors.export.values import guard, guard_column
-from rqjobs.retry_after import parse_retry_after
 
 ROOT = Path(rqjobs.__file__).parent
 METHODS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer")

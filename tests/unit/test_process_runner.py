@@ -4,8 +4,8 @@ import threading
 import time
 from queue import SimpleQueue
 
-from rqjobs.queues import get_policy
-from rqjobs.worker.processes import ProcessRunner
+from rqjobs.policies import get_policy
+from rqjobs.worker.runners.processes import ProcessRunner
 from tests.support.workers import eventually
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rqjobs.errors import UnknownQueue
-from rqjobs.queues import lanes_of
+from rqjobs.policies import lanes_of
 
 
 @pytest.mark.parametrize(

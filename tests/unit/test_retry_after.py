@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
+from rqjobs.config.retry_after import parse_retry_after
 from rqjobs.errors import RetryLater
 from rqjobs.processors.email.backends.http import Answer
 from rqjobs.processors.manychat.answers import retry_after
-from rqjobs.processors.webhook.outcome import failure
+from rqjobs.processors.webhook.response_policy import failure
 from rqjobs.processors.webhook.transfer import Response
-from rqjobs.retry_after import parse_retry_after
 
 NOW = datetime(1994, 11, 6, 8, 49, 7, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from rqjobs.sandbox.receiver import Receiver, signing_secret
-from rqjobs.signing import parse_secret, sign
+from rqjobs.security.signing import parse_secret, sign
+from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
-from rqjobs.secret import secret_key
-from rqjobs.settings import use_settings
+from rqjobs.config.secret_key import secret_key
+from rqjobs.config.settings import use_settings
 
 
 def test_one_key_for_all_that_start_at_once(settings):

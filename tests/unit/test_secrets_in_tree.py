@@ -62,6 +62,6 @@ def test_a_committed_key_would_be_found(tmp_path):
     with default_settings():
         found = SecretsCollection(root=str(tmp_path))
         found.scan_file("settings.py")
-    assert [(secret.type, explanations("rqjobs/settings.py", secret.type)) for _, secret in found] == [
+    assert [(secret.type, explanations("rqjobs/config/settings.py", secret.type)) for _, secret in found] == [
         ("AWS Access Key", [])
     ]

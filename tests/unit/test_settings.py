@@ -7,10 +7,10 @@ import pytest
 from redis.connection import parse_url
 from sqlalchemy import make_url
 
-from rqjobs.connection import redact
+from rqjobs.broker.connection import redact
+from rqjobs.config.settings import Settings, get_settings, use_settings
 from rqjobs.errors import InvalidSettings
-from rqjobs.queues import get_policy, lanes_in_order
-from rqjobs.settings import Settings, get_settings, use_settings
+from rqjobs.policies import get_policy, lanes_in_order
 
 
 def test_all_faults_are_named_at_once_and_no_secret_is_shown(monkeypatch):

@@ -68,7 +68,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_a_worker_loads_no_database_where_nothing_was_written(tmp_path: Path) -> None:
     file = tmp_path / "rqjobs.db"
-    code = "import rqjobs.cli.worker, rqjobs.worker.engine; from rqjobs.relaying import Relay; Relay().tick()"
+    code = "import rqjobs.cli.worker, rqjobs.worker.run; from rqjobs.outbox.thread import Relay; Relay().tick()"
     options = {"DATABASE_URL": f"sqlite:///{file}", "REDIS_URL": "redis://127.0.0.1:1"}
     assert loaded(code, **options).isdisjoint({"alembic", "flask", "jinja2", "requests", "sqlalchemy"})
     file.touch()

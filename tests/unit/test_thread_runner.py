@@ -4,11 +4,11 @@ import gc
 import threading
 import time
 
-from rqjobs.queues import get_policy
-from rqjobs.worker import watchdog
-from rqjobs.worker.taken import Taken
-from rqjobs.worker.threads import QUICK, ThreadRunner, timed_out
-from rqjobs.worker.watchdog import Watchdog
+from rqjobs.policies import get_policy
+from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.runners import time_limits
+from rqjobs.worker.runners.threads import QUICK, ThreadRunner, timed_out
+from rqjobs.worker.runners.time_limits import Watchdog
 from tests.support import tasks
 from tests.support.workers import eventually
 
@@ -111,7 +111,7 @@ class StuckEngine(FakeEngine):
 
 def test_no_more_threads_are_stuck_than_twice_the_slots(monkeypatch):
     monkeypatch.setattr(tasks, "do", processor)
-    monkeypatch.setattr(watchdog, "PATIENCE", 0.01)
+    monkeypatch.setattr(time_limits, "PATIENCE", 0.01)
     RELEASE.clear()
     engine = StuckEngine()
     engine.runner = runner = ThreadRunner(get_policy("tasks"), 1, engine)

@@ -7,7 +7,7 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from bookings.jobs import make_receipt
 from bookings.models import Booking
 from rqjobs import InvalidJob, WebhookJob, enqueue_webhook
-from rqjobs.settings import get_settings
+from rqjobs.config.settings import get_settings
 from rqjobs.testing import capture, run
 
 HOOK = WebhookJob(webhook_id="wh_1", event="hello", url="https://example.com", payload={})

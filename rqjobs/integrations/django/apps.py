@@ -13,15 +13,15 @@ from django.db import close_old_connections
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
+from rqjobs.broker.job_writer import defer_with
+from rqjobs.config.settings import use_settings
+from rqjobs.decorator import surround_jobs
 from rqjobs.errors import InvalidSettings
 from rqjobs.integrations.bridge import use_framework_settings
 from rqjobs.integrations.django.checks import check_settings, check_stores
 from rqjobs.integrations.django.conf import overrides
 from rqjobs.integrations.django.testdb import is_test_database, make_tables, remember_databases
 from rqjobs.integrations.django.transactions import after_commit
-from rqjobs.ownjobs import surround_jobs
-from rqjobs.settings import use_settings
-from rqjobs.writing import defer_with
 
 
 class RQJobsConfig(AppConfig):

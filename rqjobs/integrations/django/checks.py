@@ -8,10 +8,10 @@ from django.conf import settings as project
 from django.core import checks
 from django.utils.module_loading import import_string
 
+from rqjobs.config.settings import is_of_django, variables
 from rqjobs.errors import InvalidSettings
 from rqjobs.integrations.bridge import load_framework_settings
 from rqjobs.integrations.django.conf import configured, overrides
-from rqjobs.settings import is_of_django, variables
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:

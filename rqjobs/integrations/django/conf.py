@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from django.conf import settings
 
+from rqjobs.config.settings import variables
 from rqjobs.integrations.django.testdb import database_for_tests
-from rqjobs.settings import variables
 
 OWN = ("DASHBOARD_ACCESS", "ON_COMMIT")
 """Keys of ``RQJOBS`` that are about Django and not settings of rqjobs."""

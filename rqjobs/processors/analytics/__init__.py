@@ -6,7 +6,7 @@
 from rqjobs.processors.analytics.events import QREvent
 from rqjobs.processors.analytics.hooks import on_event
 from rqjobs.processors.analytics.period import InvalidPeriod
-from rqjobs.processors.analytics.recording import record, record_batch
+from rqjobs.processors.analytics.processor import record, record_batch
 from rqjobs.processors.analytics.reporting import Report, report
 from rqjobs.processors.analytics.retention import purge
 

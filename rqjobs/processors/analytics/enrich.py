@@ -11,7 +11,7 @@ from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
-from rqjobs.secret import secret_key
+from rqjobs.config.secret_key import secret_key
 
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _LONGEST_AGENT = 512  # real ones have 100 to 300 characters

@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Engine, delete, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
-from rqjobs import logs
+from rqjobs.config import logs
+from rqjobs.config.settings import get_settings
 from rqjobs.database.analytics import events, visitors
-from rqjobs.settings import get_settings
 
 _CHUNK = 5_000  # rows a transaction: other writers wait for some ten milliseconds at most
 _PAUSE = 3600.0  # seconds from one look to the next

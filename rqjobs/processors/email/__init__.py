@@ -1,5 +1,5 @@
 """Email: a template in, one mail out."""
 
-from rqjobs.processors.email.sending import admit, send
+from rqjobs.processors.email.processor import admit, send
 
 __all__ = ["admit", "send"]

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import cast
 
+from rqjobs.config.file_urls import Place, is_remote
+from rqjobs.config.settings import Settings
 from rqjobs.errors import PermanentFailure
-from rqjobs.guard import Guard, TargetRefused
 from rqjobs.jobs.email import Attachment
-from rqjobs.places import Place, is_remote
 from rqjobs.processors.email.message import File
-from rqjobs.settings import Settings
+from rqjobs.security.ssrf import Guard, TargetRefused
 
 _BYTES = "application/octet-stream"
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -133,7 +133,7 @@ def _fetch(url: str, number: int, settings: Settings) -> bytes:
     """From a public web server: no redirects, no proxy of the environment, no own network."""
     from urllib3.exceptions import HTTPError
 
-    from rqjobs.guard.session import guarded_session
+    from rqjobs.security.guarded_session import guarded_session
 
     deadline = time.monotonic() + _WHOLE
     guard = Guard.build(settings.webhook_allow, settings.webhook_ports)

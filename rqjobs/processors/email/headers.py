@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from rqjobs.addresses import Mailbox
+from rqjobs.config.addresses import Mailbox
 
 _LINE = 76  # characters of a line that holds an encoded word (RFC 2047, 2)
 _WORD = 75  # characters of an encoded word (RFC 2047, 2)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 
-from rqjobs.addresses import Mailbox
+from rqjobs.config.addresses import Mailbox
 from rqjobs.processors.email.headers import write_mailboxes, write_text
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -1,7 +1,7 @@
 """Data export: the rows of one user as a file, published whole, with a link."""
 
 from rqjobs.processors.export.links import LinkRefused, make_link, open_link
-from rqjobs.processors.export.process import export
+from rqjobs.processors.export.processor import export
 from rqjobs.processors.export.purging import purge
 from rqjobs.processors.export.records import Export, find, recent
 

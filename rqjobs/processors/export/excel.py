@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, converted, displayed, in_utc, iso_datetime
-from rqjobs.processors.export.writing import Heading, Writer
+from rqjobs.processors.export.writer import Heading, Writer
 
 # Microsoft, "Excel specifications and limits"
 _ROWS = 1_048_576

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from rqjobs.config.settings import get_settings
 from rqjobs.processors.export.partial import PartialFile
 from rqjobs.processors.export.text import CsvWriter, JsonWriter, NdjsonWriter
-from rqjobs.processors.export.writing import Heading, Writer
-from rqjobs.settings import get_settings
+from rqjobs.processors.export.writer import Heading, Writer
 
 
 def suffix(export_type: str) -> str:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
+from rqjobs.config.secret_key import secret_key
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import RQJobsError
 from rqjobs.processors.export import records
 from rqjobs.processors.export.records import Export
 from rqjobs.processors.export.storage import get_storage
-from rqjobs.secret import secret_key
-from rqjobs.settings import get_settings
 
 _S3_LONGEST = timedelta(days=7)  # AWS refuses longer ones
 

@@ -13,7 +13,7 @@ from rqjobs.processors.export.pdf_document import StreamedDocument
 from rqjobs.processors.export.pdf_fonts import Fonts
 from rqjobs.processors.export.right_to_left import reads_from_right, visual
 from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, converted, displayed, iso_datetime
-from rqjobs.processors.export.writing import Heading, Writer
+from rqjobs.processors.export.writer import Heading, Writer
 
 _PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0), (2384.0, 1684.0), (3370.0, 2384.0))
 """A4 to A0, landscape, in points: the first on which no short word is broken."""

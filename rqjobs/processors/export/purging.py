@@ -10,7 +10,7 @@ from itertools import chain
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from rqjobs.logs import event
+from rqjobs.config.logs import event
 from rqjobs.processors.export import records
 from rqjobs.processors.export.records import Export
 from rqjobs.processors.export.storage import WORKSPACE_ENDS, get_storage

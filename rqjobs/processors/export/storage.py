@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from rqjobs.attempt import JOB_ID
+from rqjobs.config.file_urls import OBJECT_STORES, is_remote
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable
-from rqjobs.places import OBJECT_STORES, is_remote
-from rqjobs.settings import get_settings
 
 _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
 """Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""

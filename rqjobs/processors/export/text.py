@@ -18,7 +18,7 @@ from rqjobs.processors.export.values import (
     guard_column,
     jsonable,
 )
-from rqjobs.processors.export.writing import Heading, Writer
+from rqjobs.processors.export.writer import Heading, Writer
 
 try:
     import orjson

@@ -2,6 +2,6 @@
 
 from rqjobs.processors.manychat.accounts import TokenSource, register_token_source
 from rqjobs.processors.manychat.admission import admit
-from rqjobs.processors.manychat.sync import sync
+from rqjobs.processors.manychat.processor import sync
 
 __all__ = ["TokenSource", "admit", "register_token_source", "sync"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
+from rqjobs.config.settings import check_token, get_settings
 from rqjobs.errors import PermanentFailure
-from rqjobs.settings import check_token, get_settings
 
 TokenSource = Callable[[str], str | None]
 """``source(tool_id)``: the tool's token, or None when it knows none."""

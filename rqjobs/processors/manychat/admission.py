@@ -8,22 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from rqjobs.attempt import Attempt, Hold
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.holds import held_scopes
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable
-from rqjobs.holds import held_scopes
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.processors.manychat.accounts import Account, account_of
 from rqjobs.processors.manychat.change import change_of
 from rqjobs.processors.manychat.client import limit_of
 from rqjobs.processors.manychat.merging import Group, unit_of
-from rqjobs.settings import get_settings
 
 _MERGING = "waits for more changes of the same contact"
 _PACE = "waits for its turn: ManyChat's limit for the token"
 
 
 def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | DependencyUnavailable | None]:
-    """Which of the jobs must wait, and until when (see rqjobs.queues.QueuePolicy.admit)."""
+    """Which of the jobs must wait, and until when (see rqjobs.policies.QueuePolicy.admit)."""
     connection = get_connection()
     holds: list[Hold | DependencyUnavailable | None] = [None] * len(jobs)
     known = _accounts({job.tool_id for job, _attempt in jobs})

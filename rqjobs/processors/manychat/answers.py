@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from rqjobs.config.retry_after import parse_retry_after
 from rqjobs.errors import PermanentFailure
 from rqjobs.processors.manychat.accounts import Account
 from rqjobs.processors.manychat.records import ManyChatRefused, ManyChatUnavailable
-from rqjobs.retry_after import parse_retry_after
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer that are read: a page's whole list of tags is an answer too."""

@@ -7,8 +7,8 @@ from typing import TypeVar
 import redis
 from pydantic import TypeAdapter
 
+from rqjobs.broker.keys import PREFIX
 from rqjobs.errors import PermanentFailure
-from rqjobs.keys import PREFIX
 from rqjobs.processors.manychat.client import ManyChat
 from rqjobs.processors.manychat.records import CustomField, ManyChatRefused, Tag
 

@@ -16,12 +16,12 @@ import urllib3
 from pydantic import ValidationError
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.rate_limit import Brake, RateLimit
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs.manychat_data import Value
 from rqjobs.processors.manychat.accounts import Account
 from rqjobs.processors.manychat.answers import MAX_BODY, data_of, retry_after
 from rqjobs.processors.manychat.records import CustomField, ManyChatUnavailable, ManyChatUnclear, Subscriber, Tag
-from rqjobs.ratelimit import Brake, RateLimit
 
 Kind = Literal["page", "find", "other"]
 

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import redis
 
 from rqjobs.attempt import Attempt
+from rqjobs.broker.job_records import created_if_unfinished
+from rqjobs.broker.keys import PREFIX
+from rqjobs.broker.scripts import load_script
 from rqjobs.errors import RetryLater
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.jobs.manychat_data import Reference
-from rqjobs.keys import PREFIX
-from rqjobs.layout import ENDED, job_key
 from rqjobs.processors.manychat.accounts import Account
-from rqjobs.scripts import load_script
 
 _BUSY = timedelta(milliseconds=250)
 
@@ -90,11 +90,13 @@ class Group:
 
     def _gone(self, connection: redis.Redis, units: Sequence[str]) -> list[str]:
         """Takes out those of ``units`` whose jobs will not run any more: deleted, canceled or dead ones."""
-        with connection.pipeline(transaction=False) as pipeline:
-            for unit in units:
-                pipeline.hmget(job_key(unit.rpartition("@")[0]), "created_at", "status")
-            jobs = pipeline.execute(raise_on_error=False) if units else []
-        gone = [unit for unit, words in zip(units, jobs, strict=True) if not _runs(unit, words)]
+        ids = [unit.rpartition("@")[0] for unit in units]
+        created = created_if_unfinished(ids, connection)
+        gone = [
+            unit
+            for unit, job_id, at in zip(units, ids, created, strict=True)
+            if at is None or unit != _unit(job_id, at)  # a later job may have the id
+        ]
         if gone:
             connection.hdel(self._keys()[0], *gone)
         return gone
@@ -127,18 +129,6 @@ def unit_of(attempt: Attempt) -> str:
 
 def _unit(job_id: str, enqueued_at: datetime) -> str:
     return f"{job_id}@{enqueued_at.timestamp():.6f}"
-
-
-def _runs(unit: str, words: Any) -> bool:
-    """Whether these are the words of this unit's job, not of a later one with its id, and it has not ended."""
-    if not isinstance(words, list) or None in words:  # an error: a key of another type
-        return False
-    created_at, status = words
-    try:
-        enqueued_at = datetime.fromisoformat(created_at.decode())
-    except ValueError:
-        return False
-    return status.decode() not in ENDED and unit == _unit(unit.rpartition("@")[0], enqueued_at)
 
 
 def _age(unit: str) -> tuple[float, str]:

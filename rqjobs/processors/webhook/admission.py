@@ -11,17 +11,17 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from rqjobs.attempt import Attempt, Hold
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.holds import held_scopes
 from rqjobs.database.outages import database_outage
 from rqjobs.errors import DependencyUnavailable, RQJobsError
-from rqjobs.guard import TargetRefused
-from rqjobs.holds import held_scopes
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors.webhook import breaker
 from rqjobs.processors.webhook.context import Context, Place, context
 from rqjobs.processors.webhook.destinations import Destination
-from rqjobs.processors.webhook.endpoints import key_of
-from rqjobs.processors.webhook.names import SCOPE
+from rqjobs.processors.webhook.endpoint_cache import key_of
+from rqjobs.processors.webhook.host_names import SCOPE
+from rqjobs.security.ssrf import TargetRefused
 
 _CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
 _MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them

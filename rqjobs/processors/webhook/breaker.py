@@ -1,4 +1,4 @@
-"""The circuit breaker's seam to Redis, where all workers share its state (rqjobs/lua/breaker.lua)."""
+"""The circuit breaker's seam to Redis, where all workers share its state (rqjobs/broker/lua/breaker.lua)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from rqjobs import keys
-from rqjobs.connection import get_connection
-from rqjobs.scripts import load_script
-from rqjobs.settings import Settings
+from rqjobs.broker import keys
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.scripts import load_script
+from rqjobs.config.settings import Settings
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """How long an open breaker parks deliveries at most before the next probe."""

@@ -13,11 +13,11 @@ from math import inf
 
 import pycurl
 
-from rqjobs.guard import Guard, Target
-from rqjobs.processors.webhook.message import Message
-from rqjobs.processors.webhook.names import Names, literal
+from rqjobs.processors.webhook.host_names import Names, literal
+from rqjobs.processors.webhook.request import Message
 from rqjobs.processors.webhook.resolver import Addresses
 from rqjobs.processors.webhook.transfer import Response, Transfer
+from rqjobs.security.ssrf import Guard, Target
 
 _KEEP_CONNECTIONS = 1000
 _KEEP_IDLE_HANDLES = 200

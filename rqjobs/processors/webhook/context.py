@@ -6,16 +6,16 @@ import logging
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from rqjobs.config.logs import event
+from rqjobs.config.settings import Settings, get_settings
 from rqjobs.database.webhook_endpoints import Endpoint
-from rqjobs.guard import Guard, Target
 from rqjobs.jobs import WebhookJob
-from rqjobs.logs import event
+from rqjobs.policies import get_policy
 from rqjobs.processors.webhook.destinations import Destinations
-from rqjobs.processors.webhook.endpoints import KnownEndpoints
-from rqjobs.processors.webhook.names import Names
-from rqjobs.queues import get_policy
-from rqjobs.settings import Settings, get_settings
-from rqjobs.signing import MOST_SIGNATURES, parse_secret
+from rqjobs.processors.webhook.endpoint_cache import KnownEndpoints
+from rqjobs.processors.webhook.host_names import Names
+from rqjobs.security.signing import MOST_SIGNATURES, parse_secret
+from rqjobs.security.ssrf import Guard, Target
 
 _TARGETS_KEPT = 10_000
 

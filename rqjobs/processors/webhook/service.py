@@ -7,7 +7,7 @@ import threading
 
 from rqjobs.processors.webhook.client import Client
 from rqjobs.processors.webhook.context import Context
-from rqjobs.processors.webhook.log import DeliveryLog
+from rqjobs.processors.webhook.delivery_log import DeliveryLog
 
 _local = threading.local()
 

@@ -14,8 +14,8 @@ import certifi
 import pycurl
 
 from rqjobs.errors import RQJobsError
-from rqjobs.guard import Guard, Target, TargetRefused
-from rqjobs.processors.webhook.message import Message
+from rqjobs.processors.webhook.request import Message
+from rqjobs.security.ssrf import Guard, Target, TargetRefused
 
 RESPONSE_LIMIT = 20_000
 """Bytes of a response's body that are read; the rest is left in the socket, and the socket closed."""

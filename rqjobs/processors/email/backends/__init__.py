@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from rqjobs.attempt import Attempt
-from rqjobs.processors.email.effects import Effect
+from rqjobs.config.settings import get_settings
 from rqjobs.processors.email.message import Mail
 from rqjobs.processors.email.outcome import Receipt
-from rqjobs.settings import get_settings
+from rqjobs.processors.email.send_record import Effect
 
 Begin = Callable[[], None]
 """To be called at the last moment before the other side may take the mail."""

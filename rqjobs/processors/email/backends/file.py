@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
-from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import Receipt
-from rqjobs.settings import get_settings
+from rqjobs.processors.email.send_record import Effect
 
 
 class FileBackend:

@@ -14,10 +14,10 @@ from typing import Any
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from rqjobs.config.retry_after import parse_retry_after
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.outcome import UnknownOutcome
-from rqjobs.retry_after import parse_retry_after
 
 _CONNECT = 5.0
 _READ = 30.0

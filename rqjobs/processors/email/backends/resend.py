@@ -10,15 +10,15 @@ from datetime import timedelta
 from typing import Any, Literal, cast
 
 from rqjobs.attempt import Attempt
-from rqjobs.connection import get_connection
+from rqjobs.broker.connection import get_connection
+from rqjobs.broker.rate_limit import Brake, RateLimit
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
-from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, address_of
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.ratelimit import Brake, RateLimit
-from rqjobs.settings import get_settings
+from rqjobs.processors.email.send_record import Effect
 
 _ACCOUNT = {"missing_api_key", "restricted_api_key", "invalid_api_key", "monthly_quota_exceeded"}
 """Errors that every mail of the account meets (resend.com/docs/api-reference/errors)."""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from rqjobs.addresses import Mailbox
 from rqjobs.attempt import Attempt
+from rqjobs.config.addresses import Mailbox
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
-from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.settings import get_settings
+from rqjobs.processors.email.send_record import Effect
 
 _ATTACHED = {"disposition": "attachment"}
 _SLOW_DOWN = timedelta(seconds=10)

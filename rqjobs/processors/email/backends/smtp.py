@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from rqjobs.attempt import Attempt
+from rqjobs.config.settings import get_settings
 from rqjobs.errors import PermanentFailure
+from rqjobs.mail.smtp import Server, parse_smtp_url, sign_in
 from rqjobs.processors.email.backends import Begin
-from rqjobs.processors.email.effects import Effect
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import (
@@ -27,8 +28,7 @@ from rqjobs.processors.email.replies import (
     refusal,
     reply_line,
 )
-from rqjobs.settings import get_settings
-from rqjobs.smtp import Server, parse_smtp_url, sign_in
+from rqjobs.processors.email.send_record import Effect
 
 _TIMEOUT = 30.0  # seconds a single step may take
 _MAX_MAILS = 100  # over one connection, then a new one: servers count

@@ -1,0 +1,241 @@
+"""Builds a job as Redis and the outbox keep it: its options checked, its id, its fields, and RQ's object of it."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import json
+import os
+import threading
+from datetime import datetime, timedelta
+from functools import cache, lru_cache
+from typing import Any, TypedDict, cast
+
+import redis
+from rq.job import Job, JobStatus
+
+from rqjobs.attempt import JOB_ID
+from rqjobs.broker.job_writer import ROW_DELAY, Entry, Kind, later
+from rqjobs.broker.rq_schema import SERIALIZER, encode_data, timestamp
+from rqjobs.broker.tracing import FIELD, context_to_carry
+from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
+from rqjobs.config.durations import parse_explicit_duration
+from rqjobs.config.settings import get_settings
+from rqjobs.errors import InvalidJob
+from rqjobs.jobs.base import JobModel, encode_json
+from rqjobs.policies import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
+
+_MAX_DELAY = timedelta(days=3660)
+
+_id_lock = threading.Lock()
+_last_id = 0
+
+_usual: dict[tuple[str, Priority, bool, bool], tuple[QueuePolicy, Kind]] = {}
+"""The kinds of jobs whose options are their policy's, by queue, priority, ``unique`` and whether they wait first."""
+
+
+class JobOptions(TypedDict, total=False):
+    """How a job is enqueued. They never share a namespace with the job's own fields; None means the policy's."""
+
+    priority: Priority
+    """``high``, ``normal`` (the default) or ``low``: the lane."""
+    attempts: int | None
+    """How often the job is run at most, 1 to 100."""
+    backoff: Backoff | str | None
+    """The waits between the runs, such as ``exponential("5s")`` or ``"fixed:10s"``."""
+    delay: timedelta | str | None
+    """How long the job waits before its first run: a timedelta, or text with a unit such as ``"1h"``; ten years at
+    most. A bare number is an error: here it could be seconds, in Bull it is milliseconds.
+    """
+    job_id: str | None
+    """An id of the caller's own: letters, digits, ``_`` and ``-``, 128 at most."""
+    unique: bool
+    """Refuse a job that was done lately as well; without job_id the id is made from the job's content."""
+    timeout: timedelta | str | None
+    """The time limit of one run, written as ``delay`` is."""
+    connection: redis.Redis | None
+    """Another Redis than that of REDIS_URL."""
+    on_commit: bool
+    """Inside a transaction that an integration knows of (Django's ``atomic``): enqueue after its commit, and not at
+    all if it is rolled back. True by default; without such a transaction it makes no difference.
+    """
+    outbox: Any
+    """A SQLAlchemy session or connection, or a Django or DB-API one: the job is written to the table ``rqjobs_outbox``
+    in its transaction, and a worker moves it to Redis after the commit, once.
+    """
+
+
+_OPTIONS = frozenset(JobOptions.__annotations__)
+_OF_THE_CALL = frozenset({"connection", "on_commit", "outbox"})  # one write, so no job of it can bring its own
+
+
+def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now: int) -> Entry:
+    """The job as Redis will hold it; ``now`` in microseconds of Unix time."""
+    try:
+        queue = job.queue
+    except AttributeError:
+        mend = "a job model, which knows its queue, is needed: WebhookJob(**fields), or enqueue_webhook(fields)"
+        raise InvalidJob(type(job).__name__, [mend]) from None
+    policy = get_policy(queue)
+    faults: list[str] = []
+    if own:
+        faults += [
+            f"{name}: is for all jobs of the call, not for one of them" for name in sorted(_OF_THE_CALL & own.keys())
+        ]
+        options = cast("JobOptions", {**options, **own})
+    if not options.keys() <= _OPTIONS:
+        faults += [_unknown(str(name)) for name in options if name not in _OPTIONS]
+    delay = _duration(options, "delay", faults)
+    kind = _kind(policy, options, bool(delay), faults)
+    data = encode_data(policy.name, job.dump_json())
+    limit = get_settings().rqjobs_max_payload
+    if len(data) > limit:
+        faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
+    job_id = _job_id(job, options, now, faults)
+    if policy.check is not None:
+        faults.extend(load(policy.check)(job))
+    if faults:
+        raise InvalidJob(type(job).__name__, faults)
+    wait = delay.total_seconds() if delay else None
+    return Entry(kind, job_id, wait, data, timestamp(now), job.label())
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, sorted(_OPTIONS), 1)
+    return f"unknown option '{name}'" + (f", did you mean '{close[0]}'?" if close else "")
+
+
+def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:
+    """What the job has in common with others. Left out is what RQ restores as None anyway, and the time of enqueueing,
+    which is that of creation: memory counts for a backlog.
+    """  # noqa: D205
+    priority = options.get("priority", "normal")
+    if priority not in PRIORITIES:
+        faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
+        priority = "normal"
+    unique, trace = bool(options.get("unique")), context_to_carry()
+    usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout"))
+    known = _usual.get((policy.name, priority, unique, delayed)) if usual else None
+    if known is not None and known[0] is policy:
+        return known[1]
+    attempts, backoff = _attempts(options, policy, faults)
+    timeout = _duration(options, "timeout", faults) or policy.timeout
+    name = lane(policy.name, priority)
+    fields: dict[str, str | int] = {
+        "status": JobStatus.SCHEDULED.value if delayed else JobStatus.QUEUED.value,
+        "origin": name,
+        "timeout": max(1, round(timeout.total_seconds())),
+    }
+    if attempts > 1 and backoff is not None:
+        waits = [int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)]
+        fields |= {"retries_left": attempts - 1, "retry_intervals": json.dumps(waits)}
+    if trace:
+        fields["meta"] = encode_json({FIELD: trace})
+    kind = Kind(name, unique, fields)
+    if usual and not policy.backoff.jitter:
+        _usual[policy.name, priority, unique, delayed] = (policy, kind)
+    return kind
+
+
+def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff | None]:
+    given: Any = options.get("attempts")
+    attempts = policy.attempts if given is None else given
+    if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
+        faults.append(f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
+        attempts = 1
+    try:
+        return attempts, parse_backoff(options.get("backoff") or policy.backoff)
+    except (ValueError, AttributeError) as error:
+        faults.append(f"backoff: {error}")
+        return attempts, None
+
+
+def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | None:
+    value: Any = options.get(name)
+    if value is None:
+        return None
+    try:
+        duration = parse_explicit_duration(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        faults.append(f"{name}: {error}")
+        return None
+    if duration > _MAX_DELAY:
+        faults.append(f"{name}: {value!r} is longer than ten years")
+    return duration
+
+
+def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> str:
+    job_id: Any = options.get("job_id")
+    if job_id is None:
+        return _content_id(job) if options.get("unique") else _new_id(now)
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
+        faults.append(f"job_id: {job_id!r} is not 1 to 128 letters, digits, '_' and '-'")
+    return str(job_id)
+
+
+def _new_id(now: int) -> str:
+    """24 hex digits that sort by time and, in one process, by order: 56 bits of microseconds, 40 random bits."""
+    global _last_id  # noqa: PLW0603
+    with _id_lock:
+        _last_id = stamp = max(now, _last_id + 1)
+    return f"{stamp:014x}{os.urandom(5).hex()}"
+
+
+def _content_id(job: JobModel) -> str:
+    content = json.dumps([job.queue, job.dump()], sort_keys=True).encode()
+    return base64.b32hexencode(hashlib.sha256(content).digest()[:15]).decode().lower()
+
+
+def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
+    """The entry as the outbox keeps it."""
+    own: dict[str, Any] = {} if entry.delay is None else {ROW_DELAY: entry.delay}
+    own |= {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
+    return {
+        "token": _new_id(now),
+        "job_id": entry.job_id,
+        "lane": entry.kind.lane,
+        "due": None,
+        "only_once": entry.kind.unique,
+        "fields": encode_json({**entry.kind.fields, **own}),
+    }
+
+
+@cache
+def _blank() -> dict[str, Any]:
+    """The attributes of an empty RQ job. RQ's constructor takes longer than Redis to write one."""
+    return vars(Job("blank", connection=later(), serializer=SERIALIZER))
+
+
+@lru_cache(1000)
+def _attributes(kind: Kind) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """The attributes of an RQ job of this kind, and those of them that must not be shared between jobs."""
+    fields: dict[str, Any] = kind.fields
+    attributes = _blank() | {
+        "origin": kind.lane,
+        "timeout": fields["timeout"],
+        "retries_left": fields.get("retries_left"),
+        "retry_intervals": json.loads(fields.get("retry_intervals", "null")),
+        "meta": json.loads(fields.get("meta", "{}")),
+        "_status": JobStatus(fields["status"]),
+    }
+    return attributes, [(name, value) for name, value in attributes.items() if isinstance(value, list | dict)]
+
+
+def rq_job(entry: Entry, connection: redis.Redis) -> Job:
+    """The RQ job that was written, without reading it back."""
+    attributes, mutable = _attributes(entry.kind)
+    created_at = datetime.fromisoformat(entry.created_at)
+    job = Job.__new__(Job)
+    vars(job).update(
+        attributes,
+        connection=connection,
+        _id=entry.job_id,
+        _data=entry.data,
+        description=entry.description,
+        created_at=created_at,
+        enqueued_at=created_at if entry.delay is None else None,
+    )
+    for name, value in mutable:
+        setattr(job, name, value.copy())
+    return job

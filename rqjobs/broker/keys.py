@@ -1,0 +1,117 @@
+"""The names of our own keys in Redis. RQ's keys come from RQ (see layout.py)."""
+
+from __future__ import annotations
+
+import os
+
+PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq") + "jobs"
+"""``rqjobs``; RQ's own prefix setting changes ours with it, so both stay in one Redis Cluster slot."""
+
+PAUSED = f"{PREFIX}:paused"
+"""A set: the names of paused queues."""
+
+HOLDS = f"{PREFIX}:holds"
+"""A hash: the dependencies that are away, by the queue, or the part of a queue, that waits for them (holds.lua)."""
+
+
+def held_jobs(queue: str, scope: str) -> str:
+    """A set: the delayed jobs, each as ``lane id``, of the part ``scope`` of ``queue`` whose dependency is away."""
+    return f"{PREFIX}:held:{queue}|{scope}"
+
+
+def totals(queue: str) -> str:
+    """A hash: ``completed``, ``failed``, ``retried`` of ``queue`` since it exists."""
+    return f"{PREFIX}:totals:{queue}"
+
+
+def running(queue: str, worker: str) -> str:
+    """A string: of all executions of ``queue`` and ``worker`` whose jobs have had a worker die under them, those that
+    run now.
+    """  # noqa: D205
+    return f"{PREFIX}:running:{queue}:{worker}"
+
+
+def ran(worker: str) -> str:
+    """A hash: ``executions`` that ran in a worker when it died; ``why``, their error, if it was frozen."""
+    return f"{PREFIX}:ran:{worker}"
+
+
+def dead_causes(lane: str) -> str:
+    """A sorted set: the dead letters of ``lane`` by cause (rqjobs.dead_letters.index)."""
+    return f"{PREFIX}:dead:groups:{lane}"
+
+
+def old_dead_causes(lane: str) -> str:
+    """What earlier versions kept in the place of :func:`dead_causes`: their causes were told apart otherwise."""
+    return f"{PREFIX}:dead:causes:{lane}"
+
+
+def dead_reasons(lane: str) -> str:
+    """A sorted set: the dead letters of ``lane`` by their last error, as a number (rqjobs.dead_letters.index)."""
+    return f"{PREFIX}:dead:reasons:{lane}"
+
+
+def dead_texts(lane: str) -> str:
+    """A hash: those errors by their numbers, in small letters (rqjobs.dead_letters.index)."""
+    return f"{PREFIX}:dead:texts:{lane}"
+
+
+WAITERS = f"{PREFIX}:waiters"
+"""A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""
+
+
+METRICS = f"{PREFIX}:metrics"
+"""A hash: counters and histogram buckets of all queues since they exist (rqjobs.monitoring.metrics)."""
+
+
+def minute(number: int) -> str:
+    """A hash like METRICS, of one minute (Unix time // 60) only; kept for a little over an hour."""
+    return f"{PREFIX}:minute:{number}"
+
+
+REPAIRS = f"{PREFIX}:repairs"
+"""A sorted set: the ids of the last repairs of dead letters, by their start."""
+
+
+def repair(repair_id: str) -> str:
+    """A hash: one repair of a group of dead letters, as far as it is."""
+    return f"{PREFIX}:repair:{repair_id}"
+
+
+OUTBOX = f"{PREFIX}:outbox"
+"""A sorted set: the tokens of outbox rows that are in Redis and perhaps still in their table, by the time of it."""
+
+
+def email_effect(job_id: str) -> str:
+    """A string, JSON: what is known of the way out of the mail of job ``job_id``."""
+    return f"{PREFIX}:email:{job_id}"
+
+
+def breaker_line(destination: str) -> str:
+    """A sorted set: the deliveries that are parked for a webhook destination, by when they were enqueued."""
+    return f"{PREFIX}:webhooks:line:{destination}"
+
+
+PARKED = f"{PREFIX}:webhooks:parked"
+"""A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
+
+DESTINATIONS = f"{PREFIX}:webhooks:destinations"
+"""A sorted set: the webhook destinations of which a breaker knows anything, by the time of its latest change."""
+
+
+ALERT_TURN = f"{PREFIX}:alerts:turn"
+"""Set for a while by the process that looked whether somebody must be told something."""
+
+ALERT_SEEN = f"{PREFIX}:alerts:seen"
+"""A hash: how many dead jobs of each queue somebody has been told of."""
+
+ALERT_DROPPED = f"{PREFIX}:alerts:dropped"
+"""A hash: how many dropped dead letters of each queue an alert has named."""
+
+ALERT_ILL = f"{PREFIX}:alerts:ill"
+"""A hash: ``seen`` or ``told`` for each queue that was unhealthy at the last look, and of which somebody was told."""
+
+
+def alert(kind: str, subject: str) -> str:
+    """Set for as long as no other alert of this kind and subject goes out."""
+    return f"{PREFIX}:alerts:{kind}:{subject}"

@@ -1,0 +1,1 @@
+"""Dead jobs: listed, grouped by cause, requeued in bulk, deleted."""

@@ -1,0 +1,210 @@
+"""Failure groups: the dead letters of one queue, error and destination, counted over all that are kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_records import id_text
+from rqjobs.broker.rq_schema import key, run_script
+from rqjobs.dead_letters import index as dead_index
+from rqjobs.dead_letters.entries import Example, Letter, read
+from rqjobs.dead_letters.fingerprint import Cause, scores_of
+from rqjobs.policies import get_policy, lanes_of
+
+MANY = 5
+"""Destinations that share an error are one group from this number on."""
+
+MOST = 300
+"""Groups that one look describes, the biggest first, and parts of a group; the others are only counted."""
+
+_EXAMPLES = 5
+_PAGE = 5000  # entries a script looks at: some 10 ms of Redis
+_PART = 28  # the bits of a score that tell destinations of one error apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Dead letters with one cause."""
+
+    cause: Cause
+    count: int
+    newest: datetime | None
+    oldest: datetime | None
+    examples: tuple[Example, ...]
+    """The newest few."""
+    destinations: int = 1
+    """How many destinations share the error."""
+    parts: tuple[Group, ...] = ()
+    """Of an error that many destinations share: the groups of each, the biggest first; only if asked for."""
+
+    @property
+    def destination(self) -> str:
+        """The destination, or how many there are: ``12 destinations``."""
+        return f"{self.destinations:,} destinations" if self.destinations > 1 else self.cause.destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The groups as one look found them."""
+
+    groups: tuple[Group, ...]
+    """The biggest first, 300 at most."""
+    more: int
+    """How many smaller groups there are."""
+    grouped: int
+    """How many dead letters were looked at: less than ``total`` while the index is being built."""
+    total: int
+    """How many there are."""
+
+
+@dataclass
+class _Sum:
+    """The dead letters of one cause, as the scripts counted them."""
+
+    score: int
+    count: int = 0
+    newest: list[tuple[float, str]] = field(default_factory=list)
+    """When they died, on a scale of Redis' own, and their ids; newest first."""
+    oldest: list[tuple[float, str]] = field(default_factory=list)
+
+    def add(self, other: _Sum) -> None:
+        """Counts what ``other`` holds as well."""
+        self.count += other.count
+        self.newest = sorted([*self.newest, *other.newest], reverse=True)[:_EXAMPLES]
+        self.oldest = sorted([*self.oldest, *other.oldest])[:1]
+
+
+def look(
+    queue: str | None = None, words: str = "", *, cause: str | None = None, connection: redis.Redis | None = None
+) -> Look:
+    """The groups of all dead letters of ``queue``, or of all queues.
+
+    Args:
+        queue: a queue; all by default.
+        words: only dead letters whose id, label, error (its first 1,000 characters) or destination holds this text,
+            in any case.
+        cause: only the group of this id, with the groups of its destinations in ``parts``.
+        connection: another Redis than that of REDIS_URL.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = client_of(connection)
+    lanes = lanes_of(get_policy(queue).name if queue else None)
+    dead_index.mend(lanes, client, most=dead_index.READ_AT_A_LOOK)
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes:
+            pipeline.zcard(key("failed", lane))
+        sizes = dict(zip(lanes, pipeline.execute(), strict=True))
+    lanes = [lane for lane in lanes if sizes[lane]]
+    sums, grouped = _sums(lanes, "", client)
+    if words:
+        sums = _with_words(sums, _sums(lanes, words, client)[0], words, client)
+    if cause is not None:
+        sums = _of_cause(sums, cause)
+    groups, more = _groups(sums, client, parts=cause is not None)
+    return Look(groups=groups, more=more, grouped=grouped, total=sum(sizes.values()))
+
+
+def find(cause: str, connection: redis.Redis | None = None) -> Group | None:
+    """The group of this id, or the part of one; None if it has no dead letters."""
+    return next(iter(look(cause=cause, connection=connection).groups), None)
+
+
+def _sums(lanes: list[str], words: str, client: redis.Redis) -> tuple[dict[int, _Sum], int]:
+    """What the scripts counted by score, and how many entries they looked at."""
+    sums: dict[int, _Sum] = {}
+    grouped = 0
+    for lane in lanes:
+        start = 0
+        while True:
+            arguments = [keys.PREFIX, lane, words.lower(), start, start + _PAGE - 1]
+            looked, *rows = run_script("dead_groups", client, arguments)
+            grouped += looked
+            for score, count, *times in rows:
+                pairs = [(float(died), id_text(job_id)) for died, job_id in zip(times[::2], times[1::2], strict=True)]
+                row = _Sum(int(score), count, pairs[1:], pairs[:1])
+                sums.setdefault(row.score, _Sum(row.score)).add(row)
+            if looked < _PAGE:
+                break
+            start += _PAGE
+    return sums, grouped
+
+
+def _with_words(every: dict[int, _Sum], matching: dict[int, _Sum], words: str, client: redis.Redis) -> dict[int, _Sum]:
+    """Those that match by themselves, and whole groups whose destination does."""
+    biggest = _biggest(list(every.values()))
+    letters = _read(biggest, client)
+    by_destination = {
+        each.score: each
+        for each in biggest
+        if (letter := letters.get(each.newest[0][1])) and words.lower() in letter.cause.destination.lower()
+    }
+    return {**matching, **by_destination}
+
+
+def _read(sums: Iterable[_Sum], client: redis.Redis) -> dict[str, Letter]:
+    """The newest and the oldest dead letters of these causes, by id."""
+    ids = dict.fromkeys(job_id for each in sums for _died, job_id in (*each.newest, *each.oldest))
+    return {letter.example.job_id: letter for letter in read(list(ids), client)}
+
+
+def _of_cause(sums: dict[int, _Sum], cause: str) -> dict[int, _Sum]:
+    try:
+        first, last = scores_of(cause)
+    except ValueError:
+        return {}
+    return {score: each for score, each in sums.items() if first <= score <= last}
+
+
+def _groups(sums: dict[int, _Sum], client: redis.Redis, *, parts: bool) -> tuple[tuple[Group, ...], int]:
+    by_error: defaultdict[int, list[_Sum]] = defaultdict(list)
+    for each in sums.values():
+        by_error[each.score >> _PART].append(each)
+    chosen: list[list[_Sum]] = []
+    for members in by_error.values():
+        chosen += [members] if len(members) >= MANY else [[each] for each in members]
+    chosen.sort(key=lambda members: -sum(each.count for each in members))
+    shown = [(_together(members), members) for members in chosen[:MOST]]
+    described = [whole for whole, _members in shown]
+    if parts:
+        described += [each for _whole, members in shown for each in _biggest(members)]
+    letters = _read(described, client)
+    found = [group for whole, members in shown if (group := _group(whole, members, letters, parts=parts)) is not None]
+    return tuple(sorted(found, key=lambda group: (-group.count, group.cause))), len(chosen) - len(shown)
+
+
+def _together(members: list[_Sum]) -> _Sum:
+    whole = _Sum(members[0].score)
+    for each in members:
+        whole.add(each)
+    return whole
+
+
+def _biggest(members: list[_Sum]) -> list[_Sum]:
+    return sorted(members, key=lambda each: -each.count)[:MOST]
+
+
+def _group(whole: _Sum, members: list[_Sum], letters: dict[str, Letter], *, parts: bool) -> Group | None:
+    examples = [letters[job_id] for _died, job_id in whole.newest if job_id in letters]
+    if not examples:  # gone meanwhile
+        return None
+    oldest = letters.get(whole.oldest[0][1], examples[-1])
+    cause, shared = examples[0].cause, len(members) > 1
+    small = [_group(each, [each], letters, parts=False) for each in _biggest(members)] if parts and shared else []
+    return Group(
+        cause=cause.everywhere if shared else cause,
+        count=whole.count,
+        newest=examples[0].example.failed_at,
+        oldest=oldest.example.failed_at,
+        examples=tuple(each.example for each in examples),
+        destinations=len(members),
+        parts=tuple(each for each in small if each is not None),
+    )

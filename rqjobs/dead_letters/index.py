@@ -1,0 +1,184 @@
+"""Which dead letters died of a cause, or of a reason: found in an index, as to read 100,000 of them takes seconds.
+
+Each lane has two sorted sets with an entry for each of its dead letters, by cause and by reason, and a hash with the
+texts of the reasons, each once. They are kept by the scripts that bury jobs and let them out (lua/dead.lua). What
+others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`mend` reads what
+is missing; an entry that is out of date is found out by those who act on it, as they read the job before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_records import id_text
+from rqjobs.broker.rq_schema import key, run_script
+from rqjobs.dead_letters.entries import read
+from rqjobs.dead_letters.fingerprint import Cause, score_of, scores_of
+from rqjobs.policies import lanes_of
+
+LONGEST = 1000
+"""Characters of an error that are looked through."""
+
+Found = dict[str, list[bytes]]
+"""The ids of dead letters by lane, in no order."""
+
+_PAGE = 1000
+READ_AT_A_LOOK = 1000  # for a page, which stays fast; the next look goes on
+_READ_BY_WORKERS = 500  # some 25 ms beside their jobs
+_MANY = 10_000  # from so many on, to read all is faster than to ask for each
+_T = TypeVar("_T")
+
+
+def entry(cause: Cause, reason: str) -> str:
+    """What the scripts write of a dead letter: the numbers of its cause and of its reason, and the reason."""
+    text = _small(reason)
+    return f"{score_of(cause.id)} {_number(text)} {text}"
+
+
+def add(lane: str, letters: Sequence[tuple[str, Cause, str]], connection: redis.Redis) -> None:
+    """Makes an entry for each of these dead letters (id, cause and reason)."""
+    if letters:
+        texts = {job_id: _small(reason) for job_id, _cause, reason in letters}
+        with connection.pipeline() as pipeline:
+            pipeline.zadd(keys.dead_causes(lane), {job_id: score_of(cause.id) for job_id, cause, _reason in letters})
+            pipeline.zadd(keys.dead_reasons(lane), {job_id: _number(text) for job_id, text in texts.items()})
+            pipeline.hset(keys.dead_texts(lane), mapping={str(_number(text)): text for text in texts.values()})
+            pipeline.execute()
+
+
+def by_cause(cause_id: str, connection: redis.Redis | None = None) -> Found:
+    """Every dead letter of this group, with its destination or everywhere."""
+    client = client_of(connection)
+    try:
+        first, last = scores_of(cause_id)
+    except ValueError:
+        return {}
+    lanes = lanes_of(None)
+    mend(lanes, client)
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes:
+            pipeline.zrangebyscore(keys.dead_causes(lane), first, last)
+        return dict(zip(lanes, pipeline.execute(), strict=True))
+
+
+def by_reason(text: str, queue: str | None = None, connection: redis.Redis | None = None) -> Found:
+    """Every dead letter whose last error has ``text`` in its first 1,000 characters, in any case.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = client_of(connection)
+    lanes, found = lanes_of(queue), {}
+    mend(lanes, client)
+    for lane in lanes:
+        numbers = reasons_with(text, lane, client)
+        name = keys.dead_reasons(lane)
+        if len(numbers) > _MANY:  # reasons that differ from job to job
+            pairs: Any = client.zrange(name, 0, -1, withscores=True)
+            found[lane] = [job_id for job_id, number in pairs if number in numbers]
+        else:
+            with client.pipeline(transaction=False) as pipeline:
+                for number in numbers:
+                    pipeline.zrangebyscore(name, number, number)
+                found[lane] = list(chain.from_iterable(pipeline.execute()))
+    return found
+
+
+def reasons_with(text: str, lane: str, connection: redis.Redis) -> set[int]:
+    """The numbers of the reasons of ``lane`` that have ``text`` in them, in any case."""
+    wanted = text.lower().encode(errors="surrogatepass")  # a terminal may send anything
+    texts: Any = connection.hgetall(keys.dead_texts(lane))
+    return {int(number) for number, reason in texts.items() if wanted in reason}
+
+
+def may_have(numbers: set[int], lane: str, job_ids: list[str], connection: redis.Redis) -> list[str]:
+    """Those of the dead letters whose reason is one of these, or unknown."""
+    found = connection.zmscore(keys.dead_reasons(lane), job_ids)
+    return [job_id for job_id, number in zip(job_ids, found, strict=True) if number is None or number in numbers]
+
+
+def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[str]:
+    """The ids in the order in which the jobs died, lane by lane, without those that are not dead any more."""
+    client = client_of(connection)
+    ordered: list[str] = []
+    for lane, ids in found.items():
+        dead: list[tuple[float, bytes]] = []
+        for page in _pages(ids):
+            members: Any = list(page)
+            scores = client.zmscore(key("failed", lane), members)
+            dead += [(score, job_id) for score, job_id in zip(scores, page, strict=True) if score is not None]
+        ordered += [id_text(job_id) for _score, job_id in sorted(dead)]
+    return ordered
+
+
+def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, most: int | None = None) -> None:
+    """Makes the index right where its number of entries is not that of the dead letters.
+
+    Drops the entries of jobs that are not dead, and reads the dead letters that have none, ``most`` of each lane. For
+    the ``upkeep`` by workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may
+    be undone by it; the next look tells that again.
+    """
+    with connection.pipeline() as pipeline:
+        for lane in lanes:
+            pipeline.zcard(key("failed", lane))
+            pipeline.zcard(keys.dead_causes(lane))
+            pipeline.zcard(keys.dead_reasons(lane))
+            pipeline.hlen(keys.dead_texts(lane))
+        answers = iter(pipeline.execute(raise_on_error=False))
+    for lane in lanes:
+        dead, causes, reasons, texts = islice(answers, 4)
+        wrong = any(isinstance(number, redis.exceptions.ResponseError) for number in (causes, reasons, texts))
+        if wrong or (texts == 0 and reasons):  # keys of another type, or gone
+            connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
+            causes = reasons = 0
+        if not dead == causes == reasons or (upkeep and dead):
+            _mend(lane, connection, _READ_BY_WORKERS if upkeep else most)
+
+
+def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
+    names = (keys.dead_causes(lane), keys.dead_reasons(lane))
+    connection.delete(keys.old_dead_causes(lane))
+    with connection.pipeline() as pipeline:
+        for name in (*names, key("failed", lane)):
+            pipeline.zrange(name, 0, -1)
+        causes, reasons, dead = map(set, pipeline.execute())
+    for page in _pages((causes | reasons) - dead):
+        for name in names:
+            connection.zrem(name, *page)
+    for page in _pages(islice(dead - (causes & reasons), most)):
+        letters = read([job_id.decode() for job_id in page if _readable(job_id)], connection)
+        add(lane, [(example.job_id, cause, example.reason) for cause, example in letters], connection)
+    pairs: Any = connection.zrange(names[1], 0, -1, withscores=True)
+    texts: Any = connection.hkeys(keys.dead_texts(lane))
+    unused = {int(number) for number in texts} - {int(number) for _job_id, number in pairs}
+    for numbers in _pages(unused):  # they may be in use again by now
+        run_script("drop_texts", connection, [keys.PREFIX, lane, *numbers])
+
+
+def _readable(job_id: bytes) -> bool:
+    try:
+        job_id.decode()
+    except UnicodeDecodeError:  # nothing that RQ could have made
+        return False
+    return True
+
+
+def _small(reason: str) -> str:
+    return reason[:LONGEST].lower()
+
+
+def _number(text: str) -> int:
+    return int(sha256(text.encode()).hexdigest()[:13], 16)  # 52 bits, as a score has 53
+
+
+def _pages(items: Iterable[_T]) -> Iterator[tuple[_T, ...]]:
+    rest = iter(items)
+    while page := tuple(islice(rest, _PAGE)):
+        yield page

@@ -1,0 +1,252 @@
+"""The dead letters: RQ's FailedJobRegistry of each queue, listed, explained, requeued, purged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.attempts import Summary, summarize
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_records import Record, id_text, read_records
+from rqjobs.broker.rq_schema import (
+    UNREADABLE,
+    encode_data,
+    fetch_job,
+    job_key,
+    key,
+    pack_data,
+    payload_of,
+    results_key,
+    run_script,
+)
+from rqjobs.broker.rq_types import as_text
+from rqjobs.config.settings import get_settings
+from rqjobs.dead_letters import index as dead_index
+from rqjobs.errors import InvalidJob, JobNotFound
+from rqjobs.policies import get_policy, lanes_of
+from rqjobs.security.masking import mask, unmask
+
+_PAGE = 200
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """One job that will not be tried again by itself."""
+
+    job_id: str
+    queue: str
+    """The lane it came from."""
+    label: str
+    """What the job is, in a line."""
+    reason: str
+    """Its last error, in a line."""
+    attempts: int
+    """How often it has run."""
+    failed_at: datetime | None
+    payload: dict[str, Any] | None
+    """The job's fields, its secrets hidden (rqjobs.security.masking); None for a plain RQ job."""
+
+
+def dead_letters(
+    queue: str | None = None,
+    reason: str | None = None,
+    *,
+    scan: int | None = None,
+    connection: redis.Redis | None = None,
+) -> Iterator[DeadLetter]:
+    """The dead letters of ``queue`` (all queues by default), newest first in each queue.
+
+    Args:
+        queue: a queue or a lane.
+        reason: only those whose last error has this text in its first 1,000 characters, in any case.
+        scan: look at no more than so many.
+        connection: another Redis than that of REDIS_URL.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = client_of(connection)
+    left = float("inf") if scan is None else scan
+    lanes = lanes_of(queue)
+    if reason is not None:
+        dead_index.mend(lanes, client)
+    for lane in lanes:
+        meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
+        if reason is not None and not meant:
+            continue
+        start = 0
+        while left > 0 and (page := _page(lane, start, int(min(left, _PAGE)), client)):
+            start += len(page)
+            left -= len(page)
+            if reason is None:
+                yield from _letters(lane, page, client)
+            else:
+                likely = dead_index.may_have(meant, lane, [id_text(job_id) for job_id in page], client)
+                yield from _letters(lane, _of_reason(reason, likely, client), client)
+
+
+def _page(lane: str, start: int, size: int, client: redis.Redis) -> list[bytes]:
+    """The ids of one page of a lane's dead letters, newest first."""
+    return cast("list[bytes]", client.zrevrange(key("failed", lane), start, start + size - 1))
+
+
+def dead_ids(
+    queue: str | None = None,
+    reason: str | None = None,
+    *,
+    exact: bool = True,
+    connection: redis.Redis | None = None,
+) -> list[str]:
+    """The ids of the dead letters of ``queue``, or of all queues, those that died first at the front of each lane.
+
+    Args:
+        queue: a queue or a lane.
+        reason: only those whose last error has this text in its first 1,000 characters, in any case.
+        exact: with ``reason``, read each job that the index names. Without, the ids are in no order, and if RQ's own
+            commands have moved jobs some may be of another reason by now.
+        connection: another Redis than that of REDIS_URL.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client = client_of(connection)
+    if reason is not None:
+        found = dead_index.by_reason(reason, queue, client)
+        if not exact:
+            return [id_text(job_id) for ids in found.values() for job_id in ids]
+        ids = dead_index.oldest_first(found, client)
+        pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
+        return [job_id for page in pages for job_id in _of_reason(reason, page, client)]
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes_of(queue):
+            pipeline.zrange(key("failed", lane), 0, -1)
+        return [id_text(job_id) for ids in pipeline.execute() for job_id in ids]
+
+
+def count(queue: str | None = None, *, connection: redis.Redis | None = None) -> int:
+    """How many dead letters ``queue`` has, or all queues.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    with client_of(connection).pipeline(transaction=False) as pipeline:
+        for lane in lanes_of(queue):
+            pipeline.zcard(key("failed", lane))
+        return sum(pipeline.execute())
+
+
+def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLetter:
+    """The dead letter of this id.
+
+    Raises:
+        JobNotFound: no dead job has it.
+    """
+    client = client_of(connection)
+    lanes = lanes_of(None)
+    with client.pipeline(transaction=False) as pipeline:
+        for lane in lanes:
+            pipeline.zscore(key("failed", lane), job_id.encode(errors="replace"))
+        scores = pipeline.execute()
+    for lane, score in zip(lanes, scores, strict=True):
+        if score is not None and (letters := _letters(lane, [job_id], client)):
+            return letters[0]
+    raise JobNotFound(job_id)
+
+
+def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
+    """Puts dead jobs back into their queues, with all their attempts; answers the ids that were.
+
+    RQ's own requeue would leave them without retries. An id that is not dead is left alone.
+    """
+    return _change("requeue", job_ids, connection, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+
+
+def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
+    """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
+    client, ids = client_of(connection), list(dict.fromkeys(job_ids))
+    done = _change("purge", ids, client, "failed")
+    return [*done, *_purge_unreadable(set(ids) - set(done), client)]
+
+
+def _purge_unreadable(ids: set[str], client: redis.Redis) -> list[str]:
+    """Deletes entries of the dead letters whose record does not name their queue; the script finds none of them."""
+    gone = []
+    for job_id in sorted(ids):
+        with client.pipeline() as pipeline:
+            for lane in lanes_of(None):
+                pipeline.zrem(key("failed", lane), job_id)
+            removed = any(pipeline.execute())
+        if removed:
+            client.delete(job_key(job_id), results_key(job_id))
+            gone.append(job_id)
+    return gone
+
+
+def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
+    """Gives a dead job other fields, checked as at its enqueueing; it stays dead until it is requeued.
+
+    What ``payload`` leaves hidden keeps its value.
+
+    Raises:
+        InvalidJob: with every fault named; nothing was changed.
+        JobNotFound: no dead job of ours has this id.
+    """
+    client = client_of(connection)
+    letter = dead_letter(job_id, connection=client)
+    known = payload_of(fetch_job(job_id, client))
+    if known is None:
+        raise JobNotFound(job_id)
+    policy = get_policy(letter.queue)
+    try:
+        job = policy.job_type.parse(unmask(payload, known[1]))
+    except InvalidJob:
+        raise
+    except ValueError as error:
+        raise InvalidJob(policy.job_type.__name__, [str(error)]) from None
+    data = encode_data(policy.name, job.dump_json())
+    limit = get_settings().rqjobs_max_payload
+    if len(data) > limit:
+        raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
+    client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
+    client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
+
+
+def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:
+    client = client_of(connection)
+    ids = list(dict.fromkeys(job_ids))
+    done: list[str] = []
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        done += [as_text(job_id) for job_id in run_script(script, client, [keys.PREFIX, *words, *page])]
+    return done
+
+
+def _of_reason(reason: str, ids: Sequence[str], client: redis.Redis) -> list[str]:
+    errors = [past.error or _UNKNOWN for past in summarize(ids, client)]
+    return [job_id for job_id, error in zip(ids, errors, strict=True) if reason.lower() in error.lower()]
+
+
+def _letters(lane: str, ids: Sequence[bytes | str], client: redis.Redis) -> list[DeadLetter]:
+    records = [record for record in read_records(ids, client) if record.job or record.fault]
+    past = summarize([record.job_id for record in records], client)
+    return [_letter(lane, record, each) for record, each in zip(records, past, strict=True)]
+
+
+def _letter(lane: str, record: Record, past: Summary) -> DeadLetter:
+    job = record.job
+    known = payload_of(job) if job else None
+    return DeadLetter(
+        job_id=record.job_id,
+        queue=job.origin if job else lane,
+        label=(job.description or job.func_name or job.id) if job else UNREADABLE,
+        reason=record.fault or past.error or _UNKNOWN,
+        attempts=past.runs,
+        failed_at=job.ended_at if job else None,
+        payload=mask(known[1]) if known else None,
+    )

@@ -1,0 +1,233 @@
+"""Jobs of the app's own: a decorator gives any function a queue with everything that the five have."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from rqjobs.attempt import Attempt
+from rqjobs.broker.job_builder import JobOptions
+from rqjobs.broker.rq_types import Job
+from rqjobs.config.backoff import Backoff, parse_backoff
+from rqjobs.config.durations import Rate, parse_explicit_duration, parse_rate
+from rqjobs.enqueueing import enqueue
+from rqjobs.errors import InvalidJob
+from rqjobs.jobs.base import JobModel, describe_faults, json_faults
+from rqjobs.policies import QueuePolicy, register_queue
+
+PayloadT = TypeVar("PayloadT")
+ResultT = TypeVar("ResultT")
+
+Surroundings = Callable[[], contextlib.AbstractContextManager[Any]]
+
+_surroundings: list[Surroundings] = []
+
+
+class PolicyOptions(TypedDict, total=False):
+    """What :func:`job` takes: the queue's policy, see :class:`rqjobs.policies.QueuePolicy`."""
+
+    attempts: int
+    """How often a job is run at most; 3 by default."""
+    backoff: Backoff | str
+    """The waits between the runs; 2 s, 4 s, 8 s ... by default."""
+    timeout: timedelta | str
+    """The time limit of one run, a timedelta or text such as ``"5m"``; 60 s by default. A bare number is an error."""
+    concurrency: int
+    """How many of these one worker process runs at once; 10 by default."""
+    rate: Rate | str
+    """How many of these all workers together start, such as ``"10/s"``; no limit by default."""
+    runs_in: Literal["thread", "process"]
+    """``"process"`` for work that needs a core or much memory; ``"thread"`` by default."""
+
+
+class OwnPayload(JobModel):
+    """The job model that the decorator makes of a function's payload."""
+
+    adapter: ClassVar[TypeAdapter[Any]]
+    payload_type: ClassVar[Any]
+
+    value: Any
+
+    @classmethod
+    def parse(cls, data: object) -> Self:
+        """The job whose payload ``data`` is.
+
+        Raises:
+            InvalidJob: with every fault named.
+        """
+        if isinstance(data, cls):
+            return data
+        plain = not isinstance(data, BaseModel) and isinstance(data, Mapping)
+        faults = list(json_faults(dict(cast("Mapping[str, Any]", data)), "payload")) if plain else []
+        if not faults:
+            try:
+                return cls(value=cls.adapter.validate_python(data))
+            except ValidationError as error:
+                known = inspect.isclass(cls.payload_type) and issubclass(cls.payload_type, BaseModel)
+                faults = describe_faults(cls.payload_type if known else cls, error)
+        raise InvalidJob(cls.__name__, faults)
+
+    def dump(self) -> dict[str, Any]:
+        """The payload as JSON can carry it."""
+        dumped = self.adapter.dump_python(self.value, mode="json")
+        faults = list(json_faults(dumped, "payload"))
+        if not isinstance(dumped, dict):
+            faults.append("the payload must be an object: a model, a dataclass or a dict")
+        if faults:
+            raise InvalidJob(type(self).__name__, faults)
+        return cast("dict[str, Any]", dumped)
+
+    def label(self) -> str:
+        """The queue's name: what a payload holds is nobody's business in logs."""
+        return self.queue
+
+
+class OwnJob(Generic[PayloadT, ResultT]):
+    """A function with a queue. Calling it runs it here and now; :meth:`enqueue` lets a worker run it."""
+
+    def __init__(self, function: Callable[..., ResultT], queue: str, policy: PolicyOptions) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.queue = queue
+        payload_type, self._takes_attempt = _signature(function)
+        self.model: type[OwnPayload] = type(
+            function.__name__,
+            (OwnPayload,),
+            {
+                "__module__": function.__module__,
+                "__doc__": function.__doc__,
+                "__annotations__": {"queue": "ClassVar[str]"},
+                "queue": queue,
+                "adapter": TypeAdapter(payload_type),
+                "payload_type": payload_type,
+            },
+        )
+        self.perform: Callable[[OwnPayload, Attempt], Any] = (
+            self._perform_async if inspect.iscoroutinefunction(function) else self._perform
+        )
+        register_queue(_policy(self, _module_of(function), policy))
+
+    def __call__(self, payload: PayloadT, *more: Any) -> ResultT:
+        """Runs the function itself."""
+        return self.function(payload, *more)
+
+    def enqueue(self, payload: PayloadT | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+        """Enqueues the function's work on ``payload``.
+
+        Raises:
+            InvalidJob: the payload or an option has faults, each named; nothing has reached Redis.
+            DuplicateJob: a job of this id is waiting, delayed or running.
+            RedisUnavailable: Redis does not answer.
+        """
+        return enqueue(self.job(payload), **options)
+
+    async def aenqueue(self, payload: PayloadT | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
+        """:meth:`enqueue`, for coroutines: the event loop goes on meanwhile."""
+        from rqjobs.aio import aenqueue
+
+        return await aenqueue(self.job(payload), **options)
+
+    def job(self, payload: PayloadT | Mapping[str, Any]) -> OwnPayload:
+        """The job model of ``payload``, for ``enqueue_many`` and the like."""
+        return self.model.parse(payload)
+
+    def _perform(self, job: OwnPayload, attempt: Attempt) -> ResultT:
+        with _surrounded():
+            return self.function(job.value, attempt) if self._takes_attempt else self.function(job.value)
+
+    async def _perform_async(self, job: OwnPayload, attempt: Attempt) -> Any:
+        call = self.function(job.value, attempt) if self._takes_attempt else self.function(job.value)
+        return await cast("Coroutine[Any, Any, Any]", call)
+
+
+def job(
+    queue: str | None = None, **policy: Unpack[PolicyOptions]
+) -> Callable[[Callable[..., ResultT]], OwnJob[Any, ResultT]]:
+    """Makes a function a job with a queue of its own: retries, dead letters, limits, health, dashboard.
+
+        @rqjobs.job(queue="thumbnails", attempts=5)
+        def make_thumbnail(payload: Thumbnail) -> dict: ...
+
+        make_thumbnail.enqueue(Thumbnail(image="a.png", width=200))
+
+    The function takes its payload (a pydantic model, a dataclass, a TypedDict or a dict, by its annotation) and, if
+    it wants it, the :class:`rqjobs.attempt.Attempt`. What it returns or raises means what it means for every
+    processor. A coroutine function runs on the worker's event loop.
+
+    Args:
+        queue: the queue's name; the function's with ``-`` for ``_`` by default. One function a queue.
+        policy: how the queue treats its jobs; ``RQJOBS_<QUEUE>_*`` changes it for one installation.
+
+    Raises:
+        ValueError: the queue belongs to another function, or a part of the policy is malformed.
+    """
+
+    def decorate(function: Callable[..., ResultT]) -> OwnJob[Any, ResultT]:
+        return OwnJob(function, queue or function.__name__.strip("_").replace("_", "-"), policy)
+
+    return decorate
+
+
+def surround_jobs(surroundings: Surroundings) -> None:
+    """Runs every job of the app's own inside ``surroundings()``: for connections that a framework keeps by thread."""
+    if surroundings not in _surroundings:
+        _surroundings.append(surroundings)
+
+
+@contextlib.contextmanager
+def _surrounded() -> typing.Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for surroundings in _surroundings:
+            stack.enter_context(surroundings())
+        yield
+
+
+def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
+    """The payload's type, and whether the function takes the attempt as well."""
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if not 1 <= len(parameters) <= 2:  # noqa: PLR2004
+        raise ValueError(f"{function.__qualname__} must take its payload and, if wanted, the attempt")
+    hint = typing.get_type_hints(function).get(parameters[0].name, dict[str, Any])
+    return (dict[str, Any] if hint is dict else hint), len(parameters) > 1
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Where workers find the function. A script run by its path is ``__main__`` only to itself."""
+    if function.__module__ != "__main__":
+        return function.__module__
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return str(spec.name) if spec else Path(getattr(main, "__file__", "__main__")).stem
+
+
+def _policy(own: OwnJob[Any, Any], module: str, options: PolicyOptions) -> QueuePolicy:
+    given: dict[str, Any] = dict(options)
+    unknown = set(given) - set(PolicyOptions.__annotations__)
+    if unknown:
+        raise ValueError(f"no such part of a policy: {', '.join(sorted(unknown))}")
+    for name, parse in (("backoff", parse_backoff), ("timeout", parse_explicit_duration), ("rate", parse_rate)):
+        if name in given:
+            try:
+                given[name] = cast("Callable[[Any], Any]", parse)(given[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+    return QueuePolicy(
+        name=own.queue,
+        kind=own.queue,
+        model=own.model,
+        processor=f"{module}:{own.function.__qualname__}.perform",
+        **given,
+    )

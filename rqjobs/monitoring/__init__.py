@@ -1,0 +1,1 @@
+"""What the queues and workers report: health, metrics, alerts, checks."""

@@ -1,0 +1,1 @@
+"""``rqjobs doctor``: checks of this installation, each with its fix; nothing is changed."""

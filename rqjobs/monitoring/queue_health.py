@@ -1,0 +1,332 @@
+"""The health of the queues: counted in two round trips, changing nothing, fast with any backlog."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.holds import Away, read_holds, try_now
+from rqjobs.broker.rq_schema import job_key, key
+from rqjobs.broker.rq_types import as_text
+from rqjobs.config.durations import spell
+from rqjobs.policies import get_policy, lanes, policies
+
+OLDEST_LIMIT = timedelta(minutes=5)
+"""A queue whose oldest waiting job is older than this is unhealthy."""
+
+FULL = 0.85
+"""The share of its memory from which on Redis is unhealthy: a full one takes no jobs."""
+
+OVERDUE_LIMIT = timedelta(seconds=60)
+"""A delayed job that is due for longer than this says that no scheduler runs."""
+
+RECENT = 15
+"""Minutes within which deaths make a queue unhealthy ..."""
+
+MANY_DIED = 5
+"""... if there were at least this many, and more than half of what ended. Both follow from the minute metrics."""
+
+SILENT = 12.0
+"""Seconds after which a worker that has not renewed its leases, every 5 s at the latest, is silent."""
+
+_LATELY = 60.0  # a pause that ended so lately waits for its probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueHealth:
+    """One queue at one moment, its lanes added up."""
+
+    name: str
+    waiting: int
+    """Jobs that a worker could take now, and dependents on their way into the queue (RQ's ready registry)."""
+    active: int
+    """Jobs that run."""
+    delayed: int
+    """Jobs that wait for their time: delays and retries."""
+    failed: int
+    """Dead letters kept."""
+    completed: int
+    """Jobs done since the queue exists."""
+    failed_total: int
+    """Jobs that died since the queue exists."""
+    retried_total: int
+    """Attempts that failed and were retried since the queue exists."""
+    dropped: int
+    """Dead letters that were deleted since the queue exists, because more than RQJOBS_KEEP_FAILED died."""
+    done_recently: int
+    """Jobs done in the last 15 minutes."""
+    died_recently: int
+    """Jobs that died in the last 15 minutes."""
+    paused: bool
+    workers: int
+    """Workers that listen to this queue."""
+    oldest: timedelta | None
+    """How long the oldest waiting job waits; None if none waits."""
+    overdue: timedelta
+    """For how long a delayed job is due that nobody has moved."""
+    suspended: bool
+    """Whether ``rq suspend`` holds all workers back."""
+    reasons: tuple[str, ...]
+    """Why the queue is unhealthy, with the fix; empty if it is healthy. What is away is among them if jobs wait."""
+    away: tuple[Away, ...] = ()
+    """The dependencies that it waits for."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing needs a person."""
+        return not self.reasons
+
+    @property
+    def dying(self) -> bool:
+        """Whether at least five jobs, and more than half of those that ended, died in the last 15 minutes."""
+        return self.died_recently >= MANY_DIED and self.died_recently > self.done_recently
+
+    @property
+    def own_reasons(self) -> tuple[str, ...]:
+        """The reasons without the dependencies that are away."""
+        texts = {each.text for each in self.away}
+        return tuple(reason for reason in self.reasons if reason not in texts)
+
+
+def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
+    """The health of every queue, in queue order: the five, then the app's own.
+
+    Raises:
+        RedisUnavailable: Redis does not answer.
+    """
+    client = client_of(connection)
+    names = [policy.name for policy in policies()]
+    pipeline = client.pipeline(transaction=False)
+    pipeline.smembers(keys.PAUSED)
+    pipeline.exists(key("suspended"))
+    pipeline.time()
+    pipeline.hgetall(keys.HOLDS)
+    for name in names:
+        pipeline.hgetall(keys.totals(name))
+        for lane in lanes(name):
+            pipeline.llen(key("queue", lane))
+            pipeline.zcard(key("ready", lane))
+            pipeline.zcard(key("wip", lane))
+            pipeline.zcard(key("scheduled", lane))
+            pipeline.zcard(key("failed", lane))
+            pipeline.lindex(key("queue", lane), 0)
+            pipeline.zrange(key("scheduled", lane), 0, 0, withscores=True)
+        pipeline.smembers(key("workers", name))
+    answers = iter(pipeline.execute())
+    paused = {name.decode(errors="replace") for name in next(answers)}
+    suspended = bool(next(answers))
+    seconds, micros = next(answers)
+    now = seconds + micros / 1_000_000
+    away = read_holds(next(answers), now - time.time())
+    raw = [_Raw(name, answers, away) for name in names]
+    return _judge(raw, paused, suspended, now, client)
+
+
+def fullness(connection: redis.Redis | None = None) -> str | None:
+    """Why Redis will soon take no more jobs, with the mend; None if it has room, or does not say."""
+    try:
+        info: Any = client_of(connection).info("memory")
+    except redis.exceptions.ResponseError:  # not allowed, as with a managed one
+        return None
+    used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
+    if not limit or used <= FULL * limit:
+        return None
+    return f"{used / limit:.0%} of {limit >> 20:,} MiB is used: raise maxmemory, or find what fills it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked:
+    """A webhook destination that does not answer, so that deliveries to it are held back."""
+
+    destination: str
+    until: datetime
+    """When one delivery is tried."""
+    jobs: int
+    """Deliveries that are held back."""
+
+
+def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
+    """The destinations whose deliveries are held back, a hundred at most, the next try first."""
+    client = client_of(connection)
+    seconds, _micros = client.time()
+    found: Any = client.zrangebyscore(keys.PARKED, seconds - _LATELY, "+inf", 0, 100, withscores=True)
+    with client.pipeline(transaction=False) as pipeline:
+        for name, _until in found:
+            pipeline.zcard(keys.breaker_line(as_text(name)))
+        return [
+            Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
+            for (name, until), jobs in zip(found, pipeline.execute(), strict=True)
+        ]
+
+
+def pause(queue: str, connection: redis.Redis | None = None) -> None:
+    """No worker takes jobs of ``queue`` until it is resumed; running ones go on, new ones wait.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client_of(connection).sadd(keys.PAUSED, get_policy(queue).name)
+
+
+def resume(queue: str, connection: redis.Redis | None = None) -> None:
+    """Ends a pause; no error if there was none. If the queue waits for a dependency, it is tried at once.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    client, name = client_of(connection), get_policy(queue).name
+    client.srem(keys.PAUSED, name)
+    try_now(name, client)
+
+
+class _Raw:
+    """What Redis answered for one queue."""
+
+    def __init__(self, name: str, answers: Iterator[Any], away: Iterable[Away]) -> None:
+        self.name = name
+        self.away = tuple(each for each in away if each.queue == name)
+        self.totals = {field.decode(errors="replace"): _number(value) for field, value in next(answers).items()}
+        self.waiting = self.active = self.delayed = self.failed = 0
+        self.heads: list[str] = []
+        self.due: list[float] = []
+        for _lane in lanes(name):
+            self.waiting += next(answers) + next(answers)
+            self.active += next(answers)
+            self.delayed += next(answers)
+            self.failed += next(answers)
+            if (head := next(answers)) is not None:
+                self.heads.append(head.decode(errors="replace"))
+            self.due += [score for _job_id, score in next(answers) if math.isfinite(score)]
+        self.workers = [worker.decode(errors="replace") for worker in next(answers)]
+
+
+def _number(value: bytes) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        return 0
+
+
+def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, client: redis.Redis) -> list[QueueHealth]:
+    """The records of the queues; ``now`` is the time by Redis' clock."""
+    pipeline = client.pipeline(transaction=False)
+    heads = [head for queue in raw for head in queue.heads]
+    workers = sorted({worker for queue in raw for worker in queue.workers})
+    for head in heads:
+        pipeline.hmget(job_key(head), "enqueued_at", "created_at")
+    for worker in workers:
+        pipeline.exists(worker)
+    for worker in workers:
+        pipeline.hmget(worker, "rqjobs_seen", "hostname", "pid")
+        pipeline.scard(f"{worker}:executions")
+    ended = [f"{queue.name}/{outcome}" for queue in raw for outcome in ("done", "dead")]
+    newest = int(now // 60)
+    for minute in range(newest - RECENT + 1, newest + 1):
+        pipeline.hmget(keys.minute(minute), ended)
+    answers = pipeline.execute(raise_on_error=False)
+    since = {head: _since(stamps, now) for head, stamps in zip(heads, answers, strict=False)}
+    minutes = answers[-RECENT:]
+    del answers[: len(heads)], answers[-RECENT:]
+    alive = {worker for worker, exists in zip(workers, answers, strict=False) if exists == 1}
+    del answers[: len(workers)]
+    silent = {
+        worker: said
+        for worker, record, running in zip(workers, answers[::2], answers[1::2], strict=True)
+        if worker in alive and (said := _silence(record, running, now))
+    }
+    lately = dict(zip(ended, _added_up(minutes, len(ended)), strict=True))
+    found = []
+    for queue in raw:
+        ages = [age for head in queue.heads if (age := since[head]) is not None]
+        health = QueueHealth(
+            name=queue.name,
+            waiting=queue.waiting,
+            active=queue.active,
+            delayed=queue.delayed,
+            failed=queue.failed,
+            completed=queue.totals.get("completed", 0),
+            failed_total=queue.totals.get("failed", 0),
+            retried_total=queue.totals.get("retried", 0),
+            dropped=queue.totals.get("dropped", 0),
+            done_recently=lately[f"{queue.name}/done"],
+            died_recently=lately[f"{queue.name}/dead"],
+            paused=queue.name in paused,
+            workers=sum(worker in alive for worker in queue.workers),
+            oldest=max(ages, default=None),
+            overdue=timedelta(seconds=max(0.0, now - min(queue.due))) if queue.due else timedelta(),
+            suspended=suspended,
+            reasons=(),
+            away=queue.away,
+        )
+        frozen = tuple(silent[worker] for worker in queue.workers if worker in silent)
+        found.append(replace(health, reasons=(*_reasons(health), *frozen)))
+    return found
+
+
+def _reasons(queue: QueueHealth) -> Iterator[str]:
+    held = queue.away if queue.waiting + queue.active + queue.delayed else ()
+    yield from (each.text for each in held)
+    if queue.paused and queue.waiting:
+        yield f"paused with {queue.waiting:,} waiting: rqjobs resume {queue.name}"
+    elif queue.suspended and queue.waiting:
+        yield "all workers are suspended: rq resume"
+    elif queue.waiting + queue.active + queue.delayed and not queue.workers:
+        yield "no worker listens: start one with rqjobs worker"
+    elif queue.oldest is not None and queue.oldest > OLDEST_LIMIT and not held:
+        yield f"the oldest job waits for {spell(queue.oldest)}: start more workers"
+    if queue.overdue > OVERDUE_LIMIT and queue.workers:
+        yield f"a delayed job is overdue for {spell(queue.overdue)}: no scheduler runs"
+    if (deaths := reason_of_deaths(queue)) is not None:
+        yield deaths
+
+
+def reason_of_deaths(queue: QueueHealth) -> str | None:
+    """The reason that a queue is unhealthy because most of its jobs die; None if they do not."""
+    if not queue.dying:
+        return None
+    ended = queue.died_recently + queue.done_recently
+    return (
+        f"{queue.died_recently:,} of {ended:,} jobs that ended in the last {RECENT} minutes died: "
+        f"see why with rqjobs failed groups --queue {queue.name}"
+    )
+
+
+def _added_up(minutes: list[Any], width: int) -> list[int]:
+    """The columns of what the minutes counted; a minute whose key is of another type counts nothing."""
+    rows = [[_number(value or b"0") for value in row] for row in minutes if not isinstance(row, Exception)]
+    return [sum(row[column] for row in rows) for column in range(width)]
+
+
+def _silence(record: Any, running: Any, now: float) -> str | None:
+    """What is wrong with a worker that has jobs and does not renew their leases; None for one that does."""
+    if not isinstance(record, list) or not isinstance(running, int) or not running or not record[0]:
+        return None
+    seen, host, pid = (value.decode(errors="replace") if value else "?" for value in record)
+    quiet = now - _number(seen.encode())
+    if quiet < SILENT:
+        return None
+    return (
+        f"a worker with {running:,} jobs gives no sign of life for {quiet:.0f} s: it is frozen or dead ({host}, {pid})"
+    )
+
+
+def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | None:
+    if isinstance(stamps, Exception):  # the job's key is of another type
+        return None
+    stamp = next((value for value in stamps if value), None)
+    if stamp is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(stamp.decode())
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(timedelta(), datetime.fromtimestamp(now, UTC) - moment)

@@ -1,0 +1,92 @@
+"""The relay: moves what committed transactions left in ``rqjobs_outbox`` to Redis, each row exactly once.
+
+A row is written to Redis together with its token, in one atomic step, and then deleted. Whoever is killed between
+the two leaves row and token, and the next relay skips the writing because of the token.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from datetime import datetime
+from typing import Any
+
+import redis
+from sqlalchemy import Engine, Label, delete, literal_column, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from rqjobs.broker import keys
+from rqjobs.broker.clock_skew import MOST, skew
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.job_writer import ROW_DELAY, Entry, Kind, redis_timestamp, write_now
+from rqjobs.config.logs import event
+from rqjobs.database import get_engine
+from rqjobs.database.outbox import database_time, outbox
+from rqjobs.database.schema import ensure_schema
+from rqjobs.errors import RQJobsError
+
+FAULTS = (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError)
+"""What :func:`relay` raises when it could not look, or not move all."""
+
+_BATCH = 200
+_KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last two steps leaves one
+
+
+def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -> int:
+    """Moves everything that is in the outbox; answers how many rows were.
+
+    Relays at work at the same time take turns (SQLite) or share the rows (PostgreSQL).
+
+    Raises:
+        SchemaMismatch: the database has no outbox; the message tells the mend.
+        DatabaseUnavailable: the database does not answer.
+        RedisUnavailable: Redis does not answer; the rows stay.
+    """
+    client = client_of(connection)
+    database = engine or get_engine()
+    ensure_schema(database)
+    moved = 0
+    while batch := _relay_batch(client, database):
+        moved += batch
+        if batch < _BATCH:
+            break
+    return moved
+
+
+def _relay_batch(client: redis.Redis, engine: Engine) -> int:
+    with engine.connect().execution_options(sqlite_read=True) as looking:
+        if looking.execute(select(outbox.c.token).limit(1)).first() is None:
+            return 0  # the usual case takes no write lock
+    with engine.begin() as transaction:
+        now: Label[float] = literal_column(database_time(engine.dialect.name)).label("now")
+        rows = transaction.execute(
+            select(outbox, now).order_by(outbox.c.token).limit(_BATCH).with_for_update(skip_locked=True)
+        ).all()
+        tokens = [row.token for row in rows]
+        if rows:
+            behind = skew(client)
+            refused = write_now([_entry(row, behind) for row in rows], client)
+            if refused:
+                event(logging.WARNING, "already enqueued", ids=",".join(refused))
+            transaction.execute(delete(outbox).where(outbox.c.token.in_(tokens)))
+    if tokens:
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(keys.OUTBOX, *tokens)
+            pipeline.zremrangebyscore(keys.OUTBOX, 0, time.time() - _KEEP_TOKENS)
+            pipeline.execute()
+    return len(rows)
+
+
+def _entry(row: Any, behind: float) -> Entry:
+    fields = json.loads(row.fields)
+    data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
+    delay: float | None = fields.pop(ROW_DELAY, None)
+    if delay is not None:  # counted from the writing of the row: what a relay that was away missed is not added
+        delay = max(0.0, delay - max(0.0, row.now - row.created_at))
+    elif row.due is not None:
+        delay = max(0.0, row.due - time.time() - behind)
+    elif abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
+        fields["enqueued_at"] = redis_timestamp(behind)  # it was held up, or the app's clock is wrong
+    kind = Kind(row.lane, bool(row.only_once), fields)
+    return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token)

@@ -1,0 +1,229 @@
+"""The policy table: which queues there are, in which order, and how each treats its jobs."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Literal, cast
+
+from rqjobs.config.backoff import Backoff, exponential
+from rqjobs.config.durations import Rate
+from rqjobs.config.settings import QueueSettings, get_settings
+from rqjobs.errors import InvalidSettings, RQJobsError, UnknownQueue
+from rqjobs.jobs.base import JobModel
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePolicy:
+    """How one queue treats its jobs. RQJOBS_<QUEUE>_* changes it for one installation."""
+
+    name: str
+    """The queue's name in Redis, and the registered name of its processor."""
+    kind: str
+    """The job's name on the command line."""
+    model: type[JobModel] | str
+    """What a job of this queue must look like: the class, or ``module:Class`` to import it when it is needed."""
+    processor: str
+    """``module:function``, imported where jobs run and nowhere else."""
+    attempts: int = 3
+    """How often a job is run at most."""
+    backoff: Backoff = field(default_factory=exponential)
+    """The waits between the runs: 2 s, 4 s, 8 s ..."""
+    timeout: timedelta = timedelta(seconds=60)
+    """The time limit of one run."""
+    concurrency: int = 10
+    """How many jobs of this queue one worker process runs at once."""
+    rate: Rate | None = None
+    """How many jobs of this queue all workers together start a period; None for no limit."""
+    runs_in: Literal["thread", "process"] = "thread"
+    """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
+    batch: str | None = None
+    """``module:function`` that does many jobs at once, if the processor has one."""
+    batch_size: int = 1000
+    """How many jobs ``batch`` is given at most."""
+    admit: str | None = None
+    """``module:function`` that may hold jobs back before they start.
+
+    It is given jobs and attempts, and returns for each None, a :class:`rqjobs.attempt.Hold`, or for a job of a part of
+    the queue whose dependency is away a :class:`rqjobs.errors.DependencyUnavailable` with that scope
+    (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable when what it needs itself is away.
+    """
+    check: str | None = None
+    """``module:function`` that names every fault of a job which its model cannot see; called at enqueue, so light."""
+
+    @cached_property
+    def job_type(self) -> type[JobModel]:
+        """The class that ``model`` says."""
+        return self.model if isinstance(self.model, type) else cast("type[JobModel]", load(self.model))
+
+
+_POLICIES: dict[str, QueuePolicy] = {
+    policy.name: policy
+    for policy in (
+        QueuePolicy(
+            name="webhooks",
+            kind="webhook",
+            model="rqjobs.jobs:WebhookJob",
+            processor="rqjobs.processors.webhook:deliver",
+            admit="rqjobs.processors.webhook:admit",
+            timeout=timedelta(seconds=30),
+            concurrency=200,
+        ),
+        QueuePolicy(
+            name="manychat-sync",
+            kind="manychat-sync",
+            model="rqjobs.jobs:ManyChatSyncJob",
+            processor="rqjobs.processors.manychat:sync",
+            admit="rqjobs.processors.manychat:admit",
+        ),
+        QueuePolicy(
+            name="email",
+            kind="email",
+            model="rqjobs.jobs:EmailJob",
+            processor="rqjobs.processors.email:send",
+            check="rqjobs.mail:check",
+            admit="rqjobs.processors.email:admit",
+        ),
+        QueuePolicy(
+            name="qr-analytics",
+            kind="qr-analytics",
+            model="rqjobs.jobs:QRAnalyticsJob",
+            processor="rqjobs.processors.analytics:record",
+            batch="rqjobs.processors.analytics:record_batch",
+            batch_size=4000,
+            timeout=timedelta(seconds=30),
+        ),
+        QueuePolicy(
+            name="data-export",
+            kind="data-export",
+            model="rqjobs.jobs:DataExportJob",
+            processor="rqjobs.processors.export:export",
+            timeout=timedelta(hours=1),
+            concurrency=1,
+            runs_in="process",
+            check="rqjobs.sources:check",
+        ),
+    )
+}
+
+
+_applied: dict[str, tuple[QueuePolicy, QueueSettings, QueuePolicy]] = {}
+"""Policies with settings applied, beside what they are made of."""
+
+
+def register_queue(policy: QueuePolicy) -> None:
+    """Adds a queue of the app's own, after the five; RQJOBS_IMPORT makes workers import its module.
+
+    Raises:
+        ValueError: the name is taken by another processor, or contains ``:``.
+    """
+    known = _POLICIES.get(policy.name)
+    if known is not None and known.processor != policy.processor:
+        raise ValueError(f"queue {policy.name!r} already belongs to {known.processor}")
+    if ":" in policy.name or not policy.name:
+        raise ValueError(f"a queue's name has no colon, that is for lanes: {policy.name!r}")
+    _POLICIES[policy.name] = policy
+
+
+def policies() -> Iterator[QueuePolicy]:
+    """Every queue's policy, settings applied, in priority order."""
+    return (get_policy(name) for name in _POLICIES)
+
+
+def get_policy(name: str) -> QueuePolicy:
+    """The policy of the queue (or lane, or kind) ``name``, settings applied.
+
+    Raises:
+        UnknownQueue: there is none.
+    """
+    base = base_queue(name)
+    policy = _POLICIES.get(base) or next((p for p in _POLICIES.values() if p.kind == base), None)
+    if policy is None:
+        raise UnknownQueue(name, list(_POLICIES))
+    overrides = get_settings().queues.get(policy.name)
+    if overrides is None:
+        return policy
+    known = _applied.get(policy.name)
+    if known is None or known[0] is not policy or known[1] is not overrides:
+        changed = replace(policy, **{key: value for key, value in overrides if value is not None})
+        known = _applied[policy.name] = (policy, overrides, changed)
+    return known[2]
+
+
+def lane(queue: str, priority: Priority) -> str:
+    """The named queue of ``queue``'s jobs of this priority: ``webhooks:high``, ``webhooks``, ``webhooks:low``."""
+    return queue if priority == "normal" else f"{queue}:{priority}"
+
+
+def base_queue(name: str) -> str:
+    """The queue that the lane ``name`` belongs to."""
+    base, _, priority = name.rpartition(":")
+    return base if priority in PRIORITIES and base else name
+
+
+def lanes(queue: str) -> list[str]:
+    """The three lanes of ``queue``, most urgent first."""
+    return [lane(queue, priority) for priority in PRIORITIES]
+
+
+def lanes_of(name: str | None) -> list[str]:
+    """The lanes of the queue ``name``, the one lane ``name`` (``webhooks:high``), or all lanes by default.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    if name is None:
+        return [each for queue in _POLICIES for each in lanes(queue)]
+    queue = get_policy(name).name
+    if base_queue(name) == name:
+        return lanes(queue)
+    return [lane(queue, priority) for priority in PRIORITIES if name.endswith(f":{priority}")]
+
+
+def lanes_in_order(queues: list[str] | None = None) -> list[str]:
+    """All lanes as a worker takes them: every high lane in queue order, then the normal, then the low ones."""
+    names = queues if queues is not None else list(_POLICIES)
+    return [lane(name, priority) for priority in PRIORITIES for name in names]
+
+
+def load(reference: str) -> Callable[..., Any]:
+    """The function that ``module:function`` of a policy names. Never called with anything read from Redis."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = operator.attrgetter(name)(importlib.import_module(module))
+    return function
+
+
+def import_registrations() -> None:
+    """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known.
+
+    Raises:
+        InvalidSettings: a module is not there, or fails while it is imported; the message names the line.
+    """
+    for module in get_settings().rqjobs_import:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise InvalidSettings(
+                [f"RQJOBS_IMPORT: {module}: {error}; is it in this folder, or its folder on PYTHONPATH?"]
+            ) from error
+        except RQJobsError:
+            raise
+        except Exception as error:
+            where = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{_line_of(error)}"
+            raise InvalidSettings([f"RQJOBS_IMPORT: {module} cannot be imported: {where}"]) from error
+
+
+def _line_of(error: Exception) -> str:
+    """The place in the app's code that an import failed at: `` (app/jobs.py, line 3)``."""
+    if isinstance(error, SyntaxError):  # its text names the file and the line
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""

@@ -1,0 +1,196 @@
+"""From an EmailJob to a mail that was sent once, or to a reason why not."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.broker.connection import PASSING, get_connection
+from rqjobs.broker.holds import report_away
+from rqjobs.config.addresses import Mailbox, parse_address
+from rqjobs.config.logs import event
+from rqjobs.config.settings import get_settings
+from rqjobs.database.outages import database_outage
+from rqjobs.database.suppressions import suppress, suppressed
+from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater, RQJobsError
+from rqjobs.jobs import EmailJob
+from rqjobs.jobs.email import Attachment, addresses
+from rqjobs.mail import TemplateFault, render
+from rqjobs.policies import base_queue
+from rqjobs.processors.email.attachments import read_attachments
+from rqjobs.processors.email.backends import Backend, get_backend
+from rqjobs.processors.email.message import Mail, message_id
+from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
+from rqjobs.processors.email.replies import is_hard_bounce, later
+from rqjobs.processors.email.send_record import Effect, read_effect
+
+
+def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
+    """Sends the mail, once over all attempts.
+
+    Returns:
+        ``message_id``, ``backend``, ``accepted`` (how many addresses), ``refused`` and ``suppressed`` (each address
+        with the reason), ``provider_id``.
+
+    Raises:
+        PermanentFailure: the template, an attachment, the settings or the other side says no for good; or the outcome
+            of an earlier attempt is unknown and EMAIL_UNKNOWN_OUTCOME is ``hold``.
+        RetryLater: the other side said when.
+        NotSent: it was certainly not sent, and may be next time.
+        DependencyUnavailable: the mail server or the database is away, or refuses everybody.
+        UnknownOutcome: it may have been sent.
+    """
+    backend = get_backend()
+    effect = read_effect(attempt)
+    if effect.state == "sent":
+        sender = parse_address(job.sender or get_settings().email_from)
+        return _result(effect, backend, {}, message_id(effect.key, sender))
+    effect = _after_unknown(effect, backend)
+    mail, dropped = _mail(job, effect)
+    begun = effect
+
+    def begin() -> None:
+        nonlocal begun
+        begun = effect.begin(backend.name, attempt)
+
+    try:
+        receipt = backend.send(mail, begin, attempt.remaining)
+    except (PermanentFailure, RetryLater, NotSent, DependencyUnavailable):
+        if begun is not effect:
+            effect.forget(attempt)
+        raise
+    except UnknownOutcome as error:
+        outage = DependencyUnavailable(backend.dependency, str(error))
+        if begun is not effect and backend.covers(begun):  # the record stays: the next attempt is not a second mail
+            raise outage from error
+        _hold_others(attempt, outage)
+        if begun is not effect and get_settings().email_unknown_outcome == "hold" and not backend.covers(begun):
+            raise PermanentFailure(_held(begun, str(error))) from error
+        raise
+    settled = _settle(begun, receipt, attempt)
+    return _result(settled, backend, dropped, mail.message_id)
+
+
+def admit(jobs: Sequence[tuple[EmailJob, Attempt]]) -> Sequence[Hold | None]:
+    """Holds mails back that the provider would only refuse now: its rate is kept by all workers together."""
+    waits = get_backend().line([attempt for _job, attempt in jobs])
+    now = datetime.now(UTC)
+    return [Hold(now + timedelta(seconds=wait), "the provider's rate limit") if wait else None for wait in waits]
+
+
+def _after_unknown(effect: Effect, backend: Backend) -> Effect:
+    """What to do with a mail that an earlier attempt may have sent."""
+    if effect.state != "sending" or backend.covers(effect):
+        return effect
+    again = replace(effect, unknown=effect.unknown + 1)
+    if get_settings().email_unknown_outcome == "hold":
+        if not effect.was_told():
+            raise PermanentFailure(_held(effect, "its worker died meanwhile"))
+        again = replace(again, state="released")
+    event(logging.WARNING, "mail sent again, its outcome was unknown", id=effect.job_id)
+    return again
+
+
+def _hold_others(attempt: Attempt, outage: DependencyUnavailable) -> None:
+    """This mail may have been sent, so its attempt counts; that of the next ones shall not be unknown as well."""
+    with contextlib.suppress(*PASSING):
+        report_away(get_connection(), base_queue(attempt.queue), attempt.job_id, outage)
+
+
+def _held(effect: Effect, reason: str) -> str:
+    words = " ".join(reason.split())  # on one line, for Effect.was_told
+    return (
+        f"the mail {effect.key} may have been sent. It was handed over at {effect.handed_over}: {words}. "
+        f"Look whether it has arrived; if not, send it by: rqjobs failed requeue {effect.job_id}"
+    )
+
+
+def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
+    """The mail, and who of its recipients is suppressed."""
+    settings = get_settings()
+    boxes = {name: [parse_address(text) for text in addresses(getattr(job, name))] for name in ("to", "cc", "bcc")}
+    done = frozenset({*effect.accepted, *effect.refused})  # who an earlier attempt had refused, is suppressed by now
+    everyone = [box.address for found in boxes.values() for box in found]
+    dropped = {address: reason for address, reason in _suppressed(everyone).items() if address not in done}
+    kept = {name: [box for box in found if box.address not in dropped] for name, found in boxes.items()}
+    if not kept["to"] or done.union(dropped).issuperset(everyone):
+        reasons = "; ".join(f"{address}: {reason}" for address, reason in dropped.items())
+        raise PermanentFailure(f"suppressed, nothing is sent to {reasons}. Lift it: rqjobs email suppressions lift ...")
+    try:
+        content = render(job.template, job.data, subject=job.subject)
+    except TemplateFault as fault:
+        raise PermanentFailure(str(fault)) from fault
+    mail = Mail(
+        key=effect.key,
+        sender=parse_address(job.sender or settings.email_from),
+        to=kept["to"],
+        cc=kept["cc"],
+        bcc=kept["bcc"],
+        reply_to=_box(job.reply_to),
+        subject=content.subject,
+        text=content.text,
+        html=content.html,
+        headers=job.headers,
+        files=read_attachments(cast("list[Attachment]", job.attachments), settings),
+        tags=job.tags,
+        done=done,
+        own_sender=job.sender is not None,
+    )
+    return mail, dropped
+
+
+def _box(text: str | None) -> Mailbox | None:
+    return parse_address(text) if text else None
+
+
+def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
+    """Writes what became of the mail; what is left of a partly refused one is tried again."""
+    accepted = [*begun.accepted, *receipt.accepted]
+    refused = begun.refused | receipt.refused
+    bounced = {address: words for address, words in receipt.refused.items() if is_hard_bounce(words)}
+    if receipt.later:
+        begun.settle("partial", attempt, accepted=accepted, refused=refused)
+    elif accepted:
+        begun = begun.settle("sent", attempt, accepted=accepted, refused=refused, provider_id=receipt.provider_id)
+    _remember(bounced, attempt.job_id)
+    words = "; ".join(f"{address}: {reason}" for address, reason in (receipt.later or refused).items())
+    if receipt.later:
+        raise later(f"{len(accepted)} accepted, not yet accepted {words}")
+    if not accepted:
+        raise PermanentFailure(f"every recipient was refused: {words}")
+    return begun
+
+
+def _suppressed(found: list[str]) -> dict[str, str]:
+    try:
+        return suppressed(found)
+    except (RQJobsError, SQLAlchemyError) as error:
+        outage = database_outage(error)
+        if outage is None:
+            raise
+        raise outage from error
+
+
+def _remember(bounced: dict[str, str], job_id: str) -> None:
+    try:
+        suppress(bounced, job_id=job_id)
+    except (RQJobsError, SQLAlchemyError) as error:  # the mail's own outcome stands; the next bounce says it again
+        event(logging.WARNING, "bounces were not remembered", id=job_id, error=str(error))
+
+
+def _result(effect: Effect, backend: Backend, dropped: dict[str, str], message_id: str) -> dict[str, Any]:
+    return {
+        "message_id": message_id,
+        "backend": backend.name,
+        "accepted": len(effect.accepted),
+        "refused": effect.refused,
+        "suppressed": dropped,
+        "provider_id": effect.provider_id,
+    }

@@ -1,0 +1,366 @@
+"""The names that deliveries lead to: asked for without slots and threads, remembered, and fair between domains.
+
+- A registered domain has four questions open at most, all together 200; domains take turns. Waiting for a turn costs a
+  delivery no attempt.
+- Addresses are used for an hour beyond their time to live while the question for newer ones is open or fails. They are
+  judged by the guard before each connection, and again as its socket is opened.
+- That a name has no address, or its name servers do not answer, is remembered for half a minute, in which it costs each
+  delivery one attempt at most.
+- When our own name servers answer nothing at all, that is no delivery's fault: those to names that are not known wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import lru_cache, partial
+
+from rqjobs.config.logs import event
+from rqjobs.errors import DependencyUnavailable, RetryLater
+from rqjobs.processors.webhook.resolver import LIMIT, Addresses, Answer, Resolver
+from rqjobs.processors.webhook.transfer import DeliveryFailed
+
+OPEN_OF_A_DOMAIN = 4
+OPEN = 200
+ENTERED = 8
+"""Deliveries that wait in slots for names; others are held. Most names are answered within some milliseconds."""
+BELIEVED = (5.0, 300.0)
+"""Seconds that addresses are believed: their time to live, but no shorter and no longer than this."""
+USED_BEYOND = 3600.0
+"""Seconds that addresses are used when newer ones cannot be had (RFC 8767)."""
+_PREFERRED = 60.0  # seconds beyond their time after which a delivery waits for newer ones before it uses the old
+_PREFERENCE = 1.0  # seconds that it waits for them
+REMEMBERED = 30.0
+"""Seconds that a name without an address is remembered."""
+_HELD = (0.04, 5.0)
+"""Seconds from one look for an answer to the next; in between as long as it has taken so far. The shortest is less than
+the worker's admission keeps a delivery in memory for."""
+_HELD_WHILE_AWAY = 0.5
+_CHECKS = (1.0, 10.0)  # seconds from one look for our own name servers to the next, while they are away
+SCOPE = "names that are not known yet"
+"""The part of the queue that waits while our own name servers are away."""
+AWAY = "no name server answers; see WEBHOOK_NAMESERVERS, or /etc/resolv.conf"
+_KEPT = 20_000
+_CHARGED = 10_000
+
+
+class Name:
+    """What is known of one host name. Only the resolver's thread changes it, but for ``charged``."""
+
+    __slots__ = (
+        "addresses", "busy", "charged", "domain", "error", "error_until", "fresh_until", "host", "sent", "used_until",
+        "waiters", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.domain = registered_domain(host)
+        self.addresses: Addresses = ()
+        self.fresh_until = self.used_until = 0.0
+        self.error = ""
+        self.error_until = 0.0
+        self.charged: set[str] = set()
+        """The jobs that this error has cost an attempt."""
+        self.busy = False
+        """A question for it is open, or waits for its turn."""
+        self.sent = False
+        self.wanted = time.monotonic()
+        """When its question was asked for."""
+        self.waiters: list[Callable[[], object]] = []
+
+
+def registered_domain(host: str) -> str:
+    """The domain that somebody registered, nearly: the last two labels, three under names such as ``co.uk``."""
+    labels = host.rsplit(".", 3)
+    short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3  # noqa: PLR2004
+    return ".".join(labels[-3:] if short else labels[-2:])
+
+
+@lru_cache(maxsize=4096)
+def literal(host: str) -> tuple[int, str] | None:
+    """The address that ``host`` spells, in any form that a URL may (``127.1``, ``0x7f.1``); None for a name."""
+    try:
+        address = ipaddress.ip_address(host)
+        return (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)  # noqa: PLR2004
+    except ValueError:
+        pass
+    try:
+        return socket.AF_INET, socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+class Names:
+    """The names of one process. For all threads; what is marked so runs on the resolver's thread."""
+
+    def __init__(self, nameservers: Sequence[str] = ()) -> None:
+        self._resolver = Resolver(nameservers)
+        self._names: dict[str, Name] = {}
+        self._entered: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self.away_since: float | None = None
+        """Since when our own name servers answer nothing, ``time.time()``."""
+        self._check_at = 0.0
+        self._pause = 0.0
+        # The rest is the resolver's thread's alone.
+        self._open = 0
+        self._open_of: dict[str, int] = {}
+        self._queues: dict[str, deque[Name]] = {}
+        self._turns: deque[str] = deque()
+        self._checking = False
+        self._check_began = 0.0
+        self._answered_at = 0.0
+        self._failed: list[tuple[Name, str]] = []
+        self._unasked: list[Name] = []
+
+    def close(self) -> None:
+        """Ends the resolver's thread."""
+        self._resolver.close()
+
+    def is_fresh(self, host: str, addresses: Addresses, now: float) -> bool:
+        """Whether ``addresses`` are those of ``host``, and need no question (``now``: ``time.monotonic()``)."""
+        name = self._names.get(host)
+        return name is not None and name.addresses is addresses and name.fresh_until > now
+
+    def is_known(self, host: str) -> bool:
+        """Whether ``host`` has addresses to deliver to, fresh or not."""
+        name = self._names.get(host)
+        return name.used_until > time.monotonic() if name is not None else literal(host) is not None
+
+    def leave(self, job_id: str) -> None:
+        """A delivery that was let in does not come, or has its answer."""
+        self._entered.pop(job_id, None)
+
+    def admit(self, host: str, job_id: str) -> tuple[float, str] | None:
+        """Whether a delivery to ``host`` may take a slot now: None, or seconds to wait and why."""
+        if self.is_known(host):
+            return None
+        now = time.monotonic()
+        name = self._name(host)
+        if name.error_until > now:
+            return (name.error_until - now, f"{host}: {name.error}") if self._has_paid(name, job_id) else None
+        if not name.busy:
+            self._resolver.call(partial(self._ask, name, None))
+        if self.away_since is not None:
+            return max(_HELD_WHILE_AWAY, self._check_at - now), AWAY
+        if self._enter(job_id, now):
+            return None
+        shortest, longest = _HELD
+        return min(max(now - name.wanted, shortest), longest), f"the name {host} is being resolved"
+
+    async def addresses(self, host: str, job_id: str, seconds: float) -> Addresses:
+        """The addresses of ``host``, not judged yet; waits for the answer for ``seconds`` at most.
+
+        Raises:
+            DeliveryFailed: it has none, or was not answered in time.
+            RetryLater: it waits for its turn, or has paid for what is remembered; this costs no attempt.
+            DependencyUnavailable: none of our own name servers answers; this costs no attempt.
+        """
+        name = self._name(host)
+        try:
+            return await self._find(name, job_id, seconds)
+        finally:
+            self.leave(job_id)
+
+    async def _find(self, name: Name, job_id: str, seconds: float) -> Addresses:
+        now = time.monotonic()
+        known = name.used_until > now
+        if name.fresh_until > now:
+            return name.addresses
+        if not known and name.error_until > now:
+            raise self._failure(name, job_id)
+        if known and now - name.fresh_until < _PREFERRED:
+            self._resolver.call(partial(self._ask, name, None))
+            return name.addresses
+        await self._answer(name, min(seconds, _PREFERENCE if known else 2 * LIMIT))
+        now = time.monotonic()
+        if name.used_until > now:
+            return name.addresses
+        if name.error_until > now:
+            raise self._failure(name, job_id)
+        if self.away_since is not None:
+            raise DependencyUnavailable("name servers", AWAY, scope=SCOPE)
+        if not name.sent:
+            wait = timedelta(seconds=_HELD[1])
+            raise RetryLater(wait, f"the name {name.host} waits for its turn to be resolved", counts=False)
+        text = f"the name {name.host} was not resolved within {seconds:g} s"
+        raise DeliveryFailed("timeout", text, connected=False)
+
+    async def _answer(self, name: Name, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def end() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
+                loop.call_soon_threadsafe(end)
+
+        self._resolver.call(partial(self._ask, name, wake))
+        await asyncio.wait([done], timeout=seconds)
+
+    def _failure(self, name: Name, job_id: str) -> DeliveryFailed | RetryLater:
+        text = f"the name {name.host} cannot be resolved: {name.error}"
+        if self._has_paid(name, job_id):
+            wait = timedelta(seconds=max(1.0, name.error_until - time.monotonic()))
+            return RetryLater(wait, text, counts=False)
+        name.charged.add(job_id)
+        return DeliveryFailed("dns", text, connected=False)
+
+    @staticmethod
+    def _has_paid(name: Name, job_id: str) -> bool:
+        return job_id in name.charged or len(name.charged) >= _CHARGED
+
+    def _name(self, host: str) -> Name:
+        found = self._names.get(host)
+        if found is None:
+            with self._lock:
+                if len(self._names) >= _KEPT:
+                    self._forget()
+                found = self._names.setdefault(host, Name(host))
+        return found
+
+    def _forget(self) -> None:
+        """Half of the names, those first that have no address."""
+        by_use = sorted(self._names.values(), key=lambda name: (name.busy, name.used_until))
+        for name in by_use[: _KEPT // 2]:
+            self._names.pop(name.host, None)
+
+    def _enter(self, job_id: str, now: float) -> bool:
+        with self._lock:
+            for other, since in list(self._entered.items()):
+                if now - since > 2 * LIMIT:  # it was stopped, or never came
+                    self._entered.pop(other, None)
+            if len(self._entered) >= ENTERED:
+                return False
+            self._entered[job_id] = now
+            return True
+
+    # On the resolver's thread
+
+    def _ask(self, name: Name, wake: Callable[[], object] | None) -> None:
+        if wake is not None:
+            name.waiters.append(wake)
+        if name.busy:
+            return
+        now = time.monotonic()
+        if self.away_since is not None and now < self._check_at:
+            _wake(name)
+            return
+        name.busy, name.sent, name.wanted = True, False, now
+        if self.away_since is not None or self._checking:
+            self._unasked.append(name)
+            self._check()
+        else:
+            self._queue(name)
+            self._send()
+
+    def _queue(self, name: Name) -> None:
+        queue = self._queues.get(name.domain)
+        if queue is None:
+            queue = self._queues[name.domain] = deque()
+            self._turns.append(name.domain)
+        queue.append(name)
+
+    def _send(self) -> None:
+        """Asks for as many names as may be asked for now; domains take turns."""
+        for _ in range(len(self._turns)):
+            if self._open >= OPEN:
+                return
+            domain = self._turns.popleft()
+            queue = self._queues[domain]
+            while queue and self._open_of.get(domain, 0) < OPEN_OF_A_DOMAIN and self._open < OPEN:
+                self._start(queue.popleft())
+            if queue:
+                self._turns.append(domain)
+            else:
+                del self._queues[domain]
+
+    def _start(self, name: Name) -> None:
+        name.sent = True
+        self._open += 1
+        self._open_of[name.domain] = self._open_of.get(name.domain, 0) + 1
+        self._resolver.look_up(name.host, partial(self._answered, name))
+
+    def _answered(self, name: Name, answer: Answer) -> None:
+        self._open -= 1
+        left = self._open_of.pop(name.domain) - 1
+        if left:
+            self._open_of[name.domain] = left
+        now = time.monotonic()
+        if answer.ttl > 0 or answer.final:
+            self._answered_at = now
+        if answer.addresses:
+            least, most = BELIEVED
+            same = set(answer.addresses) == set(name.addresses)
+            name.addresses = name.addresses if same else answer.addresses
+            name.fresh_until = now + min(max(answer.ttl, least), most)
+            name.used_until = name.fresh_until + USED_BEYOND
+            name.error_until = 0.0
+            self._end(name)
+        elif answer.final:
+            name.addresses, name.used_until, name.fresh_until = (), 0.0, 0.0
+            self._fail(name, answer.error)
+        else:
+            self._failed.append((name, answer.error))
+            self._check()
+        self._send()
+
+    def _fail(self, name: Name, error: str) -> None:
+        until = time.monotonic() + REMEMBERED
+        name.error, name.charged, name.error_until = error, set(), until
+        if name.addresses:
+            name.fresh_until = until  # goes on with what it has
+        self._end(name)
+
+    def _end(self, name: Name) -> None:
+        name.busy = False
+        _wake(name)
+
+    def _check(self) -> None:
+        """Finds out whether our own name servers answer: else what failed is no name's fault."""
+        if not self._checking:
+            self._checking, self._check_began = True, time.monotonic()
+            self._resolver.check(self._checked, again=self.away_since is not None)
+
+    def _checked(self, answers: bool) -> None:
+        self._checking = False
+        failed, self._failed = self._failed, []
+        unasked, self._unasked = self._unasked, []
+        if answers or self._answered_at >= self._check_began:
+            if self.away_since is not None:
+                event(logging.INFO, "name servers answer again", away=round(time.time() - self.away_since, 1))
+            self.away_since, self._pause = None, 0.0
+            for name, error in failed:
+                self._fail(name, error)
+            for name in unasked:
+                self._queue(name)
+            self._send()
+            return
+        shortest, longest = _CHECKS
+        self._pause = min(max(2 * self._pause, shortest), longest)
+        self._check_at = time.monotonic() + self._pause
+        if self.away_since is None:
+            self.away_since = time.time()
+            event(logging.WARNING, "no name server answers: deliveries to names that are not known wait")
+        waiting = [name for queue in self._queues.values() for name in queue]
+        self._queues.clear()
+        self._turns.clear()
+        for name in [*(name for name, _error in failed), *unasked, *waiting]:
+            self._end(name)
+
+
+def _wake(name: Name) -> None:
+    waiters, name.waiters = name.waiters, []
+    for wake in waiters:
+        wake()

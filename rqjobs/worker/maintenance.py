@@ -1,0 +1,245 @@
+"""The engine's second thread: heartbeats, leases, recovery of dead workers' jobs, scheduler locks, housekeeping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import redis
+from rq import Queue
+from rq.rate_limit import RateLimitRegistry
+from rq.scheduler import RQScheduler
+from rq.scripts import ACQUIRE_OR_REFRESH_LOCK_SCRIPT, release_lock
+from rq.utils import as_text
+from rq.worker import WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from rqjobs.broker import keys
+from rqjobs.broker.connection import PASSING, leave_replica
+from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script, timestamp
+from rqjobs.config.logs import event
+from rqjobs.config.settings import Settings
+from rqjobs.dead_letters.index import mend
+from rqjobs.policies import base_queue
+from rqjobs.worker.claimed_job import MOST_DEATHS
+from rqjobs.worker.dependents import release
+from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.rq_compat import POISON, TRIED_AGAIN, USED_UP
+
+if TYPE_CHECKING:
+    from rqjobs.worker.run import EngineWorker
+
+MAINTENANCE = 600.0
+"""Seconds between two runs of RQ's own housekeeping: expired registry entries, workers that are gone,"""
+
+FIRST = 10.0
+"""and after the start until the first."""
+
+MAINTENANCE_LOCK = 60
+"""Seconds that the housekeeping of one lane keeps other workers from it. Two at once do no harm."""
+
+PAGE = 500
+"""Jobs of a lane that one call to Redis takes back: about 10 ms of Redis. A worker may have held thousands."""
+
+
+class Keeper:
+    """Ticks once a second; on a connection of its own, so that a busy loop never delays a heartbeat."""
+
+    def __init__(
+        self,
+        worker: EngineWorker,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        max_rss: int | None,
+        on_limit: Callable[[str], None],
+    ) -> None:
+        self._worker = worker
+        self._client: redis.Redis = worker.connection
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._lanes = worker.queue_names()
+        self._period = min(5.0, dispatcher.orders.lease / 3)
+        self._max_rss = max_rss
+        self._on_limit = on_limit
+        self._parent = os.getppid()
+        self._scheduler = RQScheduler(
+            self._lanes, connection=self._client, logging_level=logging.WARNING, serializer=SERIALIZER, name=worker.name
+        )
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rqjobs-keeper", daemon=True)
+        self._next = 0.0
+        self._maintained = time.monotonic() - MAINTENANCE + FIRST
+        self._renewed = 0.0  # by Redis' clock, which the leases go by: it may be set, or go on while a machine sleeps
+        self._patient_until = 0.0
+        self._wrong: set[str] = set()
+
+    def start(self) -> None:
+        """Ticks once here, so that everything is in place, then in its thread."""
+        self.tick()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops ticking and releases the scheduler's locks."""
+        self._stopping.set()
+        self._thread.join(2)
+        self._worker.meter.flush(self._client)
+        for lane in self._dispatcher.leading:
+            release_lock(self._client, RQScheduler.get_locking_key(lane), self._worker.name)
+        self._scheduler.register_death()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(min(1.0, self._period)):
+            self.tick()
+
+    def tick(self) -> None:
+        """One round of everything that is due. What fails does not keep the rest from being done."""
+        now = time.monotonic()
+        steps: list[Callable[[], None]] = [self._check_limits]
+        if now >= self._next:
+            steps += [self._renew, self._lead, self._recover, self._release]
+        steps += [self._say_state, self._measure]
+        if now - self._maintained > MAINTENANCE:
+            steps.append(self._maintain)
+        for step in steps:
+            try:
+                step()
+            except PASSING as error:
+                logging.getLogger("rqjobs").debug("the keeper's step failed", exc_info=True)
+                leave_replica(self._client, error)
+                if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+                    return  # away
+            except Exception:  # the thread must outlive whatever a step runs into
+                logging.getLogger("rqjobs").exception("the keeper's step failed")
+
+    def _check_limits(self) -> None:
+        if os.getppid() != self._parent and os.environ.get("RQJOBS_SUPERVISED"):
+            self._on_limit("the supervisor is gone")
+        if self._max_rss is not None and (size := _rss()) > self._max_rss:
+            self._max_rss = None
+            self._on_limit(f"its memory of {size >> 20} MiB is over --max-rss")
+
+    def _say_state(self) -> None:
+        state = WorkerStatus.BUSY if self._dispatcher.taken else WorkerStatus.IDLE
+        if self._worker.get_state() != state:
+            self._worker.set_state(state)
+
+    def _measure(self) -> None:
+        self._worker.meter.flush(self._client)
+
+    def _renew(self) -> None:
+        """The worker's heartbeat, and the leases of what it runs."""
+        began = time.monotonic()
+        jobs = list(self._dispatcher.taken.values())
+        lost: set[str] = set()
+        for start in range(0, max(len(jobs), 1), PAGE):
+            born, stamp, *gone = run_script(
+                "renew", self._client, self._dispatcher.orders.renew(jobs[start : start + PAGE])
+            )
+            lost.update(as_text(execution) for execution in gone)
+        if not born:  # its record expired while Redis was out of reach
+            self._worker.register_again()
+        now = float(stamp)
+        since = now - (self._renewed or now)
+        self._renewed, self._next = now, began + self._period
+        if since > self._dispatcher.orders.lease:
+            event(logging.WARNING, "leases were not renewed in time", seconds=since)
+        if since > 2 * self._period + 1:  # others may not have come to renew theirs either
+            self._patient_until = time.monotonic() + self._period + 1
+        for job in jobs:
+            if job.execution in lost and job.execution in self._dispatcher.taken and not job.settled:
+                self._worker.lost(job)
+
+    def _lead(self) -> None:
+        """Takes or keeps RQ's scheduler locks: one worker moves the scheduled jobs of a lane."""
+        script = self._client.register_script(ACQUIRE_OR_REFRESH_LOCK_SCRIPT)
+        ttl = max(2, round(3 * self._period))
+        with self._client.pipeline(transaction=False) as pipeline:
+            for lane in self._lanes:
+                script(keys=[RQScheduler.get_locking_key(lane)], args=[self._worker.name, ttl], client=pipeline)
+            answers = pipeline.execute()
+        leading = frozenset(lane for lane, answer in zip(self._lanes, answers, strict=True) if answer)
+        if leading != self._dispatcher.leading:
+            self._dispatcher.leading = leading
+            self._dispatcher.bell.ring()
+        if leading:
+            self._scheduler.register_birth()
+
+    def _recover(self) -> None:
+        """Takes back the jobs whose lease has run out, unless it may only be that Redis was away, or its clock set."""
+        if time.monotonic() < self._patient_until:
+            return
+        special, wrong = recover(self._client, self._lanes, self._settings)
+        for job in special:
+            try:
+                self._worker.recover_special(*job)
+            except PASSING:
+                raise
+            except Exception:
+                logging.getLogger("rqjobs").exception("a dead worker's job could not be taken back")
+        for what in wrong - self._wrong:
+            follows = "no queue counts as paused" if what == keys.PAUSED else "its queue stands still"
+            event(logging.ERROR, f"a key is of another type: {follows}", key=what)
+        self._wrong = wrong
+
+    def _release(self) -> None:
+        """Enqueues the dependents that are ready: a worker killed between RQ's two steps has left them."""
+        release(self._client, self._lanes)
+
+    def _maintain(self) -> None:
+        self._maintained = time.monotonic()
+        for lane in self._lanes:
+            queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
+            # RQ's own lock, but not for RQ's 15 minutes: they would outlast a worker that is killed meanwhile.
+            if self._client.set(queue.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK):
+                queue.finished_job_registry.cleanup()
+                queue.failed_job_registry.cleanup()
+                clean_worker_registry(queue)
+                queue.intermediate_queue.cleanup(self._worker, queue)
+                queue.release_maintenance_lock()
+        for limit in RateLimitRegistry.all(self._client):
+            limit.cleanup()
+        self._worker.clean_group_registries()
+        self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
+        mend(self._lanes, self._client, upkeep=True)
+
+
+def recover(
+    client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = ""
+) -> tuple[list[tuple[str, str, str]], set[str]]:
+    """Puts jobs of dead workers back into their queues, or among the dead letters.
+
+    Args:
+        client: a connection.
+        lanes: the queues' lanes to look at.
+        settings: for how many dead letters are kept.
+        dead: the name of a worker that is known to be dead; without it leases decide.
+
+    Returns:
+        Lane, job and execution of those that RQ's own methods must take back, the caller within 30 s; and the keys of
+        these lanes that are of another type than RQ's.
+    """
+    errors = [b64encode(zlib.compress(text.encode())) for text in (TRIED_AGAIN, USED_UP, POISON)]
+    words: list[Any] = [settings.rqjobs_keep_failed, MOST_DEATHS, *errors, dead, PAGE, len(lanes)]
+    for lane in lanes:
+        words += (lane, base_queue(lane))
+    while True:
+        special, wrong, *jobs = run_script("recover", client, [keys.PREFIX, timestamp(), *words])
+        for job_id, worker, status in jobs:
+            level = logging.WARNING if status == b"queued" else logging.ERROR
+            event(level, "job of a dead worker", id=as_text(job_id), worker=as_text(worker), now=as_text(status))
+        if special or len(jobs) < PAGE:  # with special ones the caller has something to do first
+            break
+    return [(as_text(lane), as_text(job), as_text(run)) for lane, job, run in special], {as_text(k) for k in wrong}
+
+
+def _rss() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

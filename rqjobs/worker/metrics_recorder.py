@@ -1,0 +1,50 @@
+"""What the metrics say of single jobs: gathered here, written to Redis once a second."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from datetime import datetime
+
+import redis
+
+from rqjobs.monitoring.metrics import Figures, Outcome, write
+from rqjobs.worker.claimed_job import Taken
+
+_OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stop": "dead"}
+
+
+class Meter:
+    """Counts outcomes in the engine's loop; another thread writes the sums."""
+
+    def __init__(self) -> None:
+        self._by_queue: defaultdict[str, Figures] = defaultdict(Figures)
+        self._lock = threading.Lock()
+
+    def settled(self, job: Taken) -> None:
+        """Counts one outcome; what was handed back or held has not run."""
+        outcome = job.outcome
+        if outcome is None or (name := _OUTCOMES.get(outcome.how)) is None:
+            return
+        waited = _waited(job.enqueued_at, outcome.started)
+        with self._lock:
+            self._by_queue[job.policy.name].count(name, outcome.ended - outcome.started, waited)
+
+    def flush(self, client: redis.Redis) -> None:
+        """Writes what was counted since the last time. If Redis is away, it is kept and written later."""
+        with self._lock:
+            by_queue, self._by_queue = self._by_queue, defaultdict(Figures)
+        try:
+            write(by_queue, client)
+        except redis.exceptions.RedisError:
+            with self._lock:
+                for queue, figures in by_queue.items():
+                    self._by_queue[queue].add(figures)
+            raise
+
+
+def _waited(enqueued_at: bytes, started: float) -> float | None:
+    try:
+        return started - datetime.fromisoformat(enqueued_at.decode()).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,265 @@
+"""RQ's own methods, for the jobs that need them: callbacks, dependents, repeats, RQ's rate limit, groups."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+import zlib
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime
+from typing import Any
+
+from rq import Queue
+from rq.callbacks import execute_failure_callback
+from rq.exceptions import AbandonedJobError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.job_lifecycle import format_exc_info
+from rq.results import Result
+from rq.timeouts import BaseDeathPenalty
+from rq.utils import now, utcformat
+from rq.worker import BaseWorker
+
+from rqjobs.broker.attempts import KEPT_ATTEMPTS, retried_fields
+from rqjobs.broker.connection import PASSING, leave_replica
+from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, attempt_number, job_key, key, results_key
+from rqjobs.config.logs import event
+from rqjobs.worker.acknowledged import Ending
+from rqjobs.worker.claimed_job import MOST_DEATHS, Taken
+from rqjobs.worker.dependents import ReleasingQueue
+from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.rq_worker import StockWorker
+from rqjobs.worker.runners.time_limits import Stopped, slot_here
+
+TRIED_AGAIN = "WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease"
+USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease"
+POISON = f"WorkerDied: {MOST_DEATHS} workers died while they ran this job; it may be the cause"
+
+
+class _Watched(BaseDeathPenalty):
+    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead.
+
+    RQ sets one around the job's function, and one around each callback.
+    """
+
+    def setup_death_penalty(self) -> None:
+        """The limit begins, where a thread of ours runs the job."""
+        if (slot := slot_here()) is not None:
+            slot.enter_call(float(self._timeout))
+
+    def cancel_death_penalty(self) -> None:
+        """The limit ends.
+
+        Raises:
+            Abandoned: too late. The job's end is written elsewhere.
+        """
+        if (slot := slot_here()) is not None:
+            slot.leave_call()
+
+
+def _still_ours() -> None:
+    """Raises Abandoned if the end of this thread's job is written elsewhere."""
+    if (slot := slot_here()) is not None:
+        slot.leave_call()
+
+
+class LeaseLost(Exception):
+    """A job's lease ran out, and whoever took it back runs it again: this run is not to be written."""
+
+
+class _TakenJob(RegisteredJob):
+    """A job as RQ's methods see it, and its entry in the started registry."""
+
+    member: str = ""
+
+
+class SpecialWorker(StockWorker):
+    """A worker as RQ and its tools see it, whose methods run in many threads at once."""
+
+    death_penalty_class = _Watched
+    dispatcher: Dispatcher
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As RQ's."""
+        self._stopping = threading.local()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _stopped_job_id(self) -> str | None:
+        """Which job RQ's methods take for one that was stopped; each thread has its own."""
+        return getattr(self._stopping, "job_id", None)
+
+    @_stopped_job_id.setter
+    def _stopped_job_id(self, job_id: str | None) -> None:
+        self._stopping.job_id = job_id
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's, without what the forking worker does besides."""
+        BaseWorker.heartbeat(self, timeout, pipeline)
+
+    def procline(self, message: str) -> None:
+        """The process does many things at once: its title stays."""
+
+    def run_special(self, taken: Taken) -> None:
+        """Runs a job with callbacks, repeats, RQ's own rate limit and the like: RQ's methods from start to end.
+
+        Raises:
+            LeaseLost: another worker runs it by now. Nothing was written.
+        """
+        job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+        self.executions[execution.id] = execution
+        try:
+            self.perform_job(job, queue, execution)
+        finally:
+            self.executions.pop(execution.id, None)
+
+    def end_abandoned(self, taken: Taken, error: BaseException) -> None:
+        """Writes the end of a job whose thread was abandoned, after its callback, as RQ does.
+
+        ``error`` is what was raised in that thread: ``Stopped``, or RQ's time limit.
+
+        Raises:
+            LeaseLost: another worker runs it by now. Nothing was written.
+        """
+        job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+        if job.should_retry and not isinstance(error, Stopped):
+            self._note_retry(job, format_exc_info((type(error), error, None)), execution.id, now())
+        self._finalize_failure(job, queue, execution, (type(error), error, None))
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        _still_ours()
+        super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_failure(self, job: Job, *args: Any, **options: Any) -> None:
+        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        _still_ours()
+        super().handle_job_failure(job, *args, **options)
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """RQ calls this before it writes anything of a run that has ended, and before the job's callbacks."""
+        assert isinstance(job, _TakenJob)
+        _still_ours()
+        self._check_lease(queue.name, job.member)
+        super().handle_execution_ended(job, queue, heartbeat_ttl)
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
+        if exc_info[0] is not Stopped:
+            super()._finalize_failure(job, queue, execution, exc_info)
+            return
+        assert isinstance(job, _TakenJob)
+        self._check_lease(queue.name, job.member)
+        job.ended_at = now()
+        self._stopped_job_id = job.id
+        self._handle_stopped_job(job, queue, execution)
+
+    def _load(self, lane: str, job_id: str, execution_id: str) -> tuple[_TakenJob, Queue, Execution]:
+        job = _TakenJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
+        assert isinstance(job, _TakenJob)
+        queue = ReleasingQueue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
+        execution = Execution(execution_id, job_id, self.connection, worker_name=job.worker_name or self.name)
+        execution._job = job  # noqa: SLF001  # it would be fetched again
+        job.member = execution.composite_key
+        return job, queue, execution
+
+    def _check_lease(self, lane: str, member: str) -> None:
+        if self.connection.zscore(key("wip", lane), member) is None:
+            raise LeaseLost("another worker runs it now")
+
+    def finish(self, taken: Taken | Ending) -> None:
+        """Writes the outcome of a job that has dependents; tried until Redis takes it."""
+        outcome = taken.outcome
+        assert outcome is not None
+        while True:
+            try:
+                job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+                self._check_lease(taken.lane, job.member)
+                execution.created_at = datetime.fromtimestamp(outcome.started, UTC)
+                job.started_at, job.ended_at = execution.created_at, datetime.fromtimestamp(outcome.ended, UTC)
+                if outcome.how == "done":
+                    job._result = json.loads(b64decode(outcome.words[0])) if outcome.words[0] else None  # type: ignore[arg-type]  # noqa: SLF001
+                    job._status = JobStatus.FINISHED  # noqa: SLF001
+                    self.handle_job_success(job, queue, queue.started_job_registry, execution)
+                else:
+                    job.retries_left = 0
+                    self._stopped_job_id = job.id if outcome.how == "stop" else None
+                    text = zlib.decompress(b64decode(outcome.words[0])).decode()  # type: ignore[arg-type]
+                    self.handle_job_failure(job, queue, None, text, execution)
+            except PASSING as error:
+                if not self.dispatcher.out_of_time:
+                    leave_replica(self.connection, error)
+                    time.sleep(1)
+                    continue
+                event(logging.ERROR, "job left to its lease", id=taken.job_id, queue=taken.lane, error=str(error))
+                self.dispatcher.leave(taken)
+            except LeaseLost:
+                event(logging.WARNING, "leases were lost: others run these jobs", ids=taken.job_id)
+                self.dispatcher.leave(taken)
+            except Exception:
+                logging.getLogger("rqjobs").exception("a job with dependents was left to its lease")
+                self.dispatcher.leave(taken)
+            else:
+                self.dispatcher.finished(taken)
+            return
+
+    def recover_special(self, lane: str, job_id: str, execution_id: str) -> None:
+        """Takes back a dead worker's job that needs RQ's own methods: its callbacks, dependents, slots, repeats."""
+        try:
+            job, queue, execution = self._load(lane, job_id, execution_id)
+        except NoSuchJobError:
+            self.connection.zrem(key("wip", lane), f"{job_id}:{execution_id}")
+            return
+        except (ValueError, TypeError) as error:  # a field of its hash cannot be read, now or ever
+            self._bury_unreadable(lane, job_id, execution_id, str(error))
+            return
+        died = self.connection.hincrby(job.key, "worker_died", 1)
+        why = USED_UP
+        if died >= MOST_DEATHS:
+            why, job.retries_left = POISON, 0
+        job.ended_at = now()
+        with contextlib.suppress(Exception):  # RQ has logged it
+            execute_failure_callback(job, self.death_penalty_class, AbandonedJobError, AbandonedJobError(why), None)
+        if job.should_retry:
+            why = TRIED_AGAIN
+            self._note_retry(job, why, execution_id, job.ended_at)
+        self.handle_job_failure(job, queue, None, why, execution)
+
+    def _note_retry(self, job: Job, why: str, execution_id: str, ended: datetime) -> None:
+        """Notes a failed run in the job's history: RQ keeps nothing of one that it retries."""
+        fields = retried_fields(
+            why,
+            attempt=attempt_number(job),
+            worker=job.worker_name or "",
+            execution_id=execution_id,
+            started=(job.started_at or ended).timestamp(),
+            ended=ended.timestamp(),
+        )
+        self.connection.xadd(results_key(job.id), fields, maxlen=KEPT_ATTEMPTS)
+
+    def _bury_unreadable(self, lane: str, job_id: str, execution_id: str, why: str) -> None:
+        text = f"rqjobs.errors.PermanentFailure: refused: a field of the job's hash cannot be read: {why}"
+        with self.connection.pipeline() as pipeline:
+            pipeline.hset(job_key(job_id), mapping={"status": "failed", "ended_at": utcformat(now())})
+            fields = {"type": Result.Type.FAILED.value, "exc_string": b64encode(zlib.compress(text.encode())).decode()}
+            pipeline.xadd(results_key(job_id), fields)  # type: ignore[arg-type]
+            pipeline.zadd(key("failed", lane), {job_id: time.time() + 365 * 86400})
+            pipeline.zrem(key("wip", lane), f"{job_id}:{execution_id}")
+            pipeline.execute()
+
+    def enqueue_limited(self, lane: str, job_id: str) -> None:
+        """Enqueues a scheduled job that is due and has RQ's own rate limit: it may have to wait for a slot."""
+        queue = Queue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
+        with self.connection.pipeline() as pipeline:
+            queue.scheduled_job_registry.remove(job_id, pipeline=pipeline)
+            try:
+                job = RegisteredJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
+            except NoSuchJobError:
+                pass
+            except (ValueError, TypeError):  # it cannot be read: whoever takes it says so
+                pipeline.rpush(queue.key, job_id)
+            else:
+                queue._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=job.should_enqueue_at_front())  # noqa: SLF001
+            pipeline.execute()

@@ -1,0 +1,327 @@
+"""``rqjobs worker``: RQ's worker with an engine of its own - atomic, batched, many jobs at once in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+
+from rqjobs.broker import holds, keys
+from rqjobs.broker.connection import PASSING, connect
+from rqjobs.broker.rq_schema import SERIALIZER, job_key, run_script, timestamp
+from rqjobs.broker.scripts import load_script
+from rqjobs.config.logs import event
+from rqjobs.config.settings import get_settings
+from rqjobs.policies import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.worker.acknowledged import Ending
+from rqjobs.worker.claimed_job import RESULT_TTL, Outcome, Taken
+from rqjobs.worker.exception_handlers import ExceptionHandler, HandlerThread
+from rqjobs.worker.job_log import JobLog
+from rqjobs.worker.loop import Dispatcher, Limits
+from rqjobs.worker.maintenance import Keeper
+from rqjobs.worker.metrics_recorder import Meter
+from rqjobs.worker.queue_state import Line
+from rqjobs.worker.rq_compat import SpecialWorker
+from rqjobs.worker.rq_worker import WORKER_TTL
+from rqjobs.worker.runners.admission import Admission
+from rqjobs.worker.runners.batches import BatchRunner
+from rqjobs.worker.runners.coroutines import LoopRunner, LoopThread
+from rqjobs.worker.runners.isolated import ApartRunner
+from rqjobs.worker.runners.processes import ProcessRunner
+from rqjobs.worker.runners.threads import Runner, ThreadRunner, run_special_here, timed_out
+from rqjobs.worker.runners.time_limits import Slot, Stopped, Watchdog, rq_time_limit
+from rqjobs.worker.running_jobs import share
+from rqjobs.worker.watcher_client import watched
+
+SUPERVISED = "RQJOBS_SUPERVISED"
+"""Set by the supervisor: the name that this worker is to have."""
+
+SWITCH = 0.001
+"""Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
+
+
+class EngineWorker(SpecialWorker):
+    """What the parts of the engine need of each other."""
+
+    watchdog: Watchdog
+    meter: Meter
+    handlers: HandlerThread
+    grace: float = 25.0
+
+    def register_again(self) -> None:
+        """Writes its record, which is gone, anew.
+
+        RQ refuses a name whose record is there without a death. To delete the record first is not enough: the loop
+        writes its counters into it meanwhile.
+        """
+        self.connection.hset(self.key, "death", timestamp())
+        self.register_birth()
+
+    def settled(self, job: Taken) -> None:
+        """A job has its outcome."""
+        self.dispatcher.settled(job)
+
+    def report(self, job_id: str, progress: Mapping[str, object]) -> None:
+        """Stores the progress of a running job in its meta, as RQ's ``job.meta``; not while Redis is away."""
+        with contextlib.suppress(*PASSING):
+            meta = self.connection.hget(job_key(job_id), "meta")
+            merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
+            run_script("report", self.connection, [job_id, json.dumps(merged)])
+
+    def end_trial(self, job: Taken) -> None:
+        """The job was the trial of a held queue, and has found its dependency: all go on."""
+        holds.end(self.connection, job.policy.name, job.job_id, "done")
+
+    def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
+        """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
+        executions = " ".join(job.execution for job in jobs)
+        load_script("running")([keys.running(queue, self.name)], [executions, 24 * 3600], client=self.connection)
+
+    def failed(self, job: Taken, error: BaseException) -> None:
+        """A run of a job of ours has raised: the exception handlers are called, in a thread of their own."""
+        if self._exc_handlers and not job.settled:
+            self.handlers.put((self, job.job_id, error))
+
+    def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
+        """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""
+        for job in jobs:
+            event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
+            if slot.rqs:
+                self._end_abandoned(slot, job)
+            elif job.settle(timed_out(job, slot.began, self, stopped=slot.stopped)):
+                self.settled(job)
+        self.dispatcher.lines[jobs[0].policy.name].runner.replace(jobs[0])
+
+    def _end_abandoned(self, slot: Slot, job: Taken) -> None:
+        """RQ's own methods ran this job in a thread that does not come back: another calls its callback and ends it."""
+        error = Stopped() if slot.stopped else rq_time_limit(slot.rq_limit)()
+        started = slot.began
+
+        def end(job: Taken) -> None:
+            self.end_abandoned(job, error)
+
+        def run() -> None:
+            outcome = run_special_here(job, self, started, end)
+            if job.settle(outcome):
+                self.settled(job)
+
+        if slot.ran:  # that was the thread which ended it: whoever sees the lease end decides
+            if job.settle(Outcome("left")):
+                self.settled(job)
+            return
+        threading.Thread(target=run, name="rqjobs-end", daemon=True).start()
+
+    def lost(self, job: Taken) -> None:
+        """Another worker has the job now."""
+        if self.dispatcher.lines[job.policy.name].runner.lost(job) and job.settle(Outcome("left")):
+            self.settled(job)
+        event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
+
+    def command(self, command: Mapping[str, Any]) -> None:
+        """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``, ``stop-execution``."""
+        what, job_id, execution = (str(command.get(word, "")) for word in ("command", "job_id", "execution_id"))
+        if what == "shutdown":
+            self.dispatcher.stop(self.grace, "shutdown command")
+        elif what in ("stop-job", "stop-execution"):
+            taken = list(self.dispatcher.taken.values())  # RQ's methods take jobs out of it in another thread
+            running = [job for job in taken if job.job_id == job_id and not job.settled]
+            found = [job for job in running if execution in ("", job.execution)]
+            if not found:
+                event(logging.WARNING, "stop-job: it does not run here", id=job_id)
+            for job in found:
+                event(logging.INFO, "job is stopped by command", id=job_id, queue=job.lane)
+                runner = self.dispatcher.lines[job.policy.name].runner
+                began = self.watchdog.began(job)
+                if not runner.stop_job(job) and job.settle(job.stopped(began)):
+                    self.settled(job)
+
+
+def slots(chosen: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
+    """How many jobs of each queue run at once: its policy's concurrency, or its share of ``threads``, one at least."""
+    total = sum(policy.concurrency for policy in chosen if policy.runs_in == "thread")
+    return {
+        policy.name: policy.concurrency
+        if threads is None or policy.runs_in != "thread"
+        else max(1, round(threads * policy.concurrency / total))
+        for policy in chosen
+    }
+
+
+def run_worker(
+    queues: Sequence[str] | None = None,
+    *,
+    burst: bool = False,
+    threads: int | None = None,
+    grace: float = 25.0,
+    max_jobs: int | None = None,
+    max_rss: int | None = None,
+    exception_handlers: Sequence[ExceptionHandler] = (),
+    watch: bool = False,
+) -> int:
+    """Runs jobs of ``queues`` (all by default) until it is told to stop.
+
+    Args:
+        queues: names of queues; all their lanes are taken in priority order.
+        burst: end when nothing waits and nothing is due.
+        threads: how many jobs at once in all, shared out by the queues' concurrency; None takes each queue's own.
+        grace: seconds that running jobs get at SIGTERM before they are handed back.
+        max_jobs: end after so many jobs.
+        max_rss: end when the process has more than so many bytes.
+        exception_handlers: called, each with an RQ job and the exception's type, value and traceback, when a run of a
+            job has raised; one that returns False keeps those after it from being called.
+        watch: have another process end this one when its interpreter is frozen, and take over its jobs when it dies.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        RedisUnavailable: Redis does not answer at the start. Later outages are waited out.
+    """
+    sys.setswitchinterval(SWITCH)
+    settings = get_settings()
+    import_registrations()
+    chosen = [get_policy(name) for name in queues] if queues else list(policies())
+    names = [policy.name for policy in chosen]
+    worker = EngineWorker(
+        lanes_in_order(names),
+        name=os.environ.get(SUPERVISED),
+        connection=connect(),
+        serializer=SERIALIZER,
+        default_result_ttl=RESULT_TTL,
+        worker_ttl=WORKER_TTL,
+        exception_handlers=list(exception_handlers),
+    )
+    worker.grace = grace
+    memory = share() if watch else None  # before any thread has its place in it
+    worker.watchdog, worker.meter, worker.handlers = Watchdog(worker.give_up), Meter(), HandlerThread()
+    worker.slots = slots(chosen, threads)
+    loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
+    finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
+
+    job_log = JobLog()
+
+    def finish(job: Taken | Ending) -> None:
+        finishers.submit(worker.finish, job)
+
+    def settled(job: Taken) -> None:
+        job_log.settled(job)
+        worker.meter.settled(job)
+
+    def stop(why: str) -> None:
+        dispatcher.stop(grace, why)
+
+    def enqueue_limited(lane: str, job_id: str) -> None:
+        def enqueue() -> None:
+            try:
+                worker.enqueue_limited(lane, job_id)
+            except Exception:
+                logging.getLogger("rqjobs").exception("a scheduled job could not be enqueued")
+            dispatcher.enqueued(job_id)
+
+        finishers.submit(enqueue)
+
+    dispatcher = worker.dispatcher = Dispatcher(
+        connect=lambda: connect(socket_timeout=15),
+        worker=worker.name,
+        record_ttl=worker.worker_ttl + 60,  # as RQ's heartbeat has it
+        lines=_lines(chosen, worker.slots, worker, loop),
+        settings=settings,
+        limits=Limits(burst, max_jobs),
+        finish_by_rq=finish,
+        enqueue_by_rq=enqueue_limited,
+        on_command=worker.command,
+        log_settled=settled,
+        report=worker.report,
+    )
+    keeper = Keeper(
+        worker,
+        dispatcher,
+        settings,
+        max_rss=max_rss,
+        on_limit=stop,
+    )
+    worker.register_birth()
+    with _signals(dispatcher, grace), watched(worker.name, memory, dispatcher.orders.lease, grace):
+        worker.watchdog.start()
+        keeper.start()
+        _spare_the_collector()
+        event(logging.INFO, "worker started", name=worker.name, queues=",".join(names), pid=os.getpid())
+        dispatcher.run()
+    finishers.shutdown(cancel_futures=dispatcher.out_of_time)
+    worker.watchdog.stop()
+    worker.handlers.close()
+    for line in dispatcher.lines.values():
+        line.close()
+    if loop is not None:
+        loop.close()
+    with contextlib.suppress(redis.exceptions.RedisError, OSError):
+        keeper.stop()
+        worker.register_death()
+    dispatcher.bell.close()
+    worker.connection.close()
+    event(logging.INFO, "worker stopped", name=worker.name)
+    return 0
+
+
+def _spare_the_collector() -> None:
+    """What is loaded stays: looking through it again and again would stop all jobs for 50 to 100 ms each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _is_coroutine(policy: QueuePolicy) -> bool:
+    return policy.runs_in == "thread" and policy.batch is None and inspect.iscoroutinefunction(load(policy.processor))
+
+
+def _lines(
+    chosen: Sequence[QueuePolicy], slots_of: Mapping[str, int], worker: EngineWorker, loop: LoopThread | None
+) -> dict[str, Line]:
+    lines = {}
+    for policy in chosen:
+        runner: Runner
+        if policy.runs_in == "process":
+            runner = ProcessRunner(policy, slots_of[policy.name], worker)
+        elif policy.batch is not None:
+            runner = BatchRunner(policy, worker)
+        else:
+            if _is_coroutine(policy):
+                assert loop is not None
+                runner = LoopRunner(policy, slots_of[policy.name], worker, loop)
+            else:
+                runner = ThreadRunner(policy, slots_of[policy.name], worker)
+            runner = ApartRunner(runner, policy, worker)
+        admission = Admission(policy, runner, worker) if policy.admit is not None else None
+        lines[policy.name] = Line(policy, runner, admission)
+    return lines
+
+
+@contextlib.contextmanager
+def _signals(dispatcher: Dispatcher, grace: float) -> Iterator[None]:
+    """SIGTERM and SIGINT: stop within the grace period; a second one hands everything back at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        again = dispatcher.stopping
+        name = signal.Signals(number).name
+        dispatcher.stop(0.0 if again else grace, name + (" again: handing jobs back" if again else ""))
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Runners: where the function of a job is called - a thread, a coroutine, a process, a batch."""

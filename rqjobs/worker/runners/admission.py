@@ -1,0 +1,116 @@
+"""A look at jobs before they start: a queue's ``admit`` may hold some back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+
+import redis
+
+from rqjobs.attempt import Attempt, Hold
+from rqjobs.config.logs import event
+from rqjobs.errors import DependencyUnavailable
+from rqjobs.jobs import JobModel
+from rqjobs.policies import QueuePolicy, load
+from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
+from rqjobs.worker.runners.threads import Engine, Runner
+
+Asked = tuple[Taken, JobModel, Attempt]
+Verdict = Hold | DependencyUnavailable | None
+
+SHORT = 0.05
+"""Seconds: a job that is held for less stays in memory until then, which costs less than its way through Redis."""
+
+
+class Admission:
+    """One thread a queue, so that neither the loop nor a slot waits for what ``admit`` has to look up."""
+
+    def __init__(self, policy: QueuePolicy, runner: Runner, engine: Engine) -> None:
+        self._policy = policy
+        self._runner = runner
+        self._engine = engine
+        self._jobs: SimpleQueue[list[Taken] | None] = SimpleQueue()
+        self._admit: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Verdict]] = load(policy.admit or "")
+        threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
+
+    def submit(self, jobs: list[Taken]) -> None:
+        """Takes jobs over; they go on to the runner, or are held."""
+        self._jobs.put(jobs)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        kept: list[tuple[float, Asked]] = []
+        while True:
+            try:
+                wait = max(0.0, min(due for due, _ in kept) - time.time()) if kept else None
+                jobs = self._jobs.get(timeout=wait)
+            except Empty:
+                jobs = []
+            if jobs is None:
+                return
+            ready, asked = self._prepare(jobs)
+            now = time.time()
+            asked += [item for due, item in kept if due <= now]
+            kept = [(due, item) for due, item in kept if due > now]
+            for item, verdict in self._verdicts(asked):
+                job = item[0]
+                if verdict is None:
+                    ready.append(job)
+                elif isinstance(verdict, Outcome):
+                    self._settle(job, verdict._replace(ended=now), str(verdict.words[2]))
+                elif (until := verdict.until.timestamp()) - now < SHORT:
+                    kept.append((until, item))
+                else:  # a time to wait, for Redis' clock may differ from ours
+                    self._settle(job, Outcome("hold", (repr(until - now), "", "", ""), ended=now), verdict.reason)
+            if ready:
+                self._runner.submit(ready)
+
+    def _settle(self, job: Taken, outcome: Outcome, reason: str) -> None:
+        if job.settle(outcome):
+            event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=reason)
+            self._engine.settled(job)
+
+    @staticmethod
+    def _prepare(jobs: Sequence[Taken]) -> tuple[list[Taken], list[Asked]]:
+        """Those that the runner judges by itself, and those to ask about."""
+        ready: list[Taken] = []
+        asked: list[Asked] = []
+        for job in jobs:
+            try:
+                if job.special:
+                    raise NotOurs  # noqa: TRY301
+                asked.append((job, *job.prepare()))
+            except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
+                ready.append(job)
+        return ready, asked
+
+    def _verdicts(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | Outcome | None]]:
+        if not asked:
+            return []
+        try:
+            answers = list(self._admit([(model, attempt) for _job, model, attempt in asked]))
+            verdicts = [_away(each, "held") if isinstance(each, DependencyUnavailable) else each for each in answers]
+            found = list(zip(asked, verdicts, strict=True))
+        except DependencyUnavailable as error:
+            for job, _model, _attempt in asked:
+                job.blame = (error, time.time())
+            return [(item, _away(error, "admit")) for item in asked]
+        except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because a look at them failed
+            event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
+            return [(item, None) for item in asked]
+        for job, _model, _attempt in asked:
+            if job.trial == b"admit":  # what ``admit`` needs is there, however the job ends
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    self._engine.end_trial(job)
+        return found
+
+
+def _away(error: DependencyUnavailable, stage: str) -> Outcome:
+    return Outcome("away", (error.scope, error.dependency, error.reason, stage))

@@ -1,0 +1,184 @@
+"""Jobs in batches: many at once are handed to a queue's ``batch`` function."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from rqjobs.attempt import Attempt
+from rqjobs.jobs import JobModel
+from rqjobs.policies import QueuePolicy, load
+from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special, timed_out
+from rqjobs.worker.runners.time_limits import Slot, TimeLimit
+
+Item = tuple[Taken, JobModel, Attempt]
+
+_THREADS = 2
+
+_MOST_STUCK = 8
+"""Threads of a queue that may be stuck and replaced."""
+
+
+class BatchRunner(Runner):
+    """Batches grow with the load and wait for nothing.
+
+    While one waits for its database the next is worked out, and a third gathers.
+
+    A batch that killed its worker, or ran past its time, says nothing of which job did it. So second attempts run in
+    small groups and later ones alone, one group at a time, and Redis knows which: if the worker dies, no other job
+    that it holds is charged again (recover.lua), and only the guilty one comes to its end.
+    """
+
+    def __init__(self, policy: QueuePolicy, engine: Engine) -> None:
+        super().__init__((_THREADS + 1) * policy.batch_size)
+        self._policy = policy
+        self._engine = engine
+        self._filled = threading.Event()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._stuck = 0  # threads that were abandoned and have not come back
+        self._cautious = threading.Lock()
+        self._group = math.isqrt(policy.batch_size)
+        self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
+        for _thread in range(_THREADS):
+            self._start()
+
+    def _start(self) -> None:
+        threading.Thread(target=self._work, name=f"rqjobs-{self._policy.name}", daemon=True).start()
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        self._jobs.extend(jobs)
+        self._filled.set()
+
+    def stop_job(self, job: Taken) -> bool:
+        """Interrupts a batch of this job alone; a bigger one goes on without it, whose outcome is settled elsewhere."""
+        return self._engine.watchdog.interrupt(job)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._closed = True
+        self._filled.set()
+
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # the threads are alike
+        """A thread was given up: another takes its place."""
+        self._cautious = threading.Lock()  # the old one may be held for ever
+        with self._lock:
+            self._stuck += 1
+            replaced = self._stuck <= _MOST_STUCK
+        if replaced:
+            self._start()
+
+    def room(self) -> int:
+        """None when every thread is stuck."""
+        return self.capacity if self._stuck < _MOST_STUCK + _THREADS else 0
+
+    def _work(self) -> None:
+        slot = Slot(self._policy.batch_size)
+        self._engine.watchdog.watch(slot)
+        try:
+            self._serve(slot)
+        finally:
+            self._engine.watchdog.forget(slot)
+            if slot.abandoned:
+                with self._lock:
+                    self._stuck -= 1
+                    missing = self._stuck >= _MOST_STUCK
+                if missing:
+                    self._start()
+
+    def _serve(self, slot: Slot) -> None:
+        while not slot.abandoned and not self._closed:
+            self._filled.wait()
+            self._filled.clear()
+            while self._jobs and not slot.abandoned:
+                batch, size = self._gather()
+                if size == self._policy.batch_size:
+                    self._run(slot, batch)
+                elif batch:
+                    self._run_cautiously(slot, batch)
+        self._filled.set()  # for the other thread, if this one took note of close()
+
+    def _gather(self) -> tuple[list[Taken], int]:
+        """The next jobs that may run together, and how many such jobs may."""
+        batch: list[Taken] = []
+        size = self._policy.batch_size
+        while len(batch) < size:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                break
+            if batch and self._size(job) != size:
+                self._jobs.appendleft(job)
+                break
+            size = self._size(job)
+            batch.append(job)
+        return batch, size
+
+    def _size(self, job: Taken) -> int:
+        if job.number == 1:
+            return self._policy.batch_size
+        return self._group if job.number == 2 and job.retries_left else 1  # noqa: PLR2004  # the second attempt
+
+    def _run_cautiously(self, slot: Slot, batch: list[Taken]) -> None:
+        with self._cautious:
+            try:
+                self._engine.run_only(self._policy.name, batch)
+            except redis.RedisError:
+                for job in batch:
+                    self._settle(slot, job, Outcome("back"))
+                return
+            self._run(slot, batch)
+
+    def _run(self, slot: Slot, batch: list[Taken]) -> None:
+        started = time.time()
+        items: list[Item] = []
+        for job in batch:
+            if job.settled:  # stopped or handed back before it began
+                continue
+            try:
+                if job.special:
+                    raise NotOurs  # noqa: TRY301
+                items.append((job, *job.prepare()))
+            except NotOurs:
+                self._settle(slot, job, run_special(slot, job, self._engine, started))
+            except Exception as error:  # noqa: BLE001  # this item's failure, not the batch's
+                self._settle(slot, job, failed(job, error, started, self._engine))
+        if items:
+            self._run_items(slot, items)
+
+    def _run_items(self, slot: Slot, items: list[Item]) -> None:
+        started = time.time()
+        jobs = [job for job, _model, _attempt in items]
+        limit = min((job.timeout for job in jobs if job.timeout > 0), default=0.0)
+        try:
+            try:
+                slot.enter(jobs, limit)
+                results = list(self._function([(model, attempt) for _job, model, attempt in items]))
+            finally:
+                slot.leave()
+            if len(results) != len(jobs):
+                raise ValueError(f"{self._policy.batch} answered {len(results)} results for {len(jobs)} jobs")  # noqa: TRY301
+        except TimeLimit:
+            outcomes = [timed_out(job, started, self._engine, stopped=slot.stopped) for job in jobs]
+        except BaseException as error:  # noqa: BLE001  # the batch's failure is each item's
+            outcomes = [failed(job, error, started, self._engine) for job in jobs]
+        else:
+            outcomes = [
+                failed(job, result, started, self._engine)
+                if isinstance(result, BaseException)
+                else job.done(result, started)
+                for job, result in zip(jobs, results, strict=True)
+            ]
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            self._settle(slot, job, outcome)
+
+    def _settle(self, slot: Slot, job: Taken, outcome: Outcome) -> None:
+        if not slot.abandoned and job.settle(outcome):
+            self._engine.settled(job)

@@ -1,0 +1,161 @@
+"""Jobs as coroutines: one event loop in one thread, hundreds of jobs in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from rqjobs.attempt import Attempt
+from rqjobs.broker.tracing import traced
+from rqjobs.jobs import JobModel
+from rqjobs.policies import QueuePolicy, load
+from rqjobs.worker.claimed_job import NotOurs, Taken
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special_here, timed_out
+from rqjobs.worker.running_jobs import Place, place
+
+_LOOK = 0.05
+"""Seconds from one look at the time limits to the next: a timer for each job costs 4 us, a thirtieth of a webhook."""
+
+
+class LoopThread:
+    """The event loop, started with the first queue that needs it; uvloop's if that is installed."""
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name="rqjobs-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        # As asyncio.run() does: what processors keep running, such as a log's writer, is told to come to its end.
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self.loop.close()
+
+    def close(self) -> None:
+        """Ends the loop and its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(15)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class LoopRunner(Runner):
+    """Runs a queue whose processor is a coroutine function, at most ``slots`` jobs at once."""
+
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: LoopThread) -> None:
+        super().__init__(slots)
+        self._engine = engine
+        self._loop = thread.loop
+        self._free = slots
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._places: list[Place] = []
+        self._limits: dict[str, float] = {}
+        """Until when an execution may run, ``time.monotonic()``."""
+        self._late: set[str] = set()
+        self._looks = False
+        self._scheduled = False
+        self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = traced(load(policy.processor))
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        self._jobs.extend(jobs)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._start)
+
+    def stop(self) -> None:
+        """Cancels what runs."""
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks.values()])
+
+    def stop_job(self, job: Taken) -> bool:
+        """Cancels its task."""
+        if not self._engine.watchdog.interrupt(job):  # by RQ's own methods it runs in a thread
+            self._loop.call_soon_threadsafe(self._stop_job, job)
+        return True
+
+    def replace(self, job: Taken) -> None:
+        """A thread that ran this job by RQ's own methods was given up: its task waits for it no longer."""
+        self._loop.call_soon_threadsafe(self._cancel, job)
+
+    def _cancel(self, job: Taken) -> None:
+        if (task := self._tasks.get(job.execution)) is not None:
+            task.cancel()
+
+    def _stop_job(self, job: Taken) -> None:
+        if job.settle(job.stopped(time.time())):  # not left to the task: it may not even have begun
+            self._engine.settled(job)
+        self._cancel(job)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._free > 0:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            if job.settled:  # stopped or handed back before it began
+                continue
+            self._free -= 1
+            self._tasks[job.execution] = task = self._loop.create_task(self._run(job), name=job.execution)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        execution = task.get_name()
+        self._tasks.pop(execution, None)
+        self._limits.pop(execution, None)
+        self._late.discard(execution)
+        self._free += 1
+        if self._jobs:
+            self._start()
+
+    def _limit(self, job: Taken) -> None:
+        """Its time begins."""
+        self._limits[job.execution] = time.monotonic() + job.timeout
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for execution in [execution for execution, end in self._limits.items() if end <= now]:
+            del self._limits[execution]
+            self._late.add(execution)
+            self._tasks[execution].cancel()
+        self._looks = bool(self._limits)
+        if self._looks:
+            self._loop.call_later(_LOOK, self._look)
+
+    async def _run(self, job: Taken) -> None:
+        started = time.time()
+        mine = self._places.pop() if self._places else place()
+        mine.begin(job.execution)
+        try:
+            if job.special:
+                raise NotOurs  # noqa: TRY301
+            model, attempt = job.prepare()
+            if job.timeout > 0:
+                self._limit(job)
+            result = await self._processor(model, attempt)
+            outcome = job.done(result, started)
+        except NotOurs:
+            outcome = await asyncio.to_thread(run_special_here, job, self._engine, started)
+        except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
+            late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
+            outcome = timed_out(job, started, self._engine) if late else failed(job, error, started, self._engine)
+        self._places.append(mine)
+        if job.settle(outcome):
+            self._engine.settled(job)

@@ -1,0 +1,303 @@
+"""Jobs in processes of their own: killed at their time limit, and their memory goes back to the system."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from rqjobs.config.logs import event
+from rqjobs.errors import DependencyUnavailable, JobTimeout
+from rqjobs.policies import QueuePolicy
+from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special_here
+from rqjobs.worker.runners.time_limits import TimeLimitExceeded
+
+IDLE = 60.0
+"""Seconds that a process without work is kept: starting one takes about half a second."""
+
+
+START = 60.0
+"""Seconds within which a process must be ready for its first job."""
+
+
+PATIENCE = 5.0
+"""Seconds that a job which is stopped has to clean up behind itself."""
+
+
+class ChildDied(Exception):
+    """The process ended in the middle of its job."""
+
+
+class RaisedInProcess(Exception):
+    """What a job in a process of its own raised: the text of its traceback, for exception handlers."""
+
+
+class Child:
+    """One process that runs jobs one after the other, and a socket to it: one JSON object a line."""
+
+    def __init__(self, queue: str) -> None:
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        self._buffer = b""
+        self.ready = False
+        """It has begun its first job."""
+        self.stopped = False
+        """Its job was stopped by command."""
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "rqjobs.worker.runners.child_process", str(theirs.fileno()), queue],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the worker, which then decides
+            )
+
+    def run(self, job: Taken) -> dict[str, Any]:
+        """Has ``job`` run, and answers what the process says of it. The start of the process takes none of its time.
+
+        Raises:
+            JobTimeout: it was not done in time. The process is killed.
+            ChildDied: the process ended.
+        """
+        model, attempt = job.prepare()
+        message = {
+            "payload": model.dump(),
+            "job_id": job.job_id,
+            "lane": job.lane,
+            "number": attempt.number,
+            "of": attempt.of,
+            "enqueued_at": attempt.enqueued_at.isoformat(),
+            "timeout": attempt.timeout.total_seconds(),
+        }
+        try:
+            if not self.ready:
+                self._read(job, time.monotonic() + START)
+                self.ready = True
+            deadline = time.monotonic() + job.timeout if job.timeout > 0 else float("inf")
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            while True:
+                answer = self._read(job, deadline)
+                if "report" not in answer:
+                    return answer
+                attempt.report(answer["report"])
+        except JobTimeout:
+            raise
+        except OSError as error:
+            raise ChildDied(str(error)) from None
+
+    def _read(self, job: Taken, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            left = min(deadline - time.monotonic(), 3600.0)
+            if left <= 0:
+                self.kill()
+                raise TimeLimitExceeded(timedelta(seconds=job.timeout))
+            if not select.select([self._socket], [], [], left)[0]:
+                continue
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ChildDied
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def kill(self) -> None:
+        """Ends the process at once, with everything that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Tells the job to end; kills it if it does not listen."""
+        self.stopped = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        timer = threading.Timer(PATIENCE, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def close(self) -> int:
+        """Lets an idle process end, and waits for it; its exit code."""
+        self._socket.close()
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.returncode
+
+
+class ProcessRunner(Runner):
+    """One thread a slot, each with a process that is started for its first job and ended after a minute of idleness."""
+
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
+        super().__init__(slots)
+        self._policy = policy
+        self._engine = engine
+        self._slots = slots
+        self._queue: SimpleQueue[Taken | None] = SimpleQueue()
+        self._threads = 0
+        self.unfinished = 0
+        """Jobs that it has, begun or not."""
+        self._lock = threading.Lock()
+        self._running: dict[str, Child] = {}
+        """By execution: a job may be here twice, once with a lease that was lost."""
+        self._stopping = False
+        self._started: list[threading.Thread] = []
+
+    def submit(self, jobs: Sequence[Taken]) -> None:
+        """Takes jobs over."""
+        for job in jobs:
+            self._queue.put(job)
+        self._count(unfinished=len(jobs))
+
+    def _count(self, *, unfinished: int = 0, threads: int = 0) -> None:
+        """Starts a thread for each job and slot. Not by what waits: a job may be out of the queue and not yet begun."""
+        with self._lock:
+            self.unfinished += unfinished
+            self._threads += threads
+            while self._threads < min(self._slots, self.unfinished):
+                self._threads += 1
+                name = f"rqjobs-{self._policy.name}-{self._threads}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                thread.start()
+                self._started.append(thread)
+
+    def waiting(self) -> list[Taken]:
+        """Gives back what has not begun."""
+        found: list[Taken] = []
+        while True:
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                self._count(unfinished=-len(found))
+                return found
+            if job is not None:
+                found.append(job)
+
+    def stop(self) -> None:
+        """Kills what runs."""
+        self._stopping = True
+        for child in list(self._running.values()):
+            child.kill()
+
+    def close(self) -> None:
+        """Ends the threads and their processes."""
+        for _thread in range(self._threads):
+            self._queue.put(None)
+        for thread in self._started:
+            thread.join(5)
+
+    def lost(self, job: Taken) -> bool:
+        """Kills the process that runs this job, if one does already."""
+        if (child := self._running.get(job.execution)) is not None:
+            child.kill()
+        return True
+
+    def stop_job(self, job: Taken) -> bool:
+        """Stops this job for good; False if it has not begun."""
+        child = self._running.get(job.execution)
+        if child is not None:
+            child.stop()
+        return child is not None or self._engine.watchdog.interrupt(job)
+
+    def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
+        """A thread was given up: another may take its place."""
+        self._count(threads=-1)
+
+    def _work(self) -> None:
+        child: Child | None = None
+        while True:
+            try:
+                job = self._queue.get(timeout=IDLE if child is not None else None)
+            except Empty:
+                if child is not None:
+                    child.close()
+                    child = None
+                continue
+            if job is None:
+                if child is not None:
+                    child.close()
+                return
+            if child is not None and child.process.poll() is not None:
+                child.close()
+                child = None
+            child = self._run(job, child)
+            self._count(unfinished=-1)
+
+    def _run(self, job: Taken, child: Child | None) -> Child | None:
+        started = time.time()
+        outcome, keep = None, False
+        if job.settled:  # stopped or handed back before it began
+            return child
+        try:
+            if job.special:
+                raise NotOurs  # noqa: TRY301
+            job.prepare()
+            child = child or Child(self._policy.name)
+            self._running[job.execution] = child
+            if job.outcome is not None or self._stopping:  # just now: nobody else would end it
+                child.kill()
+            answer = child.run(job)
+            outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped
+        except NotOurs:
+            outcome, keep = run_special_here(job, self._engine, started), True
+        except ChildDied as error:
+            outcome = self._died(job, child, error, started)
+        except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
+            outcome = failed(job, error, started, self._engine)
+        finally:
+            self._running.pop(job.execution, None)
+        if not self._stopping and job.settle(outcome):
+            self._engine.settled(job)
+        if child is not None and not keep:
+            child.close()
+            return None
+        return child
+
+    def _ended(self, job: Taken, child: Child, answer: dict[str, Any], started: float) -> Outcome:
+        if "result" in answer:
+            return job.done(answer["result"], started)
+        if child.stopped:
+            return job.stopped(started)
+        if (away := answer.get("away")) is not None:
+            dependency, reason, scope = away
+            return job.away(DependencyUnavailable(dependency, reason, scope=scope), started, answer["error"])
+        self._engine.failed(job, RaisedInProcess(answer["error"]))
+        return job.failure(
+            answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
+        )
+
+    def _died(self, job: Taken, child: Child | None, error: ChildDied, started: float) -> Outcome:
+        if child is not None and child.stopped:
+            return job.stopped(started)
+        self._engine.failed(job, error)
+        return self.died(job, child, started)
+
+    def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
+        """What becomes of a job whose process died: a failed attempt."""
+        return job.failure(death(child), started)
+
+
+def death(child: Child | None) -> str:
+    """How a process ended, as an error for the job's history."""
+    code = child.process.wait() if child is not None else 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
+    event(logging.ERROR, "job's process died", how=how)
+    return f"rqjobs.worker.runners.processes.ChildDied: the job's process {how}{hint}"
