@@ -6,8 +6,34 @@ from pathlib import Path
 
 import pytest
 
-COLUMNS = ("acknowledged", "refused", "done", "waiting", "own", "held", "dead", "lost", "doubled", "excused", "seconds")
-_HEADS = ("acked", "refused", "done", "waiting", "own fault", "held", "dead", "lost", "doubled", "in windows", "s")
+COLUMNS = (
+    "acknowledged",
+    "refused",
+    "done",
+    "waiting",
+    "own",
+    "held",
+    "dead",
+    "stated",
+    "lost",
+    "doubled",
+    "excused",
+    "seconds",
+)
+_HEADS = (
+    "acked",
+    "refused",
+    "done",
+    "waiting",
+    "own fault",
+    "held",
+    "dead",
+    "as stated",
+    "lost",
+    "doubled",
+    "in windows",
+    "s",
+)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

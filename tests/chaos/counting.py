@@ -34,6 +34,9 @@ def count(name: str, ledger: Ledger, arrived: list[str], left: int) -> Counts:
     dead = {by_id[letter.job_id]: letter for letter in dead_letters() if letter.job_id in by_id}
     counts = Counts(name, acknowledged=len(acknowledged), refused=ledger.refused().total(), waiting=left)
     missing = [mark for mark in acknowledged if not _ended(mark, dead.get(mark), mark in effects, counts)]
+    lossy = ledger.lossy()
+    counts.stated = sum(mark in lossy for mark in missing)
+    missing = [mark for mark in missing if mark not in lossy]
     counts.lost = max(0, len(missing) - left)
     counts.faults += [f"no effect: {mark} {acknowledged[mark]}" for mark in missing]
     for mark, seen in effects.items():
@@ -67,7 +70,7 @@ def _ended(mark: str, letter: DeadLetter | None, done: bool, counts: Counts) -> 
 
 
 def _doubled(mark: str, seen: list[Effect], ledger: Ledger, counts: Counts) -> None:
-    if kind_of(mark) != "mail" and ledger.excused(seen):
+    if ledger.excused(seen):
         counts.excused += 1
         return
     counts.doubled += 1

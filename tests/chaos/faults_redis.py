@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+from tests.chaos.ledger import LOSSY
 from tests.chaos.run import Run
 
 
@@ -70,12 +71,26 @@ def proxy_half_open(run: Run) -> None:
 
 
 def failover_planned(run: Run) -> None:
+    """The two commands of docs/deployment.md."""
     for _ in range(run.times(4, 1)):
-        before = run.sentinels.primary()
-        run.until(run.sentinels.ready, 60, "the replicas follow")
-        run.sentinels.client.execute_command("SENTINEL", "FAILOVER", "chaos")
-        run.until(lambda before=before: run.sentinels.primary() is not before, 60, "a failover")
-        run.pause(20, 12)
+        _failover(run, paused=True)
+
+
+def failover_bare(run: Run) -> None:
+    """Without a pause of writes: what came in about the time of the promotion is lost, as docs/deployment.md states."""
+    for _ in range(run.times(4, 1)):
+        with run.ledger.window(LOSSY):
+            _failover(run, paused=False)
+
+
+def _failover(run: Run, *, paused: bool) -> None:
+    run.until(run.sentinels.ready, 60, "the replicas follow")
+    before = run.sentinels.primary()
+    if paused:
+        before.client.execute_command("CLIENT", "PAUSE", "10000", "WRITE")
+    run.sentinels.client.execute_command("SENTINEL", "FAILOVER", "chaos")
+    run.until(lambda: run.sentinels.primary() is not before, 60, "a failover")
+    run.pause(20, 12)
 
 
 def primary_killed(run: Run) -> None:

@@ -19,6 +19,10 @@ SLACK = 4.0
 """Seconds around a kill, a stop or a cut within which the end of a run may be unknown: it may run again."""
 
 
+LOSSY = "a failover that loses what it acknowledges"
+"""The name of windows in which jobs may be lost, as the documents state."""
+
+
 class Effect(NamedTuple):
     """One effect of one job."""
 
@@ -71,6 +75,8 @@ class Counts:
     held: int = 0
     """Mails whose outcome is unknown and which wait for a person (EMAIL_UNKNOWN_OUTCOME=hold)."""
     dead: int = 0
+    stated: int = 0
+    """Lost in a window in which the documents state that."""
     lost: int = 0
     doubled: int = 0
     excused: int = 0
@@ -86,7 +92,8 @@ class Counts:
         return (
             f"chaos {self.name}: {self.acknowledged:,} acknowledged ({self.refused:,} refused), {self.done:,} done, "
             f"{self.waiting} waiting, {self.own} dead by their own fault, {self.held} held, {self.dead} dead, "
-            f"{self.lost} lost, {self.doubled} doubled, {self.excused} doubled inside windows; "
+            f"{self.stated} lost as stated, {self.lost} lost, "
+            f"{self.doubled} doubled, {self.excused} doubled inside windows; "
             f"{self.seconds:.0f} s; {', '.join(self.notes)}"
         )
 
@@ -131,8 +138,22 @@ class Ledger:
             found[effect.mark].append(effect)
         return found
 
+    def lossy(self) -> set[str]:
+        """The marks that were acknowledged while the documents state that jobs are lost."""
+        windows = [window for window in self.windows if window.why == LOSSY]
+        return {
+            words[0]
+            for words in lines(self.acknowledged_file)
+            if any(window.start <= float(words[2]) <= window.end for window in windows)
+        }
+
     def excused(self, effects: list[Effect]) -> bool:
-        """Whether one of these runs was near a kill, a stop or a cut of its worker."""
+        """Whether one of these runs was near a kill, a stop or a cut of its worker.
+
+        A mail has no excuse, but for a Redis that loses what it has acknowledged, and its send record with it.
+        """
+        if kind_of(effects[0].mark) == "mail":
+            return any(window.why == LOSSY for window in self.windows)
         return any(
             window.start - SLACK <= effect.at <= window.end + SLACK and window.pid in (0, effect.pid or window.pid)
             for effect in effects

@@ -26,6 +26,7 @@ SCENARIOS = [
     Scenario("proxy-slow", redis.proxy_slow, redis="proxy"),
     Scenario("proxy-half-open", redis.proxy_half_open, redis="proxy"),
     Scenario("sentinel-failover", redis.failover_planned, redis="sentinel"),
+    Scenario("sentinel-failover-bare", redis.failover_bare, redis="sentinel"),
     Scenario("sentinel-kill", redis.primary_killed, redis="sentinel"),
     Scenario("postgres-away", outside.postgres_away, database="postgres", attempts=1, short=True),
     Scenario("sqlite-full", outside.disk_full, database="small", attempts=1, missing=outside.no_mount),

@@ -25,7 +25,7 @@ def holds(scenario: Scenario, tmp_path, monkeypatch, record_property, *, long: b
     print(f"\n{counts.line()}")
     record_property("chaos", asdict(counts))
     assert not counts.faults, "\n".join(counts.faults[:40])
-    assert counts.acknowledged == counts.done + counts.own + counts.held
+    assert counts.acknowledged == counts.done + counts.own + counts.held + counts.stated
     assert counts.doubled == 0
 
 
