@@ -12,7 +12,7 @@ from tests.chaos.run import Run
 def postgres_away(run: Run) -> None:
     for _ in range(run.times(10, 1)):
         run.postgres.kill()
-        run.pause(20, 6)
+        run.pause(20, 4)
         run.postgres.start()
         run.pause(10, 1)
 
@@ -42,7 +42,7 @@ def smtp_away(run: Run) -> None:
 def mail_key_revoked(run: Run) -> None:
     for _ in range(run.times(2, 1)):
         with run.outside.key_revoked():
-            run.pause(60, 6)
+            run.pause(60, 4)
         run.pause(10, 1)
 
 

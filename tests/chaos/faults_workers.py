@@ -31,7 +31,7 @@ def workers_restarted(run: Run) -> None:
 def workers_stopped(run: Run) -> None:
     for _ in range(run.times(8, 1)):
         with run.crew.frozen(random.choice(run.crew.workers)):
-            run.pause(random.uniform(2, 12), 7)
+            run.pause(random.uniform(2, 12), 5)
         time.sleep(random.uniform(1, 3))
 
 

@@ -89,7 +89,7 @@ class Run:
         return {
             "RQJOBS_DATA": str(self.folder / "data"),
             "RQJOBS_IMPORT": "tests.chaos.jobs",
-            "RQJOBS_LEASE": "6s",
+            "RQJOBS_LEASE": "6s" if self.long else "4s",
             "RQJOBS_KEEP_FAILED": "100000",
             "EXPORT_URL": str(self.store),
             "CHAOS_EFFECTS": str(self.ledger.effects_file),
