@@ -12,7 +12,7 @@ LOCKED := --require-hashes --only-binary :all:
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package rqjobs \
 	--no-header --annotation-style line
 
-.PHONY: help demo test test-rq lint bench chaos soak slow docs audit sbom lock pin-images clean
+.PHONY: help demo test test-rq lint bench chaos soak slow docs reference pictures audit sbom lock pin-images clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,12 @@ slow: $(STAMP)  ## the other tests that are too slow for each run
 
 docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+reference: $(STAMP)  ## docs/reference/commands.md, from the commands themselves
+	$(BIN)/python docs/commands.py
+
+pictures: $(STAMP)  ## docs/pictures/: the dashboard in a browser, light and dark (needs chromium)
+	$(BIN)/python docs/pictures.py
 
 audit: $(STAMP) $(AUDIT_STAMP)  ## bandit, secrets in the tree, known vulnerabilities (those need the network)
 	$(AUDIT)/bin/bandit --quiet --recursive --configfile pyproject.toml rqjobs
