@@ -1,4 +1,4 @@
-"""Outcomes that Redis has acknowledged, for as long as a failover may lose them."""
+"""The latest outcomes that Redis has acknowledged, kept for as long as a failover may lose them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple, Protocol
 
 from rqjobs.worker.claimed_job import Outcome
 
-KEPT = 30.0
-"""Seconds. In a planned failover by Sentinel, clients write to the old primary for some 11 s, and all of it is lost."""
+KEEP_SECONDS = 30.0
+"""Seconds that an outcome is kept: in a planned failover by Sentinel, clients write to the old primary for some 11 s,
+and all of these writes are lost."""
 
-MOST = 20_000
-"""Outcomes that are kept at most: with small results about 10 MiB."""
+MAX_OUTCOMES = 20_000
+"""Outcomes that are kept at most: with small results they take about 10 MiB."""
 
-MOST_BYTES = 32 * 2**20
-"""Bytes of results and errors that are kept at most."""
+MAX_BYTES = 32 * 2**20
+"""Bytes of results and errors that are kept at most, so that large ones do not fill the worker's memory."""
 
 
 class _Job(Protocol):
@@ -30,8 +31,8 @@ class _Job(Protocol):
     def outcome(self) -> Outcome | None: ...
 
 
-class Ending(NamedTuple):
-    """What is needed to write an outcome once more."""
+class AcknowledgedOutcome(NamedTuple):
+    """An outcome, and the job, execution and lane that are needed to write it again."""
 
     job_id: str
     execution: str
@@ -39,31 +40,38 @@ class Ending(NamedTuple):
     outcome: Outcome
 
 
-class Endings:
+class AcknowledgedOutcomes:
     """The latest outcomes. May be used by several threads."""
 
     def __init__(self) -> None:
-        self._batches: deque[tuple[float, list[Ending], int]] = deque()
+        self._batches: deque[tuple[float, list[AcknowledgedOutcome], int]] = deque()
         self._count = self._bytes = 0
         self._lock = threading.Lock()
 
     def add(self, now: float, jobs: Iterable[_Job]) -> None:
-        """Redis has acknowledged these outcomes; ``now`` is ``time.monotonic()``. Drops what is too old or too much."""
-        batch = [Ending(job.job_id, job.execution, job.lane, job.outcome) for job in jobs if job.outcome is not None]
-        size = sum([len(str(ending.outcome.words[0])) for ending in batch])
+        """Adds the outcomes of ``jobs``, and drops those that are too old or over the limits.
+
+        ``now`` is ``time.monotonic()``.
+        """
+        batch = [
+            AcknowledgedOutcome(job.job_id, job.execution, job.lane, job.outcome)
+            for job in jobs
+            if job.outcome is not None
+        ]
+        size = sum([len(str(kept.outcome.words[0])) for kept in batch])
         with self._lock:
             self._batches.append((now, batch, size))
             self._count += len(batch)
             self._bytes += size
-            while self._batches[0][0] < now - KEPT or self._count > MOST or self._bytes > MOST_BYTES:
+            while self._batches[0][0] < now - KEEP_SECONDS or self._count > MAX_OUTCOMES or self._bytes > MAX_BYTES:
                 _, old, size = self._batches.popleft()
                 self._count -= len(old)
                 self._bytes -= size
                 if not self._batches:
                     break
 
-    def find(self, executions: Collection[str]) -> list[Ending]:
-        """The outcomes of these executions, as far as they are kept, oldest first."""
+    def find(self, executions: Collection[str]) -> list[AcknowledgedOutcome]:
+        """Returns the outcomes of these executions that are still kept, oldest first."""
         wanted = set(executions)
         with self._lock:
-            return [ending for _, batch, _ in self._batches for ending in batch if ending.execution in wanted]
+            return [kept for _, batch, _ in self._batches for kept in batch if kept.execution in wanted]

@@ -1,86 +1,87 @@
-"""How fast the engine's loop goes: where many jobs end it takes its time, so that each call to Redis is for many."""
+"""When the worker loop talks to Redis: a busy loop waits a little, so that each request carries many jobs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
 
-from rqjobs.worker.queue_state import BATCH, Line
+from rqjobs.worker.queue_state import BATCH_SIZE, QueueState
 
-FAST = 500.0
-"""Jobs a second from which on the loop takes its time:"""
+BUSY_RATE = 500.0
+"""Jobs per second from which on the loop is busy: above it, a request for each job costs more than the job itself."""
 
-ENOUGH = 100
-"""outcomes, or jobs to take, that are worth a call,"""
+MIN_BATCH = 100
+"""Outcomes, or free slots, for which a busy loop sends a request before its poll interval is over."""
 
-PACE = 0.004
-"""seconds after which one comes all the same,"""
+POLL_INTERVAL = 0.004
+"""Seconds from a response to the next request of a busy loop: below this a call costs more than the jobs it carries."""
 
-LINGER = 0.02
-"""seconds that an outcome waits for others (of what ends in one batch only the kept ones need be written),"""
+FLUSH_INTERVAL = 0.02
+"""Seconds that an outcome waits for others in a busy loop. The done jobs of one batch that are over the number to keep
+are deleted without being written first."""
 
-FLYING = 3
-"""and questions under way: Redis works at one while the answers to the others are read."""
+MAX_IN_FLIGHT = 3
+"""Requests on their way at once in a busy loop: Redis works at one while the responses to the others are read."""
 
-LOOK = 0.02
-"""Seconds from one look at how things go to the next."""
+MEASURE_INTERVAL = 0.02
+"""Seconds from one measurement of the rates to the next: short, so that a burst of jobs is noticed at once."""
 
 
-class Pace:
-    """What the loop knows of its speed. For the loop's thread only."""
+class Batching:
+    """Measures the loop's rate and derives batch sizes and waits from it. For the loop's thread only."""
 
-    def __init__(self, lines: Collection[Line]) -> None:
-        self._lines = lines
-        self._looked = time.monotonic()
-        self._nudged = False
-        self._heard = 0.0
-        self._wrote = 0.0
-        self.fast = False
-        """Whether so many jobs end that the loop takes its time."""
-
-    @property
-    def questions(self) -> int:
-        """How many questions may be under way."""
-        return FLYING if self.fast else 1
+    def __init__(self, queues: Collection[QueueState]) -> None:
+        self._queues = queues
+        self._measured_at = time.monotonic()
+        self._jobs_wait = False
+        self._answered_at = 0.0
+        self._written_at = 0.0
+        self.busy = False
+        """Whether more than ``BUSY_RATE`` jobs per second end."""
 
     @property
-    def enough(self) -> int:
-        """How many outcomes are worth being woken for."""
-        return ENOUGH if self.fast else 1
+    def max_in_flight(self) -> int:
+        """How many requests may be in flight."""
+        return MAX_IN_FLIGHT if self.busy else 1
 
-    def least(self, now: float) -> int:
-        """How many jobs of a queue are worth being asked for."""
-        return ENOUGH if self.fast and now - self._heard < PACE else 1
+    @property
+    def wake_up_size(self) -> int:
+        """How many outcomes end the loop's sleep."""
+        return MIN_BATCH if self.busy else 1
+
+    def min_claim(self, now: float) -> int:
+        """The least number of jobs of a queue for which a claim is sent."""
+        return MIN_BATCH if self.busy and now - self._answered_at < POLL_INTERVAL else 1
 
     def is_time_to_write(self, now: float, unwritten: int) -> bool:
-        """Whether so many outcomes are to be written now."""
-        return not self.fast or now - self._wrote >= LINGER or unwritten >= BATCH
+        """Whether ``unwritten`` outcomes are to be written now."""
+        return not self.busy or now - self._written_at >= FLUSH_INTERVAL or unwritten >= BATCH_SIZE
 
-    def wrote(self, now: float) -> None:
-        """Outcomes are on their way."""
-        self._wrote = now
+    def written(self, now: float) -> None:
+        """Records that outcomes were sent."""
+        self._written_at = now
 
-    def heard(self, now: float) -> None:
-        """Redis has answered."""
-        self._heard = now
+    def answered(self, now: float) -> None:
+        """Records that a response has come."""
+        self._answered_at = now
 
-    def rest(self, now: float) -> float:
-        """Seconds until a busy loop looks for something to say."""
-        return max(PACE - (now - self._heard), 0.0005)
+    def poll_timeout(self, now: float) -> float:
+        """Seconds that a busy loop sleeps at most before its next request."""
+        return max(POLL_INTERVAL - (now - self._answered_at), 0.0005)
 
     @property
-    def next_look(self) -> float:
-        """When jobs that wait for a thread are to be looked at again, ``time.monotonic()``."""
-        return self._looked + LOOK if self._nudged else float("inf")
+    def next_measurement(self) -> float:
+        """The ``time.monotonic()`` of the next measurement that is needed: while jobs wait for a thread."""
+        return self._measured_at + MEASURE_INTERVAL if self._jobs_wait else float("inf")
 
-    def look(self, now: float) -> None:
-        """Counts what has ended since the last look, and sees to it that waiting jobs are begun."""
-        took = now - self._looked
-        if took < LOOK:
+    def measure(self, now: float) -> None:
+        """Updates the rates once per measure interval, and has each runner start the jobs that wait for a thread."""
+        seconds = now - self._measured_at
+        if seconds < MEASURE_INTERVAL:
             return
-        for line in self._lines:
-            line.rate = line.settled / took
-            line.settled = 0
-        self.fast = sum(line.rate for line in self._lines) > FAST
-        self._looked = now
-        self._nudged = sum(line.runner.nudge() for line in self._lines) > 0  # each of them
+        for queue in self._queues:
+            queue.rate = queue.settled / seconds
+            queue.settled = 0
+        self.busy = sum(queue.rate for queue in self._queues) > BUSY_RATE
+        self._measured_at = now
+        self._jobs_wait = sum(queue.runner.check_waiting() for queue in self._queues) > 0  # all of them, not the first

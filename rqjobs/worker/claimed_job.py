@@ -25,19 +25,19 @@ from rqjobs.worker.outages import outage_of
 RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
 
-MOST_DEATHS = 3
+MAX_DEATHS = 3
 """After so many workers died under a job, the job is taken for the cause."""
 
 UNSERIALIZABLE = "Unserializable return value"
 """What is kept of a result that is not JSON, as RQ has it."""
 
-LARGEST_RESULT = 64 * 2**20
+MAX_RESULT_BYTES = 64 * 2**20
 """Bytes of a result that are kept, as JSON: what is larger, Redis would refuse, and a done job would run again."""
 
 TOO_LARGE = "Return value too large to be kept"
 """What is kept of a larger one."""
 
-LONGEST_INTERVALS = 100_000
+MAX_INTERVALS_BYTES = 100_000
 """Bytes of a job's ``retry_intervals`` that are read."""
 
 ERROR_LIMIT = 16_000
@@ -57,29 +57,29 @@ class Outcome(NamedTuple):
     """Of a death: what the index of dead letters says of it."""
 
 
-class NotOurs(Exception):
+class NeedsRQCompat(Exception):
     """The job is no plain job of ours: RQ's own path, with its registered functions only, is to judge it."""
 
 
-class Taken:
+class ClaimedJob:
     """One job from its reservation until its outcome is written."""
 
     __slots__ = (
-        "_unsettled", "apart", "attempt", "attempts", "blame", "created_at", "data", "enqueued_at", "execution",
-        "failure_ttl", "fault", "intervals", "job_id", "lane", "model", "number", "outcome", "policy", "report",
-        "result_ttl", "retries_left", "special", "timeout", "trial",
+        "_unsettled", "attempt", "attempts", "blame", "created_at", "data", "enqueued_at", "execution",
+        "failure_ttl", "fault", "intervals", "isolated", "job_id", "lane", "model", "number", "outcome", "policy",
+        "report", "result_ttl", "retries_left", "rq_compat", "timeout", "trial",
     )  # fmt: skip
 
     def __init__(self, words: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> None:
         """Reads the words of reserve.lua."""
-        job_id, execution, _lane, special, data, timeout, left, intervals, created_at, *rest = words
+        job_id, execution, _lane, rq_compat, data, timeout, left, intervals, created_at, *rest = words
         result_ttl, failure_ttl, enqueued_at, *trial = rest
         self.job_id: str = job_id.decode()
         self.execution: str = execution.decode()
         self.lane = lane
         self.policy = policy
-        self.special = special == b"1"
-        self.apart = special == b"2"
+        self.rq_compat = rq_compat == b"1"
+        self.isolated = rq_compat == b"2"
         """Workers have died under it, and it may not happen again."""
         self.data: bytes = data
         self.created_at: bytes = created_at
@@ -99,11 +99,14 @@ class Taken:
             self.result_ttl = int(result_ttl) if result_ttl else RESULT_TTL
             self.failure_ttl = int(failure_ttl) if failure_ttl else ""
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            self.fault, self.special = f"refused: a field of the job's hash cannot be read: {error}", False
-        if special == b"3":
+            self.fault, self.rq_compat = f"refused: a field of the job's hash cannot be read: {error}", False
+        if rq_compat == b"3":
             self.fault = f"refused: the job's hash has over {LARGEST_DATA >> 20} MiB"
         elif JOB_ID.fullmatch(self.job_id) is None:
-            self.fault, self.special = "refused: the job's id has other characters than letters, digits, _ and -", False
+            self.fault, self.rq_compat = (
+                "refused: the job's id has other characters than letters, digits, _ and -",
+                False,
+            )
         self.attempts = len(self.intervals) + 1
         self.number = max(1, self.attempts - self.retries_left)
         self.report = report
@@ -160,9 +163,9 @@ class Taken:
         except TooLarge as error:
             raise PermanentFailure(f"refused: {error}") from None
         except (ValueError, TypeError, zlib.error, RecursionError):
-            raise NotOurs from None
+            raise NeedsRQCompat from None
         if function != ENTRY or instance is not None or options or not isinstance(payload, dict):
-            raise NotOurs
+            raise NeedsRQCompat
         if queue != self.policy.name:
             raise PermanentFailure(f"refused: a job of {str(queue)[:100]!r} in the queue {base_queue(self.lane)!r}")
         try:
@@ -176,7 +179,7 @@ class Taken:
             text = "" if result is None else json.dumps(result)
         except (TypeError, ValueError, RecursionError):
             text = json.dumps(UNSERIALIZABLE)
-        if len(text) > LARGEST_RESULT:  # ASCII
+        if len(text) > MAX_RESULT_BYTES:  # ASCII
             text = json.dumps(TOO_LARGE)
         value = b64encode(text.encode()) if text else ""
         return Outcome("done", (value, self.result_ttl, "", ""), started, time.time())
@@ -200,7 +203,7 @@ class Taken:
         self.blame = (blame, started)
         return Outcome("away", (error.scope, error.dependency, error.reason, "run"), started, time.time())
 
-    def charge(self) -> None:
+    def count_as_failure(self) -> None:
         """Makes it a failure like any other: others find answering what this job calls away."""
         assert self.blame is not None
         blame, started = self.blame
@@ -212,7 +215,7 @@ class Taken:
         text = "rqjobs.errors.PermanentFailure: stopped by command"
         return self._dead("stop", text, started, time.time())
 
-    def bury(self, why: str) -> None:
+    def outcome_refused(self, why: str) -> None:
         """Replaces an outcome that Redis refused: the job ran, and is not to run again because of a broken key."""
         assert self.outcome is not None
         before = self.outcome
@@ -258,7 +261,7 @@ def _error(kept: bytes) -> bytes:
 
 @lru_cache(1000)
 def _read_intervals(text: bytes) -> tuple[float, ...]:
-    if len(text) > LONGEST_INTERVALS:
+    if len(text) > MAX_INTERVALS_BYTES:
         raise ValueError(f"retry_intervals has {len(text)} bytes")
     waits = tuple(float(wait) for wait in json.loads(text))
     if not all(0 <= wait < float("inf") for wait in waits):

@@ -25,12 +25,12 @@ class ReleasingQueue(Queue):
     def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: Mapping[str, Sequence[str]]) -> None:
         """Enqueues everything that is ready in these queues; what fails is left to the keeper's next round."""
         try:
-            release(self.connection, list(job_ids_by_queue_name))
+            enqueue_ready(self.connection, list(job_ids_by_queue_name))
         except Exception:
             logging.getLogger("rqjobs").exception("ready dependents could not be enqueued")
 
 
-def release(client: redis.Redis, lanes: Sequence[str]) -> None:
+def enqueue_ready(client: redis.Redis, lanes: Sequence[str]) -> None:
     """Enqueues the dependents that are ready in ``lanes``."""
     if not lanes:
         return

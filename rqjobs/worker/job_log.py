@@ -9,9 +9,9 @@ from base64 import b64decode
 
 from rqjobs.broker.attempts import reason_of
 from rqjobs.config.logs import event
-from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.claimed_job import ClaimedJob
 
-LINES = 50
+MAX_LINES = 50
 """Lines a second; a line costs more than a small job."""
 
 
@@ -21,20 +21,20 @@ class JobLog:
     def __init__(self) -> None:
         self._second = 0
         self._lines = 0
-        self._more: dict[str, int] = {}
+        self._not_logged: dict[str, int] = {}
 
-    def settled(self, job: Taken) -> None:
+    def settled(self, job: ClaimedJob) -> None:
         """Logs one outcome, or counts it."""
         outcome = job.outcome
         assert outcome is not None
         second = int(time.time())
         if second != self._second:
-            if self._more:
-                event(logging.INFO, "and more jobs", seconds=second - self._second, **self._more)
-            self._second, self._lines, self._more = second, 0, {}
+            if self._not_logged:
+                event(logging.INFO, "and more jobs", seconds=second - self._second, **self._not_logged)
+            self._second, self._lines, self._not_logged = second, 0, {}
         self._lines += 1
-        if self._lines > LINES:
-            self._more[outcome.how] = self._more.get(outcome.how, 0) + 1
+        if self._lines > MAX_LINES:
+            self._not_logged[outcome.how] = self._not_logged.get(outcome.how, 0) + 1
             return
         took = outcome.ended - outcome.started
         if outcome.how == "done":

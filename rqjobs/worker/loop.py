@@ -21,26 +21,26 @@ from rqjobs.broker.holds import log_changes
 from rqjobs.broker.rq_schema import key
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
-from rqjobs.worker.acknowledged import Ending, Endings
-from rqjobs.worker.batching import Pace
-from rqjobs.worker.claimed_job import Outcome, Taken
-from rqjobs.worker.protocol import Orders, Question
-from rqjobs.worker.queue_state import BATCH, Line
-from rqjobs.worker.raw_connection import SILENCE, Bell, Refused, Wire
+from rqjobs.worker.acknowledged import AcknowledgedOutcome, AcknowledgedOutcomes
+from rqjobs.worker.batching import Batching
+from rqjobs.worker.claimed_job import ClaimedJob, Outcome
+from rqjobs.worker.protocol import Request, ScriptProtocol
+from rqjobs.worker.queue_state import BATCH_SIZE, QueueState
+from rqjobs.worker.raw_connection import RESPONSE_TIMEOUT, RawConnection, Refused, WakeUp
 
-MOST_WRITTEN = 8 * 2**20
+MAX_WRITE_BYTES = 8 * 2**20
 """Bytes of outcomes that one call to Redis writes; a larger one is written alone."""
 
-BRIEF = 0.25
+RECORD_AFTER = 0.25
 """Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
 
-STAY = 5.0
+BURST_STAY = 5.0
 """Seconds that a burst stays for jobs whose turn comes by then: a provider's pace is no reason to leave them."""
 
-POLL = 1.0
+POLL_INTERVAL = 1.0
 """Seconds after which the queues are looked at although nobody said that there is something."""
 
-RARELY = 30.0
+SCHEDULE_INTERVAL = 30.0
 """Seconds after which the scheduled jobs are, where Redis tells of changes; where it does not, ``POLL``."""
 
 OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
@@ -55,80 +55,82 @@ class Limits:
 
 
 @dataclass
-class Dispatcher:
+class WorkerLoop:
     """Owns the engine's connection to Redis. Only :meth:`settled` and :meth:`stop` are for other threads."""
 
     connect: Callable[[], redis.Redis]
     worker: str
     record_ttl: int
     """Seconds that Redis keeps the record of a worker that says nothing more."""
-    lines: dict[str, Line]
+    queues: dict[str, QueueState]
     settings: Settings
     limits: Limits
-    finish_by_rq: Callable[[Taken | Ending], None]
+    finish_by_rq: Callable[[ClaimedJob | AcknowledgedOutcome], None]
     """Finishes, by RQ's own methods and elsewhere, a job that has dependents."""
     enqueue_by_rq: Callable[[str, str], None]
     """Enqueues, by RQ's own methods and elsewhere, a scheduled job of a lane that has RQ's own rate limit."""
     on_command: Callable[[Mapping[str, Any]], None]
-    log_settled: Callable[[Taken], None]
+    log_settled: Callable[[ClaimedJob], None]
     report: Callable[..., None]
     """Stores the progress of a job, for ``Attempt.report``."""
     leading: frozenset[str] = frozenset()
     """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
-    taken: dict[str, Taken] = field(default_factory=dict)
+    claimed: dict[str, ClaimedJob] = field(default_factory=dict)
     """Everything reserved and not yet written back, by execution."""
     outage: bool = False
 
     def __post_init__(self) -> None:
-        self.bell = Bell()
-        self.pace = Pace(self.lines.values())
-        self.orders = Orders(self.worker, self.record_ttl, self.lines, self.settings)
-        self._left: set[str] = set()  # executions that are left to their leases, since they may have run
+        self.wake_up = WakeUp()
+        self.batching = Batching(self.queues.values())
+        self.protocol = ScriptProtocol(self.worker, self.record_ttl, self.queues, self.settings)
+        self._left_to_lease: set[str] = set()  # executions that are left to their leases, since they may have run
         self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
-        self._why: deque[str] = deque()  # why it is to stop, not yet logged
-        self._outbox: deque[Taken] = deque()
-        self._unwritten: list[Taken] = []
-        self._flying: deque[Question] = deque()
-        self._bare: deque[tuple[float, list[str]]] = deque()  # executions, for most of their jobs have ended by then
-        self._endings = Endings()
+        self._stop_reasons: deque[str] = deque()  # why it is to stop, not yet logged
+        self._outbox: deque[ClaimedJob] = deque()
+        self._unwritten: list[ClaimedJob] = []
+        self._in_flight: deque[Request] = deque()
+        self._without_record: deque[tuple[float, list[str]]] = (
+            deque()
+        )  # executions, for most of their jobs have ended by then
+        self._acknowledged = AcknowledgedOutcomes()
         self._replicas = True
         self._sleeping = False
         self._stop_at: float | None = None
-        self._turns: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
-        self._reserved = 0
-        self._due = 0.0
+        self._held_until: dict[str, float] = {}  # in a burst: jobs that were held back, and until when
+        self._claimed_count = 0
+        self._schedule_at = 0.0
         self._poll_at = 0.0
         self._rate_at = float("inf")
         self._trial_at = float("inf")
-        self._led: frozenset[str] = frozenset()
+        self._scheduled_lanes: frozenset[str] = frozenset()
 
     # What other threads call
 
-    def settled(self, job: Taken) -> None:
+    def settled(self, job: ClaimedJob) -> None:
         """``job`` has its outcome: write it."""
         self._outbox.append(job)
-        if self._sleeping and len(self._outbox) >= self.pace.enough:
+        if self._sleeping and len(self._outbox) >= self.batching.wake_up_size:
             self._sleeping = False
-            self.bell.ring()
+            self.wake_up.set()
 
     def enqueued(self, job_id: str) -> None:
         """RQ's own methods have enqueued a scheduled job, or could not."""
-        self._look_again()
+        self._notify_queues()
         self._moving.discard(job_id)
-        self.bell.ring()
+        self.wake_up.set()
 
-    def finished(self, job: Taken | Ending) -> None:
+    def finished(self, job: ClaimedJob | AcknowledgedOutcome) -> None:
         """RQ's own methods have written the outcome of a job that has dependents."""
-        self._look_again()
+        self._notify_queues()
         if self._replicas:
-            self._endings.add(time.monotonic(), [job])
-        self.taken.pop(job.execution, None)
-        self.bell.ring()
+            self._acknowledged.add(time.monotonic(), [job])
+        self.claimed.pop(job.execution, None)
+        self.wake_up.set()
 
-    def leave(self, job: Taken | Ending) -> None:
+    def leave_to_lease(self, job: ClaimedJob | AcknowledgedOutcome) -> None:
         """``job`` has no outcome that Redis takes, or another worker has it: whoever sees its lease end decides."""
-        self._left.add(job.execution)
-        self.taken.pop(job.execution, None)
+        self._left_to_lease.add(job.execution)
+        self.claimed.pop(job.execution, None)
 
     def stop(self, grace: float, why: str) -> None:
         """Take no more; finish within ``grace`` seconds, hand the rest back. A second call shortens the grace.
@@ -137,8 +139,8 @@ class Dispatcher:
         """
         at = time.monotonic() + grace
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
-        self._why.append(why)
-        self.bell.ring()
+        self._stop_reasons.append(why)
+        self.wake_up.set()
 
     @property
     def out_of_time(self) -> bool:
@@ -150,9 +152,9 @@ class Dispatcher:
         """Whether it takes no more."""
         return self._stop_at is not None
 
-    def _look_again(self) -> None:
-        for line in self.lines.values():
-            line.called = True
+    def _notify_queues(self) -> None:
+        for queue in self.queues.values():
+            queue.notified = True
 
     # The loop
 
@@ -160,166 +162,168 @@ class Dispatcher:
         """Works until it is stopped or its limits are reached. Outlives every outage of Redis."""
         failures = 0
         while True:
-            wire = None
+            connection = None
             try:
-                wire = self._open()
+                connection = self._open()
                 if self.outage:
                     event(logging.WARNING, "redis is back", unwritten=len(self._unwritten) + len(self._outbox))
                 self.outage, failures = False, 0
-                self._serve(wire)
+                self._serve(connection)
             except OUTAGE as error:
                 if not self.outage:
                     event(logging.ERROR, "redis is away", error=str(error) or type(error).__name__)
                 self.outage = True
-                self._forget_questions()
+                self._forget_requests()
                 if self.out_of_time:
-                    event(logging.ERROR, "stopped without redis", left_to_their_leases=len(self.taken))
+                    event(logging.ERROR, "stopped without redis", left_to_their_leases=len(self.claimed))
                     return
                 failures += 1
-                self.bell.wait(min(0.05 * 2**failures, 1.0))
+                self.wake_up.wait(min(0.05 * 2**failures, 1.0))
             else:
                 return
             finally:
-                if wire is not None:
+                if connection is not None:
                     with contextlib.suppress(Exception):
-                        wire.close()
+                        connection.close()
 
-    def _open(self) -> Wire:
+    def _open(self) -> RawConnection:
         prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED, keys.HOLDS)
-        wire = Wire(self.connect(), prefixes, key("pubsub", self.worker), self.bell)
-        self._look_again()
-        self._due = 0.0
-        self._give_back_unknown(wire)
-        return wire
+        connection = RawConnection(self.connect(), prefixes, key("pubsub", self.worker), self.wake_up)
+        self._notify_queues()
+        self._schedule_at = 0.0
+        self._release_unknown(connection)
+        return connection
 
-    def _give_back_unknown(self, wire: Wire) -> None:
+    def _release_unknown(self, connection: RawConnection) -> None:
         """Jobs that were reserved for us in an answer that never reached us: nobody has run them."""
-        (members,) = wire.call_each([("SMEMBERS", key("worker", self.worker, "executions"))])
+        (members,) = connection.call_each([("SMEMBERS", key("worker", self.worker, "executions"))])
         unknown = [member.decode(errors="replace").rpartition(":") for member in members or ()]
-        known = self._left.union(self.taken)
+        known = self._left_to_lease.union(self.claimed)
         lost = [(job_id, execution) for job_id, _, execution in unknown if execution not in known]
-        if endings := self._endings.find([execution for _, execution in lost]):
-            self._write_again(wire, endings)
-            again = {ending.execution for ending in endings}
+        if outcomes := self._acknowledged.find([execution for _, execution in lost]):
+            self._write_again(connection, outcomes)
+            again = {kept.execution for kept in outcomes}
             lost = [(job_id, execution) for job_id, execution in lost if execution not in again]
         if not lost:
             return
-        origins = wire.call_each([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
+        origins = connection.call_each([("HGET", key("job", job_id), "origin") for job_id, _ in lost])
         lanes = ["" if origin is None else origin.decode(errors="replace") for origin in origins]
-        words = self.orders.give_back((*job, lane) for job, lane in zip(lost, lanes, strict=True))
+        words = self.protocol.release((*job, lane) for job, lane in zip(lost, lanes, strict=True))
         if words:
-            wire.call([wire.script("finish", words)])
+            connection.call([connection.script("finish", words)])
             event(logging.WARNING, "jobs given back that redis reserved while it went away", count=len(lost))
 
-    def _write_again(self, wire: Wire, endings: list[Ending]) -> None:
+    def _write_again(self, connection: RawConnection, outcomes: list[AcknowledgedOutcome]) -> None:
         """A failover has lost these outcomes: the new primary takes the jobs for running."""
-        event(logging.WARNING, "outcomes written again that a failover had lost", count=len(endings))
-        for start in range(0, len(endings), BATCH):
-            batch = endings[start : start + BATCH]
-            answers = wire.call([wire.script("finish", self.orders.finish(batch))])
-            lost, parents, refused, charged, changes = answers[0]
+        event(logging.WARNING, "outcomes written again that a failover had lost", count=len(outcomes))
+        for start in range(0, len(outcomes), BATCH_SIZE):
+            batch = outcomes[start : start + BATCH_SIZE]
+            responses = connection.call([connection.script("finish", self.protocol.finish(batch))])
+            lost, parents, refused, charged, changes = responses[0]
             log_changes(changes)
             for number in parents:
                 self.finish_by_rq(batch[number])
-            self._left.update(batch[number].execution for number in (*lost, *refused[::2], *charged))
+            self._left_to_lease.update(batch[number].execution for number in (*lost, *refused[::2], *charged))
 
-    def _forget_questions(self) -> None:
+    def _forget_requests(self) -> None:
         """The connection broke: what was to be written is written again, what was asked for is given back."""
-        while self._flying:
-            question = self._flying.pop()
-            self._unwritten[:0] = question.batch
-            for line, budget in question.asked:
-                line.take([], budget)
-                self._reserved -= budget
+        while self._in_flight:
+            request = self._in_flight.pop()
+            self._unwritten[:0] = request.batch
+            for queue, count in request.reserved:
+                queue.claimed([], count)
+                self._claimed_count -= count
 
-    def _serve(self, wire: Wire) -> None:
+    def _serve(self, connection: RawConnection) -> None:
         while True:
             self._drain()
             now = time.monotonic()
             if self._stop_at is not None:
-                self._wind_down(now)
-            question = self._question(wire, now) if len(self._flying) < self.pace.questions else None
-            if question is not None:
-                self._flying.append(question)
-                wire.send(question.commands)
-            self.pace.look(now)
-            if self._flying:
-                self._hear(wire, now)
+                self._shut_down(now)
+            request = (
+                self._next_request(connection, now) if len(self._in_flight) < self.batching.max_in_flight else None
+            )
+            if request is not None:
+                self._in_flight.append(request)
+                connection.send(request.commands)
+            self.batching.measure(now)
+            if self._in_flight:
+                self._read_responses(connection, now)
             elif self._finished():
                 return
             else:
-                self._sleep(wire, now)
-            self._listen(wire.listen(time.monotonic()))
-            self._replicas = wire.replicas
+                self._sleep(connection, now)
+            self._read_pushed(connection.pushed_messages(time.monotonic()))
+            self._replicas = connection.replicas
 
-    def _question(self, wire: Wire, now: float) -> Question | None:
+    def _next_request(self, connection: RawConnection, now: float) -> Request | None:
         """What there is to be said to Redis now."""
-        question = Question(now)
-        if self._unwritten and (self.stopping or self.pace.is_time_to_write(now, len(self._unwritten))):
-            self.pace.wrote(now)
-            question.batch = _within(MOST_WRITTEN, self._unwritten[:BATCH])
-            del self._unwritten[: len(question.batch)]
-            question.add(
-                wire.script("finish", self.orders.finish(question.batch)), partial(self._written, question.batch)
+        request = Request(now)
+        if self._unwritten and (self.stopping or self.batching.is_time_to_write(now, len(self._unwritten))):
+            self.batching.written(now)
+            request.batch = _within(MAX_WRITE_BYTES, self._unwritten[:BATCH_SIZE])
+            del self._unwritten[: len(request.batch)]
+            request.add(
+                connection.script("finish", self.protocol.finish(request.batch)), partial(self._written, request.batch)
             )
-        self._ask(question, now)
-        if question.asked:
+        self._add_reservation(request, now)
+        if request.reserved:
             parks = not self.limits.burst  # which stays for who was held back
-            words = self.orders.reserve(question.asked, records=not self.pace.fast, parks=parks)
-            brief = now + BRIEF if self.pace.fast else None
-            question.add(wire.script("reserve", words), partial(self._hand_out, question.asked, brief))
-        if bare := self._without_record(now):
-            question.add(wire.script("renew", [RQ_KEY_PREFIX, *self.orders.renew(bare)]), _nothing)
-        if self.leading and (now >= self._due or self._led != self.leading):
-            self._led, self._due = self.leading, float("inf")
-            scheduled = partial(self._scheduled, RARELY if wire.pushes else POLL)
-            question.add(wire.script("schedule", self.orders.schedule(self._led)), scheduled)
-        return question if question.commands else None
+            words = self.protocol.reserve(request.reserved, records=not self.batching.busy, parks=parks)
+            record_at = now + RECORD_AFTER if self.batching.busy else None
+            request.add(connection.script("reserve", words), partial(self._hand_out, request.reserved, record_at))
+        if bare := self._due_for_record(now):
+            request.add(connection.script("renew", [RQ_KEY_PREFIX, *self.protocol.renew(bare)]), _nothing)
+        if self.leading and (now >= self._schedule_at or self._scheduled_lanes != self.leading):
+            self._scheduled_lanes, self._schedule_at = self.leading, float("inf")
+            scheduled = partial(self._scheduled, SCHEDULE_INTERVAL if connection.pushes else POLL_INTERVAL)
+            request.add(connection.script("schedule", self.protocol.schedule(self._scheduled_lanes)), scheduled)
+        return request if request.commands else None
 
-    def _hear(self, wire: Wire, now: float) -> None:
+    def _read_responses(self, connection: RawConnection, now: float) -> None:
         """Waits for the oldest answers; a busy loop with a question to spare waits for something to ask as well."""
-        question = self._flying[0]
-        count = len(question.commands)
-        if len(self._flying) < self.pace.questions and not wire.ready(count):
-            self._doze(wire, self.pace.rest(now))
-            if not wire.ready(count):
-                if now - question.sent > SILENCE:
-                    raise TimeoutError(f"Redis was silent for {SILENCE:.0f} s")
+        request = self._in_flight[0]
+        count = len(request.commands)
+        if len(self._in_flight) < self.batching.max_in_flight and not connection.ready(count):
+            self._wait(connection, self.batching.poll_timeout(now))
+            if not connection.ready(count):
+                if now - request.sent > RESPONSE_TIMEOUT:
+                    raise TimeoutError(f"Redis was silent for {RESPONSE_TIMEOUT:.0f} s")
                 return
-        answers = wire.answers(count)
-        self._flying.popleft()
-        self.pace.heard(time.monotonic())
-        for heard, answer in zip(question.heard, answers, strict=True):
-            heard(answer)
+        responses = connection.responses(count)
+        self._in_flight.popleft()
+        self.batching.answered(time.monotonic())
+        for handle, response in zip(request.handlers, responses, strict=True):
+            handle(response)
 
-    def _sleep(self, wire: Wire, now: float) -> None:
-        if self.pace.fast:
-            self._doze(wire, self.pace.rest(now))
+    def _sleep(self, connection: RawConnection, now: float) -> None:
+        if self.batching.busy:
+            self._wait(connection, self.batching.poll_timeout(now))
             return
         until = min(
             self._poll_at,
             self._rate_at,
             self._trial_at,
-            self.pace.next_look,
-            self._due if self.leading else self._poll_at,
+            self.batching.next_measurement,
+            self._schedule_at if self.leading else self._poll_at,
         )
-        if self._bare:
-            until = min(until, self._bare[0][0])
+        if self._without_record:
+            until = min(until, self._without_record[0][0])
         if self._stop_at is not None:
             until = min(until, max(self._stop_at, now + 0.001))
-        self._doze(wire, until - now)
+        self._wait(connection, until - now)
         if time.monotonic() >= self._poll_at:
-            self._poll_at = time.monotonic() + POLL
-            self._look_again()
+            self._poll_at = time.monotonic() + POLL_INTERVAL
+            self._notify_queues()
 
-    def _doze(self, wire: Wire, seconds: float) -> None:
+    def _wait(self, connection: RawConnection, seconds: float) -> None:
         """Sleeps until there are outcomes enough, or Redis says something."""
         self._sleeping = True
-        if len(self._outbox) < self.pace.enough:  # else they came before anybody knew that we sleep
-            wire.sleep(seconds)
+        if len(self._outbox) < self.batching.wake_up_size:  # else they came before anybody knew that we sleep
+            connection.sleep(seconds)
         self._sleeping = False
 
-    def _listen(self, messages: Iterable[list[Any]]) -> None:
+    def _read_pushed(self, messages: Iterable[list[Any]]) -> None:
         """Redis says which of the watched keys have changed, and passes on commands to this worker."""
         for message in messages:
             if message[0] == b"message":
@@ -330,69 +334,69 @@ class Dispatcher:
             elif message[0] == b"invalidate":
                 changed = message[1] or [b""]
                 if any(name.startswith(b"%b:scheduled:" % RQ_KEY_PREFIX.encode()) for name in changed):
-                    self._due = 0.0
+                    self._schedule_at = 0.0
                 if any(b":scheduled:" not in name for name in changed):
-                    self._look_again()
+                    self._notify_queues()
 
     # Taking jobs
 
-    def _ask(self, question: Question, now: float) -> None:
+    def _add_reservation(self, request: Request, now: float) -> None:
         """For how many jobs of each queue Redis is to be asked."""
         if self._stop_at is not None:
             return
         if now >= self._rate_at:
             self._rate_at = float("inf")
-            self._look_again()
+            self._notify_queues()
         if now >= self._trial_at:
             self._trial_at = float("inf")
-            self._look_again()
-        left = sys.maxsize if self.limits.max_jobs is None else self.limits.max_jobs - self._reserved
-        least = self.pace.least(now)
-        for line in self.lines.values():
-            budget = line.wants(left)
-            if budget >= least:
-                left -= budget
-                line.ask(budget)
-                self._reserved += budget
-                question.asked.append((line, budget))
+            self._notify_queues()
+        left = sys.maxsize if self.limits.max_jobs is None else self.limits.max_jobs - self._claimed_count
+        min_claim = self.batching.min_claim(now)
+        for queue in self.queues.values():
+            count = queue.claimable(left)
+            if count >= min_claim:
+                left -= count
+                queue.requested(count)
+                self._claimed_count += count
+                request.reserved.append((queue, count))
 
-    def _hand_out(self, asked: list[tuple[Line, int]], brief: float | None, answer: list[Any]) -> None:
+    def _hand_out(self, reserved: list[tuple[QueueState, int]], record_at: float | None, response: list[Any]) -> None:
         """Jobs were reserved, until ``brief`` without RQ's records of their executions."""
-        wait = float(answer[0])
+        wait = float(response[0])
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
-        trial = float(answer[3])
+        trial = float(response[3])
         self._trial_at = time.monotonic() + max(trial, 0.001) if trial >= 0 else float("inf")
-        found: dict[str, list[Taken]] = {}
+        found: dict[str, list[ClaimedJob]] = {}
         executions = []
-        for words in answer[4:]:
-            lane, name = self.orders.lanes[words[2] - 1], self.orders.queues[words[2] - 1]
+        for words in response[4:]:
+            lane, name = self.protocol.lanes[words[2] - 1], self.protocol.lane_queues[words[2] - 1]
             try:
-                job = Taken(words, lane, self.lines[name].policy, self.report)
+                job = ClaimedJob(words, lane, self.queues[name].policy, self.report)
             except UnicodeDecodeError as error:
                 event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
                 continue
-            self.taken[job.execution] = job
+            self.claimed[job.execution] = job
             executions.append(job.execution)
-            self._turns.pop(job.job_id, None)
+            self._held_until.pop(job.job_id, None)
             found.setdefault(name, []).append(job)
-        if brief is not None and executions:
-            self._bare.append((brief, executions))
-        for line, budget in asked:
-            jobs = found.get(line.policy.name, [])
-            self._reserved += len(jobs) - budget
-            line.take(jobs, budget)
-            line.hungry = line.hungry or bool(answer[2])
-        if answer[1]:  # parked at once: there may be more, and our own changes are not pushed to us
-            self._due = 0.0
-            self._look_again()
+        if record_at is not None and executions:
+            self._without_record.append((record_at, executions))
+        for queue, count in reserved:
+            jobs = found.get(queue.policy.name, [])
+            self._claimed_count += len(jobs) - count
+            queue.claimed(jobs, count)
+            queue.may_have_jobs = queue.may_have_jobs or bool(response[2])
+        if response[1]:  # parked at once: there may be more, and our own changes are not pushed to us
+            self._schedule_at = 0.0
+            self._notify_queues()
 
-    def _without_record(self, now: float) -> list[Taken]:
+    def _due_for_record(self, now: float) -> list[ClaimedJob]:
         """The jobs that run for so long now that somebody may want to see their executions."""
-        if not self._bare or self._bare[0][0] > now:
+        if not self._without_record or self._without_record[0][0] > now:
             return []
-        _when, executions = self._bare.popleft()
-        jobs = [self.taken[execution] for execution in executions if execution in self.taken]
+        _when, executions = self._without_record.popleft()
+        jobs = [self.claimed[execution] for execution in executions if execution in self.claimed]
         return [job for job in jobs if not job.settled]
 
     # Writing back
@@ -403,64 +407,64 @@ class Dispatcher:
                 job = self._outbox.popleft()
             except IndexError:
                 return
-            line = self.lines[job.policy.name]
-            line.held -= 1
-            line.settled += 1
-            line.bytes -= len(job.data)
+            queue = self.queues[job.policy.name]
+            queue.in_use -= 1
+            queue.settled += 1
+            queue.bytes -= len(job.data)
             self.log_settled(job)
             if job.outcome is not None and job.outcome.how == "written":
-                self._look_again()  # RQ's methods may have enqueued its dependents, or who waited for its slot
-                self.taken.pop(job.execution, None)
+                self._notify_queues()  # RQ's methods may have enqueued its dependents, or who waited for its slot
+                self.claimed.pop(job.execution, None)
             elif job.outcome is not None and job.outcome.how == "left":
-                self.leave(job)
+                self.leave_to_lease(job)
             else:
                 self._unwritten.append(job)
 
-    def _written(self, batch: list[Taken], answer: list[Any]) -> None:
-        lost, parents, errors, charged, changes = answer
+    def _written(self, batch: list[ClaimedJob], response: list[Any]) -> None:
+        lost, parents, errors, charged, changes = response
         refused = dict(zip(errors[::2], errors[1::2], strict=True))
         if lost:
             ids = " ".join(batch[number].job_id for number in lost)
             event(logging.WARNING, "leases were lost: others run these jobs", ids=ids)
         if self._replicas:
             left = {*lost, *parents, *refused, *charged}
-            self._endings.add(time.monotonic(), [job for n, job in enumerate(batch) if n not in left])
+            self._acknowledged.add(time.monotonic(), [job for n, job in enumerate(batch) if n not in left])
         retried = False
         for number, job in enumerate(batch):
             assert job.outcome is not None
             if number in refused:
-                self._set_aside(job, refused[number].decode(errors="replace"))
+                self._replace_refused(job, refused[number].decode(errors="replace"))
             elif number in parents:
                 self.finish_by_rq(job)
             elif number in charged:
-                job.charge()
+                job.count_as_failure()
                 self._unwritten.append(job)
             else:
-                self.taken.pop(job.execution, None)
+                self.claimed.pop(job.execution, None)
             if job.outcome.how == "hold" and self.limits.burst:
-                self._turns[job.job_id] = time.time() + float(job.outcome.words[0] or 0)
+                self._held_until[job.job_id] = time.time() + float(job.outcome.words[0] or 0)
             retried = retried or job.outcome.how in ("retry", "hold", "back", "away")
         log_changes(changes)
         if retried or changes:  # our own changes are not pushed to us
-            self._due = 0.0
-            self._look_again()
+            self._schedule_at = 0.0
+            self._notify_queues()
 
-    def _set_aside(self, job: Taken, why: str) -> None:
+    def _replace_refused(self, job: ClaimedJob, why: str) -> None:
         """Redis cannot write this outcome, now or ever: the job is dead with that reason, or left to its lease."""
         assert job.outcome is not None
         event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.how, error=why)
         if job.outcome.how in ("bury", "back", "hold", "away"):
-            self.leave(job)
+            self.leave_to_lease(job)
         else:
-            job.bury(why)
+            job.outcome_refused(why)
             self._unwritten.append(job)
 
-    def _scheduled(self, longest: float, answer: list[Any]) -> None:
-        wait, moved, others = float(answer[0]), answer[1], answer[2]
+    def _scheduled(self, longest: float, response: list[Any]) -> None:
+        wait, moved, others = float(response[0]), response[1], response[2]
         due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
-        self._due = min(self._due, due)  # endless since the question: what was heard meanwhile is newer
+        self._schedule_at = min(self._schedule_at, due)  # endless since the question: what was heard meanwhile is newer
         if moved:
-            self._look_again()
+            self._notify_queues()
         for position in range(0, len(others), 2):
             job_id = others[position + 1].decode(errors="replace")
             self._moving.add(job_id)
@@ -469,34 +473,38 @@ class Dispatcher:
     # Ending
 
     def _finished(self) -> bool:
-        if self.taken or self._outbox or self._unwritten or self._moving:
+        if self.claimed or self._outbox or self._unwritten or self._moving:
             return False
         if self._stop_at is not None:
             return True
-        if self.limits.max_jobs is not None and self._reserved >= self.limits.max_jobs:
+        if self.limits.max_jobs is not None and self._claimed_count >= self.limits.max_jobs:
             return True
-        if not self.limits.burst or self._rate_at < float("inf") or not all(line.empty for line in self.lines.values()):
+        if (
+            not self.limits.burst
+            or self._rate_at < float("inf")
+            or not all(queue.empty for queue in self.queues.values())
+        ):
             return False
-        if self._trial_at < time.monotonic() + STAY:
+        if self._trial_at < time.monotonic() + BURST_STAY:
             return False
         now = time.time()
-        return not any(now - 1 < turn < now + STAY for turn in self._turns.values())
+        return not any(now - 1 < turn < now + BURST_STAY for turn in self._held_until.values())
 
-    def _wind_down(self, now: float) -> None:
+    def _shut_down(self, now: float) -> None:
         """Hands back what has not begun; at the end of the grace period everything."""
-        while self._why:
-            event(logging.INFO, "worker stopping", why=self._why.popleft())
-        back = [job for line in self.lines.values() for job in line.runner.waiting()]
+        while self._stop_reasons:
+            event(logging.INFO, "worker stopping", why=self._stop_reasons.popleft())
+        released = [job for queue in self.queues.values() for job in queue.runner.waiting()]
         over = self._stop_at is not None and now >= self._stop_at
         if over:
-            back += list(self.taken.values())
-        for job in back:
+            released += list(self.claimed.values())
+        for job in released:
             if job.settle(Outcome("back")):
                 self._outbox.append(job)
         if over:  # after the settling, so that their being ended is nobody's failure
-            for line in self.lines.values():
-                line.runner.stop()
-        if back:
+            for queue in self.queues.values():
+                queue.runner.stop()
+        if released:
             self._drain()
 
 
@@ -504,7 +512,7 @@ def _nothing(_answer: Any) -> None:
     """For an answer that says nothing new."""
 
 
-def _within(most: int, batch: list[Taken]) -> list[Taken]:
+def _within(most: int, batch: list[ClaimedJob]) -> list[ClaimedJob]:
     """The first jobs of ``batch`` whose outcomes have ``most`` bytes together, one job at least."""
     size = 0
     for number, job in enumerate(batch):

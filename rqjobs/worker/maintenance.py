@@ -1,4 +1,4 @@
-"""The engine's second thread: heartbeats, leases, recovery of dead workers' jobs, scheduler locks, housekeeping."""
+"""The periodic duties of a worker: heartbeats, leases, rescue of dead workers' jobs, scheduler locks, housekeeping."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
 from rqjobs.dead_letters.index import mend
 from rqjobs.policies import base_queue
-from rqjobs.worker.claimed_job import MOST_DEATHS
-from rqjobs.worker.dependents import release
-from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.claimed_job import MAX_DEATHS
+from rqjobs.worker.dependents import enqueue_ready
+from rqjobs.worker.loop import WorkerLoop
 from rqjobs.worker.rq_compat import POISON, TRIED_AGAIN, USED_UP
 
 if TYPE_CHECKING:
     from rqjobs.worker.run import EngineWorker
 
-MAINTENANCE = 600.0
-"""Seconds between two runs of RQ's own housekeeping: expired registry entries, workers that are gone,"""
+HOUSEKEEPING_INTERVAL = 600.0
+"""Seconds between two runs of RQ's own housekeeping: expired registry entries and records of dead workers."""
 
-FIRST = 10.0
-"""and after the start until the first."""
+FIRST_HOUSEKEEPING = 10.0
+"""Seconds from the start of the worker to the first housekeeping: after the jobs that wait have begun."""
 
-MAINTENANCE_LOCK = 60
-"""Seconds that the housekeeping of one lane keeps other workers from it. Two at once do no harm."""
+HOUSEKEEPING_LOCK = 60
+"""Seconds that one worker's housekeeping of a lane keeps others from it: short, for two at once do no harm, and a
+worker that is killed meanwhile leaves the lock behind."""
 
 PAGE = 500
-"""Jobs of a lane that one call to Redis takes back: about 10 ms of Redis. A worker may have held thousands."""
+"""Jobs of a lane that one call to Redis rescues: about 10 ms of Redis. A worker may have claimed thousands."""
 
 
-class Keeper:
-    """Ticks once a second; on a connection of its own, so that a busy loop never delays a heartbeat."""
+class Maintenance:
+    """Does what is due once a second, on a connection of its own, so that a busy loop never delays a heartbeat."""
 
     def __init__(
         self,
         worker: EngineWorker,
-        dispatcher: Dispatcher,
+        loop: WorkerLoop,
         settings: Settings,
         *,
         max_rss: int | None,
@@ -62,10 +63,10 @@ class Keeper:
     ) -> None:
         self._worker = worker
         self._client: redis.Redis = worker.connection
-        self._dispatcher = dispatcher
+        self._loop = loop
         self._settings = settings
         self._lanes = worker.queue_names()
-        self._period = min(5.0, dispatcher.orders.lease / 3)
+        self._period = min(5.0, loop.protocol.lease / 3)
         self._max_rss = max_rss
         self._on_limit = on_limit
         self._parent = os.getppid()
@@ -73,24 +74,26 @@ class Keeper:
             self._lanes, connection=self._client, logging_level=logging.WARNING, serializer=SERIALIZER, name=worker.name
         )
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rqjobs-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rqjobs-maintenance", daemon=True)
         self._next = 0.0
-        self._maintained = time.monotonic() - MAINTENANCE + FIRST
-        self._renewed = 0.0  # by Redis' clock, which the leases go by: it may be set, or go on while a machine sleeps
-        self._patient_until = 0.0
-        self._wrong: set[str] = set()
+        self._housekept_at = time.monotonic() - HOUSEKEEPING_INTERVAL + FIRST_HOUSEKEEPING
+        self._renewed_at = (
+            0.0  # by Redis' clock, which the leases go by: it may be set, or go on while a machine sleeps
+        )
+        self._recover_after = 0.0
+        self._wrong_types: set[str] = set()
 
     def start(self) -> None:
-        """Ticks once here, so that everything is in place, then in its thread."""
+        """Runs one round in this thread, so that the locks are held when it returns, then starts its own thread."""
         self.tick()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops ticking and releases the scheduler's locks."""
+        """Stops the thread and frees the scheduler's locks."""
         self._stopping.set()
         self._thread.join(2)
-        self._worker.meter.flush(self._client)
-        for lane in self._dispatcher.leading:
+        self._worker.metrics.flush(self._client)
+        for lane in self._loop.leading:
             release_lock(self._client, RQScheduler.get_locking_key(lane), self._worker.name)
         self._scheduler.register_death()
 
@@ -99,24 +102,24 @@ class Keeper:
             self.tick()
 
     def tick(self) -> None:
-        """One round of everything that is due. What fails does not keep the rest from being done."""
+        """Runs one round of everything that is due. A step that fails does not keep the others from being run."""
         now = time.monotonic()
         steps: list[Callable[[], None]] = [self._check_limits]
         if now >= self._next:
-            steps += [self._renew, self._lead, self._recover, self._release]
-        steps += [self._say_state, self._measure]
-        if now - self._maintained > MAINTENANCE:
-            steps.append(self._maintain)
+            steps += [self._renew, self._lead, self._recover, self._enqueue_ready]
+        steps += [self._write_state, self._flush_metrics]
+        if now - self._housekept_at > HOUSEKEEPING_INTERVAL:
+            steps.append(self._housekeep)
         for step in steps:
             try:
                 step()
             except PASSING as error:
-                logging.getLogger("rqjobs").debug("the keeper's step failed", exc_info=True)
+                logging.getLogger("rqjobs").debug("a maintenance step failed", exc_info=True)
                 leave_replica(self._client, error)
                 if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-                    return  # away
-            except Exception:  # the thread must outlive whatever a step runs into
-                logging.getLogger("rqjobs").exception("the keeper's step failed")
+                    return  # Redis is away: the other steps would fail as well
+            except Exception:  # the thread must outlive every error of a step
+                logging.getLogger("rqjobs").exception("a maintenance step failed")
 
     def _check_limits(self) -> None:
         if os.getppid() != self._parent and os.environ.get("RQJOBS_SUPERVISED"):
@@ -125,39 +128,39 @@ class Keeper:
             self._max_rss = None
             self._on_limit(f"its memory of {size >> 20} MiB is over --max-rss")
 
-    def _say_state(self) -> None:
-        state = WorkerStatus.BUSY if self._dispatcher.taken else WorkerStatus.IDLE
+    def _write_state(self) -> None:
+        state = WorkerStatus.BUSY if self._loop.claimed else WorkerStatus.IDLE
         if self._worker.get_state() != state:
             self._worker.set_state(state)
 
-    def _measure(self) -> None:
-        self._worker.meter.flush(self._client)
+    def _flush_metrics(self) -> None:
+        self._worker.metrics.flush(self._client)
 
     def _renew(self) -> None:
-        """The worker's heartbeat, and the leases of what it runs."""
+        """Renews the worker's record and the leases of its jobs."""
         began = time.monotonic()
-        jobs = list(self._dispatcher.taken.values())
+        jobs = list(self._loop.claimed.values())
         lost: set[str] = set()
         for start in range(0, max(len(jobs), 1), PAGE):
             born, stamp, *gone = run_script(
-                "renew", self._client, self._dispatcher.orders.renew(jobs[start : start + PAGE])
+                "renew", self._client, self._loop.protocol.renew(jobs[start : start + PAGE])
             )
             lost.update(as_text(execution) for execution in gone)
-        if not born:  # its record expired while Redis was out of reach
+        if not born:  # its record expired while Redis did not respond
             self._worker.register_again()
         now = float(stamp)
-        since = now - (self._renewed or now)
-        self._renewed, self._next = now, began + self._period
-        if since > self._dispatcher.orders.lease:
+        since = now - (self._renewed_at or now)
+        self._renewed_at, self._next = now, began + self._period
+        if since > self._loop.protocol.lease:
             event(logging.WARNING, "leases were not renewed in time", seconds=since)
-        if since > 2 * self._period + 1:  # others may not have come to renew theirs either
-            self._patient_until = time.monotonic() + self._period + 1
+        if since > 2 * self._period + 1:  # other workers may not have renewed theirs either
+            self._recover_after = time.monotonic() + self._period + 1
         for job in jobs:
-            if job.execution in lost and job.execution in self._dispatcher.taken and not job.settled:
-                self._worker.lost(job)
+            if job.execution in lost and job.execution in self._loop.claimed and not job.settled:
+                self._worker.lease_lost(job)
 
     def _lead(self) -> None:
-        """Takes or keeps RQ's scheduler locks: one worker moves the scheduled jobs of a lane."""
+        """Acquires or renews RQ's scheduler locks: one worker moves the delayed jobs of a lane."""
         script = self._client.register_script(ACQUIRE_OR_REFRESH_LOCK_SCRIPT)
         ttl = max(2, round(3 * self._period))
         with self._client.pipeline(transaction=False) as pipeline:
@@ -165,39 +168,39 @@ class Keeper:
                 script(keys=[RQScheduler.get_locking_key(lane)], args=[self._worker.name, ttl], client=pipeline)
             answers = pipeline.execute()
         leading = frozenset(lane for lane, answer in zip(self._lanes, answers, strict=True) if answer)
-        if leading != self._dispatcher.leading:
-            self._dispatcher.leading = leading
-            self._dispatcher.bell.ring()
+        if leading != self._loop.leading:
+            self._loop.leading = leading
+            self._loop.wake_up.set()
         if leading:
             self._scheduler.register_birth()
 
     def _recover(self) -> None:
-        """Takes back the jobs whose lease has run out, unless it may only be that Redis was away, or its clock set."""
-        if time.monotonic() < self._patient_until:
+        """Rescues the jobs whose lease has expired, unless Redis was away or its clock was set in the last seconds."""
+        if time.monotonic() < self._recover_after:
             return
-        special, wrong = recover(self._client, self._lanes, self._settings)
-        for job in special:
+        rq_compat, wrong = recover(self._client, self._lanes, self._settings)
+        for job in rq_compat:
             try:
-                self._worker.recover_special(*job)
+                self._worker.recover_rq_compat(*job)
             except PASSING:
                 raise
             except Exception:
-                logging.getLogger("rqjobs").exception("a dead worker's job could not be taken back")
-        for what in wrong - self._wrong:
+                logging.getLogger("rqjobs").exception("a dead worker's job could not be rescued")
+        for what in wrong - self._wrong_types:
             follows = "no queue counts as paused" if what == keys.PAUSED else "its queue stands still"
             event(logging.ERROR, f"a key is of another type: {follows}", key=what)
-        self._wrong = wrong
+        self._wrong_types = wrong
 
-    def _release(self) -> None:
-        """Enqueues the dependents that are ready: a worker killed between RQ's two steps has left them."""
-        release(self._client, self._lanes)
+    def _enqueue_ready(self) -> None:
+        """Enqueues the dependents that are ready: a worker that was killed between RQ's two steps has left them."""
+        enqueue_ready(self._client, self._lanes)
 
-    def _maintain(self) -> None:
-        self._maintained = time.monotonic()
+    def _housekeep(self) -> None:
+        self._housekept_at = time.monotonic()
         for lane in self._lanes:
             queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
             # RQ's own lock, but not for RQ's 15 minutes: they would outlast a worker that is killed meanwhile.
-            if self._client.set(queue.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK):
+            if self._client.set(queue.registry_cleaning_key, 1, nx=True, ex=HOUSEKEEPING_LOCK):
                 queue.finished_job_registry.cleanup()
                 queue.failed_job_registry.cleanup()
                 clean_worker_registry(queue)
@@ -213,30 +216,30 @@ class Keeper:
 def recover(
     client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = ""
 ) -> tuple[list[tuple[str, str, str]], set[str]]:
-    """Puts jobs of dead workers back into their queues, or among the dead letters.
+    """Rescues the jobs of dead workers: they go back to their queues, or become dead.
 
     Args:
         client: a connection.
-        lanes: the queues' lanes to look at.
-        settings: for how many dead letters are kept.
-        dead: the name of a worker that is known to be dead; without it leases decide.
+        lanes: the lanes to search.
+        settings: how many dead jobs are kept.
+        dead: the name of a worker that is known to be dead; without it, jobs whose lease has expired are rescued.
 
     Returns:
-        Lane, job and execution of those that RQ's own methods must take back, the caller within 30 s; and the keys of
-        these lanes that are of another type than RQ's.
+        Lane, job and execution of the jobs that RQ's own methods must rescue within 30 s; and the keys of these
+        lanes that are of another type than RQ's.
     """
     errors = [b64encode(zlib.compress(text.encode())) for text in (TRIED_AGAIN, USED_UP, POISON)]
-    words: list[Any] = [settings.rqjobs_keep_failed, MOST_DEATHS, *errors, dead, PAGE, len(lanes)]
+    words: list[Any] = [settings.rqjobs_keep_failed, MAX_DEATHS, *errors, dead, PAGE, len(lanes)]
     for lane in lanes:
         words += (lane, base_queue(lane))
     while True:
-        special, wrong, *jobs = run_script("recover", client, [keys.PREFIX, timestamp(), *words])
+        rq_compat, wrong, *jobs = run_script("recover", client, [keys.PREFIX, timestamp(), *words])
         for job_id, worker, status in jobs:
             level = logging.WARNING if status == b"queued" else logging.ERROR
             event(level, "job of a dead worker", id=as_text(job_id), worker=as_text(worker), now=as_text(status))
-        if special or len(jobs) < PAGE:  # with special ones the caller has something to do first
+        if rq_compat or len(jobs) < PAGE:  # jobs for the RQ compatibility path go first: the caller has 30 s for them
             break
-    return [(as_text(lane), as_text(job), as_text(run)) for lane, job, run in special], {as_text(k) for k in wrong}
+    return [(as_text(lane), as_text(job), as_text(run)) for lane, job, run in rq_compat], {as_text(k) for k in wrong}
 
 
 def _rss() -> int:

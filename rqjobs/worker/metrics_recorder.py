@@ -9,19 +9,19 @@ from datetime import datetime
 import redis
 
 from rqjobs.monitoring.metrics import Figures, Outcome, write
-from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.claimed_job import ClaimedJob
 
 _OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stop": "dead"}
 
 
-class Meter:
+class MetricsRecorder:
     """Counts outcomes in the engine's loop; another thread writes the sums."""
 
     def __init__(self) -> None:
         self._by_queue: defaultdict[str, Figures] = defaultdict(Figures)
         self._lock = threading.Lock()
 
-    def settled(self, job: Taken) -> None:
+    def settled(self, job: ClaimedJob) -> None:
         """Counts one outcome; what was handed back or held has not run."""
         outcome = job.outcome
         if outcome is None or (name := _OUTCOMES.get(outcome.how)) is None:

@@ -27,16 +27,16 @@ from rqjobs.broker.attempts import KEPT_ATTEMPTS, retried_fields
 from rqjobs.broker.connection import PASSING, leave_replica
 from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, attempt_number, job_key, key, results_key
 from rqjobs.config.logs import event
-from rqjobs.worker.acknowledged import Ending
-from rqjobs.worker.claimed_job import MOST_DEATHS, Taken
+from rqjobs.worker.acknowledged import AcknowledgedOutcome
+from rqjobs.worker.claimed_job import MAX_DEATHS, ClaimedJob
 from rqjobs.worker.dependents import ReleasingQueue
-from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.loop import WorkerLoop
 from rqjobs.worker.rq_worker import StockWorker
 from rqjobs.worker.runners.time_limits import Stopped, slot_here
 
 TRIED_AGAIN = "WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease"
 USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease"
-POISON = f"WorkerDied: {MOST_DEATHS} workers died while they ran this job; it may be the cause"
+POISON = f"WorkerDied: {MAX_DEATHS} workers died while they ran this job; it may be the cause"
 
 
 class _Watched(BaseDeathPenalty):
@@ -70,17 +70,17 @@ class LeaseLost(Exception):
     """A job's lease ran out, and whoever took it back runs it again: this run is not to be written."""
 
 
-class _TakenJob(RegisteredJob):
+class _ClaimedRQJob(RegisteredJob):
     """A job as RQ's methods see it, and its entry in the started registry."""
 
     member: str = ""
 
 
-class SpecialWorker(StockWorker):
+class RQCompatWorker(StockWorker):
     """A worker as RQ and its tools see it, whose methods run in many threads at once."""
 
     death_penalty_class = _Watched
-    dispatcher: Dispatcher
+    loop: WorkerLoop
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's."""
@@ -103,20 +103,20 @@ class SpecialWorker(StockWorker):
     def procline(self, message: str) -> None:
         """The process does many things at once: its title stays."""
 
-    def run_special(self, taken: Taken) -> None:
+    def run_rq_compat(self, claimed: ClaimedJob) -> None:
         """Runs a job with callbacks, repeats, RQ's own rate limit and the like: RQ's methods from start to end.
 
         Raises:
             LeaseLost: another worker runs it by now. Nothing was written.
         """
-        job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+        job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
         self.executions[execution.id] = execution
         try:
             self.perform_job(job, queue, execution)
         finally:
             self.executions.pop(execution.id, None)
 
-    def end_abandoned(self, taken: Taken, error: BaseException) -> None:
+    def end_abandoned(self, claimed: ClaimedJob, error: BaseException) -> None:
         """Writes the end of a job whose thread was abandoned, after its callback, as RQ does.
 
         ``error`` is what was raised in that thread: ``Stopped``, or RQ's time limit.
@@ -124,7 +124,7 @@ class SpecialWorker(StockWorker):
         Raises:
             LeaseLost: another worker runs it by now. Nothing was written.
         """
-        job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
+        job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
         if job.should_retry and not isinstance(error, Stopped):
             self._note_retry(job, format_exc_info((type(error), error, None)), execution.id, now())
         self._finalize_failure(job, queue, execution, (type(error), error, None))
@@ -141,7 +141,7 @@ class SpecialWorker(StockWorker):
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """RQ calls this before it writes anything of a run that has ended, and before the job's callbacks."""
-        assert isinstance(job, _TakenJob)
+        assert isinstance(job, _ClaimedRQJob)
         _still_ours()
         self._check_lease(queue.name, job.member)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
@@ -150,15 +150,15 @@ class SpecialWorker(StockWorker):
         if exc_info[0] is not Stopped:
             super()._finalize_failure(job, queue, execution, exc_info)
             return
-        assert isinstance(job, _TakenJob)
+        assert isinstance(job, _ClaimedRQJob)
         self._check_lease(queue.name, job.member)
         job.ended_at = now()
         self._stopped_job_id = job.id
         self._handle_stopped_job(job, queue, execution)
 
-    def _load(self, lane: str, job_id: str, execution_id: str) -> tuple[_TakenJob, Queue, Execution]:
-        job = _TakenJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
-        assert isinstance(job, _TakenJob)
+    def _load(self, lane: str, job_id: str, execution_id: str) -> tuple[_ClaimedRQJob, Queue, Execution]:
+        job = _ClaimedRQJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
+        assert isinstance(job, _ClaimedRQJob)
         queue = ReleasingQueue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
         execution = Execution(execution_id, job_id, self.connection, worker_name=job.worker_name or self.name)
         execution._job = job  # noqa: SLF001  # it would be fetched again
@@ -169,14 +169,14 @@ class SpecialWorker(StockWorker):
         if self.connection.zscore(key("wip", lane), member) is None:
             raise LeaseLost("another worker runs it now")
 
-    def finish(self, taken: Taken | Ending) -> None:
+    def finish(self, claimed: ClaimedJob | AcknowledgedOutcome) -> None:
         """Writes the outcome of a job that has dependents; tried until Redis takes it."""
-        outcome = taken.outcome
+        outcome = claimed.outcome
         assert outcome is not None
         while True:
             try:
-                job, queue, execution = self._load(taken.lane, taken.job_id, taken.execution)
-                self._check_lease(taken.lane, job.member)
+                job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
+                self._check_lease(claimed.lane, job.member)
                 execution.created_at = datetime.fromtimestamp(outcome.started, UTC)
                 job.started_at, job.ended_at = execution.created_at, datetime.fromtimestamp(outcome.ended, UTC)
                 if outcome.how == "done":
@@ -189,23 +189,23 @@ class SpecialWorker(StockWorker):
                     text = zlib.decompress(b64decode(outcome.words[0])).decode()  # type: ignore[arg-type]
                     self.handle_job_failure(job, queue, None, text, execution)
             except PASSING as error:
-                if not self.dispatcher.out_of_time:
+                if not self.loop.out_of_time:
                     leave_replica(self.connection, error)
                     time.sleep(1)
                     continue
-                event(logging.ERROR, "job left to its lease", id=taken.job_id, queue=taken.lane, error=str(error))
-                self.dispatcher.leave(taken)
+                event(logging.ERROR, "job left to its lease", id=claimed.job_id, queue=claimed.lane, error=str(error))
+                self.loop.leave_to_lease(claimed)
             except LeaseLost:
-                event(logging.WARNING, "leases were lost: others run these jobs", ids=taken.job_id)
-                self.dispatcher.leave(taken)
+                event(logging.WARNING, "leases were lost: others run these jobs", ids=claimed.job_id)
+                self.loop.leave_to_lease(claimed)
             except Exception:
                 logging.getLogger("rqjobs").exception("a job with dependents was left to its lease")
-                self.dispatcher.leave(taken)
+                self.loop.leave_to_lease(claimed)
             else:
-                self.dispatcher.finished(taken)
+                self.loop.finished(claimed)
             return
 
-    def recover_special(self, lane: str, job_id: str, execution_id: str) -> None:
+    def recover_rq_compat(self, lane: str, job_id: str, execution_id: str) -> None:
         """Takes back a dead worker's job that needs RQ's own methods: its callbacks, dependents, slots, repeats."""
         try:
             job, queue, execution = self._load(lane, job_id, execution_id)
@@ -217,7 +217,7 @@ class SpecialWorker(StockWorker):
             return
         died = self.connection.hincrby(job.key, "worker_died", 1)
         why = USED_UP
-        if died >= MOST_DEATHS:
+        if died >= MAX_DEATHS:
             why, job.retries_left = POISON, 0
         job.ended_at = now()
         with contextlib.suppress(Exception):  # RQ has logged it

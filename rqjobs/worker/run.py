@@ -24,23 +24,23 @@ from rqjobs.broker.scripts import load_script
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.policies import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
-from rqjobs.worker.acknowledged import Ending
-from rqjobs.worker.claimed_job import RESULT_TTL, Outcome, Taken
+from rqjobs.worker.acknowledged import AcknowledgedOutcome
+from rqjobs.worker.claimed_job import RESULT_TTL, ClaimedJob, Outcome
 from rqjobs.worker.exception_handlers import ExceptionHandler, HandlerThread
 from rqjobs.worker.job_log import JobLog
-from rqjobs.worker.loop import Dispatcher, Limits
-from rqjobs.worker.maintenance import Keeper
-from rqjobs.worker.metrics_recorder import Meter
-from rqjobs.worker.queue_state import Line
-from rqjobs.worker.rq_compat import SpecialWorker
+from rqjobs.worker.loop import Limits, WorkerLoop
+from rqjobs.worker.maintenance import Maintenance
+from rqjobs.worker.metrics_recorder import MetricsRecorder
+from rqjobs.worker.queue_state import QueueState
+from rqjobs.worker.rq_compat import RQCompatWorker
 from rqjobs.worker.rq_worker import WORKER_TTL
 from rqjobs.worker.runners.admission import Admission
 from rqjobs.worker.runners.batches import BatchRunner
-from rqjobs.worker.runners.coroutines import LoopRunner, LoopThread
-from rqjobs.worker.runners.isolated import ApartRunner
+from rqjobs.worker.runners.coroutines import CoroutineRunner, EventLoopThread
+from rqjobs.worker.runners.isolated import IsolatedRunner
 from rqjobs.worker.runners.processes import ProcessRunner
-from rqjobs.worker.runners.threads import Runner, ThreadRunner, run_special_here, timed_out
-from rqjobs.worker.runners.time_limits import Slot, Stopped, Watchdog, rq_time_limit
+from rqjobs.worker.runners.threads import Runner, ThreadRunner, run_rq_compat_here, timed_out
+from rqjobs.worker.runners.time_limits import Slot, Stopped, TimeLimitThread, rq_time_limit
 from rqjobs.worker.running_jobs import share
 from rqjobs.worker.watcher_client import watched
 
@@ -51,11 +51,11 @@ SWITCH = 0.001
 """Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
 
 
-class EngineWorker(SpecialWorker):
+class EngineWorker(RQCompatWorker):
     """What the parts of the engine need of each other."""
 
-    watchdog: Watchdog
-    meter: Meter
+    time_limits: TimeLimitThread
+    metrics: MetricsRecorder
     handlers: HandlerThread
     grace: float = 25.0
 
@@ -68,9 +68,9 @@ class EngineWorker(SpecialWorker):
         self.connection.hset(self.key, "death", timestamp())
         self.register_birth()
 
-    def settled(self, job: Taken) -> None:
+    def settled(self, job: ClaimedJob) -> None:
         """A job has its outcome."""
-        self.dispatcher.settled(job)
+        self.loop.settled(job)
 
     def report(self, job_id: str, progress: Mapping[str, object]) -> None:
         """Stores the progress of a running job in its meta, as RQ's ``job.meta``; not while Redis is away."""
@@ -79,21 +79,21 @@ class EngineWorker(SpecialWorker):
             merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
             run_script("report", self.connection, [job_id, json.dumps(merged)])
 
-    def end_trial(self, job: Taken) -> None:
+    def end_trial(self, job: ClaimedJob) -> None:
         """The job was the trial of a held queue, and has found its dependency: all go on."""
         holds.end(self.connection, job.policy.name, job.job_id, "done")
 
-    def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
+    def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
         executions = " ".join(job.execution for job in jobs)
         load_script("running")([keys.running(queue, self.name)], [executions, 24 * 3600], client=self.connection)
 
-    def failed(self, job: Taken, error: BaseException) -> None:
+    def failed(self, job: ClaimedJob, error: BaseException) -> None:
         """A run of a job of ours has raised: the exception handlers are called, in a thread of their own."""
         if self._exc_handlers and not job.settled:
             self.handlers.put((self, job.job_id, error))
 
-    def give_up(self, slot: Slot, jobs: list[Taken]) -> None:
+    def abandon(self, slot: Slot, jobs: list[ClaimedJob]) -> None:
         """A thread does not react to its time limit: its jobs go on without it, another thread takes its place."""
         for job in jobs:
             event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
@@ -101,18 +101,18 @@ class EngineWorker(SpecialWorker):
                 self._end_abandoned(slot, job)
             elif job.settle(timed_out(job, slot.began, self, stopped=slot.stopped)):
                 self.settled(job)
-        self.dispatcher.lines[jobs[0].policy.name].runner.replace(jobs[0])
+        self.loop.queues[jobs[0].policy.name].runner.replace(jobs[0])
 
-    def _end_abandoned(self, slot: Slot, job: Taken) -> None:
+    def _end_abandoned(self, slot: Slot, job: ClaimedJob) -> None:
         """RQ's own methods ran this job in a thread that does not come back: another calls its callback and ends it."""
         error = Stopped() if slot.stopped else rq_time_limit(slot.rq_limit)()
         started = slot.began
 
-        def end(job: Taken) -> None:
+        def end(job: ClaimedJob) -> None:
             self.end_abandoned(job, error)
 
         def run() -> None:
-            outcome = run_special_here(job, self, started, end)
+            outcome = run_rq_compat_here(job, self, started, end)
             if job.settle(outcome):
                 self.settled(job)
 
@@ -122,9 +122,9 @@ class EngineWorker(SpecialWorker):
             return
         threading.Thread(target=run, name="rqjobs-end", daemon=True).start()
 
-    def lost(self, job: Taken) -> None:
+    def lease_lost(self, job: ClaimedJob) -> None:
         """Another worker has the job now."""
-        if self.dispatcher.lines[job.policy.name].runner.lost(job) and job.settle(Outcome("left")):
+        if self.loop.queues[job.policy.name].runner.lease_lost(job) and job.settle(Outcome("left")):
             self.settled(job)
         event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
 
@@ -132,29 +132,29 @@ class EngineWorker(SpecialWorker):
         """What RQ's tools ask of a worker: ``shutdown``, ``stop-job``, ``stop-execution``."""
         what, job_id, execution = (str(command.get(word, "")) for word in ("command", "job_id", "execution_id"))
         if what == "shutdown":
-            self.dispatcher.stop(self.grace, "shutdown command")
+            self.loop.stop(self.grace, "shutdown command")
         elif what in ("stop-job", "stop-execution"):
-            taken = list(self.dispatcher.taken.values())  # RQ's methods take jobs out of it in another thread
-            running = [job for job in taken if job.job_id == job_id and not job.settled]
+            claimed = list(self.loop.claimed.values())  # RQ's methods take jobs out of it in another thread
+            running = [job for job in claimed if job.job_id == job_id and not job.settled]
             found = [job for job in running if execution in ("", job.execution)]
             if not found:
                 event(logging.WARNING, "stop-job: it does not run here", id=job_id)
             for job in found:
                 event(logging.INFO, "job is stopped by command", id=job_id, queue=job.lane)
-                runner = self.dispatcher.lines[job.policy.name].runner
-                began = self.watchdog.began(job)
+                runner = self.loop.queues[job.policy.name].runner
+                began = self.time_limits.began(job)
                 if not runner.stop_job(job) and job.settle(job.stopped(began)):
                     self.settled(job)
 
 
-def slots(chosen: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
+def slots(policies_here: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
     """How many jobs of each queue run at once: its policy's concurrency, or its share of ``threads``, one at least."""
-    total = sum(policy.concurrency for policy in chosen if policy.runs_in == "thread")
+    total = sum(policy.concurrency for policy in policies_here if policy.runs_in == "thread")
     return {
         policy.name: policy.concurrency
         if threads is None or policy.runs_in != "thread"
         else max(1, round(threads * policy.concurrency / total))
-        for policy in chosen
+        for policy in policies_here
     }
 
 
@@ -191,8 +191,8 @@ def run_worker(
     sys.setswitchinterval(SWITCH)
     settings = get_settings()
     import_registrations()
-    chosen = [get_policy(name) for name in queues] if queues else list(policies())
-    names = [policy.name for policy in chosen]
+    policies_here = [get_policy(name) for name in queues] if queues else list(policies())
+    names = [policy.name for policy in policies_here]
     worker = EngineWorker(
         lanes_in_order(names),
         name=os.environ.get(SUPERVISED),
@@ -204,22 +204,26 @@ def run_worker(
     )
     worker.grace = grace
     memory = share() if watch else None  # before any thread has its place in it
-    worker.watchdog, worker.meter, worker.handlers = Watchdog(worker.give_up), Meter(), HandlerThread()
-    worker.slots = slots(chosen, threads)
-    loop = LoopThread() if any(map(_is_coroutine, chosen)) else None
+    worker.time_limits, worker.metrics, worker.handlers = (
+        TimeLimitThread(worker.abandon),
+        MetricsRecorder(),
+        HandlerThread(),
+    )
+    worker.slots = slots(policies_here, threads)
+    event_loop = EventLoopThread() if any(map(_is_coroutine, policies_here)) else None
     finishers = ThreadPoolExecutor(1, "rqjobs-finisher")
 
     job_log = JobLog()
 
-    def finish(job: Taken | Ending) -> None:
+    def finish(job: ClaimedJob | AcknowledgedOutcome) -> None:
         finishers.submit(worker.finish, job)
 
-    def settled(job: Taken) -> None:
+    def settled(job: ClaimedJob) -> None:
         job_log.settled(job)
-        worker.meter.settled(job)
+        worker.metrics.settled(job)
 
     def stop(why: str) -> None:
-        dispatcher.stop(grace, why)
+        loop.stop(grace, why)
 
     def enqueue_limited(lane: str, job_id: str) -> None:
         def enqueue() -> None:
@@ -227,15 +231,15 @@ def run_worker(
                 worker.enqueue_limited(lane, job_id)
             except Exception:
                 logging.getLogger("rqjobs").exception("a scheduled job could not be enqueued")
-            dispatcher.enqueued(job_id)
+            loop.enqueued(job_id)
 
         finishers.submit(enqueue)
 
-    dispatcher = worker.dispatcher = Dispatcher(
+    loop = worker.loop = WorkerLoop(
         connect=lambda: connect(socket_timeout=15),
         worker=worker.name,
         record_ttl=worker.worker_ttl + 60,  # as RQ's heartbeat has it
-        lines=_lines(chosen, worker.slots, worker, loop),
+        queues=_queue_states(policies_here, worker.slots, worker, event_loop),
         settings=settings,
         limits=Limits(burst, max_jobs),
         finish_by_rq=finish,
@@ -244,37 +248,37 @@ def run_worker(
         log_settled=settled,
         report=worker.report,
     )
-    keeper = Keeper(
+    maintenance = Maintenance(
         worker,
-        dispatcher,
+        loop,
         settings,
         max_rss=max_rss,
         on_limit=stop,
     )
     worker.register_birth()
-    with _signals(dispatcher, grace), watched(worker.name, memory, dispatcher.orders.lease, grace):
-        worker.watchdog.start()
-        keeper.start()
-        _spare_the_collector()
+    with _signals(loop, grace), watched(worker.name, memory, loop.protocol.lease, grace):
+        worker.time_limits.start()
+        maintenance.start()
+        _exclude_from_gc()
         event(logging.INFO, "worker started", name=worker.name, queues=",".join(names), pid=os.getpid())
-        dispatcher.run()
-    finishers.shutdown(cancel_futures=dispatcher.out_of_time)
-    worker.watchdog.stop()
+        loop.run()
+    finishers.shutdown(cancel_futures=loop.out_of_time)
+    worker.time_limits.stop()
     worker.handlers.close()
-    for line in dispatcher.lines.values():
-        line.close()
-    if loop is not None:
-        loop.close()
+    for queue in loop.queues.values():
+        queue.close()
+    if event_loop is not None:
+        event_loop.close()
     with contextlib.suppress(redis.exceptions.RedisError, OSError):
-        keeper.stop()
+        maintenance.stop()
         worker.register_death()
-    dispatcher.bell.close()
+    loop.wake_up.close()
     worker.connection.close()
     event(logging.INFO, "worker stopped", name=worker.name)
     return 0
 
 
-def _spare_the_collector() -> None:
+def _exclude_from_gc() -> None:
     """What is loaded stays: looking through it again and again would stop all jobs for 50 to 100 ms each time."""
     gc.collect()
     gc.freeze()
@@ -285,11 +289,14 @@ def _is_coroutine(policy: QueuePolicy) -> bool:
     return policy.runs_in == "thread" and policy.batch is None and inspect.iscoroutinefunction(load(policy.processor))
 
 
-def _lines(
-    chosen: Sequence[QueuePolicy], slots_of: Mapping[str, int], worker: EngineWorker, loop: LoopThread | None
-) -> dict[str, Line]:
-    lines = {}
-    for policy in chosen:
+def _queue_states(
+    policies_here: Sequence[QueuePolicy],
+    slots_of: Mapping[str, int],
+    worker: EngineWorker,
+    event_loop: EventLoopThread | None,
+) -> dict[str, QueueState]:
+    queues = {}
+    for policy in policies_here:
         runner: Runner
         if policy.runs_in == "process":
             runner = ProcessRunner(policy, slots_of[policy.name], worker)
@@ -297,27 +304,27 @@ def _lines(
             runner = BatchRunner(policy, worker)
         else:
             if _is_coroutine(policy):
-                assert loop is not None
-                runner = LoopRunner(policy, slots_of[policy.name], worker, loop)
+                assert event_loop is not None
+                runner = CoroutineRunner(policy, slots_of[policy.name], worker, event_loop)
             else:
                 runner = ThreadRunner(policy, slots_of[policy.name], worker)
-            runner = ApartRunner(runner, policy, worker)
+            runner = IsolatedRunner(runner, policy, worker)
         admission = Admission(policy, runner, worker) if policy.admit is not None else None
-        lines[policy.name] = Line(policy, runner, admission)
-    return lines
+        queues[policy.name] = QueueState(policy, runner, admission)
+    return queues
 
 
 @contextlib.contextmanager
-def _signals(dispatcher: Dispatcher, grace: float) -> Iterator[None]:
+def _signals(loop: WorkerLoop, grace: float) -> Iterator[None]:
     """SIGTERM and SIGINT: stop within the grace period; a second one hands everything back at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, _frame: object) -> None:
-        again = dispatcher.stopping
+        again = loop.stopping
         name = signal.Signals(number).name
-        dispatcher.stop(0.0 if again else grace, name + (" again: handing jobs back" if again else ""))
+        loop.stop(0.0 if again else grace, name + (" again: handing jobs back" if again else ""))
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -81,7 +81,7 @@ def place(capacity: int = 1) -> Place:
     return found
 
 
-def give_back(used: Place) -> None:
+def free_place(used: Place) -> None:
     """The place may be another thread's."""
     if used._memory is _shared.memory:  # noqa: SLF001
         with _lock:

@@ -19,9 +19,9 @@ from rqjobs.config.settings import use_settings
 from rqjobs.enqueueing import enqueue, enqueue_many
 from rqjobs.monitoring.queue_health import pause, resume
 from rqjobs.worker import claimed_job, loop, run
-from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.job_log import JobLog
-from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.loop import WorkerLoop
 from rqjobs.worker.run import run_worker
 from tests.support import tasks
 from tests.support.tasks import BatchTask, CoroutineTask, HeldTask, ProcessTask, Task, notes
@@ -95,7 +95,7 @@ def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
 
 
 def test_a_result_that_redis_would_refuse_is_not_kept(redis, monkeypatch):
-    monkeypatch.setattr(claimed_job, "LARGEST_RESULT", 10)
+    monkeypatch.setattr(claimed_job, "MAX_RESULT_BYTES", 10)
     job = enqueue(Task(mark="a"))
     burst()
     job.refresh()
@@ -219,7 +219,7 @@ def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(redis, monkeypatch, 
 
 def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatch):
     """A job is scheduled after Redis has said when the next is due, and we hear of it before we read that answer."""
-    wires, opened, scheduled = [], Dispatcher._open, Dispatcher._scheduled
+    wires, opened, scheduled = [], WorkerLoop._open, WorkerLoop._scheduled
     jobs, forgotten = [], []
 
     def open_(self):
@@ -229,8 +229,8 @@ def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatc
     def late(self, longest, answer):
         def heard():
             wires[-1].sleep(0.1)
-            self._listen(wires[-1].listen(time.monotonic()))
-            return self._due == 0.0
+            self._read_pushed(wires[-1].pushed_messages(time.monotonic()))
+            return self._schedule_at == 0.0
 
         if not jobs:
             forgotten.append(threading.Timer(60, self.stop, (0, "forgotten")))
@@ -239,9 +239,9 @@ def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatc
             eventually(heard)
         scheduled(self, longest, answer)
 
-    monkeypatch.setattr(Dispatcher, "_open", open_)
-    monkeypatch.setattr(Dispatcher, "_scheduled", late)
-    monkeypatch.setattr(loop, "RARELY", 1000.0)
+    monkeypatch.setattr(WorkerLoop, "_open", open_)
+    monkeypatch.setattr(WorkerLoop, "_scheduled", late)
+    monkeypatch.setattr(loop, "SCHEDULE_INTERVAL", 1000.0)
     run_worker(["tasks"], max_jobs=1)
     forgotten[0].cancel()
     assert jobs[0].get_status() == "finished"
@@ -279,13 +279,13 @@ def test_max_jobs_is_exact(redis):
 
 
 def test_a_fast_worker_does_not_keep_what_has_ended(redis, monkeypatch):
-    monkeypatch.setattr(loop, "BRIEF", 60.0)
+    monkeypatch.setattr(loop, "RECORD_AFTER", 60.0)
     alive: list[int] = []
 
-    def settled(_log: JobLog, _job: Taken) -> None:
+    def settled(_log: JobLog, _job: ClaimedJob) -> None:
         settled.count += 1
         if settled.count % 500 == 0:
-            alive.append(sum(isinstance(each, Taken) for each in gc.get_objects()))
+            alive.append(sum(isinstance(each, ClaimedJob) for each in gc.get_objects()))
 
     settled.count = 0
     monkeypatch.setattr(JobLog, "settled", settled)
@@ -314,7 +314,7 @@ def test_a_rate_limit_lets_so_many_go_at_once(redis, monkeypatch):
 
 
 def test_a_resumed_queue_wakes_the_worker(redis, log, monkeypatch):
-    monkeypatch.setattr(loop, "POLL", 3600.0)  # it is told
+    monkeypatch.setattr(loop, "POLL_INTERVAL", 3600.0)  # it is told
     pause("webhooks")
     redis.sadd("rqjobs:paused", "tasks")
     job = enqueue(Task(mark="a"))

@@ -16,7 +16,7 @@ from rqjobs import enqueue_many
 from rqjobs.broker.attempts import read_history
 from rqjobs.broker.rq_schema import ENTRY, fetch_job
 from rqjobs.config.settings import get_settings
-from rqjobs.worker.queue_state import MOST_BYTES
+from rqjobs.worker.queue_state import MAX_BYTES
 from tests.support.tasks import CoroutineTask, Task
 from tests.support.workers import eventually
 
@@ -56,7 +56,7 @@ def test_large_jobs_stop_neither_their_own_queue_nor_another_one(workers, redis)
 
     eventually(all_done)
     assert "redis is away" not in workers.logs()
-    assert highest < 2**20 * 120 + 6 * MOST_BYTES
+    assert highest < 2**20 * 120 + 6 * MAX_BYTES
     assert not redis.llen("rq:queue:coroutines")
     assert len(many) == 300
 

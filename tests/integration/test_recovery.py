@@ -187,13 +187,13 @@ def test_when_the_clock_of_redis_leaps_the_living_have_time_to_renew_their_lease
         self._next = 0.0
         self.tick()
         held.append(redis.zcard("rq:wip:tasks"))
-        self._next = self._patient_until = self._renewed = 0.0
+        self._next = self._recover_after = self._renewed_at = 0.0
         self.tick()  # the others had their time
         held.append(redis.zcard("rq:wip:tasks"))
 
     monkeypatch.setattr(maintenance, "run_script", leaping)
-    monkeypatch.setattr(maintenance.Keeper, "start", start)
-    monkeypatch.setattr(maintenance.Keeper, "stop", lambda _self: None)
+    monkeypatch.setattr(maintenance.Maintenance, "start", start)
+    monkeypatch.setattr(maintenance.Maintenance, "stop", lambda _self: None)
     burst()
     assert held == [1, 0]
     assert fetch_job("a", redis).get_status() == "finished"

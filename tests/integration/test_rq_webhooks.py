@@ -10,7 +10,7 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from rqjobs import enqueue
-from rqjobs.worker.rq_compat import SpecialWorker
+from rqjobs.worker.rq_compat import RQCompatWorker
 from rqjobs.worker.run import run_worker
 from tests.support.receiver import Receiver
 from tests.support.tasks import Task
@@ -51,7 +51,7 @@ def test_no_request_leaves_for_a_forged_field(workers, redis, receiver, forged, 
 
 def test_a_forged_field_does_not_send_a_job_the_slow_way(redis, monkeypatch, forged):
     monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
-    monkeypatch.setattr(SpecialWorker, "run_special", lambda *_: pytest.fail("RQ's own methods ran it"))
+    monkeypatch.setattr(RQCompatWorker, "run_rq_compat", lambda *_: pytest.fail("RQ's own methods ran it"))
     job = enqueue(Task())
     redis.hset(job.key, "webhooks", json.dumps([webhook.to_dict() for webhook in forged]))
     run_worker(["tasks"], burst=True)

@@ -21,7 +21,7 @@ from rq.webhook import Webhook
 from rqjobs import enqueue
 from rqjobs.broker.rq_schema import RegisteredJob, allow
 from rqjobs.worker.claimed_job import RESULT_TTL
-from rqjobs.worker.loop import Dispatcher
+from rqjobs.worker.loop import WorkerLoop
 from rqjobs.worker.run import run_worker
 from tests.support.tasks import Task
 
@@ -283,13 +283,13 @@ def test_the_same_in_redis(redis, monkeypatch, case):
 def test_what_is_enqueued_while_redis_answers_is_not_forgotten(redis, monkeypatch):
     """RQ's methods enqueue a dependent between "nothing waits" and its being heard: a burst still runs it."""
     monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
-    hand_out = Dispatcher._hand_out
+    hand_out = WorkerLoop._hand_out
 
     def late(self, *answer):
         time.sleep(0.2)
         hand_out(self, *answer)
 
-    monkeypatch.setattr(Dispatcher, "_hand_out", late)
+    monkeypatch.setattr(WorkerLoop, "_hand_out", late)
     queue = Queue("tasks", connection=redis, serializer=JSONSerializer, job_class=RegisteredJob)
     failed_dependents(queue)
     by_engine(queue)

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from rqjobs.worker import batching
 
-batching.FAST = 50.0
+batching.BUSY_RATE = 50.0

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from rqjobs.worker import loop
 
-loop.POLL = loop.RARELY = 3600.0
+loop.POLL_INTERVAL = loop.SCHEDULE_INTERVAL = 3600.0

@@ -1,14 +1,14 @@
-"""ThreadRunner alone: when threads wake each other, and when nudge() must."""
+"""ThreadRunner alone: when threads wake each other, and when check_waiting() must."""
 
 import gc
 import threading
 import time
 
 from rqjobs.policies import get_policy
-from rqjobs.worker.claimed_job import Taken
+from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.runners import time_limits
 from rqjobs.worker.runners.threads import QUICK, ThreadRunner, timed_out
-from rqjobs.worker.runners.time_limits import Watchdog
+from rqjobs.worker.runners.time_limits import TimeLimitThread
 from tests.support import tasks
 from tests.support.workers import eventually
 
@@ -20,17 +20,17 @@ class FakeEngine:
     """Notes what was settled."""
 
     def __init__(self):
-        self.watchdog = Watchdog(lambda slot, jobs: None)
+        self.time_limits = TimeLimitThread(lambda slot, jobs: None)
         self.done = []
 
     def settled(self, job):
         self.done.append(job.job_id)
 
 
-def taken(name, timeout=b"60"):
+def claimed(name, timeout=b"60"):
     stamp = b"2026-01-01T00:00:00.000000Z"
     words = (name.encode(), b"e", 1, b"", DATA % name.encode(), timeout, b"", b"", stamp, b"", b"", stamp)
-    return Taken(words, "tasks", get_policy("tasks"), lambda *_: None)
+    return ClaimedJob(words, "tasks", get_policy("tasks"), lambda *_: None)
 
 
 def processor(job, attempt):
@@ -38,7 +38,7 @@ def processor(job, attempt):
         RELEASE.wait(120)
 
 
-def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(monkeypatch):
+def test_a_quick_job_waits_for_one_that_blocks_only_until_check_waiting_is_called(monkeypatch):
     monkeypatch.setattr(tasks, "do", processor)
     RELEASE.clear()
     engine = FakeEngine()
@@ -46,7 +46,7 @@ def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(m
 
     def is_quick():
         engine.done.clear()
-        runner.submit([taken("j")])
+        runner.submit([claimed("j")])
         eventually(lambda: engine.done, every=0.001)
         return runner._took < QUICK
 
@@ -54,12 +54,12 @@ def test_a_quick_job_waits_for_one_that_blocks_only_until_the_runner_is_nudged(m
     # A thread that a job before woke has found nothing.
     eventually(lambda: not runner._waking and runner._idle == runner._threads and runner._tokens.empty())
     begun = runner._begun
-    runner.submit([taken("blocks"), taken("quick")])
+    runner.submit([claimed("blocks"), claimed("quick")])
     eventually(lambda: runner._begun > begun)
     time.sleep(0.1)
     assert engine.done[-1] != "quick"
-    assert runner.nudge()  # something was begun since the last time
-    assert runner.nudge()
+    assert runner.check_waiting()  # something was begun since the last time
+    assert runner.check_waiting()
     eventually(lambda: engine.done[-1] == "quick")
     RELEASE.set()
     runner.close()
@@ -70,7 +70,7 @@ def test_jobs_that_block_wake_other_threads_at_once(monkeypatch):
     RELEASE.clear()
     engine = FakeEngine()
     runner = ThreadRunner(get_policy("tasks"), 4, engine)
-    runner.submit([taken("blocks"), taken("blocks"), taken("blocks"), taken("quick")])
+    runner.submit([claimed("blocks"), claimed("blocks"), claimed("blocks"), claimed("quick")])
     eventually(lambda: engine.done == ["quick"])
     RELEASE.set()
     runner.close()
@@ -78,11 +78,11 @@ def test_jobs_that_block_wake_other_threads_at_once(monkeypatch):
 
 def test_a_job_that_has_ended_is_freed_without_the_collector():
     def alive():
-        return any(isinstance(each, Taken) and each.job_id == "freed" for each in gc.get_objects())
+        return any(isinstance(each, ClaimedJob) and each.job_id == "freed" for each in gc.get_objects())
 
     gc.disable()
     try:
-        job = taken("freed")
+        job = claimed("freed")
         job.prepare()
         job.settle(job.done(None, 0.0))
         assert alive()
@@ -97,12 +97,12 @@ class StuckEngine(FakeEngine):
 
     def __init__(self):
         super().__init__()
-        self.watchdog = Watchdog(self.give_up)
+        self.time_limits = TimeLimitThread(self.abandon)
 
     def failed(self, job, error):
         """No handlers."""
 
-    def give_up(self, slot, jobs):
+    def abandon(self, slot, jobs):
         for job in jobs:
             if job.settle(timed_out(job, slot.began, self)):
                 self.settled(job)
@@ -115,11 +115,11 @@ def test_no_more_threads_are_stuck_than_twice_the_slots(monkeypatch):
     RELEASE.clear()
     engine = StuckEngine()
     engine.runner = runner = ThreadRunner(get_policy("tasks"), 1, engine)
-    engine.watchdog.start()
-    runner.submit([taken("blocks", b"0.05"), taken("blocks", b"0.05")])
+    engine.time_limits.start()
+    runner.submit([claimed("blocks", b"0.05"), claimed("blocks", b"0.05")])
     eventually(lambda: engine.done == ["blocks", "blocks"])
     eventually(lambda: runner.room() == 0)
-    waits = taken("waits")
+    waits = claimed("waits")
     runner.submit([waits])
     runner.replace(waits)  # one more is given up: what waits is for other workers
     assert waits.outcome.how == "back"
@@ -127,7 +127,7 @@ def test_no_more_threads_are_stuck_than_twice_the_slots(monkeypatch):
     assert runner.room() == 0
     RELEASE.set()
     eventually(lambda: runner.room() == 1)
-    runner.submit([taken("after")])
+    runner.submit([claimed("after")])
     eventually(lambda: engine.done[-1] == "after")
     runner.close()
-    engine.watchdog.stop()
+    engine.time_limits.stop()

@@ -16,10 +16,10 @@ from rqjobs.config.logs import event
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
 from rqjobs.worker.runners.threads import Engine, Runner
 
-Asked = tuple[Taken, JobModel, Attempt]
+Asked = tuple[ClaimedJob, JobModel, Attempt]
 Verdict = Hold | DependencyUnavailable | None
 
 SHORT = 0.05
@@ -33,11 +33,11 @@ class Admission:
         self._policy = policy
         self._runner = runner
         self._engine = engine
-        self._jobs: SimpleQueue[list[Taken] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[list[ClaimedJob] | None] = SimpleQueue()
         self._admit: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Verdict]] = load(policy.admit or "")
         threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
 
-    def submit(self, jobs: list[Taken]) -> None:
+    def submit(self, jobs: list[ClaimedJob]) -> None:
         """Takes jobs over; they go on to the runner, or are held."""
         self._jobs.put(jobs)
 
@@ -72,20 +72,20 @@ class Admission:
             if ready:
                 self._runner.submit(ready)
 
-    def _settle(self, job: Taken, outcome: Outcome, reason: str) -> None:
+    def _settle(self, job: ClaimedJob, outcome: Outcome, reason: str) -> None:
         if job.settle(outcome):
             event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=reason)
             self._engine.settled(job)
 
     @staticmethod
-    def _prepare(jobs: Sequence[Taken]) -> tuple[list[Taken], list[Asked]]:
+    def _prepare(jobs: Sequence[ClaimedJob]) -> tuple[list[ClaimedJob], list[Asked]]:
         """Those that the runner judges by itself, and those to ask about."""
-        ready: list[Taken] = []
+        ready: list[ClaimedJob] = []
         asked: list[Asked] = []
         for job in jobs:
             try:
-                if job.special:
-                    raise NotOurs  # noqa: TRY301
+                if job.rq_compat:
+                    raise NeedsRQCompat  # noqa: TRY301
                 asked.append((job, *job.prepare()))
             except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
                 ready.append(job)

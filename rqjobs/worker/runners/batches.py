@@ -13,11 +13,11 @@ import redis
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special, timed_out
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat, timed_out
 from rqjobs.worker.runners.time_limits import Slot, TimeLimit
 
-Item = tuple[Taken, JobModel, Attempt]
+Item = tuple[ClaimedJob, JobModel, Attempt]
 
 _THREADS = 2
 
@@ -52,21 +52,21 @@ class BatchRunner(Runner):
     def _start(self) -> None:
         threading.Thread(target=self._work, name=f"rqjobs-{self._policy.name}", daemon=True).start()
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over."""
         self._jobs.extend(jobs)
         self._filled.set()
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Interrupts a batch of this job alone; a bigger one goes on without it, whose outcome is settled elsewhere."""
-        return self._engine.watchdog.interrupt(job)
+        return self._engine.time_limits.interrupt(job)
 
     def close(self) -> None:
         """Ends the threads."""
         self._closed = True
         self._filled.set()
 
-    def replace(self, job: Taken) -> None:  # noqa: ARG002  # the threads are alike
+    def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # the threads are alike
         """A thread was given up: another takes its place."""
         self._cautious = threading.Lock()  # the old one may be held for ever
         with self._lock:
@@ -81,11 +81,11 @@ class BatchRunner(Runner):
 
     def _work(self) -> None:
         slot = Slot(self._policy.batch_size)
-        self._engine.watchdog.watch(slot)
+        self._engine.time_limits.watch(slot)
         try:
             self._serve(slot)
         finally:
-            self._engine.watchdog.forget(slot)
+            self._engine.time_limits.forget(slot)
             if slot.abandoned:
                 with self._lock:
                     self._stuck -= 1
@@ -105,9 +105,9 @@ class BatchRunner(Runner):
                     self._run_cautiously(slot, batch)
         self._filled.set()  # for the other thread, if this one took note of close()
 
-    def _gather(self) -> tuple[list[Taken], int]:
+    def _gather(self) -> tuple[list[ClaimedJob], int]:
         """The next jobs that may run together, and how many such jobs may."""
-        batch: list[Taken] = []
+        batch: list[ClaimedJob] = []
         size = self._policy.batch_size
         while len(batch) < size:
             try:
@@ -121,12 +121,12 @@ class BatchRunner(Runner):
             batch.append(job)
         return batch, size
 
-    def _size(self, job: Taken) -> int:
+    def _size(self, job: ClaimedJob) -> int:
         if job.number == 1:
             return self._policy.batch_size
         return self._group if job.number == 2 and job.retries_left else 1  # noqa: PLR2004  # the second attempt
 
-    def _run_cautiously(self, slot: Slot, batch: list[Taken]) -> None:
+    def _run_cautiously(self, slot: Slot, batch: list[ClaimedJob]) -> None:
         with self._cautious:
             try:
                 self._engine.run_only(self._policy.name, batch)
@@ -136,18 +136,18 @@ class BatchRunner(Runner):
                 return
             self._run(slot, batch)
 
-    def _run(self, slot: Slot, batch: list[Taken]) -> None:
+    def _run(self, slot: Slot, batch: list[ClaimedJob]) -> None:
         started = time.time()
         items: list[Item] = []
         for job in batch:
             if job.settled:  # stopped or handed back before it began
                 continue
             try:
-                if job.special:
-                    raise NotOurs  # noqa: TRY301
+                if job.rq_compat:
+                    raise NeedsRQCompat  # noqa: TRY301
                 items.append((job, *job.prepare()))
-            except NotOurs:
-                self._settle(slot, job, run_special(slot, job, self._engine, started))
+            except NeedsRQCompat:
+                self._settle(slot, job, run_rq_compat(slot, job, self._engine, started))
             except Exception as error:  # noqa: BLE001  # this item's failure, not the batch's
                 self._settle(slot, job, failed(job, error, started, self._engine))
         if items:
@@ -179,6 +179,6 @@ class BatchRunner(Runner):
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._settle(slot, job, outcome)
 
-    def _settle(self, slot: Slot, job: Taken, outcome: Outcome) -> None:
+    def _settle(self, slot: Slot, job: ClaimedJob, outcome: Outcome) -> None:
         if not slot.abandoned and job.settle(outcome):
             self._engine.settled(job)

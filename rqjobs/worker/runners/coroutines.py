@@ -12,15 +12,15 @@ from rqjobs.attempt import Attempt
 from rqjobs.broker.tracing import traced
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import NotOurs, Taken
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special_here, timed_out
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat_here, timed_out
 from rqjobs.worker.running_jobs import Place, place
 
 _LOOK = 0.05
 """Seconds from one look at the time limits to the next: a timer for each job costs 4 us, a thirtieth of a webhook."""
 
 
-class LoopThread:
+class EventLoopThread:
     """The event loop, started with the first queue that needs it; uvloop's if that is installed."""
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class LoopRunner(Runner):
+class CoroutineRunner(Runner):
     """Runs a queue whose processor is a coroutine function, at most ``slots`` jobs at once."""
 
-    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: LoopThread) -> None:
+    def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: EventLoopThread) -> None:
         super().__init__(slots)
         self._engine = engine
         self._loop = thread.loop
@@ -70,7 +70,7 @@ class LoopRunner(Runner):
         self._scheduled = False
         self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = traced(load(policy.processor))
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over."""
         self._jobs.extend(jobs)
         if not self._scheduled:
@@ -81,21 +81,21 @@ class LoopRunner(Runner):
         """Cancels what runs."""
         self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks.values()])
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Cancels its task."""
-        if not self._engine.watchdog.interrupt(job):  # by RQ's own methods it runs in a thread
+        if not self._engine.time_limits.interrupt(job):  # by RQ's own methods it runs in a thread
             self._loop.call_soon_threadsafe(self._stop_job, job)
         return True
 
-    def replace(self, job: Taken) -> None:
+    def replace(self, job: ClaimedJob) -> None:
         """A thread that ran this job by RQ's own methods was given up: its task waits for it no longer."""
         self._loop.call_soon_threadsafe(self._cancel, job)
 
-    def _cancel(self, job: Taken) -> None:
+    def _cancel(self, job: ClaimedJob) -> None:
         if (task := self._tasks.get(job.execution)) is not None:
             task.cancel()
 
-    def _stop_job(self, job: Taken) -> None:
+    def _stop_job(self, job: ClaimedJob) -> None:
         if job.settle(job.stopped(time.time())):  # not left to the task: it may not even have begun
             self._engine.settled(job)
         self._cancel(job)
@@ -122,7 +122,7 @@ class LoopRunner(Runner):
         if self._jobs:
             self._start()
 
-    def _limit(self, job: Taken) -> None:
+    def _limit(self, job: ClaimedJob) -> None:
         """Its time begins."""
         self._limits[job.execution] = time.monotonic() + job.timeout
         if not self._looks:
@@ -139,20 +139,20 @@ class LoopRunner(Runner):
         if self._looks:
             self._loop.call_later(_LOOK, self._look)
 
-    async def _run(self, job: Taken) -> None:
+    async def _run(self, job: ClaimedJob) -> None:
         started = time.time()
         mine = self._places.pop() if self._places else place()
         mine.begin(job.execution)
         try:
-            if job.special:
-                raise NotOurs  # noqa: TRY301
+            if job.rq_compat:
+                raise NeedsRQCompat  # noqa: TRY301
             model, attempt = job.prepare()
             if job.timeout > 0:
                 self._limit(job)
             result = await self._processor(model, attempt)
             outcome = job.done(result, started)
-        except NotOurs:
-            outcome = await asyncio.to_thread(run_special_here, job, self._engine, started)
+        except NeedsRQCompat:
+            outcome = await asyncio.to_thread(run_rq_compat_here, job, self._engine, started)
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
             outcome = timed_out(job, started, self._engine) if late else failed(job, error, started, self._engine)

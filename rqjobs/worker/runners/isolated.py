@@ -6,27 +6,27 @@ import time
 from collections.abc import Sequence
 
 from rqjobs.policies import QueuePolicy
-from rqjobs.worker.claimed_job import Outcome, Taken
+from rqjobs.worker.claimed_job import ClaimedJob, Outcome
 from rqjobs.worker.runners.processes import Child, ProcessRunner, death
 from rqjobs.worker.runners.threads import Engine, Runner
 
 SLOTS = 2
 """How many such jobs of a queue run at once."""
 
-LATER = 0.1
+RETRY_AFTER = 0.1
 """Seconds after which those come back that find too many before them: a killed worker may have had hundreds."""
 
 
 class SuspectRunner(ProcessRunner):
     """That a process dies under such a job too is the last proof."""
 
-    def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
+    def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
         """Dead, whatever attempts are left."""
         text = f"{death(child)}; workers died while they ran this job before: it may be the cause"
         return job.failure(text, started, permanent=child is not None and child.ready)
 
 
-class ApartRunner(Runner):
+class IsolatedRunner(Runner):
     """The runner of a queue, beside one for the jobs whose next death of a worker would be their last.
 
     A worker that dies takes down whatever it has taken. Its jobs go back together, so the next worker takes them
@@ -40,24 +40,24 @@ class ApartRunner(Runner):
         self._suspects = SuspectRunner(policy, SLOTS, engine)
         self._most = max(SLOTS, runner.capacity // 4)  # the slots are for the others
 
-    def _of(self, job: Taken) -> Runner:
-        return self._suspects if job.apart else self._runner
+    def _of(self, job: ClaimedJob) -> Runner:
+        return self._suspects if job.isolated else self._runner
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over."""
-        suspects = [job for job in jobs if job.apart]
+        suspects = [job for job in jobs if job.isolated]
         if suspects:
             room = max(0, self._most - self._suspects.unfinished)
             self._suspects.submit(suspects[:room])
             for number, job in enumerate(suspects[room:]):
-                wait = LATER * (1 + number // self._most)
+                wait = RETRY_AFTER * (1 + number // self._most)
                 if job.settle(Outcome("hold", (repr(wait), "", "", ""), ended=time.time())):
                     self._engine.settled(job)
-            jobs = [job for job in jobs if not job.apart]
+            jobs = [job for job in jobs if not job.isolated]
         if jobs:
             self._runner.submit(jobs)
 
-    def waiting(self) -> list[Taken]:
+    def waiting(self) -> list[ClaimedJob]:
         """Gives back what has not begun."""
         return self._runner.waiting() + self._suspects.waiting()
 
@@ -65,26 +65,26 @@ class ApartRunner(Runner):
         """The runner's."""
         return self._runner.room()
 
-    def nudge(self) -> bool:
+    def check_waiting(self) -> bool:
         """The runner's."""
-        return self._runner.nudge()
+        return self._runner.check_waiting()
 
     def stop(self) -> None:
         """Ends what can be ended."""
         self._runner.stop()
         self._suspects.stop()
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Ends this one job for good."""
         return self._of(job).stop_job(job)
 
-    def replace(self, job: Taken) -> None:
+    def replace(self, job: ClaimedJob) -> None:
         """The thread that runs this job was given up."""
         self._of(job).replace(job)
 
-    def lost(self, job: Taken) -> bool:
+    def lease_lost(self, job: ClaimedJob) -> bool:
         """Another worker has this job now."""
-        return self._of(job).lost(job)
+        return self._of(job).lease_lost(job)
 
     def close(self) -> None:
         """Ends the idle threads and processes."""

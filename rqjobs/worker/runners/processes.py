@@ -21,8 +21,8 @@ from typing import Any
 from rqjobs.config.logs import event
 from rqjobs.errors import DependencyUnavailable, JobTimeout
 from rqjobs.policies import QueuePolicy
-from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_special_here
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
+from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat_here
 from rqjobs.worker.runners.time_limits import TimeLimitExceeded
 
 IDLE = 60.0
@@ -64,7 +64,7 @@ class Child:
                 start_new_session=True,  # Ctrl-C is for the worker, which then decides
             )
 
-    def run(self, job: Taken) -> dict[str, Any]:
+    def run(self, job: ClaimedJob) -> dict[str, Any]:
         """Has ``job`` run, and answers what the process says of it. The start of the process takes none of its time.
 
         Raises:
@@ -97,7 +97,7 @@ class Child:
         except OSError as error:
             raise ChildDied(str(error)) from None
 
-    def _read(self, job: Taken, deadline: float) -> dict[str, Any]:
+    def _read(self, job: ClaimedJob, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
             left = min(deadline - time.monotonic(), 3600.0)
             if left <= 0:
@@ -150,7 +150,7 @@ class ProcessRunner(Runner):
         self._policy = policy
         self._engine = engine
         self._slots = slots
-        self._queue: SimpleQueue[Taken | None] = SimpleQueue()
+        self._queue: SimpleQueue[ClaimedJob | None] = SimpleQueue()
         self._threads = 0
         self.unfinished = 0
         """Jobs that it has, begun or not."""
@@ -160,7 +160,7 @@ class ProcessRunner(Runner):
         self._stopping = False
         self._started: list[threading.Thread] = []
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over."""
         for job in jobs:
             self._queue.put(job)
@@ -178,9 +178,9 @@ class ProcessRunner(Runner):
                 thread.start()
                 self._started.append(thread)
 
-    def waiting(self) -> list[Taken]:
+    def waiting(self) -> list[ClaimedJob]:
         """Gives back what has not begun."""
-        found: list[Taken] = []
+        found: list[ClaimedJob] = []
         while True:
             try:
                 job = self._queue.get_nowait()
@@ -203,20 +203,20 @@ class ProcessRunner(Runner):
         for thread in self._started:
             thread.join(5)
 
-    def lost(self, job: Taken) -> bool:
+    def lease_lost(self, job: ClaimedJob) -> bool:
         """Kills the process that runs this job, if one does already."""
         if (child := self._running.get(job.execution)) is not None:
             child.kill()
         return True
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Stops this job for good; False if it has not begun."""
         child = self._running.get(job.execution)
         if child is not None:
             child.stop()
-        return child is not None or self._engine.watchdog.interrupt(job)
+        return child is not None or self._engine.time_limits.interrupt(job)
 
-    def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
+    def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # a thread is as good as another
         """A thread was given up: another may take its place."""
         self._count(threads=-1)
 
@@ -240,14 +240,14 @@ class ProcessRunner(Runner):
             child = self._run(job, child)
             self._count(unfinished=-1)
 
-    def _run(self, job: Taken, child: Child | None) -> Child | None:
+    def _run(self, job: ClaimedJob, child: Child | None) -> Child | None:
         started = time.time()
         outcome, keep = None, False
         if job.settled:  # stopped or handed back before it began
             return child
         try:
-            if job.special:
-                raise NotOurs  # noqa: TRY301
+            if job.rq_compat:
+                raise NeedsRQCompat  # noqa: TRY301
             job.prepare()
             child = child or Child(self._policy.name)
             self._running[job.execution] = child
@@ -255,8 +255,8 @@ class ProcessRunner(Runner):
                 child.kill()
             answer = child.run(job)
             outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped
-        except NotOurs:
-            outcome, keep = run_special_here(job, self._engine, started), True
+        except NeedsRQCompat:
+            outcome, keep = run_rq_compat_here(job, self._engine, started), True
         except ChildDied as error:
             outcome = self._died(job, child, error, started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
@@ -270,7 +270,7 @@ class ProcessRunner(Runner):
             return None
         return child
 
-    def _ended(self, job: Taken, child: Child, answer: dict[str, Any], started: float) -> Outcome:
+    def _ended(self, job: ClaimedJob, child: Child, answer: dict[str, Any], started: float) -> Outcome:
         if "result" in answer:
             return job.done(answer["result"], started)
         if child.stopped:
@@ -283,13 +283,13 @@ class ProcessRunner(Runner):
             answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
         )
 
-    def _died(self, job: Taken, child: Child | None, error: ChildDied, started: float) -> Outcome:
+    def _died(self, job: ClaimedJob, child: Child | None, error: ChildDied, started: float) -> Outcome:
         if child is not None and child.stopped:
             return job.stopped(started)
         self._engine.failed(job, error)
         return self.died(job, child, started)
 
-    def died(self, job: Taken, child: Child | None, started: float) -> Outcome:
+    def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
         """What becomes of a job whose process died: a failed attempt."""
         return job.failure(death(child), started)
 

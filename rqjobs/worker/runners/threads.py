@@ -16,8 +16,8 @@ from rqjobs.broker.tracing import traced
 from rqjobs.config.logs import event
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import NotOurs, Outcome, Taken
-from rqjobs.worker.runners.time_limits import Slot, TimeLimit, TimeLimitExceeded, Watchdog
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
+from rqjobs.worker.runners.time_limits import Slot, TimeLimit, TimeLimitExceeded, TimeLimitThread
 
 QUICK = 0.001
 """Seconds: while the jobs of a queue take less, few threads run them, for switching would cost more than the jobs."""
@@ -26,21 +26,21 @@ QUICK = 0.001
 class Engine(Protocol):
     """What the runners need of the engine."""
 
-    watchdog: Watchdog
+    time_limits: TimeLimitThread
 
-    def settled(self, job: Taken) -> None:
+    def settled(self, job: ClaimedJob) -> None:
         """The job has its outcome."""
 
-    def failed(self, job: Taken, error: BaseException) -> None:
+    def failed(self, job: ClaimedJob, error: BaseException) -> None:
         """The job's run has raised this."""
 
-    def end_trial(self, job: Taken) -> None:
+    def end_trial(self, job: ClaimedJob) -> None:
         """The job was the trial of a held queue, and has found its dependency."""
 
-    def run_special(self, job: Taken) -> None:
+    def run_rq_compat(self, job: ClaimedJob) -> None:
         """Runs the job by RQ's own methods."""
 
-    def run_only(self, queue: str, jobs: Sequence[Taken]) -> None:
+    def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
 
 
@@ -50,17 +50,17 @@ class Runner:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         """How many jobs it may hold at once."""
-        self._jobs: deque[Taken] = deque()
+        self._jobs: deque[ClaimedJob] = deque()
 
     def room(self) -> int:
         """How many jobs it may hold now: fewer while threads are stuck."""
         return self.capacity
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over. Never blocks."""
         raise NotImplementedError
 
-    def waiting(self) -> list[Taken]:
+    def waiting(self) -> list[ClaimedJob]:
         """Gives back the jobs that it has not started, in order."""
         found = []
         while True:
@@ -69,14 +69,14 @@ class Runner:
             except IndexError:
                 return found
 
-    def nudge(self) -> bool:
+    def check_waiting(self) -> bool:
         """Called now and then: sees to it that waiting jobs are begun. Whether to come back soon."""
         return False
 
     def stop(self) -> None:
         """Ends what runs in it, if it can: a thread cannot be ended from outside."""
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Ends this one job for good.
 
         Returns:
@@ -84,10 +84,10 @@ class Runner:
         """
         raise NotImplementedError
 
-    def replace(self, job: Taken) -> None:
+    def replace(self, job: ClaimedJob) -> None:
         """The thread that runs this job was given up."""
 
-    def lost(self, job: Taken) -> bool:
+    def lease_lost(self, job: ClaimedJob) -> bool:
         """Another worker has this job now: its outcome will be refused.
 
         Returns:
@@ -107,7 +107,8 @@ class ThreadRunner(Runner):
     """A pool of threads that grows up to the queue's slots.
 
     A thread that finds more work wakes the next one, so each job that blocks sets another thread free at once.
-    Where jobs are quick it does not, for switching costs more than they do: :meth:`nudge` notices when one is not.
+    Where jobs are quick it does not, for switching costs more than they do; :meth:`check_waiting` notices when one is
+    not quick.
     """
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
@@ -124,13 +125,13 @@ class ThreadRunner(Runner):
         self._lock = threading.Lock()
         self._processor: Callable[[JobModel, Attempt], Any] = traced(load(policy.processor))
 
-    def submit(self, jobs: Sequence[Taken]) -> None:
+    def submit(self, jobs: Sequence[ClaimedJob]) -> None:
         """Takes jobs over."""
         self._jobs.extend(jobs)
         if not self._waking:
             self._wake()
 
-    def nudge(self) -> bool:
+    def check_waiting(self) -> bool:
         """If none was begun since the last time, the jobs are not quick any more: threads wake each other again."""
         if not self._jobs:
             return False
@@ -141,9 +142,9 @@ class ThreadRunner(Runner):
         self._seen = self._begun
         return self._idle > 0 or self._threads < self._slots
 
-    def stop_job(self, job: Taken) -> bool:
+    def stop_job(self, job: ClaimedJob) -> bool:
         """Interrupts the thread that runs it."""
-        return self._engine.watchdog.interrupt(job)
+        return self._engine.time_limits.interrupt(job)
 
     def room(self) -> int:
         """As many threads as there are slots may be stuck and replaced; what is stuck beyond them takes slots away."""
@@ -155,7 +156,7 @@ class ThreadRunner(Runner):
         for _thread in range(self._slots):
             self._tokens.put(None)
 
-    def replace(self, job: Taken) -> None:  # noqa: ARG002  # a thread is as good as another
+    def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # a thread is as good as another
         """A thread was given up: another may take its place, unless so many are stuck as there are slots."""
         with self._lock:
             self._stuck += 1
@@ -194,11 +195,11 @@ class ThreadRunner(Runner):
 
     def _work(self) -> None:
         slot = Slot()
-        self._engine.watchdog.watch(slot)
+        self._engine.time_limits.watch(slot)
         try:
             self._serve(slot)
         finally:
-            self._engine.watchdog.forget(slot)
+            self._engine.time_limits.forget(slot)
             if slot.abandoned:
                 self._came_back()
 
@@ -220,7 +221,7 @@ class ThreadRunner(Runner):
                 self._wake()
             self._run(slot, job)
 
-    def _run(self, slot: Slot, job: Taken) -> None:
+    def _run(self, slot: Slot, job: ClaimedJob) -> None:
         if job.settled:  # stopped or handed back before it began
             return
         outcome = run_in_slot(slot, job, self._processor, self._engine)
@@ -229,29 +230,29 @@ class ThreadRunner(Runner):
             self._engine.settled(job)
 
 
-def run_in_slot(slot: Slot, job: Taken, processor: Callable[[JobModel, Attempt], Any], engine: Engine) -> Outcome:
+def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Attempt], Any], engine: Engine) -> Outcome:
     """Runs one job in this thread, with its time limit, and says what became of it."""
     started = time.time()
     try:
         try:
             slot.enter([job], job.timeout)
-            if job.special:
-                raise NotOurs
+            if job.rq_compat:
+                raise NeedsRQCompat
             model, attempt = job.prepare()
             result = processor(model, attempt)
         finally:
             slot.leave()
         return job.done(result, started)
-    except NotOurs:
-        return run_special(slot, job, engine, started)
+    except NeedsRQCompat:
+        return run_rq_compat(slot, job, engine, started)
     except TimeLimit:
         return timed_out(job, started, engine, stopped=slot.stopped)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises, SystemExit too, is its failure
         return failed(job, error, started, engine)
 
 
-def run_special(
-    slot: Slot, job: Taken, engine: Engine, started: float, ends: Callable[[Taken], None] | None = None
+def run_rq_compat(
+    slot: Slot, job: ClaimedJob, engine: Engine, started: float, ends: Callable[[ClaimedJob], None] | None = None
 ) -> Outcome:
     """Runs one job by RQ's own methods, which write its outcome themselves.
 
@@ -265,7 +266,7 @@ def run_special(
             slot.enter_rq(job, ran=ends is not None)
             if job.settled:  # stopped or handed back before it began
                 return Outcome("left", started=started, ended=time.time())
-            (ends or engine.run_special)(job)
+            (ends or engine.run_rq_compat)(job)
         finally:
             slot.leave()
     except BaseException as error:  # Redis was away: the lease runs out, another worker takes the job
@@ -278,19 +279,19 @@ def run_special(
     return Outcome("written", started=started, ended=time.time())
 
 
-def run_special_here(
-    job: Taken, engine: Engine, started: float, ends: Callable[[Taken], None] | None = None
+def run_rq_compat_here(
+    job: ClaimedJob, engine: Engine, started: float, ends: Callable[[ClaimedJob], None] | None = None
 ) -> Outcome:
     """The same in a thread that runs this one job only, or other things as well."""
     slot = Slot()
-    engine.watchdog.watch(slot)
+    engine.time_limits.watch(slot)
     try:
-        return run_special(slot, job, engine, started, ends)
+        return run_rq_compat(slot, job, engine, started, ends)
     finally:
-        engine.watchdog.forget(slot)
+        engine.time_limits.forget(slot)
 
 
-def failed(job: Taken, error: BaseException, started: float, engine: Engine) -> Outcome:
+def failed(job: ClaimedJob, error: BaseException, started: float, engine: Engine) -> Outcome:
     """The outcome of a run that raised ``error``."""
     outcome = job.failed(error, started)
     if outcome.how != "away":  # what it needs is away: no failure of the job
@@ -298,7 +299,7 @@ def failed(job: Taken, error: BaseException, started: float, engine: Engine) -> 
     return outcome
 
 
-def timed_out(job: Taken, started: float, engine: Engine, *, stopped: bool = False) -> Outcome:
+def timed_out(job: ClaimedJob, started: float, engine: Engine, *, stopped: bool = False) -> Outcome:
     """The outcome of a run past its time limit, or of one that was told to stop."""
     if stopped:
         return job.stopped(started)

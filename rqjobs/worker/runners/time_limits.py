@@ -11,8 +11,8 @@ from collections.abc import Callable
 from rq.timeouts import JobTimeoutException
 
 from rqjobs.errors import JobTimeout
-from rqjobs.worker.claimed_job import Taken
-from rqjobs.worker.running_jobs import give_back, place
+from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.running_jobs import free_place, place
 
 PERIOD = 0.1
 """Seconds between two looks."""
@@ -72,7 +72,7 @@ class Slot:
         self.lock = threading.Lock()
         self.place = place(most)
         self.thread_id = threading.get_ident()
-        self.jobs: list[Taken] = []
+        self.jobs: list[ClaimedJob] = []
         self.entered = 0.0
         self.deadline = 0.0
         self.warned = False
@@ -89,7 +89,7 @@ class Slot:
         self.rq_limit = 0.0
         """Inside RQ's methods: the limit of the job's function or callback that they call now, 0 between two calls."""
 
-    def enter(self, jobs: list[Taken], limit: float) -> None:
+    def enter(self, jobs: list[ClaimedJob], limit: float) -> None:
         """The thread begins ``jobs``; ``limit`` in seconds, none if not above zero."""
         self.place.begin(jobs[0].execution if len(jobs) == 1 else "".join([job.execution for job in jobs]))
         with self.lock:
@@ -102,7 +102,7 @@ class Slot:
         """When its jobs began, ``time.time()``."""
         return time.time() - (time.monotonic() - self.entered)
 
-    def enter_rq(self, job: Taken, *, ran: bool = False) -> None:
+    def enter_rq(self, job: ClaimedJob, *, ran: bool = False) -> None:
         """RQ's own methods begin with ``job``: only what they call (:meth:`enter_call`) is limited.
 
         ``ran``: its function has run, or was abandoned; only callbacks follow.
@@ -163,12 +163,12 @@ class Slot:
         self.warned = True
 
 
-class Watchdog:
+class TimeLimitThread:
     """Interrupts what runs past its limit; gives up, and replaces, threads that do not even notice."""
 
-    def __init__(self, give_up: Callable[[Slot, list[Taken]], None]) -> None:
+    def __init__(self, abandon: Callable[[Slot, list[ClaimedJob]], None]) -> None:
         self._slots: set[Slot] = set()
-        self._give_up = give_up
+        self._abandon = abandon
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rqjobs-watchdog", daemon=True)
 
@@ -188,9 +188,9 @@ class Watchdog:
         """Watches it no more."""
         self._slots.discard(slot)
         if not slot.abandoned:
-            give_back(slot.place)
+            free_place(slot.place)
 
-    def interrupt(self, job: Taken) -> bool:
+    def interrupt(self, job: ClaimedJob) -> bool:
         """Interrupts the thread that runs this job alone, because of a command.
 
         Returns:
@@ -207,7 +207,7 @@ class Watchdog:
                     return slot.rqs
         return False
 
-    def began(self, job: Taken) -> float:
+    def began(self, job: ClaimedJob) -> float:
         """When the run of this job began, ``time.time()``; now if it has not."""
         return next((slot.began for slot in list(self._slots) if job in slot.jobs), time.time())
 
@@ -217,11 +217,11 @@ class Watchdog:
             for slot in list(self._slots):
                 if slot.deadline < now:
                     try:
-                        self._judge(slot, now)
+                        self._enforce(slot, now)
                     except Exception:  # the others' limits must hold all the same
                         logging.getLogger("rqjobs").exception("a time limit could not be kept")
 
-    def _judge(self, slot: Slot, now: float) -> None:
+    def _enforce(self, slot: Slot, now: float) -> None:
         with slot.lock:
             jobs = slot.jobs
             if not jobs or slot.deadline >= now:
@@ -233,4 +233,4 @@ class Watchdog:
                 return
             slot.abandoned = True
         self.forget(slot)
-        self._give_up(slot, jobs)
+        self._abandon(slot, jobs)
