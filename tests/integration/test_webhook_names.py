@@ -28,6 +28,7 @@ from rqjobs.processors.webhook import resolver
 from rqjobs.processors.webhook.client import Client
 from rqjobs.processors.webhook.host_names import Names, registered_domain
 from rqjobs.processors.webhook.request import Message
+from rqjobs.processors.webhook.resolver import Resolver
 from rqjobs.processors.webhook.transfer import DeliveryFailed
 from rqjobs.security.ssrf import Guard, TargetRefused
 from tests.support.dns import NXDOMAIN, REFUSED, SERVFAIL, Nameserver, Reply, nameserver
@@ -292,6 +293,33 @@ def test_a_process_ends_while_questions_are_open(server: Nameserver) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code, server.address], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_no_answer_comes_before_the_question_has_been_asked(server: Nameserver) -> None:
+    """Where the port is closed c-ares answers inside the call, in the middle of the work of its caller."""
+    server.stop()
+    resolver = Resolver([server.address])
+    answered: list[bool] = []
+    asking = False
+
+    def done(_answer: object) -> None:
+        answered.append(asking)
+
+    def ask() -> None:
+        nonlocal asking
+        asking = True
+        for number in range(100):
+            resolver.look_up(f"a{number}.test", done)
+            resolver.check(done, again=False)
+        asking = False
+
+    resolver.call(ask)
+    try:
+        eventually(lambda: len(answered) == 200)
+        assert not any(answered)
+    finally:
+        resolver.close()
+        server.start()
 
 
 def test_domains_take_turns(server: Nameserver, monkeypatch: pytest.MonkeyPatch) -> None:

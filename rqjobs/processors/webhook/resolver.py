@@ -82,12 +82,21 @@ class Resolver:
 
     def look_up(self, host: str, done: Callable[[Answer], object]) -> None:
         """Calls ``done`` with the addresses of ``host`` within ``LIMIT`` seconds; on the thread."""
+        import pycares
+
         once = self._once(done)
         self.call_later(LIMIT, partial(once, Answer(error="its name servers do not answer")))
+
+        def answered(found: Any, error: int | None) -> None:
+            # c-ares calls back inside getaddrinfo where the port is closed, and ``done`` may look up more names.
+            self.call_later(0, partial(_read, once, found, error))
+
         try:
-            self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=partial(_read, once))
+            self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=answered)
         except ValueError as error:  # no name that c-ares could ask for
-            once(Answer(error=str(error), final=True))
+            self.call_later(0, partial(once, Answer(error=str(error), final=True)))
+        except pycares.AresError as error:  # no question could be sent
+            self.call_later(0, partial(once, Answer(error=str(error))))
 
     def check(self, done: Callable[[bool], object], *, again: bool) -> None:
         """Calls ``done`` with whether our own name servers answer anything; on the thread.
@@ -104,9 +113,14 @@ class Resolver:
         self.call_later(_CHECK_LIMIT, partial(once, False))
 
         def answered(_result: object, error: int | None) -> None:
-            once(error is None or error in _NO_SUCH)
+            self.call_later(0, partial(once, error is None or error in _NO_SUCH))
 
-        self._channel.query(f"{secrets.token_hex(8)}.", _NS, callback=answered)
+        import pycares
+
+        try:
+            self._channel.query(f"{secrets.token_hex(8)}.", _NS, callback=answered)
+        except pycares.AresError:  # no question could be sent, as to a port that is closed
+            self.call_later(0, partial(once, False))
 
     def _start(self) -> None:
         import pycares  # with the first name: deliveries to addresses need none
