@@ -27,7 +27,8 @@ from rqjobs.monitoring.alerts import Alert, on_alert
 from rqjobs.monitoring.prometheus import render
 from rqjobs.policies import get_policy
 from rqjobs.processors.analytics import record
-from rqjobs.processors.export.storage import StorageUnavailable, storing
+from rqjobs.processors.export.partial import PartialFile
+from rqjobs.processors.export.storage import Folder, StorageUnavailable, storing
 from rqjobs.processors.webhook import admit
 from rqjobs.worker.outages import outage_of
 from tests.support.processors import ProbeJob
@@ -96,6 +97,17 @@ def test_our_own_errors_are_outages_and_keep_their_words() -> None:
 def test_the_export_folder_is_away(number: int) -> None:
     with pytest.raises(StorageUnavailable), storing():
         raise OSError(number, "because")
+
+
+def test_the_export_folder_goes_away_while_a_file_is_written(tmp_path: Path) -> None:
+    """The half-written file cannot be removed then, and that is no fault of the export either."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    with pytest.raises(StorageUnavailable), PartialFile(Folder(folder), "x.csv", "c", resumable=False) as partial:
+        folder.rename(tmp_path / "aside")
+        folder.touch()
+        with storing():
+            partial.publish()
 
 
 def test_another_error_of_the_system_is_the_exports_own() -> None:

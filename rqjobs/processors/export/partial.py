@@ -140,12 +140,14 @@ class PartialFile:
     ) -> None:
         """Published, or never to be continued: nothing is left behind. Otherwise the next run goes on here."""
         retried = isinstance(error, Exception) and not isinstance(error, PermanentFailure)
-        if self._published:
-            self._mark.unlink(missing_ok=True)  # nothing more: the next run may have a .part already
-        elif not (retried and self._resumable and self._mark.exists()):
-            remove_workspace_files(self._storage, self._name)
+        # After the error that holds the queue, the next one of the same store must not take its place.
+        with contextlib.suppress(OSError) if error is not None else storing():
+            if self._published:
+                self._mark.unlink(missing_ok=True)  # nothing more: the next run may have a .part already
+            elif not (retried and self._resumable and self._mark.exists()):
+                remove_workspace_files(self._storage, self._name)
         with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
-            self.file.close()  # a full disk would replace the error that told so
+            self.file.close()
 
     def _resume(self) -> int:
         """Where to go on, in bytes; 0 if there is nothing of use."""
