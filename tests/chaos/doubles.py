@@ -13,6 +13,7 @@ from rqjobs.testing.sandbox.mail import MailAPI
 from rqjobs.testing.sandbox.manychat import ManyChatSandbox
 from rqjobs.testing.sandbox.server import Request
 from tests.chaos.ledger import Ledger
+from tests.support.dns import Nameserver, Reply
 from tests.support.receiver import Answer, Received, Receiver
 from tests.support.servers import free_port
 from tests.support.smtp import MailServer, smtp_server
@@ -81,6 +82,7 @@ class Outside:
         self.smtp = Mailbox(folder, ledger)
         self.mail_api = MailAPI()
         self._key = self.mail_api.key
+        self.names = Nameserver(lambda name: Reply(("127.0.0.1",), ttl=1))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Outside]:
@@ -88,9 +90,11 @@ class Outside:
         self.receiver.start()
         self.smtp.on()
         try:
+            self.names.start()
             with self.manychat, self.mail_api:
                 yield self
         finally:
+            self.names.stop()
             self.smtp.off()
             self.receiver.stop()
 
@@ -105,7 +109,7 @@ class Outside:
     def settings(self, mail: str) -> dict[str, str]:
         """The settings that lead here; ``mail`` is the value of EMAIL_BACKEND."""
         return {
-            "WEBHOOK_ALLOW": "127.0.0.1", "WEBHOOK_TIMEOUT": "60s",
+            "WEBHOOK_ALLOW": "127.0.0.1", "WEBHOOK_TIMEOUT": "60s", "WEBHOOK_NAMESERVERS": self.names.address,
             "MANYCHAT_API_URL": self.manychat.url, "MANYCHAT_API_TOKENS": json.dumps(TOKENS),
             "EMAIL_BACKEND": mail, "EMAIL_FROM": "Shop <shop@shop.example>", "EMAIL_UNKNOWN_OUTCOME": "hold",
             "SMTP_URL": f"smtp://127.0.0.1:{self.smtp.port}",
@@ -116,6 +120,21 @@ class Outside:
     def url(self) -> str:
         """The webhook receiver."""
         return f"http://127.0.0.1:{self.receiver.port}"
+
+    @contextlib.contextmanager
+    def names_unanswered(self, *, silent: bool) -> Iterator[None]:
+        """The name server is away: its port is closed, or (``silent``) it answers nothing."""
+        rule, root = self.names.rule, self.names.root
+        if silent:
+            self.names.rule, self.names.root = lambda name: None, None
+        else:
+            self.names.stop()
+        try:
+            yield
+        finally:
+            if not silent:
+                self.names.start()
+            self.names.rule, self.names.root = rule, root
 
     @contextlib.contextmanager
     def key_revoked(self) -> Iterator[None]:

@@ -46,6 +46,13 @@ def mail_key_revoked(run: Run) -> None:
         run.pause(10, 1)
 
 
+def names_unanswered(run: Run) -> None:
+    for silent in (False, True):
+        with run.outside.names_unanswered(silent=silent):
+            run.pause(60, 6)
+        run.pause(10, 1)
+
+
 def manychat_token_revoked(run: Run) -> None:
     run.until(run.outside.manychat.marks, 60, "contacts are made")
     with run.outside.manychat_answers(401):

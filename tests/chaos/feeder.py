@@ -47,6 +47,14 @@ def _hook(path: str, event: str = "chaos.ran") -> Callable[..., Any]:
     return send
 
 
+def _named(mark: str, receiver: str, **options: Any) -> Any:
+    """To one of many hosts, so that names are looked up all the time."""
+    number = int(mark.rpartition(".")[2]) % 200
+    url = receiver.replace("127.0.0.1", f"shop-{number}.hooks.test") + "/ok"
+    job = {"webhook_id": "wh", "event": "chaos.ran", "url": url, "payload": {"mark": mark}}
+    return enqueue_webhook(job, **options)
+
+
 def _mail(mark: str, receiver: str, **options: Any) -> Any:
     mail = {"to": "ada@x.example", "subject": mark, "template": "welcome", "data": {"name": "Ada"}}
     return enqueue_email(mail, **options)
@@ -78,6 +86,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "hook": _hook("/ok"),
     "hook404": _hook("/404"),
     "far": _hook("/far"),
+    "named": _named,
     "mail": _mail,
     "chat": _chat,
     "scan": _scan,

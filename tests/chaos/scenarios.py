@@ -35,6 +35,7 @@ SCENARIOS = [
     Scenario("mail-403", outside.mail_key_revoked, attempts=1, mail="resend"),
     Scenario("manychat-401", outside.manychat_token_revoked, attempts=1, mix=MIX | {"chat": 4}),
     Scenario("manychat-500", outside.manychat_broken, attempts=1, mix=MIX | {"chat": 4}),
+    Scenario("dns-away", outside.names_unanswered, attempts=1, mix=MIX | {"named": 40}),
     Scenario("export-store-away", outside.export_store_away, attempts=1, mix=MIX | {"export": 4}),
     Scenario("worker-clock-ahead", workers.clock_of_a_worker(600), mix=MIX | {"far": 5}, missing=no_faketime),
     Scenario("worker-clock-behind", workers.clock_of_a_worker(-600), mix=MIX | {"far": 5}, missing=no_faketime),
