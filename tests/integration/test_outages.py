@@ -103,11 +103,16 @@ def test_the_export_folder_goes_away_while_a_file_is_written(tmp_path: Path) -> 
     """The half-written file cannot be removed then, and that is no fault of the export either."""
     folder = tmp_path / "exports"
     folder.mkdir()
-    with pytest.raises(StorageUnavailable), PartialFile(Folder(folder), "x.csv", "c", resumable=False) as partial:
-        folder.rename(tmp_path / "aside")
-        folder.touch()
-        with storing():
-            partial.publish()
+
+    def write() -> None:
+        with PartialFile(Folder(folder), "x.csv", "c", resumable=False) as partial:
+            folder.rename(tmp_path / "aside")
+            folder.touch()
+            with storing():
+                partial.publish()
+
+    with pytest.raises(StorageUnavailable):
+        write()
 
 
 def test_another_error_of_the_system_is_the_exports_own() -> None:
