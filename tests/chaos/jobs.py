@@ -42,9 +42,9 @@ def process(payload: dict) -> str:
     return "done"
 
 
-@rqjobs.job(queue="chaos-flaky", backoff="fixed:1s")
+@rqjobs.job(queue="chaos-flaky", attempts=6, backoff="fixed:1s")
 def flaky(payload: dict, attempt: Attempt) -> str:
-    """Fails once by its own fault, and then works."""
+    """Fails once by its own fault, and then works. Each worker that is killed under it costs an attempt as well."""
     if attempt.number == 1:
         raise ValueError("the first attempt fails as planned")
     _effect(payload)

@@ -250,6 +250,14 @@ def test_who_is_left_may_be_suppressed_meanwhile(server: MailServer) -> None:
     assert send(mail, attempt())["accepted"] == 2
 
 
+def test_a_server_that_goes_away_in_the_middle_of_a_mail_costs_no_attempt(server: MailServer) -> None:
+    server.rcpt["ada@example.com"] = "drop"
+    with pytest.raises(DependencyUnavailable, match="broke before the mail was complete"):
+        send(job(to="ada@example.com"), attempt())
+    server.rcpt.clear()
+    assert send(job(to="ada@example.com"), attempt())["accepted"] == 1
+
+
 def test_an_outcome_is_written_when_redis_is_back(server: MailServer, tmp_path: Path, configure: Configure) -> None:
     """Redis is away from the moment at which the mail arrives, for longer than redis-py tries again."""
     configure(EMAIL_UNKNOWN_OUTCOME="hold")

@@ -44,6 +44,7 @@ class MailServer:
     mail_from: str | None = None
     """The answer to MAIL; None for what it deserves. So are the others."""
     rcpt: dict[str, str] = field(default_factory=dict)
+    """By address. ``drop``: the connection is broken."""
     data: deque[str] = field(default_factory=deque)
     """Answers to the dot. ``drop``: the mail is taken, and the connection broken. ``lose``: broken only."""
 
@@ -58,6 +59,8 @@ class MailServer:
         return "250 OK"
 
     async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list) -> str:
+        if self.rcpt.get(address) == "drop":
+            server.transport.abort()
         if address in self.rcpt:
             return self.rcpt[address]
         envelope.rcpt_tos.append(address)

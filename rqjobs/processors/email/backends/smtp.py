@@ -159,9 +159,11 @@ def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> 
             raise refusal("the mail was refused", code, text)
         smtp.send(body if body.endswith(b"\r\n") else body + b"\r\n")
     except (smtplib.SMTPException, OSError) as error:
-        raise NotSent(
-            f"the SMTP connection broke before the mail was complete: {str(error) or type(error).__name__}"
-        ) from error
+        words = str(error) or type(error).__name__
+        if isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected):
+            raise NotSent(f"the SMTP dialogue failed: {words}") from error
+        # The server is going away, or hangs up on this mail alone: the hold tells the two apart, and counts the latter.
+        raise away(f"the connection broke before the mail was complete: {words}") from error
     begin()
     try:
         _limit(smtp, deadline)
