@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from rqjobs.broker.job_builder import JobOptions
     from rqjobs.broker.results import wait_for_result
-    from rqjobs.config.backoff import exponential, fixed
+    from rqjobs.config.backoff import exponential, fixed, schedule
     from rqjobs.decorator import job
     from rqjobs.enqueueing import (
         enqueue,
@@ -84,6 +84,7 @@ __all__ = [
     "fixed",
     "job",
     "queue_health",
+    "schedule",
     "wait_for_result",
 ]
 
@@ -93,7 +94,7 @@ if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept ever
         {
             "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",
                     "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_result"),
-            "config.backoff": ("exponential", "fixed"),
+            "config.backoff": ("exponential", "fixed", "schedule"),
             "broker.job_builder": ("JobOptions",),
             "enqueueing": ("enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
                            "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),

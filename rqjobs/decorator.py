@@ -224,6 +224,8 @@ def _policy(own: OwnJob[Any, Any], module: str, options: PolicyOptions) -> Queue
                 given[name] = cast("Callable[[Any], Any]", parse)(given[name])
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
+    if "backoff" in given and given["backoff"].attempts is not None:
+        given.setdefault("attempts", given["backoff"].attempts)
     return QueuePolicy(
         name=own.queue,
         kind=own.queue,

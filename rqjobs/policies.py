@@ -153,7 +153,10 @@ def get_policy(name: str) -> QueuePolicy:
         return policy
     known = _applied.get(policy.name)
     if known is None or known[0] is not policy or known[1] is not overrides:
-        changed = replace(policy, **{key: value for key, value in overrides if value is not None})
+        given = {key: value for key, value in overrides if value is not None}
+        if overrides.backoff is not None and overrides.backoff.attempts is not None:
+            given.setdefault("attempts", overrides.backoff.attempts)
+        changed = replace(policy, **given)
         known = _applied[policy.name] = (policy, overrides, changed)
     return known[2]
 

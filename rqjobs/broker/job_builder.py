@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, TypedDict, cast
@@ -48,6 +49,8 @@ class JobOptions(TypedDict, total=False):
     """How long the job waits before its first run: a timedelta, or text with a unit such as ``"1h"``; ten years at
     most. A bare number is an error: here it could be seconds, in Bull it is milliseconds.
     """
+    at: datetime | None
+    """When the job runs first, with a time zone: an instant, as Redis' clock shows it. Excludes ``delay``."""
     job_id: str | None
     """An id of the caller's own: letters, digits, ``_`` and ``-``, 128 at most."""
     unique: bool
@@ -87,7 +90,8 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     if not options.keys() <= _OPTIONS:
         faults += [_unknown(str(name)) for name in options if name not in _OPTIONS]
     delay = _duration(options, "delay", faults)
-    kind = _kind(policy, options, bool(delay), faults)
+    at = _at(options, faults)
+    kind = _kind(policy, options, bool(delay) or at is not None, faults)
     data = encode_data(policy.name, job.dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
@@ -98,7 +102,7 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     if faults:
         raise InvalidJob(type(job).__name__, faults)
     wait = delay.total_seconds() if delay else None
-    return Entry(kind, job_id, wait, data, timestamp(now), job.label())
+    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at)
 
 
 def _unknown(name: str) -> str:
@@ -127,7 +131,7 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
         "origin": name,
         "timeout": max(1, round(timeout.total_seconds())),
     }
-    if attempts > 1 and backoff is not None:
+    if attempts > 1:
         waits = [int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)]
         fields |= {"retries_left": attempts - 1, "retry_intervals": json.dumps(waits)}
     if trace:
@@ -138,17 +142,20 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
     return kind
 
 
-def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff | None]:
+def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff]:
     given: Any = options.get("attempts")
-    attempts = policy.attempts if given is None else given
+    backoff = policy.backoff
+    try:
+        backoff = parse_backoff(options.get("backoff") or policy.backoff)
+    except (ValueError, AttributeError) as error:
+        faults.append(f"backoff: {error}")
+    attempts = given
+    if given is None:
+        attempts = (backoff.attempts if options.get("backoff") else None) or policy.attempts
     if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
         faults.append(f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
         attempts = 1
-    try:
-        return attempts, parse_backoff(options.get("backoff") or policy.backoff)
-    except (ValueError, AttributeError) as error:
-        faults.append(f"backoff: {error}")
-        return attempts, None
+    return attempts, backoff
 
 
 def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | None:
@@ -163,6 +170,22 @@ def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | 
     if duration > _MAX_DELAY:
         faults.append(f"{name}: {value!r} is longer than ten years")
     return duration
+
+
+def _at(options: JobOptions, faults: list[str]) -> float | None:
+    """When the job is due, in Unix seconds."""
+    value: Any = options.get("at")
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        faults.append(f"at: {value!r} is not a datetime with a time zone; write datetime(..., tzinfo=UTC)")
+        return None
+    if options.get("delay") is not None:
+        faults.append("at: excludes delay; give one of them")
+    moment = value.timestamp()
+    if moment > time.time() + _MAX_DELAY.total_seconds():
+        faults.append(f"at: {value.isoformat()} is more than ten years away")
+    return moment
 
 
 def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> str:
@@ -195,7 +218,7 @@ def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
         "token": _new_id(now),
         "job_id": entry.job_id,
         "lane": entry.kind.lane,
-        "due": None,
+        "due": entry.at,
         "only_once": entry.kind.unique,
         "fields": encode_json({**entry.kind.fields, **own}),
     }
@@ -234,7 +257,7 @@ def rq_job(entry: Entry, connection: redis.Redis) -> Job:
         _data=entry.data,
         description=entry.description,
         created_at=created_at,
-        enqueued_at=created_at if entry.delay is None else None,
+        enqueued_at=None if entry.is_delayed else created_at,
     )
     for name, value in mutable:
         setattr(job, name, value.copy())

@@ -50,6 +50,13 @@ class Entry(NamedTuple):
     description: str
     token: str = ""
     """The outbox row's id: an entry of the same token is written once, whoever tries again."""
+    at: float | None = None
+    """When it is due, in Unix seconds, in the place of ``delay``."""
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it waits for its time before it can run."""
+        return self.delay is not None or self.at is not None
 
 
 Defer = Callable[[Callable[[], None]], bool]
@@ -182,8 +189,8 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 
 def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes the usual job, alone and to be run at once, in the shortest way; False if there is more to it."""
-    kind, job_id, delay, data, created_at, description, token = entry
-    if delay is not None or token:
+    kind, job_id, _delay, data, created_at, description, token, _at = entry
+    if entry.is_delayed or token:
         return False
     own = ("data", pack_data(data), "created_at", created_at, "description", description)
     words = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
@@ -202,7 +209,7 @@ def _dated(entries: Sequence[Entry], behind: float) -> list[Entry]:
     """The entries with a time of enqueueing of their own: ours would be that of a wrong clock."""
     fields: dict[str, str | int] = {"enqueued_at": redis_timestamp(behind)}
     kinds = {entry.kind: replace(entry.kind, fields=entry.kind.fields | fields) for entry in entries}
-    return [entry._replace(kind=kinds[entry.kind]) if entry.delay is None else entry for entry in entries]
+    return [entry._replace(kind=kinds[entry.kind]) if not entry.is_delayed else entry for entry in entries]
 
 
 def redis_timestamp(behind: float) -> str:
@@ -213,9 +220,9 @@ def redis_timestamp(behind: float) -> str:
 def _words(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
     words: list[Any] = []
-    for kind, job_id, delay, data, created_at, description, token in entries:
+    for kind, job_id, delay, data, created_at, description, token, at in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
-        wait = "" if delay is None else repr(delay)
+        wait = f"@{at!r}" if at is not None else "" if delay is None else repr(delay)
         words += (number, job_id, wait, token, pack_data(data), created_at, description)
     head: list[Any] = [len(numbers)]
     for kind in numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,8 +25,16 @@ _FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
 @click.argument("job", metavar="(JSON | @FILE | -)")
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--attempts", type=int, help="How often it is run at most.")
-@click.option("--backoff", metavar="exponential:2s|fixed:10s", help="The waits between the runs.")
+@click.option(
+    "--backoff", metavar="exponential:2s|fixed:10s|schedule:5s,5m|standard", help="The waits between the runs."
+)
 @click.option("--delay", metavar="1h", help="Wait so long before the first run; the unit (ms, s, m, h, d) is required.")
+@click.option(
+    "--at",
+    type=click.DateTime(["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"]),
+    metavar="TIME",
+    help="When it runs first, with its zone: 2027-01-31T09:00+01:00.",
+)
 @click.option("--id", "job_id", metavar="ID", help="An id of your own; the same id is not enqueued twice at once.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result and print it.")
 @json_option
@@ -37,6 +46,7 @@ def enqueue(
     attempts: int | None,
     backoff: str | None,
     delay: str | None,
+    at: datetime | None,
     job_id: str | None,
     wait: float | None,
     as_json: bool,
@@ -61,7 +71,7 @@ def enqueue(
     try:
         model = get_policy(kind).job_type.parse(given)
         queued = enqueue_job(
-            model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, job_id=job_id
+            model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, at=at, job_id=job_id
         )  # fmt: skip
     except InvalidJob as error:
         raise InvalidJob(error.kind, [_as_written(fault, given) for fault in error.faults]) from None

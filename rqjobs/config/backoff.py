@@ -1,4 +1,4 @@
-"""How long to wait before each new attempt."""
+"""How long to wait before each new attempt: exponential, fixed, or a schedule of waits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,26 @@ from rqjobs.config.durations import format_duration, parse_duration
 MAX_ATTEMPTS = 100
 """The most runs a job may have; past that a schedule is a bug."""
 
+_BACKOFF = re.compile(r"(standard|(exponential|fixed|schedule):([^:]+))(?::jitter=(\d+(?:\.\d+)?))?")
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The wait before each retry: ``base * factor ** n``, at most ``maximum``, plus up to ``jitter`` of it."""
+    """The wait before each retry: ``base * factor ** n``, at most ``maximum``, plus up to ``jitter`` of it.
+
+    With ``listed`` waits, these are taken one after the other, and the last one again and again.
+    """
 
     base: timedelta
     factor: float = 1.0
     maximum: timedelta = timedelta(days=1)
     jitter: float = 0.0
+    listed: tuple[timedelta, ...] = ()
+
+    @property
+    def attempts(self) -> int | None:
+        """How many runs a schedule has waits for; None where the waits do not say how often a job is run."""
+        return len(self.listed) + 1 if self.listed else None
 
     def waits(self, attempts: int, *, rand: Callable[[], float] = random.random) -> list[float]:
         """The waits in seconds between ``attempts`` runs: one fewer than the runs.
@@ -30,12 +41,17 @@ class Backoff:
         """
         waits = []
         for retry in range(attempts - 1):
-            wait = min(self.base.total_seconds() * self.factor**retry, self.maximum.total_seconds())
+            if self.listed:
+                wait = self.listed[min(retry, len(self.listed) - 1)].total_seconds()
+            else:
+                wait = min(self.base.total_seconds() * self.factor**retry, self.maximum.total_seconds())
             wait += wait * self.jitter * rand() if self.jitter else 0.0
             waits.append(round(wait, 3))
         return waits
 
     def __str__(self) -> str:
+        if self.listed:
+            return "schedule:" + ",".join(format_duration(wait) for wait in self.listed)
         kind = "fixed" if self.factor == 1.0 else "exponential"
         return f"{kind}:{format_duration(self.base)}"
 
@@ -75,16 +91,44 @@ def fixed(wait: timedelta | str, *, jitter: float = 0.0) -> Backoff:
     return Backoff(parse_duration(wait), jitter=jitter)
 
 
+def schedule(*waits: timedelta | str, jitter: float = 0.0) -> Backoff:
+    """The given waits, one before each retry: ``schedule("5s", "5m")`` is three runs unless ``attempts`` is given.
+
+    Args:
+        waits: 1 to 99 waits; with more attempts than waits the last one is repeated.
+        jitter: a share from 0 to 1 of each wait that is added at random. 0 by default.
+
+    Raises:
+        ValueError: there is no wait or too many, or a value is out of its range.
+    """
+    if not 0 <= jitter <= 1:
+        raise ValueError("schedule(): jitter is from 0 to 1")
+    if not 1 <= len(waits) < MAX_ATTEMPTS:
+        raise ValueError(f"schedule(): {len(waits)} waits; there are 1 to {MAX_ATTEMPTS - 1}")
+    listed = tuple(parse_duration(wait) for wait in waits)
+    return Backoff(listed[0], jitter=jitter, listed=listed)
+
+
+STANDARD = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
+"""The waits of ``standard``: the example of Standard Webhooks 1.0 ("Retry schedule"), ten runs in about 75 hours."""
+
+
 def parse_backoff(text: str | Backoff) -> Backoff:
-    """The backoff that ``text`` says: ``exponential:2s``, ``fixed:10s``, with ``:jitter=0.2`` if wanted.
+    """The backoff that ``text`` spells: ``exponential:2s``, ``fixed:10s``, ``schedule:5s,5m,30m`` or ``standard``.
+
+    ``:jitter=0.2`` may follow each of them.
 
     Raises:
         ValueError: ``text`` is not a backoff.
     """
     if isinstance(text, Backoff):
         return text
-    match = re.fullmatch(r"(exponential|fixed):([^:]+)(?::jitter=([\d.]+))?", str(text).strip())
+    match = _BACKOFF.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a backoff; write exponential:2s or fixed:10s")
-    make = exponential if match[1] == "exponential" else fixed
-    return make(match[2], jitter=float(match[3] or 0))
+        raise ValueError(f"{text!r} is not a backoff; write exponential:2s, fixed:10s, schedule:5s,5m,30m or standard")
+    jitter = float(match[4] or 0)
+    if match[1] == "standard":
+        return schedule(*STANDARD, jitter=jitter)
+    if match[2] == "schedule":
+        return schedule(*match[3].split(","), jitter=jitter)
+    return (exponential if match[2] == "exponential" else fixed)(match[3], jitter=jitter)

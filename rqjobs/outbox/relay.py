@@ -84,9 +84,7 @@ def _entry(row: Any, behind: float) -> Entry:
     delay: float | None = fields.pop(ROW_DELAY, None)
     if delay is not None:  # counted from the writing of the row: what a relay that was away missed is not added
         delay = max(0.0, delay - max(0.0, row.now - row.created_at))
-    elif row.due is not None:
-        delay = max(0.0, row.due - time.time() - behind)
-    elif abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
+    elif row.due is None and abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
         fields["enqueued_at"] = redis_timestamp(behind)  # it was held up, or the app's clock is wrong
     kind = Kind(row.lane, bool(row.only_once), fields)
-    return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token)
+    return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token, at=row.due)

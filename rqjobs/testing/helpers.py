@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -62,6 +62,8 @@ class CapturedJob(Generic[ModelT]):
     """The named queue, such as ``webhooks:high``."""
     attempts: int
     delay: timedelta | None
+    at: datetime | None = None
+    """When it runs first, in UTC, if it was enqueued with ``at=``."""
 
     @property
     def priority(self) -> str:
@@ -164,6 +166,7 @@ class Captured:
                     lane=entry.kind.lane,
                     attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,
                     delay=timedelta(seconds=entry.delay) if entry.delay is not None else None,
+                    at=datetime.fromtimestamp(entry.at, UTC) if entry.at is not None else None,
                 )
             )
 

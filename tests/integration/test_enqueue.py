@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import redis as redis_py
@@ -21,6 +21,7 @@ from rqjobs import (
     enqueue_many,
     enqueue_webhook,
     fixed,
+    schedule,
 )
 from rqjobs.broker.connection import connect, get_connection
 from rqjobs.broker.rq_schema import fetch_job
@@ -229,3 +230,39 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next(redis, monkeypatch):
             enqueue_webhook(HOOK, job_id="first")  # the answer is on its way: it is there already
     enqueue_webhook(HOOK, job_id="second")
     assert Queue("webhooks", connection=redis).job_ids == ["first", "second"]
+
+
+def test_at_is_an_instant_by_redis_clock(redis):
+    moment = datetime(2030, 1, 31, 9, 0, tzinfo=timezone(timedelta(hours=1)))
+    job = enqueue_webhook(HOOK, at=moment)
+    assert job.get_status() == rq_job(job.id, redis).get_status() == "scheduled"
+    assert abs(redis.zscore("rq:scheduled:webhooks", job.id) - moment.timestamp()) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"at": datetime(2030, 1, 1)}, "at: .*time zone"),  # noqa: DTZ001
+        ({"at": "2030-01-01T00:00Z"}, "at: .*time zone"),
+        ({"at": datetime(2030, 1, 1, tzinfo=UTC), "delay": "1h"}, "at: excludes delay"),
+        ({"at": datetime(9000, 1, 1, tzinfo=UTC)}, "more than ten years"),
+    ],
+)
+def test_what_is_no_moment_is_refused(redis, options, fault):
+    with pytest.raises(InvalidJob, match=fault):
+        enqueue_webhook(HOOK, **options)
+    assert redis.keys("rq:*") == []
+
+
+def test_the_attempts_of_a_schedule_follow_from_its_length(redis, configure):
+    def waits(**options):
+        job = rq_job(enqueue_webhook(HOOK, **options).id, redis)
+        return job.retries_left, job.retry_intervals
+
+    assert waits(backoff=schedule("5s", "5m")) == (2, [5, 300])
+    assert waits(backoff="schedule:5s,5m", attempts=2) == (1, [5])
+    assert waits(backoff="standard")[0] == 9
+    configure(RQJOBS_WEBHOOKS_BACKOFF="schedule:1s,2s,3s,4s")
+    assert waits() == (4, [1, 2, 3, 4])
+    configure(RQJOBS_WEBHOOKS_BACKOFF="schedule:1s,2s,3s,4s", RQJOBS_WEBHOOKS_ATTEMPTS="2")
+    assert waits() == (1, [1])

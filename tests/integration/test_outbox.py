@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from rq import Queue
@@ -70,9 +71,11 @@ def test_a_rolled_back_job_never_does(engine, redis):
 def test_many_in_order_and_delays_kept(engine, redis):
     with engine.begin() as connection:
         jobs = enqueue_many([JOB] * 450 + [(JOB, {"delay": "1h"})], outbox=connection)
-    assert relay() == 451
+        later = enqueue_webhook(JOB, at=datetime(2030, 1, 1, tzinfo=UTC), outbox=connection)
+    assert relay() == 452
     assert waiting(redis) == [job.id for job in jobs[:450]]
-    ((late, due),) = redis.zrange("rq:scheduled:webhooks", 0, -1, withscores=True)
+    (late, due), (last, at) = redis.zrange("rq:scheduled:webhooks", 0, -1, withscores=True)
+    assert (last.decode(), at) == (later.id, pytest.approx(datetime(2030, 1, 1, tzinfo=UTC).timestamp(), abs=0.001))
     assert late.decode() == jobs[-1].id
     assert due == pytest.approx(jobs[-1].created_at.timestamp() + 3600, abs=1)
 

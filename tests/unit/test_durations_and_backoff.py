@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqjobs.config.backoff import exponential, fixed, parse_backoff
+from rqjobs.config.backoff import exponential, fixed, parse_backoff, schedule
 from rqjobs.config.durations import format_duration, parse_duration, parse_explicit_duration, parse_rate
 
 
@@ -89,6 +89,31 @@ def test_there_is_one_wait_fewer_than_attempts_and_jitter_only_adds(attempts, ji
     waits, plain = backoff.waits(attempts), exponential(timedelta(seconds=base)).waits(attempts)
     assert len(waits) == attempts - 1
     assert all(p - 0.001 <= w <= p * (1 + jitter) + 0.001 for w, p in zip(waits, plain, strict=True))
+
+
+def test_a_schedule_gives_its_waits_and_repeats_the_last_one():
+    waits = schedule("5s", "5m", timedelta(minutes=30))
+    assert waits.attempts == 4
+    assert waits.waits(4) == [5, 300, 1800]
+    assert waits.waits(6) == [5, 300, 1800, 1800, 1800]
+    assert waits.waits(2) == [5]
+    assert str(waits) == "schedule:5s,5m,30m"
+    assert parse_backoff(str(waits)) == waits
+    assert exponential().attempts is None
+    for wrong in ((), ("1s",) * 100, ("soon",)):
+        with pytest.raises(ValueError):
+            schedule(*wrong)
+    with pytest.raises(ValueError, match="jitter"):
+        schedule("1s", jitter=2)
+
+
+def test_standard_is_the_example_of_standard_webhooks():
+    standard = parse_backoff("standard")
+    assert standard.attempts == 10
+    hours = [wait / 3600 for wait in standard.waits(10)]
+    assert hours[3:] == [2, 5, 10, 14, 20, 24]
+    assert 75 < sum(hours) < 76
+    assert parse_backoff("standard:jitter=0.2").jitter == 0.2
 
 
 def test_a_backoff_is_read_from_text():

@@ -1,7 +1,7 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
 -- ARGV: RQ's prefix, the call's sender and number, number of kinds, for each what its jobs have in common: queue,
 --   unique ('1' or ''), number of words, field, value, ...; then for each job: which kind (from 1), id, delay (seconds,
---   '' = none), outbox token or '', data, created_at, description
+--   '' = none, '@' before it = Unix seconds at which it is due), outbox token or '', data, created_at, description
 -- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
 -- holds the number and the answer of its last call, for an hour. One sender never has two calls under way.
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
@@ -68,7 +68,8 @@ for i = at, #ARGV, 7 do
     if delay == '' then
       kind.waiting[#kind.waiting + 1] = id
     else  -- a microsecond apart, so that they keep their order
-      local due = string.format('%.6f', now + tonumber(delay) + (i - at) / 7000000)
+      local moment = string.match(delay, '^@(.+)')
+      local due = string.format('%.6f', (moment and tonumber(moment) or now + tonumber(delay)) + (i - at) / 7000000)
       redis.call('ZADD', prefix .. ':scheduled:' .. kind.queue, due, id)
     end
   end
