@@ -69,6 +69,11 @@ def minute(number: int) -> str:
     return f"{PREFIX}:minute:{number}"
 
 
+def session(digest: str) -> str:
+    """A string, JSON: one sign-in at the dashboard, by the SHA-256 of its id; it expires with the sign-in."""
+    return f"{PREFIX}:session:{digest}"
+
+
 REPAIRS = f"{PREFIX}:repairs"
 """A sorted set: the ids of the last repairs of dead letters, by their start."""
 

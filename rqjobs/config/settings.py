@@ -99,6 +99,28 @@ def _check_nameservers(servers: tuple[str, ...]) -> tuple[str, ...]:
     return servers
 
 
+def _check_proxies(proxies: tuple[str, ...]) -> tuple[str, ...]:
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise ValueError(f"{proxy!r} is no address or network; write 10.0.0.2 or 10.0.0.0/24") from None
+    return proxies
+
+
+def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", host):
+            raise ValueError(f"{host!r} is no host name; write it without scheme, port and path")
+    return hosts
+
+
+def _check_lifetime(lifetime: timedelta) -> timedelta:
+    if not timedelta(minutes=1) <= lifetime <= timedelta(days=30):
+        raise ValueError("not between 1m and 30d")
+    return lifetime
+
+
 def _check_smtp_url(url: SecretStr) -> SecretStr:
     parts = split_url(url.get_secret_value())
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
@@ -315,6 +337,14 @@ class Settings(BaseSettings):
     """The dashboard shows everything and changes nothing."""
     dashboard_url: HttpUrl | None = None
     """Where people reach the dashboard, such as https://ops.example.com; alerts link to the page that shows why."""
+    dashboard_hosts: Annotated[Words, AfterValidator(_check_hosts)] = ()
+    """More host names that the dashboard answers to, besides that of DASHBOARD_URL, loopback's and addresses."""
+    dashboard_trusted_proxies: Annotated[Words, AfterValidator(_check_proxies)] = ("127.0.0.1", "::1")
+    """Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    dashboard_session_lifetime: Annotated[Duration, AfterValidator(_check_lifetime)] = timedelta(hours=12)
+    """A sign-in ends after this time, used or not."""
+    dashboard_session_idle: Annotated[Duration, AfterValidator(_check_lifetime)] = timedelta(hours=2)
+    """A sign-in ends when no page was opened for this time; a page that refreshes itself does not count."""
 
     # Alerts
     alert_url: SecretStr | None = None

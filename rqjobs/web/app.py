@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from datetime import timedelta
 
 import redis
 from flask import Flask, Response, abort, current_app, render_template, request
@@ -17,7 +16,7 @@ from rqjobs.config.secret_key import secret_key
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
 from rqjobs.policies import import_registrations
-from rqjobs.web import analytics, auth, dead, exports, jobs, overview, probes, queues, rq, show, webhooks
+from rqjobs.web import analytics, auth, dead, exports, hosts, jobs, overview, probes, queues, rq, show, webhooks
 
 _HEADERS = {
     # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
@@ -63,13 +62,14 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
         SECRET_KEY=hmac.digest(secret_key().encode(), b"dashboard sessions", "sha256"),
         SESSION_COOKIE_NAME="rqjobs_session",
         SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Lax",  # Strict would log out whoever follows a link from a chat or an alert
-        PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
+        SESSION_COOKIE_SAMESITE="Lax",  # with Strict, a link in a chat or an alert would lead to the login
+        PERMANENT_SESSION_LIFETIME=settings.dashboard_session_lifetime,
+        SESSION_REFRESH_EACH_REQUEST=let_in is not None,  # our own sign-ins are not made longer by use
         MAX_CONTENT_LENGTH=4 * 1024 * 1024,
         MAX_FORM_MEMORY_SIZE=4 * 1024 * 1024,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    auth.protect(app, settings.dashboard_username, given or SecretStr(""), let_in)
+    auth.protect(app, settings, given or SecretStr(""), let_in)
     for page in (overview, queues, dead, jobs, probes, webhooks, analytics, exports):
         app.register_blueprint(page.blueprint)
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
@@ -78,11 +78,16 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.context_processor(lambda: {"read_only": settings.dashboard_read_only, "nav": nav})
     app.before_request(_no_nul)
     app.after_request(_harden)
+    if let_in is None:
+        app.after_request(_https_only)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(RQJobsError, _own_error)
     app.register_error_handler(SQLAlchemyError, _database_gone)
     app.register_error_handler(RedisUnavailable, _redis_gone)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refuses)
+    app.wsgi_app = hosts.TrustedProxies(  # type: ignore[method-assign]
+        app.wsgi_app, settings.dashboard_trusted_proxies, settings.dashboard_url
+    )
     return app
 
 
@@ -98,6 +103,13 @@ def _harden(response: Response) -> Response:
         response.headers[name] = value
     if request.endpoint not in ("static", "rq_dashboard.static"):
         response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _https_only(response: Response) -> Response:
+    """A browser that came by https once comes by https only, for a year. Other names of the domain are not ours."""
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response
 
 

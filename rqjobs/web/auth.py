@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
-import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from hashlib import sha256
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, abort, current_app, g, redirect, render_template, request, session, url_for
-from flask.sessions import SecureCookieSessionInterface
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
+from itsdangerous import BadData, URLSafeTimedSerializer
 from markupsafe import Markup
 from pydantic import SecretStr
 
-from rqjobs.config.settings import get_settings
+from rqjobs.config.durations import spell
+from rqjobs.config.settings import Settings, get_settings
+from rqjobs.web.hosts import FORWARDED, allowed_names, is_allowed
+from rqjobs.web.login_limits import Counted, LoginLimits, counted_as
+from rqjobs.web.sessions import CookieSessions, SignIns, cookie_name
 
 blueprint = Blueprint("auth", __name__)
 
 _PUBLIC = ("auth.login", "static")
 _PROBES = ("probes.metrics", "probes.health", "probes.ready")
-"""What machines ask: they may say user name and password with each request instead (HTTP Basic)."""
+"""Routes for machines, which may send user name and password with each request instead (HTTP Basic)."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_TRIES, _WINDOW = 10, 60.0
-"""So many wrong passwords in so many seconds from one address, then nobody is let in from there for a while. Machines
-are counted apart: a scraper with an old password must not lock out the people."""
-_ADDRESSES = 1000  # that are remembered
+_DEVICE_COOKIE = "rqjobs_device"
+_DEVICE_LIFETIME = 180 * 24 * 3600
+"""Seconds for which a browser that signed in is known again; see rqjobs.web.login_limits."""
 
 
-def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[], bool] | None = None) -> None:
+def protect(app: Flask, settings: Settings, password: SecretStr, let_in: Callable[[], bool] | None = None) -> None:
     """Puts the login before every route of ``app``, known and unknown, whatever is mounted later.
 
-    With ``let_in``, that is the login, and no password opens anything.
+    With ``let_in``, that is the login, no password opens anything, and the hosts are the surrounding app's affair.
     """
-    app.extensions["rqjobs_login"] = _Login(username, password)
+    app.extensions["rqjobs_login"] = _Login(bytes(app.config["SECRET_KEY"]), settings, password)
     app.extensions["rqjobs_let_in"] = let_in
-    app.session_interface = _Sessions()
+    app.session_interface = CookieSessions()
     app.register_blueprint(blueprint)
+    if let_in is None:
+        names = allowed_names(settings.dashboard_url, settings.dashboard_hosts)
+        app.before_request(lambda: _check_host(names))
     app.before_request(_guard)
     app.context_processor(
         lambda: {
@@ -51,40 +69,41 @@ def protect(app: Flask, username: str, password: SecretStr, let_in: Callable[[],
     )
 
 
-class _Sessions(SecureCookieSessionInterface):
-    """Flask's sessions; a browser that came by https sends the cookie by https only."""
-
-    def get_cookie_secure(self, app: Flask) -> bool:
-        """Whether this request came by https, at a proxy before us or here."""
-        forwarded = request.headers.get("X-Forwarded-Proto", "")
-        return super().get_cookie_secure(app) or request.is_secure or forwarded.startswith("https")
-
-
 class _Login:
-    def __init__(self, username: str, password: SecretStr) -> None:
-        self._wanted = (username.encode(), password.get_secret_value().encode())
-        self.mark = sha256(b"\0".join(self._wanted)).hexdigest()[:32]
-        """In each session: another password ends them all."""
-        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+    """User name and password, the sign-ins, and the devices that signed in before."""
 
-    def closed(self, who: str) -> bool:
-        """Whether too many wrong passwords came lately from ``who``."""
-        wrong = self._wrong.get(who)
-        return wrong is not None and len(wrong) == _TRIES and time.monotonic() - wrong[0] < _WINDOW
+    def __init__(self, key: bytes, settings: Settings, password: SecretStr) -> None:
+        self._wanted = (settings.dashboard_username.encode(), password.get_secret_value().encode())
+        # In each sign-in: it ends when user name or password change. Without the key it can be compared with nothing.
+        login = hmac.digest(key, b"login\0" + b"\0".join(self._wanted), "sha256").hex()
+        self.sign_ins = SignIns(login, settings.dashboard_session_lifetime, settings.dashboard_session_idle)
+        self.limits = LoginLimits()
+        self._devices = URLSafeTimedSerializer(key, salt="device")
 
-    def check(self, who: str, username: str | None, password: str | None) -> bool:
+    def is_right(self, username: str | None, password: str | None) -> bool:
         """Whether both are right; takes as long whichever is wrong."""
-        if self.closed(who):
-            return False
         given = ((username or "").encode(), (password or "").encode())
         name, word = (hmac.compare_digest(*pair) for pair in zip(self._wanted, given, strict=True))
-        right = name and word  # both were compared
-        if not right:
-            self._wrong.setdefault(who, deque(maxlen=_TRIES)).append(time.monotonic())
-            self._wrong.move_to_end(who)
-            while len(self._wrong) > _ADDRESSES:
-                self._wrong.popitem(last=False)
-        return right
+        return name and word  # both were compared
+
+    def device(self) -> str | None:
+        """The id of the browser of this request, if it signed in before."""
+        cookie = request.cookies.get(cookie_name(_DEVICE_COOKIE), "")
+        try:
+            return str(self._devices.loads(cookie, max_age=_DEVICE_LIFETIME))
+        except BadData:
+            return None
+
+    def remember_device(self, response: Response) -> None:
+        """Lets the browser be known again."""
+        response.set_cookie(
+            cookie_name(_DEVICE_COOKIE),
+            str(self._devices.dumps(self.device() or secrets.token_urlsafe(12))),
+            max_age=_DEVICE_LIFETIME,
+            secure=request.is_secure,
+            httponly=True,
+            samesite="Strict",
+        )
 
 
 def _login_of(app: Flask) -> _Login:
@@ -92,16 +111,27 @@ def _login_of(app: Flask) -> _Login:
     return login
 
 
+def _check_host(names: frozenset[str]) -> None:
+    if not is_allowed(request.environ.get("HTTP_HOST", ""), names):
+        abort(421, "The dashboard does not answer to this host name. Name it in DASHBOARD_URL or DASHBOARD_HOSTS.")
+
+
 def _guard() -> ResponseReturnValue | None:
+    if request.endpoint == "static":
+        return None
     login = _login_of(current_app)
-    session.permanent = True
+    if not session.permanent:
+        session.permanent = True
     let_in: Callable[[], bool] | None = current_app.extensions["rqjobs_let_in"]
     if let_in is not None:
         g.signed_in = let_in()
         if not g.signed_in:
             abort(403, "Sign in to the app first, as somebody who may see this.")
     else:
-        g.signed_in = hmac.compare_digest(str(session.get("login", "")), login.mark)
+        session_id = session.get("id")
+        g.signed_in = isinstance(session_id, str) and login.sign_ins.is_live(
+            session_id, renew="X-Live" not in request.headers
+        )
     if not g.signed_in and request.endpoint not in _PUBLIC and not _by_machine(login):
         return _refuse()
     if request.method not in _SAFE:
@@ -113,11 +143,20 @@ def _by_machine(login: _Login) -> bool:
     if request.endpoint not in _PROBES or request.method not in _SAFE:
         return False
     given = request.authorization
-    return (
-        given is not None
-        and given.type == "basic"
-        and login.check(f"machine at {request.remote_addr}", given.username, given.password)
-    )
+    if given is None or given.type != "basic":
+        return False
+    counted = _counted("machines")
+    if login.limits.admit(counted) > 0:
+        return False
+    right = login.is_right(given.username, given.password)
+    if right:
+        login.limits.take_back(counted)
+    return right
+
+
+def _counted(kind: str, device: str | None = None) -> Counted:
+    forwarded = bool(request.environ.get(FORWARDED))
+    return counted_as(kind, request.remote_addr, device=device, forwarded=forwarded)
 
 
 def _refuse() -> ResponseReturnValue:
@@ -164,22 +203,31 @@ def login() -> ResponseReturnValue:
     context: dict[str, Any] = {"next": request.values.get("next") or "", "error": None}
     if request.method == "GET":
         return render_template("login.html", **context)
-    guard, who = _login_of(current_app), str(request.remote_addr)
-    if guard.closed(who):
-        context["error"] = "Too many wrong passwords. Wait a minute."
-        return render_template("login.html", **context), 429
-    if not guard.check(who, request.form.get("username"), request.form.get("password")):
+    guard = _login_of(current_app)
+    counted = _counted("people", guard.device())
+    if (wait := guard.limits.admit(counted)) > 0:
+        context["error"] = f"Too many wrong passwords. Wait {spell(timedelta(seconds=math.ceil(wait)))}."
+        return render_template("login.html", **context), 429, {"Retry-After": str(math.ceil(wait))}
+    if not guard.is_right(request.form.get("username"), request.form.get("password")):
         context["error"] = "User name or password is wrong."
         return render_template("login.html", **context), 401
+    guard.limits.take_back(counted)
+    # A new id and a new token: what was in the cookie before the login, and who put it there, is of no use after it.
     session.clear()
-    session["login"] = guard.mark
+    session.permanent = True
+    session["id"] = guard.sign_ins.start()
     _token()
-    return redirect(target)
+    response = make_response(redirect(target))
+    guard.remember_device(response)
+    return response
 
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Ends this session."""
+    """Ends this sign-in."""
+    session_id = session.get("id")
+    if isinstance(session_id, str):
+        _login_of(current_app).sign_ins.end(session_id)
     session.clear()
     return redirect(url_for("auth.login"))
 
