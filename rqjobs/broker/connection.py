@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from rqjobs.broker.client import Client, unavailable, wrap
 from rqjobs.broker.embedded import EmbeddedServerError, ensure_server
-from rqjobs.config.settings import get_settings, split_url
+from rqjobs.config.settings import data_folder, get_settings, split_url
 from rqjobs.errors import RedisUnavailable
 
 PASSING = (
@@ -100,7 +100,7 @@ def leave_replica(client: redis.Redis, error: Exception) -> None:
 def _open(url: str, options: dict[str, Any]) -> redis.Redis:
     scheme, _, rest = url.partition(":")
     if scheme == "embedded":
-        folder = Path(rest) if rest else get_settings().rqjobs_data / "redis"
+        folder = Path(rest) if rest else data_folder() / "redis"
         return Client(unix_socket_path=str(ensure_server(folder)), **options)
     if scheme == "redis+sentinel":
         from rqjobs.broker.sentinel import connect_to_primary

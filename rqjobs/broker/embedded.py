@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -15,10 +16,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from rqjobs.config.private_files import FILE_MODE, close_folder, is_private_folder, make_private_folder
 from rqjobs.errors import RQJobsError
 
 _SOCKET_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 _START_SECONDS = 10.0
+_OWN = frozenset({"appendonlydir", "dump.rdb", "lock", "redis.log", "redis.pid", "redis.sock"})
 _ONCE = Retry(NoBackoff(), 0)  # redis-py would sleep for seconds between tries
 
 
@@ -50,12 +53,23 @@ def find_server() -> str:
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the server of ``folder`` listens: inside it, or in the temporary folder if that path is too long."""
+    """Where the server of ``folder`` listens: inside it, or in the temporary folder if that path is too long.
+
+    Raises:
+        EmbeddedServerError: the folder in the temporary folder is another user's, a link, or open to others.
+    """
     inside = folder / "redis.sock"
     if len(os.fsencode(inside)) < _SOCKET_LIMIT:
         return inside
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"rqjobs-{os.getuid()}-{digest}" / "redis.sock"
+    outside = Path(tempfile.gettempdir()) / f"rqjobs-{os.getuid()}-{digest}"
+    with contextlib.suppress(FileExistsError):
+        outside.mkdir(mode=0o700)
+    if not is_private_folder(outside):  # everybody may write to the temporary folder: a server in there is not believed
+        raise EmbeddedServerError(
+            f"{outside} was made by another user, is a link, or is open to others: remove it, or choose a shorter path"
+        )
+    return outside / "redis.sock"
 
 
 def _answers(socket: Path) -> bool:
@@ -94,14 +108,13 @@ def ensure_server(folder: Path) -> Path:
         EmbeddedServerError: no server is installed, or it does not start; the message has its log's end.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
+    close_folder(folder, _OWN)
     socket = socket_path(folder)
     if socket.exists() and _answers(socket):
         return socket
-    socket.parent.mkdir(mode=0o700, exist_ok=True)
-    if socket.parent.stat().st_uid != os.getuid():
-        raise EmbeddedServerError(f"{socket.parent} belongs to another user; choose another folder")
-    with (folder / "lock").open("a") as lock:
+    lock_file = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
+    with os.fdopen(lock_file, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _answers(socket):
             _start(folder, socket)
@@ -133,6 +146,7 @@ def _start(folder: Path, socket: Path) -> None:
         start_new_session=True,
         close_fds=True,
         cwd=folder,
+        umask=0o077,
     )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:

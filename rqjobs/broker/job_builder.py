@@ -24,6 +24,7 @@ from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.config.durations import parse_explicit_duration
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import InvalidJob
+from rqjobs.jobs.at_rest import encrypt_job
 from rqjobs.jobs.base import JobModel, encode_json
 from rqjobs.policies import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 
@@ -92,11 +93,12 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     delay = _duration(options, "delay", faults)
     at = _at(options, faults)
     kind = _kind(policy, options, bool(delay) or at is not None, faults)
-    data = encode_data(policy.name, job.dump_json())
+    job_id = _job_id(job, options, now, faults)
+    kept = encrypt_job(job, job_id) if job.encrypted_field is not None else job
+    data = encode_data(policy.name, kept.dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
-    job_id = _job_id(job, options, now, faults)
     if policy.check is not None:
         faults.extend(load(policy.check)(job))
     if faults:

@@ -8,15 +8,19 @@ import gc
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from rqjobs.cli.examples import epilog, teach
+from rqjobs.cli.output import say
 from rqjobs.errors import RQJobsError
+from rqjobs.security.printable import printable
 
 _COMMANDS = {
     "worker": "Run jobs of QUEUES, all by default, in priority order.",
@@ -113,6 +117,7 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
         program: how the program was called, for what it says of itself: ``python manage.py rqjobs``.
     """
     atexit.register(_leave)
+    sys.excepthook = _show_traceback
     try:
         plain: dict[str, Any] = {"color": False} if os.environ.get("NO_COLOR") else {}  # https://no-color.org
         code = cli.main(args, prog_name=program, standalone_mode=False, **plain)
@@ -122,12 +127,12 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         more = f"; see: {context.command_path} --help" if context else ""
-        click.echo(f"error: {error.format_message().rstrip('.')}{more}", err=True)
+        say(f"error: {error.format_message().rstrip('.')}{more}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except RQJobsError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         code = 2
     except BrokenPipeError:  # the reader of our output has gone: `rqjobs ... | head`
         sys.stderr.close()
@@ -135,7 +140,7 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
     except Exception as error:
         if (said := _redis_fault(error)) is None:
             raise
-        click.echo(f"error: {said}", err=True)
+        say(f"error: {said}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -146,6 +151,11 @@ def _leave() -> None:
     """  # noqa: D205
     if "sqlalchemy" not in sys.modules:
         gc.freeze()
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours, as Python shows it: its message may hold text from outside."""
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _redis_fault(error: Exception) -> str | None:

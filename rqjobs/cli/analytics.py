@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rqjobs.cli.output import json_option, print_json, print_table
+from rqjobs.cli.output import json_option, print_json, print_table, say
 from rqjobs.config.durations import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def purge_events(*, older_than: str | None) -> None:
         raise click.BadParameter(str(error), param_hint="--older-than") from None
     engine = get_engine()
     ensure_schema(engine)
-    click.echo(f"deleted {purge(engine, age)} rows older than {format_duration(age)}; the counts stay")
+    say(f"deleted {purge(engine, age)} rows older than {format_duration(age)}; the counts stay")
 
 
 def _print(found: Report) -> None:
@@ -88,7 +88,7 @@ def _print(found: Report) -> None:
         subject = f"QR code {found.qr_code_id}"
     elif found.user_id is not None:
         subject = f"the codes of {found.user_id}"
-    click.echo(f"{subject}, {found.since} to {found.until}, {found.zone}\n")
+    say(f"{subject}, {found.since} to {found.until}, {found.zone}\n")
     numbers = [
         *((name, f"{getattr(totals, name):,}", f"{getattr(before, name):,}") for name in _NUMBERS),
         *(
@@ -102,10 +102,10 @@ def _print(found: Report) -> None:
     results = {f"validation: {result or 'no result'}": number for result, number in totals.results.items()}
     others = {name: number for name, number in (results | dict(totals.events)).items() if number}
     if others:
-        click.echo()
+        say()
         print_table(("event", "number"), [(name, f"{number:,}") for name, number in others.items()], right=("number",))
     if not totals.scans:
-        click.echo("\nno scans in this period")
+        say("\nno scans in this period")
         return
     _print_series(found)
     _print_heatmap(found.heatmap)
@@ -119,11 +119,11 @@ def _print(found: Report) -> None:
     }
     for title, shares in breakdowns.items():
         _print_shares(title, shares)
-    click.echo("\nvisitors are counted by day (UTC): who comes back on another day counts again")
+    say("\nvisitors are counted by day (UTC): who comes back on another day counts again")
 
 
 def _print_series(found: Report) -> None:
-    click.echo()
+    say()
     most = max(point.scans for point in found.series) or 1
     right = ("scans", "visitors", "validations")
     rows = [
@@ -135,16 +135,16 @@ def _print_series(found: Report) -> None:
 
 def _print_heatmap(heatmap: Sequence[Sequence[int]]) -> None:
     most = max(max(row) for row in heatmap) or 1
-    click.echo("\nscans by weekday and hour")
-    click.echo("     " + "".join(f"{hour:<12}" for hour in (0, 6, 12, 18)))
+    say("\nscans by weekday and hour")
+    say("     " + "".join(f"{hour:<12}" for hour in (0, 6, 12, 18)))
     for name, row in zip(_WEEKDAYS, heatmap, strict=True):
         cells = ("  " if not scans else _SHADES[max(1, -(-scans * 4 // most))] * 2 for scans in row)
-        click.echo(f"{name}  {''.join(cells)}".rstrip())
+        say(f"{name}  {''.join(cells)}".rstrip())
 
 
 def _print_shares(title: str, shares: Sequence[Share]) -> None:
     if shares:
-        click.echo()
+        say()
         rows = [(share.name or "not known", f"{share.scans:,}", _percent(share.share)) for share in shares]
         print_table((title, "scans", "share"), rows, right=("scans", "share"))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rqjobs.cli.output import say
 from rqjobs.config.logs import set_up_logs
 from rqjobs.errors import RQJobsError
 
@@ -29,13 +30,11 @@ def dashboard(*, host: str, port: int) -> None:
     from rqjobs.config.settings import get_settings
 
     server, password = open_dashboard(host, port)
-    click.echo(f"dashboard: http://{_shown(host)}:{server.server_port}/")
+    say(f"dashboard: http://{_shown(host)}:{server.server_port}/")
     if password:
-        click.echo(
-            f"user name {get_settings().dashboard_username}, password {password} (set DASHBOARD_PASSWORD to keep one)"
-        )
+        say(f"user name {get_settings().dashboard_username}, password {password} (set DASHBOARD_PASSWORD to keep one)")
     if host not in _LOOPBACK:
-        click.echo("reachable from other machines: put a proxy with https before it", err=True)
+        say("reachable from other machines: put a proxy with https before it", err=True)
     try:
         server.serve_forever()
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rqjobs.cli.output import bold, print_table
+from rqjobs.cli.output import bold, print_table, say
 from rqjobs.errors import RQJobsError
 
 if TYPE_CHECKING:
@@ -50,24 +50,20 @@ def demo() -> None:
     from rqjobs.testing.sandbox.world import play
 
     with play() as world:
-        click.echo(
-            f"{bold('1.')} on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server"
-        )
+        say(f"{bold('1.')} on loopback: an embedded Redis, a customer's webhook receiver, ManyChat, a mail server")
         acts = _acts(world)
         jobs = enqueue_many(act.job for act in acts)
-        click.echo(
-            f"{bold('2.')} {len(jobs)} jobs enqueued in one round trip; a worker starts: {bold('rqjobs worker')}"
-        )
+        say(f"{bold('2.')} {len(jobs)} jobs enqueued in one round trip; a worker starts: {bold('rqjobs worker')}")
         with _worker(world.folder):
             _wait(jobs)
-        click.echo(f"{bold('3.')} what happened\n")
+        say(f"{bold('3.')} what happened\n")
         _tell(acts, jobs)
-        click.echo(f"\n{bold('4.')} the queues, as {bold('rqjobs health')} shows them\n")
+        say(f"\n{bold('4.')} the queues, as {bold('rqjobs health')} shows them\n")
         numbers = ("waiting", "active", "delayed", "failed", "completed")
         rows = [(queue.name, *(getattr(queue, number) for number in numbers)) for queue in queue_health()]
         print_table(("queue", *numbers), rows, right=numbers)
         _check(acts, jobs, world)
-    click.echo(
+    say(
         f"\n{bold('Next')}\n"
         "  rqjobs dev                     Redis, worker and dashboard in one terminal; in another:\n"
         '  rqjobs enqueue webhook \'{"webhookId": "wh_1", "event": "hello", "url": "https://...", '

@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from rqjobs.cli.dashboard import open_dashboard
+from rqjobs.cli.output import say
 
 
 @click.command()
@@ -28,9 +29,9 @@ def dev(*, port: int, no_worker: bool) -> int:
 
     server, password = open_dashboard("127.0.0.1", port)
     settings = get_settings()
-    click.echo(f"redis      {redact(settings.redis_url.get_secret_value())}")
-    click.echo(f"dashboard  http://127.0.0.1:{server.server_port}/")
-    click.echo(f"           user name {settings.dashboard_username}, password {password or 'as set'}")
+    say(f"redis      {redact(settings.redis_url.get_secret_value())}")
+    say(f"dashboard  http://127.0.0.1:{server.server_port}/")
+    say(f"           user name {settings.dashboard_username}, password {password or 'as set'}")
     threading.Thread(target=server.serve_forever, name="dashboard", daemon=True).start()
     stopped = threading.Event()
     previous = {number: signal.signal(number, _stop(stopped)) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rqjobs.cli.output import adapted, bold, json_option, print_json, tame
+from rqjobs.cli.output import adapted, bold, coloured, json_option, print_json, say
 
 if TYPE_CHECKING:
     from rqjobs.monitoring.doctor.checks import Finding
@@ -30,13 +30,13 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
     for finding in examine(ask_providers=online, every_job=every_job):
         found.append(finding)
         if not as_json:
-            mark = click.style(f"{finding.state:<7}", fg=_COLOURS[finding.state], bold=finding.state == "fault")
-            click.echo(f"{mark}  {bold(f'{finding.name:<23}')}  {tame(finding.said)}".rstrip())
+            mark = coloured(f"{finding.state:<7}", _COLOURS[finding.state], strong=finding.state == "fault")
+            say(f"{mark}  {bold(f'{finding.name:<23}')}  {finding.said}".rstrip())
             if finding.mend:
-                click.echo(f"         fix: {tame(adapted(finding.mend))}")
+                say(f"         fix: {adapted(finding.mend)}")
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         print_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
     else:
-        click.echo(f"\n{faults} fault{'s' if faults != 1 else ''}" if faults else "\nall is well")
+        say(f"\n{faults} fault{'s' if faults != 1 else ''}" if faults else "\nall is well")
     return 1 if faults else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.cli.output import json_option, print_json, print_table, say, typed
 from rqjobs.cli.params import InvalidInput, read_json
 from rqjobs.config.addresses import parse_address
 
@@ -47,7 +47,7 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
     TEMPLATE.html and TEMPLATE.txt.
     """
     from rqjobs import mail
-    from rqjobs.config.settings import get_settings
+    from rqjobs.config.settings import data_folder
 
     variables = read_json(data)
     if not isinstance(variables, dict):
@@ -58,7 +58,7 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
         if subject is not None or "'subject' is missing" not in str(fault):
             raise
         content = mail.render(template, variables, subject=template)
-    folder = out or get_settings().rqjobs_data / "mail" / "preview"
+    folder = out or data_folder() / "mail" / "preview"
     files = {"html": content.html, "text": content.text}
     document: dict[str, Any] = {"subject": content.subject}
     try:
@@ -74,7 +74,7 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
         print_json(document)
         return
     for name, value in document.items():
-        click.echo(f"{name + ':':9}{value}")
+        say(f"{name + ':':9}{value}")
 
 
 @email.group()
@@ -95,7 +95,7 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
     elif not found:
-        click.echo("no suppressed addresses")
+        say("no suppressed addresses")
     else:
         rows = ((one.address, one.created_at, one.reason, one.job_id) for one in found)
         print_table(("address", "since", "reason", "job"), rows)
@@ -112,7 +112,7 @@ def add(addresses: tuple[str, ...], *, reason: str) -> None:
     from rqjobs.database.suppressions import suppress
 
     suppress({_address(text): reason for text in addresses})
-    click.echo(f"suppressed: {len(addresses)}")
+    say(f"suppressed: {len(addresses)}")
 
 
 @suppressions.command()
@@ -126,7 +126,7 @@ def lift(addresses: tuple[str, ...], *, as_json: bool) -> int:
     if as_json:
         print_json({"lifted": lifted})
     else:
-        click.echo(f"lifted: {', '.join(lifted) or 'none; see: ' + typed('email suppressions list')}")
+        say(f"lifted: {', '.join(lifted) or 'none; see: ' + typed('email suppressions list')}")
     return 0 if len(lifted) == len(addresses) else 1
 
 

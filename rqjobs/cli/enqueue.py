@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rqjobs.cli.output import json_option, print_json
+from rqjobs.cli.output import json_option, print_json, say
 from rqjobs.cli.params import InvalidInput, read_json
 from rqjobs.errors import InvalidJob
 
@@ -81,12 +81,12 @@ def enqueue(
         "status": str(queued.get_status(refresh=False).value),
     }
     if not as_json:
-        click.echo(queued.id)
+        say(queued.id)
     if patience is not None:
         result = wait_with_progress(queued, patience)
         document |= {"status": "finished", "result": result}
         if not as_json:
-            click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+            say(json.dumps(result, indent=2, ensure_ascii=False))
     if as_json:
         print_json(document)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.cli.output import json_option, print_json, print_table, say, typed
 from rqjobs.config.logs import set_up_logs
 from rqjobs.errors import RQJobsError
 
@@ -37,7 +37,7 @@ def list_(*, user: str | None, limit: int, as_json: bool) -> None:
         print_json([_document(export) for export in found])
         return
     if not found:
-        click.echo("no exports")
+        say("no exports")
         return
     print_table(
         ("id", "user", "what", "rows", "size", "made", "file"),
@@ -64,9 +64,9 @@ def link(export_id: str, *, as_json: bool) -> None:
         file = f"{export.location.rstrip('/')}/{export.file_name}"
         print_json({"export_id": export.id, "url": url, "url_expires_at": until, "file": file})
         return
-    click.echo(url)
+    say(url)
     if url.startswith("/"):
-        click.echo("set EXPORT_LINK_URL to where the app serves rqjobs.web.downloads to get a whole link", err=True)
+        say("set EXPORT_LINK_URL to where the app serves rqjobs.web.downloads to get a whole link", err=True)
 
 
 @exports.command("purge")
@@ -86,8 +86,8 @@ def purge_(*, dry_run: bool, as_json: bool) -> None:
         print_json({"purged": [export.id for export in done], "dry_run": dry_run})
     else:
         for export in done:
-            click.echo(f"{export.id}  {export.data_type} of {export.user_id}, {export.rows:,} rows")
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {len(done)} file{'s' if len(done) != 1 else ''}")
+            say(f"{export.id}  {export.data_type} of {export.user_id}, {export.rows:,} rows")
+        say(f"{'would delete' if dry_run else 'deleted'} {len(done)} file{'s' if len(done) != 1 else ''}")
     if len(done) < len(due):
         raise SystemExit(1)
 

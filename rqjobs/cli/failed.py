@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rqjobs.cli.jobs import show as show_job
-from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.cli.output import cell, json_option, print_json, print_table, say, say_over, typed
 from rqjobs.cli.params import LANE, InvalidInput
 from rqjobs.config.durations import spell
+from rqjobs.security.printable import printable
 
 if TYPE_CHECKING:
     from rqjobs.dead_letters import bulk_requeue as repair
@@ -52,7 +53,7 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
         print_json([asdict(letter) for letter in found])
         return
     if not found:
-        click.echo(f"no dead letter of {total:,} has this reason" if reason and total else "no dead letters")
+        say(f"no dead letter of {total:,} has this reason" if reason and total else "no dead letters")
         return
     print_table(
         ("id", "queue", "failed", "attempts", "what", "reason"),
@@ -60,9 +61,9 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
         right=("attempts",),
     )
     if len(found) == limit < total and not reason:
-        click.echo(f"... and {total - len(found):,} more: --limit {total}")
-    click.echo(f"run again: {typed('failed requeue ID')}    why: {typed('failed show ID')}")
-    click.echo(f"by cause:  {typed('failed groups')}")
+        say(f"... and {total - len(found):,} more: --limit {total}")
+    say(f"run again: {typed('failed requeue ID')}    why: {typed('failed show ID')}")
+    say(f"by cause:  {typed('failed groups')}")
 
 
 @failed.command()
@@ -82,7 +83,7 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         print_json([_document(group) for group in found.groups])
         return
     if not found.groups:
-        click.echo("no dead letters")
+        say("no dead letters")
         return
     print_table(
         ("group", "queue", "jobs", "newest", "destination", "error"),
@@ -90,8 +91,8 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         right=("jobs",),
     )
     if found.more:
-        click.echo(f"... and {found.more:,} smaller groups: --queue Q shows those of one queue")
-    click.echo(f"run a group again: {typed('failed requeue --group GROUP --canary --rate 20')}")
+        say(f"... and {found.more:,} smaller groups: --queue Q shows those of one queue")
+    say(f"run a group again: {typed('failed requeue --group GROUP --canary --rate 20')}")
 
 
 def _document(group: failure_groups.Group) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def purge(
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script is not asked
         which = f"every dead job of group {group}" if group is not None else f"{len(chosen):,} dead jobs"
-        click.confirm(f"Delete {which} for good?", abort=True, err=True)
+        click.confirm(printable(f"Delete {which} for good?", keep=""), abort=True, err=True)
     if group is not None:
         return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
     done = chosen if dry_run else dead_letters.purge(chosen)
@@ -217,17 +218,17 @@ def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json
     def seen(now: repair.Repair) -> None:
         if live:
             left = f", {spell(now.left)} left" if now.left else ""
-            click.echo(f"\r{now.state}: {now.done:,} of {now.total:,}{left}".ljust(60), nl=False, err=True)
+            say_over(f"{now.state}: {now.done:,} of {now.total:,}{left}")
 
     ended = repair.run(started, client, seen)
     if live:
-        click.echo("", err=True)
+        say("", err=True)
     if not ended.total:
         raise InvalidInput(f"no dead job belongs to group {group!r}; see: {typed('failed groups')}")
     if as_json:
         print_json(asdict(ended))
     else:
-        click.echo(ended.message)
+        say(ended.message)
     return 0 if ended.state == "done" else 1
 
 
@@ -236,7 +237,7 @@ def _tell(what: str, job_ids: list[str], *, dry_run: bool, as_json: bool) -> Non
         print_json({what: job_ids, "dry_run": dry_run})
         return
     for job_id in job_ids[:_SHOWN]:
-        click.echo(job_id)
+        say(cell(job_id))
     if len(job_ids) > _SHOWN:
-        click.echo(f"... and {len(job_ids) - _SHOWN:,} more")
-    click.echo(f"{'would be ' if dry_run else ''}{what}: {len(job_ids):,}")
+        say(f"... and {len(job_ids) - _SHOWN:,} more")
+    say(f"{'would be ' if dry_run else ''}{what}: {len(job_ids):,}")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from rqjobs.cli.output import adapted, bold, json_option, print_json, print_table, typed
+from rqjobs.cli.output import adapted, bold, json_option, print_json, print_table, say, typed
 from rqjobs.cli.params import QUEUE
 
 
@@ -33,17 +33,17 @@ def health(*, as_json: bool) -> int:
         print_table(("queue", *numbers), rows, right=numbers)
         for queue in found:
             for reason in queue.reasons or (("paused",) if queue.paused else ()):
-                click.echo(f"{bold(queue.name)}: {adapted(reason)}")
+                say(f"{bold(queue.name)}: {adapted(reason)}")
         for queue in found:
             if queue.dropped:
-                click.echo(
+                say(
                     f"{bold(queue.name)}: {queue.dropped:,} dead letters were deleted so far, "
                     f"RQJOBS_KEEP_FAILED keeps {kept:,} of each priority"
                 )
         if full:
-            click.echo(f"{bold('Redis')}: {full}")
+            say(f"{bold('Redis')}: {full}")
         if healthy:
-            click.echo("healthy")
+            say("healthy")
     return 0 if healthy else 1
 
 
@@ -58,7 +58,7 @@ def pause(queue: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "paused": True})
         return
-    click.echo(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
+    say(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
 
 
 @click.command()
@@ -72,4 +72,4 @@ def resume(queue: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "paused": False})
         return
-    click.echo(f"{queue} goes on")
+    say(f"{queue} goes on")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, tame
+from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, say
 from rqjobs.security.masking import mask
 
 
@@ -61,15 +61,15 @@ def show(job_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    click.echo(f"{bold(cell(job.description))}  {job.id}")
-    click.echo(f"queue {cell(job.origin)}, {status}, attempts {attempts_seen(job, len(history))}, "
+    say(f"{bold(cell(job.description))}  {job.id}")
+    say(f"queue {cell(job.origin)}, {status}, attempts {attempts_seen(job, len(history))}, "
                f"created {ago(job.created_at)}")  # fmt: skip
     if due:
-        click.echo(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
+        say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
     if document["progress"]:
-        click.echo("progress " + tame(describe_progress(document["progress"])))
+        say("progress " + describe_progress(document["progress"]))
     if history:
-        click.echo("")
+        say("")
         print_table(
             ("#", "outcome", "started", "took", "error"),
             (
@@ -80,9 +80,9 @@ def show(job_id: str, *, as_json: bool) -> None:
         )
     for title in ("payload", "result"):
         if document[title] is not None:
-            click.echo(f"\n{bold(title)}\n{tame(json.dumps(document[title], indent=2, ensure_ascii=False))}")
+            say(f"\n{bold(title)}\n{json.dumps(document[title], indent=2, ensure_ascii=False)}")
     if history and history[-1].traceback:
-        click.echo(f"\n{bold('traceback of the last run')}\n{tame(history[-1].traceback.rstrip())}")
+        say(f"\n{bold('traceback of the last run')}\n{history[-1].traceback.rstrip()}")
 
 
 @jobs.command("run-now")
@@ -123,5 +123,5 @@ def delete(job_id: str) -> int:
 
 
 def _said(done: bool, yes: str, no: str) -> int:
-    click.echo(yes if done else no)
+    say(yes if done else no)
     return 0 if done else 1

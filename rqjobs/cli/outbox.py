@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rqjobs.cli.output import json_option, print_json
+from rqjobs.cli.output import json_option, print_json, say
 from rqjobs.config.logs import set_up_logs
 
 
@@ -37,7 +37,7 @@ def relay_command(*, once: bool, as_json: bool) -> None:
         if as_json:
             print_json({"moved": moved})
         else:
-            click.echo(f"moved {moved}")
+            say(f"moved {moved}")
         return
     set_up_logs()
     relay()  # a fault that a user can mend is told now
@@ -63,4 +63,4 @@ def status(*, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        click.echo(f"{waiting} waiting")
+        say(f"{waiting} waiting")

@@ -1,4 +1,8 @@
-"""How commands print: a table for people, one JSON document for programs."""
+"""How commands print: a table for people, one JSON document for programs.
+
+:func:`say` is the one place that writes to a terminal. Text from outside (ids, errors, events, names) is made printable
+there, so that no command can forget it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,34 @@ from typing import Any
 import click
 
 from rqjobs.config.durations import spell
+from rqjobs.security.printable import KEPT, printable, printable_json
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a table.")
 
 _GAP = "  "
 _ROOM = 30  # columns that the last one needs to be wrapped beside the others
 _INDENT = "    "
+
+# Our own styles travel as noncharacters of Unicode up to say(), which alone writes a terminal's escapes.
+_END, _BOLD = "\ufdd0", "\ufdd1"
+_COLOURS = {"red": "\ufdd2", "green": "\ufdd3", "yellow": "\ufdd4"}
+_ESCAPES = {ord(_END): "\x1b[0m", ord(_BOLD): "\x1b[1m", ord("\ufdd2"): "\x1b[31m", ord("\ufdd3"): "\x1b[32m",
+            ord("\ufdd4"): "\x1b[33m"}  # fmt: skip
+_KEEP = KEPT + "".join(map(chr, _ESCAPES))
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Prints ``text`` and a line break, on stderr with ``err``. What a terminal would obey is shown as an escape."""
+    click.echo(_shown(text), err=err)
+
+
+def say_over(text: str) -> None:
+    """Writes ``text`` over the present line of stderr, a terminal's: for progress. Empty text clears the line."""
+    click.echo(f"\r\x1b[K{_shown(text)}", err=True, nl=False)
+
+
+def _shown(text: str) -> str:
+    return printable(text, keep=_KEEP).translate(_ESCAPES)
 
 
 def typed(command: str) -> str:
@@ -36,7 +62,7 @@ def adapted(text: str) -> str:
 
 def print_json(document: Any) -> None:
     """One JSON document; times as ISO 8601, durations in seconds."""
-    click.echo(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(document, default=_plain, indent=2, ensure_ascii=False)))
 
 
 def _plain(value: object) -> Any:
@@ -54,7 +80,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     """
     screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
     head, *body = lay_out(headers, list(rows), right, screen)
-    click.echo("\n".join([*map(bold, head), *(line for lines in body for line in lines)]))
+    say("\n".join([*map(bold, head), *(line for lines in body for line in lines)]))
 
 
 def lay_out(
@@ -113,14 +139,7 @@ def cell(value: object) -> str:
         return ago(value)
     if isinstance(value, timedelta):
         return spell(value)
-    return f"{value:,}" if type(value) is int else tame(" ".join(str(value).split()))
-
-
-def tame(text: str) -> str:
-    """``text`` without what a terminal would obey: what jobs say is shown, never done."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    return f"{value:,}" if type(value) is int else printable(" ".join(str(value).split()))
 
 
 def ago(moment: datetime) -> str:
@@ -133,4 +152,9 @@ def ago(moment: datetime) -> str:
 
 def bold(text: str) -> str:
     """``text`` so that it stands out, in a terminal."""
-    return click.style(text, bold=True)
+    return f"{_BOLD}{text}{_END}"
+
+
+def coloured(text: str, colour: str, *, strong: bool = False) -> str:
+    """``text`` in ``red``, ``yellow`` or ``green``, and bold if it is ``strong``, in a terminal."""
+    return f"{_COLOURS[colour]}{_BOLD if strong else ''}{text}{_END}"

@@ -8,18 +8,16 @@ import time
 from datetime import timedelta
 from typing import Any
 
-import click
-
 from rqjobs.broker.job_records import describe_progress
 from rqjobs.broker.results import wait_for_result
 from rqjobs.broker.rq_types import Job
-from rqjobs.cli.output import tame
+from rqjobs.cli.output import say_over
 from rqjobs.errors import ResultTimeout
+from rqjobs.security.printable import printable
 
 _LOOK = 0.5
 """Seconds between two looks at the job's progress."""
 _BAR = 30
-_CLEAR = "\r\033[K"
 
 
 def wait_with_progress(job: Job, timeout: timedelta) -> Any:
@@ -36,11 +34,13 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
                 if left <= 0:
                     raise
             report = job.get_meta(refresh=True).get("progress")
-            words = bar(report) + tame(describe_progress(report)) if isinstance(report, dict) else "waiting"
+            words = "waiting"
+            if isinstance(report, dict):
+                words = bar(report) + printable(describe_progress(report), keep="")
             room = shutil.get_terminal_size().columns - 1  # a line that is broken could not be overwritten
-            click.echo(_CLEAR + words[:room], err=True, nl=False)
+            say_over(words[:room])
     finally:
-        click.echo(_CLEAR, err=True, nl=False)
+        say_over("")
 
 
 def bar(report: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from rqjobs.cli.output import say
 from rqjobs.security.signing import parse_secret
 from rqjobs.testing.sandbox.mail import MailAPI, Sent
 from rqjobs.testing.sandbox.manychat import DEFAULT_TOKEN, ManyChatSandbox
@@ -40,8 +41,8 @@ def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
             raise click.BadParameter("a token is <page id>:<secret>, such as 1000:sandbox", param_hint="--token")
     with _listening(host, port):
         api = ManyChatSandbox(tokens, host=host, port=port)
-    click.echo(f"ManyChat is played on {api.url}; see its state at {api.url}/sandbox/state; Ctrl-C ends it.")
-    click.echo(f"In another terminal:\n  export MANYCHAT_API_URL={api.url} MANYCHAT_API_TOKEN={tokens[0]}")
+    say(f"ManyChat is played on {api.url}; see its state at {api.url}/sandbox/state; Ctrl-C ends it.")
+    say(f"In another terminal:\n  export MANYCHAT_API_URL={api.url} MANYCHAT_API_TOKEN={tokens[0]}")
     _serve(api)
 
 
@@ -69,11 +70,11 @@ def webhooks(port: int, more: tuple[str, ...]) -> None:
     first, *others = configured or [signing_secret()]
     with _listening("127.0.0.1", port):
         receiver = Receiver(first, port=port, more_secrets=[*others, *more], on_request=_show)
-    click.echo(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
-    click.echo("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
+    say(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
+    say("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
     if not configured:
-        click.echo(f"  export WEBHOOK_SIGNING_SECRET={first}")
-    click.echo("")
+        say(f"  export WEBHOOK_SIGNING_SECRET={first}")
+    say("")
     _serve(receiver)
 
 
@@ -86,12 +87,12 @@ def mail(port: int) -> None:
     """
     with _listening("127.0.0.1", port):
         api = MailAPI(port=port, on_sent=_show_mail)
-    click.echo(f"SendGrid and Resend are played on {api.url}; Ctrl-C ends it.")
-    click.echo("In every other terminal, one of the two:")
+    say(f"SendGrid and Resend are played on {api.url}; Ctrl-C ends it.")
+    say("In every other terminal, one of the two:")
     for name in ("resend", "sendgrid"):
         upper = name.upper()
-        click.echo(f"  export EMAIL_BACKEND={name} {upper}_API_URL={api.url} {upper}_API_KEY={api.key}")
-    click.echo("")
+        say(f"  export EMAIL_BACKEND={name} {upper}_API_URL={api.url} {upper}_API_KEY={api.key}")
+    say("")
     _serve(api)
 
 
@@ -111,11 +112,9 @@ def _serve(played: LocalServer) -> None:
 def _show(request: Received) -> None:
     verified = "signature verified" if request.verified else "WRONG SIGNATURE"
     webhook_id, body = request.headers.get("webhook-id", "(no id)"), request.body.decode(errors="replace")
-    click.echo(f"{request.path} {webhook_id} {verified}, answered {request.status}: {body}")
+    say(f"{request.path} {webhook_id} {verified}, answered {request.status}: {body}")
 
 
 def _show_mail(sent: Sent) -> None:
     people = sent.payload.get("to") or [box["email"] for box in sent.payload["personalizations"][0]["to"]]
-    click.echo(
-        f"{sent.path} to {', '.join([people] if isinstance(people, str) else people)}: {sent.payload['subject']}"
-    )
+    say(f"{sent.path} to {', '.join([people] if isinstance(people, str) else people)}: {sent.payload['subject']}")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.cli.output import json_option, print_json, print_table, say, typed
 from rqjobs.config.durations import parse_duration
 
 
@@ -23,7 +23,7 @@ def endpoints_(*, as_json: bool) -> None:
         print_json([{name: value for name, value in asdict(each).items() if name in keep} for each in found])
         return
     if not found:
-        click.echo(f"no endpoints; register one with: {typed('webhooks add NAME URL')}")
+        say(f"no endpoints; register one with: {typed('webhooks add NAME URL')}")
         return
     print_table(
         ("name", "url", "events", "state", "failing since"),
@@ -51,7 +51,7 @@ def destinations(*, as_json: bool) -> None:
         print_json([asdict(each) for each in found])
         return
     if not found:
-        click.echo("every destination answers, nothing is parked")
+        say("every destination answers, nothing is parked")
         return
     print_table(
         ("destination", "breaker", "failures in a row", "parked", "next try"),
@@ -82,9 +82,9 @@ def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, rep
     elif as_json:
         print_json({"name": name})
     else:
-        click.echo(f"{name} is changed; its secret is as before")
+        say(f"{name} is changed; its secret is as before")
         if not endpoint.enabled:
-            click.echo(f"it is disabled: {endpoint.reason}; mended, {typed(f'webhooks enable {name}')}")
+            say(f"it is disabled: {endpoint.reason}; mended, {typed(f'webhooks enable {name}')}")
 
 
 @click.command()
@@ -104,7 +104,7 @@ def _tell_secret(name: str, secret: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "secret": secret})
         return
-    click.echo(f"{name} verifies with this secret; it is shown this once:\n{secret}")
+    say(f"{name} verifies with this secret; it is shown this once:\n{secret}")
 
 
 @click.command()
@@ -115,7 +115,7 @@ def remove(*, name: str) -> None:
     from rqjobs.database import webhook_endpoints as table
 
     table.remove_endpoint(get_engine(), name)
-    click.echo(f"removed {name}")
+    say(f"removed {name}")
 
 
 @click.command()
@@ -130,9 +130,7 @@ def enable(*, endpoint: str, as_json: bool) -> None:
     if as_json:
         print_json({"enabled": names})
         return
-    click.echo(
-        f"enabled {', '.join(names)}; send what it missed with: {typed(f'webhooks replay --endpoint {endpoint}')}"
-    )
+    say(f"enabled {', '.join(names)}; send what it missed with: {typed(f'webhooks replay --endpoint {endpoint}')}")
 
 
 @click.command()
@@ -151,7 +149,7 @@ def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
     if as_json:
         print_json({"disabled": names})
         return
-    click.echo(f"disabled {', '.join(names)}")
+    say(f"disabled {', '.join(names)}")
 
 
 COMMANDS = (endpoints_, add, rotate, remove, enable, disable, destinations)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rqjobs.cli import webhook_endpoints
-from rqjobs.cli.output import json_option, print_json, print_table, typed
+from rqjobs.cli.output import cell, json_option, print_json, print_table, say, typed
 from rqjobs.config.durations import format_duration, parse_duration
 from rqjobs.errors import RQJobsError
 from rqjobs.security.masking import mask, without_path
@@ -108,10 +108,10 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
         print_json([_document(row) for row in rows])
         return
     if not rows:
-        click.echo(f"no deliveries{f' among the newest {LOOKED_THROUGH:,}' if asked.scans else ''}")
+        say(f"no deliveries{f' among the newest {LOOKED_THROUGH:,}' if asked.scans else ''}")
         return
     _list(rows)
-    click.echo(f"one in full: {typed('webhooks show ID')}    send again: {typed('webhooks replay ID')}")
+    say(f"one in full: {typed('webhooks show ID')}    send again: {typed('webhooks replay ID')}")
 
 
 @webhooks.command()
@@ -129,9 +129,9 @@ def show(*, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"id": job_id, "job": job, "attempts": [_document(row) for row in rows]})
         return
-    click.echo(f"{job_id}  {rows[0].event}  to {rows[0].endpoint}")
+    say("  ".join(map(cell, (job_id, rows[0].event, f"to {rows[0].endpoint}"))))
     if job is not None:
-        click.echo(json.dumps(job, indent=2, ensure_ascii=False))
+        say(json.dumps(job, indent=2, ensure_ascii=False))
     print_table(
         ("attempt", "at", "status", "took", "outcome", "error", "response"),
         (
@@ -188,13 +188,13 @@ def replay(
     if dry_run and total.enqueued:
         _list(latest(get_engine(), total.enqueued[:SHOWN]))
         if (more := len(total.enqueued) - SHOWN) > 0:
-            click.echo(f"... and {more:,} more; every id: --json")
+            say(f"... and {more:,} more; every id: --json")
     takes = format_duration(timedelta(seconds=len(total.enqueued) / pace))
     doing = "would send" if dry_run else "sending"
-    click.echo(f"{doing} {len(total.enqueued)} again, {pace:g} a second ({takes})")
+    say(f"{doing} {len(total.enqueued)} again, {pace:g} a second ({takes})")
     for what, ids in (("still under way", total.under_way), ("no longer in the log", total.lost)):
         if ids:
-            click.echo(f"{len(ids)} {what}: {' '.join(ids[:10])}{' ...' if len(ids) > 10 else ''}")  # noqa: PLR2004
+            say(f"{len(ids)} {what}: {' '.join(ids[:10])}{' ...' if len(ids) > 10 else ''}")  # noqa: PLR2004
 
 
 def _not_logged(job_id: str | None) -> RQJobsError:

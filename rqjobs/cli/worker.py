@@ -68,8 +68,10 @@ def worker(
     log_format: str,
 ) -> int:
     """Run jobs of QUEUES, all by default, in priority order."""
+    from rqjobs.config.settings import close_data_folder
     from rqjobs.policies import get_policy
 
+    close_data_folder()
     set_up_logs("json" if log_format == "json" else "text")
     _tell_people()
     if health_port is not None:

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from rqjobs.security.printable import printable, printable_json
+
 LogFormat = Literal["text", "json"]
 
 log = logging.getLogger("rqjobs")
@@ -23,14 +25,13 @@ class TextFormatter(logging.Formatter):
     """``12:00:00 INFO  job completed id=... queue=... seconds=0.012``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a value with blanks is quoted, a line break in it is escaped."""
+        """One line and, after an exception, its traceback; control characters are shown as escapes."""
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = getattr(record, "fields", {})
         words = [f"{stamp} {record.levelname:<7} {record.getMessage()}"]
         words += [f"{key}={_word(value)}" for key, value in fields.items()]
-        if record.exc_info:
-            words.append("\n" + self.formatException(record.exc_info))
-        return " ".join(words)
+        line = printable(" ".join(words), keep="")
+        return f"{line} \n{printable(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return printable_json(json.dumps(entry, default=str, ensure_ascii=False))
 
 
 def _word(value: object) -> str:

@@ -28,6 +28,7 @@ from rqjobs.config.addresses import check_address
 from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
 from rqjobs.config.durations import Rate, parse_duration, parse_rate
 from rqjobs.config.file_urls import Place, is_remote
+from rqjobs.config.private_files import close_folder, make_private_folder
 from rqjobs.errors import InvalidSettings
 from rqjobs.security.signing import parse_secret
 from rqjobs.security.ssrf import DEFAULT_PORTS
@@ -225,10 +226,13 @@ class Settings(BaseSettings):
     database_password: SecretStr | None = None
     """Put into DATABASE_URL when that has none; as it is, without percent-encoding."""
     rqjobs_secret_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
-    """Signs download links, sessions and visitor keys; 16 characters at least; made and kept under RQJOBS_DATA when
-    unset."""
+    """Encrypts secrets at rest, signs download links, sessions and visitor keys; 16 characters at least; made and kept
+    under RQJOBS_DATA when unset."""
+    rqjobs_secret_key_old: SecretStr | None = None
+    """The keys before RQJOBS_SECRET_KEY, separated by blanks: secrets that were encrypted under them stay readable, and
+    ``rqjobs db reencrypt`` brings them under the present one."""
     rqjobs_data: Path = Path(".rqjobs")
-    """The folder of the embedded Redis, the SQLite file, mails and exports."""
+    """The folder of the embedded Redis, the SQLite file, mails and exports; no other user may enter it."""
 
     # Engine
     rqjobs_lease: Duration = timedelta(seconds=30)
@@ -469,6 +473,12 @@ def is_setting(name: str) -> bool:
 
 
 _current: Settings | None = None
+_closed: set[Path] = set()
+_DATABASE = "rqjobs.db"
+_OWN = frozenset({"secret_key", "redis", "mail", "exports", "exports-partial"}).union(
+    _DATABASE + end for end in ("", "-wal", "-shm", "-journal")
+)
+"""What rqjobs makes in RQJOBS_DATA."""
 
 
 def get_settings() -> Settings:
@@ -489,3 +499,23 @@ def use_settings(settings: Settings | None) -> None:
     """  # noqa: D205
     global _current  # noqa: PLW0603
     _current = settings
+
+
+def data_folder() -> Path:
+    """RQJOBS_DATA; at the first call it is made, or closed to other users if an older version left it open.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = get_settings().rqjobs_data
+    if (where := folder.absolute()) not in _closed:
+        make_private_folder(folder)
+        close_folder(folder, _OWN)
+        _closed.add(where)
+    return folder
+
+
+def close_data_folder() -> None:
+    """As :func:`data_folder`, if RQJOBS_DATA is there; what starts and runs on calls this."""
+    if get_settings().rqjobs_data.is_dir():
+        data_folder()

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from rqjobs.config.settings import get_settings
+from rqjobs.config.private_files import make_private_file, make_private_folder
+from rqjobs.config.settings import close_data_folder, get_settings
 from rqjobs.errors import InvalidSettings
 
 metadata = MetaData(
@@ -47,17 +48,24 @@ def open_engine(url: str) -> Engine:
         raise InvalidSettings([f"DATABASE_URL: {_FORMS}"]) from None
     except ImportError as error:
         raise InvalidSettings([f"DATABASE_URL: {error}; install it with: pip install 'rqjobs[postgres]'"]) from None
-    if parsed.database and parsed.database != ":memory:":
-        folder = Path(parsed.database).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            fault = f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}"
-            raise InvalidSettings([fault]) from None
+    if parsed.database and parsed.database != ":memory:" and not parsed.database.startswith("file:"):
+        _make_file(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": 30})
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_file(file: Path) -> None:
+    """Makes the file for this user only. SQLite gives the files that it makes beside it the same mode."""
+    try:
+        close_data_folder()
+        make_private_folder(file.parent)
+        if not file.exists():
+            make_private_file(file)
+    except OSError as error:
+        fault = f"DATABASE_URL: the file {file} cannot be made: {error.strerror}"
+        raise InvalidSettings([fault]) from None
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

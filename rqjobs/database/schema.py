@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, Programm
 import rqjobs.database
 from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Said here, so that the check needs no Alembic; a test holds it to the scripts."""
 
 VERSION_TABLE = "rqjobs_schema_version"

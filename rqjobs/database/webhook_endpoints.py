@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from rqjobs.config.encryption import keyring
 from rqjobs.database.schema import ensure_schema
 from rqjobs.database.webhook_tables import endpoint_key, endpoints
 from rqjobs.errors import RQJobsError
@@ -67,8 +68,18 @@ class Endpoint:
     failing_since: datetime | None = None
     """When the first delivery failed after its last success."""
     created_at: datetime
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Its own signing secrets, newest first; without any, WEBHOOK_SIGNING_SECRET signs."""
+    kept_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Its own signing secrets as the database keeps them, newest first."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Its own signing secrets in clear, newest first; without any, WEBHOOK_SIGNING_SECRET signs.
+
+        Raises:
+            UnreadableSecret: one is encrypted under a key that this process does not have.
+        """
+        ring = keyring()
+        return tuple(ring.decrypt(secret, secret_place(self.name)) for secret in self.kept_secrets)
 
     def wants(self, event: str) -> bool:
         """Whether it is subscribed to ``event``."""
@@ -112,7 +123,7 @@ def add_endpoint(
         if known is None or known.secret is None:
             secret = secret or make_secret()
         if secret is not None:
-            values["secret"] = secret
+            values["secret"] = encrypted(name, secret)
         if events is not None:
             values["events"] = list(events)
         if known is None:
@@ -161,7 +172,7 @@ def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_
         change = {
             "previous_secret": " ".join(f"{old}@{end}" for old, end in kept[:_MOST_KEPT]),
             "previous_until_ms": until,
-            "secret": secret,
+            "secret": encrypted(name, secret),
         }
         connection.execute(update(endpoints).where(this).values(change))
     return secret
@@ -247,8 +258,18 @@ def _endpoint(row: Any) -> Endpoint:
         reason=row.reason,
         failing_since=None if row.failing_since_ms is None else _moment(row.failing_since_ms),
         created_at=_moment(row.created_ms),
-        secrets=tuple(secrets),
+        kept_secrets=tuple(secrets),
     )
+
+
+def secret_place(name: str) -> tuple[str, ...]:
+    """What the secrets of the endpoint ``name`` belong to, for their encryption."""
+    return (f"the signing secret of {name!r}", "endpoint", name)
+
+
+def encrypted(name: str, secret: str) -> str:
+    """``secret`` as the table keeps it for the endpoint ``name``."""
+    return keyring().encrypt(secret, secret_place(name), "database")
 
 
 def _previous(row: Any) -> list[tuple[str, int]]:

@@ -17,8 +17,8 @@ endpoints = Table(
     Column("url", Text, nullable=False),
     Column("url_key", String(_KEY_LENGTH), nullable=False, index=True),
     Column("events", JSON, nullable=False),  # a list of patterns: qr.scanned, booking.*, *
-    Column("secret", String(128)),  # whsec_...; never printed but when it is made
-    Column("previous_secret", Text),  # those before it, newest first: secret@end (Unix ms), a blank between them
+    Column("secret", Text),  # whsec_..., encrypted (rqjobs.config.encryption); never printed but when it is made
+    Column("previous_secret", Text),  # those before it, newest first: secret@end (Unix ms), blanks between
     Column("previous_until_ms", BigInteger),
     Column("enabled", Boolean, nullable=False),
     Column("reason", Text),  # why it is disabled

@@ -25,9 +25,12 @@ from rqjobs.broker.rq_schema import (
     run_script,
 )
 from rqjobs.broker.rq_types import as_text
+from rqjobs.config.encryption import UnreadableSecret
 from rqjobs.config.settings import get_settings
 from rqjobs.dead_letters import index as dead_index
 from rqjobs.errors import InvalidJob, JobNotFound
+from rqjobs.jobs import JobModel
+from rqjobs.jobs.at_rest import decrypt_job, encrypt_job
 from rqjobs.policies import get_policy, lanes_of
 from rqjobs.security.masking import mask, unmask
 
@@ -204,17 +207,28 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
         raise JobNotFound(job_id)
     policy = get_policy(letter.queue)
     try:
-        job = policy.job_type.parse(unmask(payload, known[1]))
+        job = policy.job_type.parse(unmask(payload, _in_clear(policy.job_type, known[1], job_id)))
     except InvalidJob:
         raise
     except ValueError as error:
         raise InvalidJob(policy.job_type.__name__, [str(error)]) from None
-    data = encode_data(policy.name, job.dump_json())
+    data = encode_data(policy.name, encrypt_job(job, job_id).dump_json())
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
     client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
     client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
+
+
+def _in_clear(kind: type[JobModel], payload: dict[str, Any], job_id: str) -> dict[str, Any]:
+    """The payload with its secrets decrypted: they are encrypted anew for what the job leads to once it is edited.
+
+    What cannot be decrypted, or is no job of this kind any more, stays as it is, and can be replaced.
+    """
+    try:
+        return decrypt_job(kind.parse(payload), job_id).dump()
+    except (InvalidJob, UnreadableSecret):
+        return payload
 
 
 def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:

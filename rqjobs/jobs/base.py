@@ -144,6 +144,8 @@ class JobModel(BaseModel):
 
     queue: ClassVar[str]
     """The named queue that jobs of this kind go to."""
+    encrypted_field: ClassVar[str | None] = None
+    """The field, a mapping of texts, whose values are encrypted at rest (rqjobs.config.encryption); None for none."""
 
     def __init__(self, /, **data: Any) -> None:
         try:
@@ -165,6 +167,10 @@ class JobModel(BaseModel):
         if bad := [repr(key) for key in data if not isinstance(key, str)]:
             raise InvalidJob(cls.__name__, [f"the key {key} is not a string" for key in bad])
         return cls(**data)
+
+    def secret_place(self) -> str:
+        """What the secret field is for, such as a destination: with another one it cannot be decrypted."""
+        return ""
 
     def label(self) -> str:
         """One line that tells this job from others in logs and pages; holds no payload and no secret."""

@@ -70,6 +70,7 @@ class WebhookJob(JobModel):
     """Deliver ``payload`` as the event ``event`` to ``url``, signed."""
 
     queue: ClassVar[str] = "webhooks"
+    encrypted_field: ClassVar[str | None] = "headers"
 
     webhook_id: Name
     """The subscription or endpoint of yours that this delivery belongs to."""
@@ -80,9 +81,13 @@ class WebhookJob(JobModel):
     payload: Annotated[dict[str, Any], json_object("payload")]
     """What happened, in detail: an object that JSON can carry."""
     headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
-    """More headers for the receiver; they cannot overwrite ours."""
+    """More headers for the receiver; they cannot overwrite ours. Their values are encrypted at rest."""
     endpoint: Name | None = None
     """The registered endpoint that this delivery is for: its secret signs, its present URL is used."""
+
+    def secret_place(self) -> str:
+        """The endpoint, or the URL."""
+        return self.endpoint or self.url
 
     def label(self) -> str:
         """``webhook wh_123 qr.scanned``."""

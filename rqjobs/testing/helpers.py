@@ -26,6 +26,7 @@ from rqjobs.broker.rq_schema import SERIALIZER, job_key, key
 from rqjobs.config.settings import get_settings, use_settings
 from rqjobs.errors import SchemaMismatch
 from rqjobs.jobs import JobModel
+from rqjobs.jobs.at_rest import decrypt_job
 from rqjobs.policies import get_policy, import_registrations, lanes_in_order
 from rqjobs.worker.claimed_job import RESULT_TTL
 from rqjobs.worker.execution import resolve
@@ -161,7 +162,7 @@ class Captured:
             queue, payload = json.loads(entry.data)[2]
             self.jobs.append(
                 CapturedJob(
-                    job=resolve(queue, payload)[1],
+                    job=decrypt_job(resolve(queue, payload)[1], entry.job_id),
                     job_id=entry.job_id,
                     lane=entry.kind.lane,
                     attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from rqjobs.broker.connection import PASSING, redact
 from rqjobs.config.secret_key import secret_key
-from rqjobs.config.settings import get_settings
+from rqjobs.config.settings import close_data_folder, get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
 from rqjobs.policies import import_registrations
 from rqjobs.web import analytics, auth, dead, exports, hosts, jobs, overview, probes, queues, rq, show, webhooks
@@ -56,6 +56,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     given = SecretStr(password) if password else settings.dashboard_password
     if let_in is None and (given is None or not given.get_secret_value()):
         raise RQJobsError("the dashboard needs a password: set DASHBOARD_PASSWORD")
+    close_data_folder()
     import_registrations()
     app = Flask(__name__)
     app.config.update(

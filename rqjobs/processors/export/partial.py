@@ -13,14 +13,13 @@ from datetime import timedelta
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from rqjobs.config.private_files import FILE_MODE, open_new
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.processors.export.reading import Key
 from rqjobs.processors.export.storage import Storage, remove_workspace_files, storing, workspace_file
 
 _CHECKPOINT_EVERY = 2.0
 """Seconds between two checkpoints: what a killed run can lose."""
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _WRITE_OUT_EVERY = 1_000_000
 """Bytes after which the kernel is asked to begin with writing them to the disk."""
@@ -74,7 +73,7 @@ class PartialFile:
     def _open_locked(self) -> BinaryIO:
         while True:
             try:
-                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", 1 << 18)
+                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE), "r+b", 1 << 18)
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
@@ -114,8 +113,8 @@ class PartialFile:
             os.fsync(self.file.fileno())
             mark = {"content": self._content, "rows": rows, "key": key, "bytes": position}
             self._draft.unlink(missing_ok=True)
-            with os.fdopen(os.open(self._draft, _NEW, 0o666), "w", encoding="utf-8") as draft:
-                draft.write(json.dumps(mark))
+            with open_new(self._draft) as draft:
+                draft.write(json.dumps(mark).encode())
             self._draft.replace(self._mark)
             self._next = time.monotonic() + _CHECKPOINT_EVERY
 

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from rqjobs.attempt import JOB_ID
 from rqjobs.config.file_urls import OBJECT_STORES, is_remote
-from rqjobs.config.settings import get_settings
+from rqjobs.config.private_files import make_private_folder
+from rqjobs.config.settings import close_data_folder, data_folder, get_settings
 from rqjobs.errors import DependencyUnavailable
 
 _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
@@ -182,12 +183,13 @@ def get_storage(url: str | None = None) -> Storage:
         StorageUnavailable: the folder cannot be made, or fsspec does not know the URL, or lacks a package for it.
     """
     url = url if url is not None else get_settings().export_url
+    close_data_folder()
     if is_remote(url):
-        storage: Storage = Remote(url, get_settings().rqjobs_data / "exports-partial")
+        storage: Storage = Remote(url, data_folder() / "exports-partial")
     else:
         storage = Folder(Path(url.removeprefix("file://")).absolute())
     with storing():
-        storage.workspace.mkdir(parents=True, exist_ok=True)
+        make_private_folder(storage.workspace)
     return storage
 
 

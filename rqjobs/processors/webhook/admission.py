@@ -146,7 +146,7 @@ def _order(attempt: Attempt) -> float | None:
 
 def _place(shared: Context, job: WebhookJob) -> Place | None:
     """Where the job is delivered to; None for one that will be refused."""
-    endpoint, _ = shared.endpoints.get(key_of(job))
+    endpoint = shared.endpoints.get(key_of(job))
     if endpoint is not None and not endpoint.enabled:
         return None
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+from rqjobs.config.encryption import UnreadableSecret
 from rqjobs.config.logs import event
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_endpoints import Endpoint, find_endpoints
@@ -48,11 +50,25 @@ def key_of(job: WebhookJob) -> str:
     return job.endpoint or endpoint_key(job.url)
 
 
+class _Known(NamedTuple):
+    until: float
+    """``time.monotonic()``."""
+    endpoint: Endpoint | None
+    signing: list[bytes] | UnreadableSecret
+
+
+def _signing_keys(endpoint: Endpoint | None) -> list[bytes] | UnreadableSecret:
+    try:
+        return [parse_secret(secret) for secret in endpoint.secrets[:MOST_SIGNATURES]] if endpoint else []
+    except UnreadableSecret as error:
+        return error
+
+
 class KnownEndpoints:
     """A cache in front of the table."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Endpoint | None, list[bytes]]] = {}
+        self._known: dict[str, _Known] = {}
 
     def load(self, keys: Iterable[str]) -> None:
         """Makes sure that all of ``keys`` are known, by one SELECT at most.
@@ -61,7 +77,7 @@ class KnownEndpoints:
             SQLAlchemyError: the database cannot be asked.
         """
         now = time.monotonic()
-        missing = {key for key in keys if (entry := self._known.get(key)) is None or entry[0] < now}
+        missing = {key for key in keys if (entry := self._known.get(key)) is None or entry.until < now}
         if not missing:
             return
         if len(self._known) > _KEPT:
@@ -69,16 +85,29 @@ class KnownEndpoints:
         found = find_endpoints(get_engine(), missing)
         for key in missing:
             endpoint = found.get(key)
-            signing = [parse_secret(secret) for secret in endpoint.secrets[:MOST_SIGNATURES]] if endpoint else []
-            self._known[key] = (now + BELIEVED_FOR, endpoint, signing)
+            self._known[key] = _Known(now + BELIEVED_FOR, endpoint, _signing_keys(endpoint))
 
-    def get(self, key: str) -> tuple[Endpoint | None, list[bytes]]:
-        """The endpoint of ``key``, None if there is none, and its own signing keys."""
+    def get(self, key: str) -> Endpoint | None:
+        """The endpoint of ``key``, None if there is none."""
+        return self._entry(key).endpoint
+
+    def signing_keys(self, key: str) -> list[bytes]:
+        """The own signing keys of the endpoint of ``key``, newest first; none if it has none.
+
+        Raises:
+            UnreadableSecret: they are encrypted under a key that this process does not have. Nothing else may sign.
+        """
+        found = self._entry(key).signing
+        if isinstance(found, UnreadableSecret):
+            raise UnreadableSecret(str(found))
+        return found
+
+    def _entry(self, key: str) -> _Known:
         entry = self._known.get(key)
-        if entry is None or entry[0] < time.monotonic():
+        if entry is None or entry.until < time.monotonic():
             self.load([key])
             entry = self._known[key]
-        return entry[1], entry[2]
+        return entry
 
     def forget(self, key: str) -> None:
         """Asks the table again at the next call."""

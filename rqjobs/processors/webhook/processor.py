@@ -18,6 +18,7 @@ from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.database.webhook_health import Health
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater, RQJobsError
 from rqjobs.jobs import WebhookJob
+from rqjobs.jobs.at_rest import decrypt_job, encrypt_job
 from rqjobs.processors.webhook import breaker
 from rqjobs.processors.webhook.context import Context, Place, context
 from rqjobs.processors.webhook.endpoint_cache import key_of
@@ -50,13 +51,14 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     at_work = service(shared)
     key = key_of(job)
     with database_outages():
-        endpoint, own_keys = shared.endpoints.get(key)
+        endpoint = shared.endpoints.get(key)
     run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # so that a replay finds it by that
     response: Response | None = None
     error: RQJobsError | None = None
     try:
         _check_endpoint(job, endpoint)
-        response = await _post(at_work, shared.place(job, endpoint), job, attempt, own_keys or shared.keys)
+        signing = shared.endpoints.signing_keys(key) or shared.keys
+        response = await _post(at_work, shared.place(job, endpoint), job, attempt, signing)
         error = failure(response, datetime.now(UTC), shared.settings.webhook_retry_after_max)
     except TargetRefused as refused:
         error = PermanentFailure(str(refused))
@@ -95,7 +97,7 @@ async def _post(at_work: Service, place: Place, job: WebhookJob, attempt: Attemp
     shared: Context = at_work.context
     if not keys:
         shared.tell_unsigned()
-    message = build(job, attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
+    message = build(decrypt_job(job, attempt.job_id), attempt, keys=keys, legacy_key=shared.legacy_key, now=time.time())
     destination = shared.destinations.get(place.destination)
     destination.start(attempt.job_id)
     began, answered, connected = time.time(), None, True
@@ -178,10 +180,14 @@ class _Run:
             outcome="done" if error is None else "dead" if dead else "retry",
             error=None if error is None else str(error),
             response=response.text(RESPONSE_KEPT) if response is not None else None,
-            job=job.model_dump_json(exclude_defaults=True) if attempt.number == 1 else None,
+            job=self._content() if attempt.number == 1 else None,
         )
         self._at_work.log.add(row, self._health(response, error))
         return took
+
+    def _content(self) -> str:
+        """The job as the log keeps it. One of an older version has its headers in clear in Redis, but not here."""
+        return encrypt_job(self._job, self._attempt.job_id, "database").model_dump_json(exclude_defaults=True)
 
     def _health(self, response: Response | None, error: RQJobsError | None) -> Health | None:
         if response is None and (not isinstance(error, DeliveryFailed) or error.kind == _CUT_OFF):

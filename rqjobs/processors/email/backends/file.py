@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 from rqjobs.attempt import Attempt
-from rqjobs.config.settings import get_settings
+from rqjobs.config.private_files import make_private_folder, open_new
+from rqjobs.config.settings import data_folder
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.message import Mail, build
@@ -23,15 +24,16 @@ class FileBackend:
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:  # noqa: ARG002  # a file takes no time
         """Writes the file; it is there whole or not at all."""
-        folder = get_settings().rqjobs_data / "mail"
         with _folder_outages():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = data_folder() / "mail"
+            make_private_folder(folder)
         path = folder / f"{mail.key}.eml"
         temporary = folder / f".{mail.key}.{os.getpid()}"
         begin()
         text = build(mail, bcc=True)
         with _folder_outages():
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # of a process that was killed
+            with open_new(temporary) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,0 +1,216 @@
+"""Brings every secret at rest under the present key: in the database, and in the jobs that Redis holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from sqlalchemy import Engine, select, update
+
+from rqjobs.broker.connection import client_of
+from rqjobs.broker.rq_schema import encode_data, key, pack_data, read_call, run_script
+from rqjobs.config.encryption import Keyring, Store, keyring
+from rqjobs.database import get_engine
+from rqjobs.database.outbox import outbox
+from rqjobs.database.schema import ensure_schema
+from rqjobs.database.webhook_endpoints import encrypted
+from rqjobs.database.webhook_tables import deliveries, endpoints
+from rqjobs.errors import InvalidJob, UnknownQueue
+from rqjobs.jobs import JobModel, WebhookJob
+from rqjobs.jobs.at_rest import encrypt_job
+from rqjobs.policies import base_queue, get_policy
+
+_PAGE = 500
+_WITH_HEADERS = '%"headers":%'
+
+
+@dataclass
+class Area:
+    """What was found, and done, in one place."""
+
+    name: str
+    """``endpoints``, ``deliveries`` (the log), ``outbox`` or ``jobs`` (in Redis)."""
+    current: int = 0
+    """Records whose secrets are all under the present key already."""
+    changed: int = 0
+    """Records that were brought under it, or would be in a dry run."""
+    unreadable: int = 0
+    """Records with a secret that no key of this process decrypts; they were left alone."""
+    clear: int = 0
+    """Records with a secret in clear: nothing is encrypted there (rqjobs.config.encryption.keyring)."""
+
+    def count(self, before: Iterable[str], after: Iterable[str], ring: Keyring) -> bool:
+        """Counts one record by its secrets ``before`` and ``after``; whether it is to be written."""
+        before, after = list(before), list(after)
+        if before != after:
+            self.changed += 1
+        elif all(map(ring.is_current, after)):
+            self.current += 1
+        elif ring.stores.isdisjoint({"redis" if self.name in ("outbox", "jobs") else "database"}):
+            self.clear += 1
+        else:
+            self.unreadable += 1
+        return before != after
+
+
+def reencrypt(
+    *, dry_run: bool = False, connection: redis.Redis | None = None, engine: Engine | None = None
+) -> list[Area]:
+    """Encrypts every secret under the present key; safe while workers run, and to be repeated.
+
+    All processes must have the new key before: what one with the old key writes meanwhile stays under that.
+
+    Args:
+        dry_run: count only.
+        connection: another Redis than that of REDIS_URL.
+        engine: another database than that at DATABASE_URL.
+
+    Raises:
+        RedisUnavailable: Redis does not answer.
+        DatabaseUnavailable: the database does not answer.
+    """
+    database = engine or get_engine()
+    ensure_schema(database)
+    # A job moves from the outbox to Redis, and from there into the log.
+    return [
+        _outbox(database, dry_run=dry_run),
+        _jobs(client_of(connection), dry_run=dry_run),
+        _deliveries(database, dry_run=dry_run),
+        _endpoints(database, dry_run=dry_run),
+    ]
+
+
+def _texts(job: JobModel) -> list[str]:
+    return list(getattr(job, str(job.encrypted_field)).values())
+
+
+def _again(area: Area, job: JobModel, job_id: str, store: Store) -> JobModel | None:
+    """The job under the present key; None if it is to stay as it is."""
+    if not _texts(job):
+        return None
+    found = encrypt_job(job, job_id, store)
+    return found if area.count(_texts(job), _texts(found), keyring()) else None
+
+
+def _data_again(area: Area, data: bytes, job_id: str) -> bytes | None:
+    """The data of a job under the present key; None if it is to stay as it is."""
+    try:
+        _function, _instance, (queue, payload), _options = read_call(data)
+        job = get_policy(queue).job_type.parse(payload)
+    except (ValueError, TypeError, LookupError, RecursionError, InvalidJob, UnknownQueue):
+        return None  # forged, or not ours
+    if job.encrypted_field is None or (found := _again(area, job, job_id, "redis")) is None:
+        return None
+    return encode_data(queue, found.dump_json())
+
+
+def _outbox(engine: Engine, *, dry_run: bool) -> Area:
+    area, last = Area("outbox"), ""
+    while True:
+        query = select(outbox.c.token, outbox.c.job_id, outbox.c.fields)
+        query = query.where(outbox.c.token > last).order_by(outbox.c.token).limit(_PAGE)
+        with engine.connect().execution_options(sqlite_read=True) as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            return area
+        last = rows[-1].token
+        for row in rows:
+            fields = json.loads(row.fields)
+            data = _data_again(area, fields["data"].encode(), row.job_id)
+            if data is not None and not dry_run:
+                changed = json.dumps({**fields, "data": data.decode()}, ensure_ascii=False)
+                with engine.begin() as connection:
+                    this = (outbox.c.token == row.token) & (outbox.c.fields == row.fields)
+                    connection.execute(update(outbox).where(this).values(fields=changed))
+
+
+def _jobs(client: redis.Redis, *, dry_run: bool) -> Area:
+    area = Area("jobs")
+    for page in _pages(client.scan_iter(match=key("job", "*"), count=1000)):
+        for job_id, data in _read(client, page):
+            found = _data_again(area, data, job_id)
+            if found is not None and not dry_run:
+                run_script("replace_data", client, [job_id, data, pack_data(found)])
+    return area
+
+
+def _pages(names: Iterator[bytes]) -> Iterator[list[bytes]]:
+    page: list[bytes] = []
+    for name in names:
+        page.append(name)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page
+
+
+def _read(client: redis.Redis, names: list[bytes]) -> Iterator[tuple[str, bytes]]:
+    """The ids and the data of those jobs whose model has something encrypted."""
+    prefix = len(key("job", ""))
+    origins = _ask(client, lambda pipeline, name: pipeline.hget(name, "origin"), names)
+    meant = [name for name, origin in zip(names, origins, strict=True) if _may_have_secrets(origin)]
+    for name, data in zip(meant, _ask(client, lambda pipeline, each: pipeline.hget(each, "data"), meant), strict=True):
+        if isinstance(data, bytes):
+            yield name[prefix:].decode(errors="surrogateescape"), data
+
+
+def _ask(client: redis.Redis, command: Callable[[Any, bytes], object], names: list[bytes]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            command(pipeline, name)
+        return pipeline.execute(raise_on_error=False)  # a key of another type
+
+
+def _may_have_secrets(origin: object) -> bool:
+    try:
+        queue = base_queue(origin.decode()) if isinstance(origin, bytes) else ""
+        return get_policy(queue).job_type.encrypted_field is not None
+    except (UnknownQueue, UnicodeDecodeError):
+        return False
+
+
+def _deliveries(engine: Engine, *, dry_run: bool) -> Area:
+    area, last = Area("deliveries"), 0
+    while True:
+        query = select(deliveries.c.id, deliveries.c.job_id, deliveries.c.job)
+        query = query.where(deliveries.c.id > last, deliveries.c.job.like(_WITH_HEADERS))
+        with engine.connect().execution_options(sqlite_read=True) as connection:
+            rows = connection.execute(query.order_by(deliveries.c.id).limit(_PAGE)).all()
+        if not rows:
+            return area
+        last = rows[-1].id
+        changes = []
+        for row in rows:
+            try:
+                job = WebhookJob.parse(json.loads(row.job))
+            except ValueError:
+                continue  # of another version, or not ours
+            if (found := _again(area, job, row.job_id, "database")) is not None:
+                changes.append((row.id, found.model_dump_json(exclude_defaults=True)))
+        if changes and not dry_run:
+            with engine.begin() as connection:
+                for number, text in changes:
+                    connection.execute(update(deliveries).where(deliveries.c.id == number).values(job=text))
+
+
+def _endpoints(engine: Engine, *, dry_run: bool) -> Area:
+    area, ring = Area("endpoints"), keyring()
+    query = select(endpoints.c.name, endpoints.c.secret, endpoints.c.previous_secret)
+    with engine.connect().execution_options(sqlite_read=True) as connection:
+        rows = connection.execute(query).all()
+    for row in rows:
+        kept = [word.partition("@") for word in (row.previous_secret or "").split()]
+        before = [*([row.secret] if row.secret else []), *(secret for secret, _, _ in kept)]
+        after = [encrypted(row.name, secret) for secret in before]
+        if not before or not area.count(before, after, ring) or dry_run:
+            continue
+        secret, previous = (after[0], after[1:]) if row.secret else (None, after)
+        words = [f"{secret}{at}{end}" for secret, (_, at, end) in zip(previous, kept, strict=True)]
+        this = (endpoints.c.name == row.name) & (endpoints.c.secret == row.secret)
+        with engine.begin() as connection:
+            values = {"secret": secret, "previous_secret": " ".join(words) if words else row.previous_secret}
+            connection.execute(update(endpoints).where(this).values(values))
+    return area

@@ -1,0 +1,42 @@
+"""The encrypted field of a job: in clear for its processor, encrypted in Redis, the outbox and the delivery log."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from rqjobs.config.encryption import Store, is_encrypted, keyring
+from rqjobs.jobs.base import JobModel
+
+ModelT = TypeVar("ModelT", bound=JobModel)
+
+
+def encrypt_job(job: ModelT, job_id: str, store: Store = "redis") -> ModelT:
+    """``job`` with the texts of its secret field encrypted, as the queue or the delivery log keeps it."""
+    texts = _secret_texts(job)
+    ring = keyring()
+    if not texts or store not in ring.stores:
+        return job
+    found = {name: ring.encrypt(text, _place(job, job_id, name), store) for name, text in texts.items()}
+    return job.model_copy(update={str(job.encrypted_field): found})
+
+
+def decrypt_job(job: ModelT, job_id: str) -> ModelT:
+    """``job`` with its secret field in clear, for its processor.
+
+    Raises:
+        UnreadableSecret: a text cannot be decrypted here.
+    """
+    texts = _secret_texts(job)
+    if not any(is_encrypted(text) for text in texts.values()):
+        return job
+    ring = keyring()
+    found = {name: ring.decrypt(text, _place(job, job_id, name)) for name, text in texts.items()}
+    return job.model_copy(update={str(job.encrypted_field): found})
+
+
+def _secret_texts(job: JobModel) -> dict[str, str]:
+    return {} if job.encrypted_field is None else getattr(job, job.encrypted_field)
+
+
+def _place(job: JobModel, job_id: str, name: str) -> tuple[str, ...]:
+    return (f"the header {name!r}", "job", job_id, job.secret_place())
