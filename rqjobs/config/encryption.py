@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from rqjobs.config.secret_key import kept_key, secret_key
 from rqjobs.config.settings import Settings, get_settings
@@ -203,7 +203,9 @@ def _is_on_this_machine(url: str) -> bool:
     if scheme in ("embedded", "unix") or scheme.startswith("sqlite"):
         return True
     try:
-        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
-        return all((urlsplit(f"//{host}").hostname or "") in _HERE for host in hosts)
+        parts = urlsplit(url)
+        named = [host for given in parse_qs(parts.query).get("host", []) for host in given.split(",")]
+        hosts = [urlsplit(f"//{host}").hostname or "" for host in parts.netloc.rpartition("@")[2].split(",")]
+        return all(host in _HERE or host.startswith("/") for host in (*hosts, *named))
     except ValueError:
         return False

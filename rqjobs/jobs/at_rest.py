@@ -13,8 +13,7 @@ ModelT = TypeVar("ModelT", bound=JobModel)
 def encrypt_job(job: ModelT, job_id: str, store: Store = "redis") -> ModelT:
     """``job`` with the texts of its secret field encrypted, as the queue or the delivery log keeps it."""
     texts = _secret_texts(job)
-    ring = keyring()
-    if not texts or store not in ring.stores:
+    if not texts or store not in (ring := keyring()).stores:
         return job
     found = {name: ring.encrypt(text, _place(job, job_id, name), store) for name, text in texts.items()}
     return job.model_copy(update={str(job.encrypted_field): found})
