@@ -25,13 +25,15 @@ def overrides() -> dict[str, Any]:
     """Our settings by their names: ``RQJOBS``, and defaults taken from the project where nobody says otherwise.
 
     The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox
-    is written in its transactions (while tests run, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY;
+    is written in its transactions (while tests run, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,
+    RQJOBS_SECRET_KEY_OLD from SECRET_KEY_FALLBACKS;
     EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
     """
     given = {name: value for name, value in configured().items() if name not in OWN}
     defaults: dict[str, Any] = {
         "DATABASE_URL": database_url(settings.DATABASES.get("default", {})) or database_for_tests(),
-        "RQJOBS_SECRET_KEY": _derived_key(),
+        "RQJOBS_SECRET_KEY": _derived_key(settings.SECRET_KEY),
+        "RQJOBS_SECRET_KEY_OLD": " ".join(filter(None, map(_derived_key, settings.SECRET_KEY_FALLBACKS))),
         "EMAIL_TEMPLATES": _email_folder(),
     }
     said = variables()
@@ -57,10 +59,9 @@ def database_url(database: Mapping[str, Any]) -> str | None:
     return f"postgresql://{login}{'@' if login else ''}{place}/{quote(name, safe='')}{query}"
 
 
-def _derived_key() -> str | None:
+def _derived_key(key: str) -> str | None:
     from django.utils.crypto import salted_hmac
 
-    key: str = settings.SECRET_KEY
     return salted_hmac("rqjobs", "secret key", secret=key, algorithm="sha256").hexdigest() if key else None
 
 
