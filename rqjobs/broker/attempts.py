@@ -17,6 +17,7 @@ from rq.utils import as_text
 
 from rqjobs.broker.connection import client_of, get_connection
 from rqjobs.broker.rq_schema import SERIALIZER, UNREADABLE, inflate, results_key
+from rqjobs.security.masking import mask_text
 
 KEPT_ATTEMPTS = 100
 """How many results a job keeps. RQ trims to 10 when it writes a result itself."""
@@ -61,7 +62,11 @@ _UNREADABLE_ATTEMPT = AttemptRecord(
 
 
 def reason_of(exc_string: str | None) -> str:
-    """The one line of a traceback that says what went wrong: ``ConnectionError: refused``."""
+    """The one line of a traceback that says what went wrong: ``ConnectionError: refused``; secrets in it are hidden."""
+    return mask_text(_last_line(exc_string))
+
+
+def _last_line(exc_string: str | None) -> str:
     for line in reversed((exc_string or "").strip().splitlines()):
         if (match := _EXCEPTION_LINE.match(line)) and (
             match[2] is not None or "." in match[1] or match[1][0].isupper()
@@ -131,7 +136,7 @@ def _record(result: Result) -> AttemptRecord:
         started_at=result.execution_started_at,
         ended_at=result.execution_ended_at or result.created_at,
         error=reason_of(result.exc_string) if failed else None,
-        traceback=result.exc_string,
+        traceback=None if result.exc_string is None else mask_text(result.exc_string),
         worker=result.worker_name,
         result=result.return_value,
     )

@@ -8,6 +8,7 @@ import click
 
 from rqjobs.cli.output import json_option, print_json, print_table, say, typed
 from rqjobs.config.durations import parse_duration
+from rqjobs.security.masking import mask
 
 
 @click.command("endpoints")
@@ -20,7 +21,7 @@ def endpoints_(*, as_json: bool) -> None:
     found = table.list_endpoints(get_engine())
     if as_json:
         keep = ("name", "url", "events", "enabled", "reason", "failing_since", "created_at")
-        print_json([{name: value for name, value in asdict(each).items() if name in keep} for each in found])
+        print_json([mask({name: value for name, value in asdict(each).items() if name in keep}) for each in found])
         return
     if not found:
         say(f"no endpoints; register one with: {typed('webhooks add NAME URL')}")
@@ -30,7 +31,7 @@ def endpoints_(*, as_json: bool) -> None:
         (
             (
                 each.name if each.name != each.url else "(not registered)",
-                each.url,
+                mask(each.url),
                 " ".join(each.events),
                 "enabled" if each.enabled else f"disabled: {each.reason}",
                 each.failing_since,

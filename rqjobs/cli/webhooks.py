@@ -14,7 +14,7 @@ from rqjobs.cli import webhook_endpoints
 from rqjobs.cli.output import cell, json_option, print_json, print_table, say, typed
 from rqjobs.config.durations import format_duration, parse_duration
 from rqjobs.errors import RQJobsError
-from rqjobs.security.masking import mask, without_path
+from rqjobs.security.masking import mask, mask_text, without_path
 
 if TYPE_CHECKING:
     from rqjobs.database.webhook_deliveries import Delivery
@@ -129,13 +129,20 @@ def show(*, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json({"id": job_id, "job": job, "attempts": [_document(row) for row in rows]})
         return
-    say("  ".join(map(cell, (job_id, rows[0].event, f"to {rows[0].endpoint}"))))
+    say("  ".join(map(cell, (job_id, rows[0].event, f"to {mask_text(rows[0].endpoint)}"))))
     if job is not None:
         say(json.dumps(job, indent=2, ensure_ascii=False))
     print_table(
         ("attempt", "at", "status", "took", "outcome", "error", "response"),
         (
-            (x.attempt, x.at.strftime("%Y-%m-%d %H:%M:%S"), x.status, _took(x), x.outcome, x.error, x.response)
+            (
+                x.attempt,
+                x.at.strftime("%Y-%m-%d %H:%M:%S"),
+                x.status,
+                _took(x),
+                x.outcome,
+                *map(mask, (x.error, x.response)),
+            )
             for x in rows
         ),
         right=("attempt", "status", "took"),
@@ -206,7 +213,10 @@ def _not_logged(job_id: str | None) -> RQJobsError:
 def _list(rows: Sequence[Delivery]) -> None:
     print_table(
         ("id", "when", "endpoint", "event", "attempt", "outcome", "took", "error"),
-        ((x.job_id, x.at, without_path(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), x.error) for x in rows),
+        (
+            (x.job_id, x.at, without_path(x.endpoint), x.event, x.attempt, _outcome(x), _took(x), mask(x.error))
+            for x in rows
+        ),
         right=("attempt", "took"),
     )
 
@@ -223,6 +233,7 @@ def _document(row: Delivery) -> dict[str, Any]:
     fields.pop("job")
     fields["at"] = row.at
     fields.pop("at_ms")
+    fields |= {name: mask(fields[name]) for name in ("endpoint", "error", "response")}
     return fields
 
 

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from rqjobs.security.masking import mask_text
 from rqjobs.security.printable import printable, printable_json
 
 LogFormat = Literal["text", "json"]
@@ -28,10 +29,10 @@ class TextFormatter(logging.Formatter):
         """One line and, after an exception, its traceback; control characters are shown as escapes."""
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = getattr(record, "fields", {})
-        words = [f"{stamp} {record.levelname:<7} {record.getMessage()}"]
+        words = [f"{stamp} {record.levelname:<7} {mask_text(record.getMessage())}"]
         words += [f"{key}={_word(value)}" for key, value in fields.items()]
         line = printable(" ".join(words), keep="")
-        return f"{line} \n{printable(self.formatException(record.exc_info))}" if record.exc_info else line
+        return f"{line} \n{printable(mask_text(self.formatException(record.exc_info)))}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,16 +43,20 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
+            "event": mask_text(record.getMessage()),
+            **{key: _masked(value) for key, value in getattr(record, "fields", {}).items()},
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = mask_text(self.formatException(record.exc_info))
         return printable_json(json.dumps(entry, default=str, ensure_ascii=False))
 
 
+def _masked(value: object) -> object:
+    return mask_text(value) if isinstance(value, str) else value
+
+
 def _word(value: object) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = f"{value:.3f}" if isinstance(value, float) else mask_text(str(value))
     return json.dumps(text, ensure_ascii=False) if any(char in text for char in ' "\n\r\t=') or not text else text
 
 

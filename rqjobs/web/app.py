@@ -16,6 +16,7 @@ from rqjobs.config.secret_key import secret_key
 from rqjobs.config.settings import close_data_folder, get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
 from rqjobs.policies import import_registrations
+from rqjobs.security.masking import mask_text
 from rqjobs.web import analytics, auth, dead, exports, hosts, jobs, overview, probes, queues, rq, show, webhooks
 
 _HEADERS = {
@@ -69,6 +70,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
         MAX_CONTENT_LENGTH=4 * 1024 * 1024,
         MAX_FORM_MEMORY_SIZE=4 * 1024 * 1024,
     )
+    app.jinja_env.filters["masked"] = mask_text
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     auth.protect(app, settings, given or SecretStr(""), let_in)
     for page in (overview, queues, dead, jobs, probes, webhooks, analytics, exports):
