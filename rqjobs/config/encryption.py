@@ -46,7 +46,7 @@ class _Key:
         def derive(purpose: bytes, length: int) -> bytes:
             return HKDF(SHA256(), length, None, b"rqjobs secrets at rest: " + purpose).derive(text.encode())
 
-        self.name = derive(b"name", 4).hex()
+        self.name = _name(text)
         self._secret = derive(b"key", 32)
         self.prefix = f"{PREFIX}{self.name}:"
         self._salt, self._left = b"", 0
@@ -65,6 +65,11 @@ class _Key:
         nonce, sealed = data[_SALT : _SALT + _NONCE], data[_SALT + _NONCE :]
         text: bytes = _aes(self._secret, data[:_SALT]).decrypt(nonce, sealed, place)
         return text.decode(errors="surrogatepass")
+
+
+def _name(text: str) -> str:
+    """The id of the key that is derived from ``text``; it tells nothing of either."""
+    return hmac.digest(text.encode(), b"rqjobs secrets at rest: name", "sha256")[:4].hex()
 
 
 @lru_cache(1000)
@@ -180,10 +185,7 @@ class _ById:
 @lru_cache(8)
 def _keyring(by_id: _ById) -> Keyring:
     settings = by_id.settings
-    old = settings.rqjobs_secret_key_old
-    others = old.get_secret_value().split() if old is not None else []
-    if len(others) > 1 and old is not None:  # one key that has blanks
-        others.append(old.get_secret_value())
+    others = _old_keys(settings)
     if settings.rqjobs_secret_key is not None:
         stores: frozenset[Store] = frozenset({"database", "redis"})
     else:
@@ -196,6 +198,20 @@ def _keyring(by_id: _ById) -> Keyring:
     if (kept := kept_key()) is not None and kept != newest:
         others.append(kept)
     return Keyring(newest, others, stores)
+
+
+def _old_keys(settings: Settings) -> list[str]:
+    old = "" if settings.rqjobs_secret_key_old is None else settings.rqjobs_secret_key_old.get_secret_value()
+    words = old.split()
+    return [*words, old] if len(words) > 1 else words  # it may be one key that has blanks
+
+
+def key_names() -> list[str]:
+    """The ids of this process' keys, that which encrypts first; none is made, and nothing heavy is imported."""
+    settings = get_settings()
+    newest = kept_key() if settings.rqjobs_secret_key is None else settings.rqjobs_secret_key.get_secret_value()
+    found = [*([newest] if newest else []), *_old_keys(settings), *filter(None, [kept_key()])]
+    return list(dict.fromkeys(map(_name, found)))
 
 
 def _is_on_this_machine(url: str) -> bool:

@@ -40,6 +40,8 @@ class WorkerState:
     """Of RQ."""
     rqjobs_version: str | None
     """None for a stock ``rq worker``."""
+    keys: tuple[str, ...] | None
+    """The ids of the keys that decrypt secrets there (rqjobs.config.encryption); None if it has not said."""
     slots: Mapping[str, int]
     """How many jobs of each queue it runs at once; empty for RQ's own engine, which runs one of any queue."""
 
@@ -76,6 +78,7 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
                 failed=_number(fields.get("failed_job_count")),
                 version=fields.get("version", "?"),
                 rqjobs_version=fields.get("rqjobs_version"),
+                keys=tuple(fields["rqjobs_keys"].split()) if "rqjobs_keys" in fields else None,
                 slots=_slots(fields.get("rqjobs_slots", "{}")),
             )
         )

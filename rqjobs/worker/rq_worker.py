@@ -36,6 +36,7 @@ from rqjobs.broker.rq_schema import (
     timestamp,
 )
 from rqjobs.broker.scripts import load_script
+from rqjobs.config.encryption import key_names
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.dead_letters.fingerprint import cause_of
@@ -88,6 +89,7 @@ class StockWorker(Worker):
         """As RQ does, with what doctor and the dashboard say of our workers."""
         super().register_birth()
         ours: dict[Any, Any] = {"rqjobs_version": rqjobs_version(), "rqjobs_slots": json.dumps(dict(self.slots))}
+        ours["rqjobs_keys"] = " ".join(key_names())
         self.connection.hset(self.key, mapping=ours)
 
     def run_maintenance_tasks(self) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import select, text, update
 from rqjobs import WebhookJob, enqueue
 from rqjobs.attempt import Attempt
 from rqjobs.broker.reencryption import reencrypt
-from rqjobs.broker.rq_schema import decode_data, encode_data
+from rqjobs.broker.rq_schema import SERIALIZER, decode_data, encode_data
 from rqjobs.cli import cli
 from rqjobs.config.encryption import PREFIX, UnreadableSecret, is_encrypted, keyring
 from rqjobs.config.settings import use_settings
@@ -28,12 +28,14 @@ from rqjobs.database.webhook_endpoints import add_endpoint, find_endpoints, list
 from rqjobs.database.webhook_tables import deliveries, endpoints
 from rqjobs.dead_letters.letters import dead_letter, replace_payload, requeue
 from rqjobs.jobs.at_rest import decrypt_job
+from rqjobs.monitoring.doctor.secrets import at_rest
 from rqjobs.outbox.relay import relay
 from rqjobs.processors import webhook
 from rqjobs.security.masking import MASK
 from rqjobs.security.signing import verify
 from rqjobs.testing import capture
 from rqjobs.webhooks import Filter, replay
+from rqjobs.worker.rq_worker import StockWorker
 from tests.support.hostile import kill
 from tests.support.receiver import Receiver, receiving
 
@@ -308,3 +310,29 @@ def test_jobs_without_headers_derive_no_key(redis: redis_py.Redis, monkeypatch: 
     monkeypatch.setattr("rqjobs.jobs.at_rest.keyring", lambda: pytest.fail("a key was needed"))
     queued = enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}))
     assert decrypt_job(stored(redis, queued.id), queued.id).headers == {}
+
+
+def findings(redis: redis_py.Redis) -> list[str]:
+    return [f"{finding.said}: {finding.mend}" for finding in at_rest(redis)]
+
+
+def test_the_doctor_finds_a_worker_and_endpoints_without_the_key(
+    redis: redis_py.Redis, receiver: Receiver, configure: Configure
+) -> None:
+    add_endpoint(get_engine(), "shop", receiver.url())
+    worker = StockWorker(["webhooks"], connection=redis, serializer=SERIALIZER)
+    worker.register_birth()
+    assert findings(redis) == []
+    configure(RQJOBS_SECRET_KEY=NEW)
+    of_worker, of_endpoint = findings(redis)
+    assert worker.name in of_worker
+    assert "RQJOBS_SECRET_KEY_OLD" in of_worker
+    assert "'shop'" in of_endpoint
+    configure(RQJOBS_SECRET_KEY_OLD=OLD)
+    assert len(findings(redis)) == 1  # the worker has the old one only
+    worker.register_death()
+
+
+def test_the_doctor_says_that_secrets_are_in_clear(redis: redis_py.Redis, configure: Configure) -> None:
+    configure(DATABASE_URL="postgresql://db.example.invalid/x")
+    assert any("database are in clear" in found for found in findings(redis))

@@ -8,7 +8,7 @@ import redis
 
 from rqjobs.broker.connection import connect
 from rqjobs.errors import RedisUnavailable
-from rqjobs.monitoring.doctor import database, jobs, server, settings, workers
+from rqjobs.monitoring.doctor import database, jobs, secrets, server, settings, workers
 from rqjobs.monitoring.doctor.finding import Finding, fault, fine, skipped
 
 __all__ = ["Finding", "examine"]
@@ -20,6 +20,7 @@ _CHECKS: tuple[tuple[str, Callable[[redis.Redis], Iterator[Finding]]], ...] = (
     ("redis eviction", server.eviction),
     ("redis memory", server.memory),
     ("clock", server.clock),
+    ("secrets at rest", secrets.at_rest),
     ("workers", workers.alive),
     ("worker versions", workers.versions),
     ("queues without a worker", workers.unattended),
