@@ -114,6 +114,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "analytics purge": ("rqjobs analytics purge --older-than 400d",),
     "db": ("rqjobs db init",),
     "db init": ("DATABASE_URL=postgresql://app:secret@db/app rqjobs db init",),
+    "db reencrypt": ("rqjobs db reencrypt --dry-run", "rqjobs db reencrypt"),
     "sandbox": ("rqjobs sandbox webhooks",),
     "sandbox webhooks": ("rqjobs sandbox webhooks",),
     "sandbox manychat": ("rqjobs sandbox manychat",),
