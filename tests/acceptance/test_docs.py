@@ -76,6 +76,18 @@ def test_no_link_outside_the_docs_is_dead():
             assert (ROOT / path).exists(), f"{page}: {path}"
 
 
+def test_files_that_pages_name_exist():
+    """Documents go stale first where they name files."""
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|lua))`", page.read_text()):
+            assert (ROOT / name).exists() or (ROOT / "rqjobs" / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_map_has_every_package():
+    rows = re.findall(r"^\| `([a-z_]+)/` \|", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.parent.name for path in (ROOT / "rqjobs").glob("*/__init__.py"))
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [str(Path(sys.executable).parent / "mkdocs"), "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
