@@ -1,4 +1,4 @@
-"""What the site does with the pages, which are to be read in the repository as well."""  # noqa: INP001
+"""Changes that mkdocs makes to the pages, which also have to be readable in a repository browser."""  # noqa: INP001
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs for each page: files are included, and commands stand without a prompt, to be copied."""
+    """Called by mkdocs for each page: includes files, and separates commands, without prompts, from their output."""
     return _CONSOLE.sub(_without_prompts, _INCLUDE.sub(_file, markdown))
 
 
@@ -19,14 +19,18 @@ def _file(match: re.Match[str]) -> str:
 
 
 def _without_prompts(block: re.Match[str]) -> str:
-    lines = block[1].splitlines()
-    if not all(
-        line.startswith("$ ") or before.endswith("\\") for before, line in zip(["", *lines], lines, strict=False)
-    ):
-        return block[0]  # with output: the whole is to be read, not to be copied
-    return "\n".join(["```bash", *(line.removeprefix("$ ") for line in lines), "```"])
+    """Commands as a block of their own, so that the copy button copies what can be pasted; then their output."""
+    parts: list[tuple[str, list[str]]] = []
+    goes_on = False
+    for line in block[1].splitlines():
+        kind = "bash" if goes_on or line.startswith("$ ") else "text"
+        goes_on = kind == "bash" and line.endswith("\\")
+        if not parts or parts[-1][0] != kind:
+            parts.append((kind, []))
+        parts[-1][1].append(line.removeprefix("$ "))
+    return "\n\n".join("\n".join([f"```{kind}", *lines, "```"]) for kind, lines in parts)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Called by mkdocs for each page: docstrings name things as ``:func:`enqueue```; the site shows the name alone."""
+    """Called by mkdocs for each page: shows ``:func:`enqueue``` of a docstring as the name alone."""
     return re.sub(r":(?:func|class|mod|meth):(?=<code)", "", html)

@@ -122,5 +122,5 @@ def test_pages_are_whole_in_the_repository_and_their_commands_are_copied_without
     text = hooks.on_page_markdown("```console\n$ rqjobs health\n$ rqjobs doctor\n```\n\n<!-- include .env -->")
     assert text.startswith("```bash\nrqjobs health\nrqjobs doctor\n```")
     assert "REDIS_URL" in text
-    output = "```console\n$ rqjobs health\nhealthy\n```"
-    assert hooks.on_page_markdown(output) == output
+    text = hooks.on_page_markdown("```console\n$ rqjobs health\nhealthy\n$ rqjobs doctor\n```")
+    assert text == "```bash\nrqjobs health\n```\n\n```text\nhealthy\n```\n\n```bash\nrqjobs doctor\n```"
