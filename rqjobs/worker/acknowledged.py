@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from rqjobs.worker.claimed_job import Outcome
+from rqjobs.worker.outcomes import Outcome
+from rqjobs.worker.protocol import HasOutcome
 
 KEEP_SECONDS = 30.0
 """Seconds that an outcome is kept: in a planned failover by Sentinel, clients write to the old primary for some 11 s,
@@ -18,17 +19,6 @@ MAX_OUTCOMES = 20_000
 
 MAX_BYTES = 32 * 2**20
 """Bytes of results and errors that are kept at most, so that large ones do not fill the worker's memory."""
-
-
-class _Job(Protocol):
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def execution(self) -> str: ...
-    @property
-    def lane(self) -> str: ...
-    @property
-    def outcome(self) -> Outcome | None: ...
 
 
 class AcknowledgedOutcome(NamedTuple):
@@ -48,7 +38,7 @@ class AcknowledgedOutcomes:
         self._count = self._bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, now: float, jobs: Iterable[_Job]) -> None:
+    def add(self, now: float, jobs: Iterable[HasOutcome]) -> None:
         """Adds the outcomes of ``jobs``, and drops those that are too old or over the limits.
 
         ``now`` is ``time.monotonic()``.
@@ -58,7 +48,7 @@ class AcknowledgedOutcomes:
             for job in jobs
             if job.outcome is not None
         ]
-        size = sum([len(str(kept.outcome.words[0])) for kept in batch])
+        size = sum([kept.outcome.size for kept in batch])
         with self._lock:
             self._batches.append((now, batch, size))
             self._count += len(batch)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import redis
 from rq import Queue
-from rq.utils import as_text
 
-from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script, timestamp
+from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
+from rqjobs.worker.protocol import read_dependents, release_dependents
 
 PAGE = 500
 """Jobs of a lane that one call to Redis moves: about 10 ms of Redis."""
@@ -23,7 +23,7 @@ class ReleasingQueue(Queue):
     """
 
     def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: Mapping[str, Sequence[str]]) -> None:
-        """Enqueues everything that is ready in these queues; what fails is left to the keeper's next round."""
+        """Enqueues everything that is ready in these queues; what fails is left to the maintenance."""
         try:
             enqueue_ready(self.connection, list(job_ids_by_queue_name))
         except Exception:
@@ -36,9 +36,7 @@ def enqueue_ready(client: redis.Redis, lanes: Sequence[str]) -> None:
         return
     more = True
     while more:
-        words = [timestamp(), Queue.DEFAULT_TIMEOUT, PAGE, *lanes]
-        again, *limited = run_script("release", client, words)
-        for lane, job_id in zip(limited[::2], limited[1::2], strict=True):
-            queue = Queue(as_text(lane), connection=client, serializer=SERIALIZER, job_class=RegisteredJob)
-            queue.ready_job_registry.enqueue_jobs([as_text(job_id)])
-        more = again == b"1"
+        more, limited = read_dependents(run_script("release", client, release_dependents(lanes, PAGE)))
+        for lane, job_id in limited:
+            queue = Queue(lane, connection=client, serializer=SERIALIZER, job_class=RegisteredJob)
+            queue.ready_job_registry.enqueue_jobs([job_id])

@@ -1,4 +1,4 @@
-"""The one function that our jobs name in Redis. Any RQ worker can call it, the stock ``rq worker`` too."""
+"""The one function that the jobs of rqjobs name in Redis. Any RQ worker can call it, ``rq worker`` too."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rqjobs.broker import holds
 from rqjobs.broker.attempts import KEPT_ATTEMPTS, retried_fields
 from rqjobs.broker.connection import PASSING
 from rqjobs.broker.rq_schema import RegisteredJob, attempt_number, attempts_of, results_key
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import RetryLater
 from rqjobs.policies import QueuePolicy, import_registrations
 from rqjobs.worker.execution import resolve, run
-from rqjobs.worker.outages import outage_of
+from rqjobs.worker.failures import Failure, read_failure
 
 
 def perform(queue: str, payload: dict[str, Any]) -> Any:
-    """Runs the processor of ``queue`` on ``payload`` and tells RQ what its outcome means.
+    """Runs the processor of ``queue`` on ``payload`` and returns its result.
 
-    RQ knows 'returned' and 'raised'. What a processor means by PermanentFailure and RetryLater is said to RQ
-    through the job object that its worker will look at next.
+    RQ has two outcomes, 'returned' and 'raised'. PermanentFailure and RetryLater are set on the job object, which RQ's
+    worker reads next.
     """
     job = get_current_job()
     if job is None:
@@ -42,12 +42,13 @@ def perform(queue: str, payload: dict[str, Any]) -> Any:
         result = run(policy, model, _attempt(job))
         how = "done"
     except Exception as error:
-        outage = outage_of(error, policy) if policy is not None else None
-        wait = holds.report_away(job.connection, queue, job.id, outage) if outage is not None else -1.0
+        failure = read_failure(error, policy)
+        away = failure.unavailable
+        wait = holds.report_away(job.connection, queue, job.id, away) if away is not None else -1.0
         if wait >= 0:
             _delay(job, wait)
             raise
-        _tell_rq(job, error)
+        _apply(failure, job)
         if job.should_retry:
             _record(job)
         raise
@@ -58,8 +59,8 @@ def perform(queue: str, payload: dict[str, Any]) -> Any:
 
 
 def _delay(job: Job, seconds: float) -> None:
-    """Has RQ put the job back for so long: it waits for a dependency, no attempt is counted."""
-    job.retries_left = (job.retries_left or 0) + 1  # RQ takes one away
+    """Has RQ delay the job for ``seconds``, without counting an attempt: a dependency is away."""
+    job.retries_left = (job.retries_left or 0) + 1  # RQ subtracts one
     job.get_retry_interval = lambda: max(seconds, 0.1)  # type: ignore[method-assign, assignment, return-value]
     if isinstance(job, RegisteredJob):
         job.held = True
@@ -82,19 +83,18 @@ def _attempt(job: Job) -> Attempt:
     )
 
 
-def _tell_rq(job: Job, error: Exception) -> None:
-    """The stock worker decides by ``retries_left`` and ``get_retry_interval()`` of this very object."""
-    if isinstance(error, PermanentFailure):
+def _apply(failure: Failure, job: Job) -> None:
+    """Sets what RQ's worker decides by: ``retries_left`` and ``get_retry_interval()`` of this very object."""
+    if failure.permanent:
         job.retries_left = 0
-    elif isinstance(error, RetryLater):
-        if not error.counts:
-            job.retries_left = (job.retries_left or 0) + 1  # RQ takes one away
-        seconds = error.after.total_seconds()
+    elif not failure.counts:
+        job.retries_left = (job.retries_left or 0) + 1  # RQ subtracts one
+    if (seconds := failure.wait) is not None:
         job.get_retry_interval = lambda: seconds  # type: ignore[method-assign, assignment, return-value]
 
 
 def _record(job: Job) -> None:
-    """RQ keeps nothing of a run that it retries."""
+    """Adds the failed run to the job's history: RQ keeps nothing of a run that it retries."""
     started = job.started_at or datetime.now(UTC)
     fields = retried_fields(
         traceback.format_exc(),

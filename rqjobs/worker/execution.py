@@ -1,4 +1,4 @@
-"""Running one job: from its payload to what its processor returned or raised. Shared by both engines."""
+"""Runs a job's processor in this thread, from its payload to the result: for RQ's workers and for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.policies import QueuePolicy, get_policy, load
 
 
 def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobModel]:
-    """The policy of ``queue`` and the job that ``payload`` says.
+    """Returns the policy of ``queue`` and the job model of ``payload``.
 
     Raises:
         PermanentFailure: no processor is registered for the queue, or the payload is not a job of it.
@@ -29,10 +29,10 @@ def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobMod
 
 
 def run(policy: QueuePolicy, job: JobModel, attempt: Attempt) -> Any:
-    """Runs the processor of ``policy`` here and now; a coroutine gets an event loop of its own.
+    """Runs the processor of ``policy`` and returns its result; a coroutine gets an event loop of its own.
 
     Raises:
-        RetryLater, DependencyUnavailable: the processor's ``admit`` holds the job back.
+        RetryLater, DependencyUnavailable: the queue's ``admit`` holds the job.
         Exception: whatever the processor raises.
     """
     if policy.admit is not None:

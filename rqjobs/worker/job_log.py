@@ -1,22 +1,21 @@
-"""What the logs say of single jobs: each one while there are few, a sum a second while there are many."""
+"""The log lines of single jobs: one for each while there are few, a sum per second while there are many."""
 
 from __future__ import annotations
 
 import logging
 import time
-import zlib
-from base64 import b64decode
 
 from rqjobs.broker.attempts import reason_of
 from rqjobs.config.logs import event
 from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.outcomes import Dead, Done, Released, Retry
 
 MAX_LINES = 50
-"""Lines a second; a line costs more than a small job."""
+"""Lines per second at most: a line costs more CPU than a small job."""
 
 
 class JobLog:
-    """Logs what became of jobs. Used by the engine's loop only."""
+    """Logs the outcomes of jobs. For the loop's thread only."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -34,23 +33,23 @@ class JobLog:
             self._second, self._lines, self._not_logged = second, 0, {}
         self._lines += 1
         if self._lines > MAX_LINES:
-            self._not_logged[outcome.how] = self._not_logged.get(outcome.how, 0) + 1
+            self._not_logged[outcome.name] = self._not_logged.get(outcome.name, 0) + 1
             return
         took = outcome.ended - outcome.started
-        if outcome.how == "done":
+        if isinstance(outcome, Done):
             event(logging.INFO, "job completed", id=job.job_id, queue=job.lane, attempt=job.number, seconds=took)
-        elif outcome.how in ("retry", "dead", "stop"):
-            retries = outcome.how == "retry"
+        elif isinstance(outcome, Retry | Dead):
+            retry = outcome if isinstance(outcome, Retry) else None
             event(
-                logging.WARNING if retries else logging.ERROR,
+                logging.WARNING if retry is not None else logging.ERROR,
                 "job failed",
                 id=job.job_id,
                 queue=job.lane,
                 attempt=job.number,
                 of=job.attempts,
-                error=reason_of(zlib.decompress(b64decode(outcome.words[0])).decode()),  # type: ignore[arg-type]
+                error=reason_of(outcome.error),
                 seconds=took,
-                next=f"retry in {outcome.words[1]} s" if retries else "dead letter",
+                next=f"retry in {retry.wait} s" if retry is not None else "dead letter",
             )
-        elif outcome.how == "back":
-            event(logging.INFO, "job handed back", id=job.job_id, queue=job.lane)
+        elif isinstance(outcome, Released):
+            event(logging.INFO, "job released", id=job.job_id, queue=job.lane)

@@ -1,4 +1,4 @@
-"""The engine's loop: one thread that reserves, hands out, and writes back, everything in batches."""
+"""The worker loop: one thread that claims jobs, hands them to their runners, and writes outcomes, in batches."""
 
 from __future__ import annotations
 
@@ -23,25 +23,29 @@ from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
 from rqjobs.worker.acknowledged import AcknowledgedOutcome, AcknowledgedOutcomes
 from rqjobs.worker.batching import Batching
-from rqjobs.worker.claimed_job import ClaimedJob, Outcome
-from rqjobs.worker.protocol import Request, ScriptProtocol
+from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.outcomes import Forced, Held, LeftToLease, Released, Unavailable, WrittenByRQ
+from rqjobs.worker.protocol import Claims, WorkerProtocol, read_moved, read_written
 from rqjobs.worker.queue_state import BATCH_SIZE, QueueState
 from rqjobs.worker.raw_connection import RESPONSE_TIMEOUT, RawConnection, Refused, WakeUp
+from rqjobs.worker.request import Request
 
 MAX_WRITE_BYTES = 8 * 2**20
-"""Bytes of outcomes that one call to Redis writes; a larger one is written alone."""
+"""Characters of results and errors that one call to Redis writes, so that it does not block for long; a larger one is
+written alone."""
 
 RECORD_AFTER = 0.25
-"""Seconds within which a job of a busy loop may end without RQ's record of its execution: half of its cost in Redis."""
+"""Seconds after which a job of a busy loop gets RQ's record of its execution. One that ends before saves half
+of its cost in Redis."""
 
 BURST_STAY = 5.0
-"""Seconds that a burst stays for jobs whose turn comes by then: a provider's pace is no reason to leave them."""
+"""Seconds that a burst waits for held jobs: a rate limit of a few seconds must not leave them behind."""
 
 POLL_INTERVAL = 1.0
-"""Seconds after which the queues are looked at although nobody said that there is something."""
+"""Seconds after which the queues are polled even without a notification: for jobs that RQ moves unseen."""
 
 SCHEDULE_INTERVAL = 30.0
-"""Seconds after which the scheduled jobs are, where Redis tells of changes; where it does not, ``POLL``."""
+"""Seconds after which delayed jobs are polled where Redis pushes changes; without, ``POLL_INTERVAL`` counts."""
 
 OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
 
@@ -56,42 +60,47 @@ class Limits:
 
 @dataclass
 class WorkerLoop:
-    """Owns the engine's connection to Redis. Only :meth:`settled` and :meth:`stop` are for other threads."""
+    """Owns the connection to Redis. The methods for other threads are grouped at its head."""
 
     connect: Callable[[], redis.Redis]
     worker: str
     record_ttl: int
-    """Seconds that Redis keeps the record of a worker that says nothing more."""
+    """Seconds that Redis keeps the record of a worker without a heartbeat."""
     queues: dict[str, QueueState]
     settings: Settings
     limits: Limits
     finish_by_rq: Callable[[ClaimedJob | AcknowledgedOutcome], None]
-    """Finishes, by RQ's own methods and elsewhere, a job that has dependents."""
+    """Has RQ's own methods, in another thread, write the outcome of a job that has dependents."""
     enqueue_by_rq: Callable[[str, str], None]
-    """Enqueues, by RQ's own methods and elsewhere, a scheduled job of a lane that has RQ's own rate limit."""
+    """Has RQ's own methods, in another thread, enqueue a delayed job (lane and id) that has RQ's own rate limit."""
     on_command: Callable[[Mapping[str, Any]], None]
     log_settled: Callable[[ClaimedJob], None]
     report: Callable[..., None]
-    """Stores the progress of a job, for ``Attempt.report``."""
+    """Stores the progress of a job, given its id and a mapping, for ``Attempt.report``."""
     leading: frozenset[str] = frozenset()
-    """The lanes whose scheduled jobs are ours to move; the keeper sets it."""
+    """The lanes whose delayed jobs this worker moves; set by the maintenance."""
     claimed: dict[str, ClaimedJob] = field(default_factory=dict)
-    """Everything reserved and not yet written back, by execution."""
+    """The claimed jobs whose outcomes are not written yet, by execution."""
     outage: bool = False
 
     def __post_init__(self) -> None:
         self.wake_up = WakeUp()
         self.batching = Batching(self.queues.values())
-        self.protocol = ScriptProtocol(self.worker, self.record_ttl, self.queues, self.settings)
-        self._left_to_lease: set[str] = set()  # executions that are left to their leases, since they may have run
+        self.protocol = WorkerProtocol(
+            self.worker,
+            self.record_ttl,
+            {name: queue.policy for name, queue in self.queues.items()},
+            self.settings,
+            self.report,
+        )
+        self._left_to_lease: set[str] = set()  # executions: they may have run
         self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
         self._stop_reasons: deque[str] = deque()  # why it is to stop, not yet logged
         self._outbox: deque[ClaimedJob] = deque()
         self._unwritten: list[ClaimedJob] = []
         self._in_flight: deque[Request] = deque()
-        self._without_record: deque[tuple[float, list[str]]] = (
-            deque()
-        )  # executions, for most of their jobs have ended by then
+        # When jobs get RQ's record. Their executions, not the jobs: most of them have ended by then.
+        self._without_record: deque[tuple[float, list[str]]] = deque()
         self._acknowledged = AcknowledgedOutcomes()
         self._replicas = True
         self._sleeping = False
@@ -107,7 +116,7 @@ class WorkerLoop:
     # What other threads call
 
     def settled(self, job: ClaimedJob) -> None:
-        """``job`` has its outcome: write it."""
+        """Has the outcome of ``job`` written."""
         self._outbox.append(job)
         if self._sleeping and len(self._outbox) >= self.batching.wake_up_size:
             self._sleeping = False
@@ -219,18 +228,20 @@ class WorkerLoop:
         for start in range(0, len(outcomes), BATCH_SIZE):
             batch = outcomes[start : start + BATCH_SIZE]
             responses = connection.call([connection.script("finish", self.protocol.finish(batch))])
-            lost, parents, refused, charged, changes = responses[0]
-            log_changes(changes)
-            for number in parents:
+            written = read_written(responses[0])
+            log_changes(written.hold_changes)
+            for number in written.with_dependents:
                 self.finish_by_rq(batch[number])
-            self._left_to_lease.update(batch[number].execution for number in (*lost, *refused[::2], *charged))
+            self._left_to_lease.update(
+                batch[number].execution for number in (*written.lost, *written.refused, *written.own_failures)
+            )
 
     def _forget_requests(self) -> None:
         """The connection broke: what was to be written is written again, what was asked for is given back."""
         while self._in_flight:
             request = self._in_flight.pop()
             self._unwritten[:0] = request.batch
-            for queue, count in request.reserved:
+            for queue, count in request.claims:
                 queue.claimed([], count)
                 self._claimed_count -= count
 
@@ -266,12 +277,13 @@ class WorkerLoop:
             request.add(
                 connection.script("finish", self.protocol.finish(request.batch)), partial(self._written, request.batch)
             )
-        self._add_reservation(request, now)
-        if request.reserved:
-            parks = not self.limits.burst  # which stays for who was held back
-            words = self.protocol.reserve(request.reserved, records=not self.batching.busy, parks=parks)
+        self._add_claims(request, now)
+        if request.claims:
+            parks = not self.limits.burst  # a burst waits for the deliveries that are held
+            counts = {queue.policy.name: count for queue, count in request.claims}
+            words = self.protocol.reserve(counts, records=not self.batching.busy, parks=parks)
             record_at = now + RECORD_AFTER if self.batching.busy else None
-            request.add(connection.script("reserve", words), partial(self._hand_out, request.reserved, record_at))
+            request.add(connection.script("reserve", words), partial(self._hand_out, request.claims, record_at))
         if bare := self._due_for_record(now):
             request.add(connection.script("renew", [RQ_KEY_PREFIX, *self.protocol.renew(bare)]), _nothing)
         if self.leading and (now >= self._schedule_at or self._scheduled_lanes != self.leading):
@@ -340,8 +352,8 @@ class WorkerLoop:
 
     # Taking jobs
 
-    def _add_reservation(self, request: Request, now: float) -> None:
-        """For how many jobs of each queue Redis is to be asked."""
+    def _add_claims(self, request: Request, now: float) -> None:
+        """Adds how many jobs of each queue are claimed."""
         if self._stop_at is not None:
             return
         if now >= self._rate_at:
@@ -358,41 +370,38 @@ class WorkerLoop:
                 left -= count
                 queue.requested(count)
                 self._claimed_count += count
-                request.reserved.append((queue, count))
+                request.claims.append((queue, count))
 
-    def _hand_out(self, reserved: list[tuple[QueueState, int]], record_at: float | None, response: list[Any]) -> None:
-        """Jobs were reserved, until ``brief`` without RQ's records of their executions."""
-        wait = float(response[0])
+    def _hand_out(self, claims: list[tuple[QueueState, int]], record_at: float | None, response: list[Any]) -> None:
+        """Hands the claimed jobs to their runners. They get RQ's records at ``record_at``; None: they have them."""
+        claimed = self.protocol.read_claims(response)
+        wait, trial = claimed.rate_wait, claimed.trial_wait
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
-        trial = float(response[3])
         self._trial_at = time.monotonic() + max(trial, 0.001) if trial >= 0 else float("inf")
-        found: dict[str, list[ClaimedJob]] = {}
-        executions = []
-        for words in response[4:]:
-            lane, name = self.protocol.lanes[words[2] - 1], self.protocol.lane_queues[words[2] - 1]
-            try:
-                job = ClaimedJob(words, lane, self.queues[name].policy, self.report)
-            except UnicodeDecodeError as error:
-                event(logging.ERROR, "refused: no job's id", id=repr(words[0][:100]), queue=lane, error=str(error))
-                continue
-            self.claimed[job.execution] = job
-            executions.append(job.execution)
-            self._held_until.pop(job.job_id, None)
-            found.setdefault(name, []).append(job)
-        if record_at is not None and executions:
-            self._without_record.append((record_at, executions))
-        for queue, count in reserved:
-            jobs = found.get(queue.policy.name, [])
-            self._claimed_count += len(jobs) - count
-            queue.claimed(jobs, count)
-            queue.may_have_jobs = queue.may_have_jobs or bool(response[2])
-        if response[1]:  # parked at once: there may be more, and our own changes are not pushed to us
+        self._submit(claims, record_at, claimed)
+        if claimed.parked:  # more jobs may wait, and Redis does not push our own changes to us
             self._schedule_at = 0.0
             self._notify_queues()
 
+    def _submit(self, claims: list[tuple[QueueState, int]], record_at: float | None, claimed: Claims) -> None:
+        found: dict[str, list[ClaimedJob]] = {}
+        executions = []
+        for job in claimed.jobs:
+            self.claimed[job.execution] = job
+            executions.append(job.execution)
+            self._held_until.pop(job.job_id, None)
+            found.setdefault(job.policy.name, []).append(job)
+        if record_at is not None and executions:
+            self._without_record.append((record_at, executions))
+        for queue, count in claims:
+            jobs = found.get(queue.policy.name, [])
+            self._claimed_count += len(jobs) - count
+            queue.claimed(jobs, count)
+            queue.may_have_jobs = queue.may_have_jobs or claimed.full
+
     def _due_for_record(self, now: float) -> list[ClaimedJob]:
-        """The jobs that run for so long now that somebody may want to see their executions."""
+        """Returns the running jobs whose records of RQ's are due."""
         if not self._without_record or self._without_record[0][0] > now:
             return []
         _when, executions = self._without_record.popleft()
@@ -412,63 +421,65 @@ class WorkerLoop:
             queue.settled += 1
             queue.bytes -= len(job.data)
             self.log_settled(job)
-            if job.outcome is not None and job.outcome.how == "written":
-                self._notify_queues()  # RQ's methods may have enqueued its dependents, or who waited for its slot
+            if isinstance(job.outcome, WrittenByRQ):
+                self._notify_queues()  # RQ's methods may have enqueued dependents, or jobs that waited for its slot
                 self.claimed.pop(job.execution, None)
-            elif job.outcome is not None and job.outcome.how == "left":
+            elif isinstance(job.outcome, LeftToLease):
                 self.leave_to_lease(job)
             else:
                 self._unwritten.append(job)
 
     def _written(self, batch: list[ClaimedJob], response: list[Any]) -> None:
-        lost, parents, errors, charged, changes = response
-        refused = dict(zip(errors[::2], errors[1::2], strict=True))
-        if lost:
-            ids = " ".join(batch[number].job_id for number in lost)
+        written = read_written(response)
+        refused, parents, own_failures = written.refused, written.with_dependents, written.own_failures
+        if written.lost:
+            ids = " ".join(batch[number].job_id for number in written.lost)
             event(logging.WARNING, "leases were lost: others run these jobs", ids=ids)
         if self._replicas:
-            left = {*lost, *parents, *refused, *charged}
+            left = {*written.lost, *parents, *refused, *own_failures}
             self._acknowledged.add(time.monotonic(), [job for n, job in enumerate(batch) if n not in left])
-        retried = False
+        requeued = False
         for number, job in enumerate(batch):
             assert job.outcome is not None
             if number in refused:
-                self._replace_refused(job, refused[number].decode(errors="replace"))
+                self._replace_refused(job, refused[number])
             elif number in parents:
                 self.finish_by_rq(job)
-            elif number in charged:
+            elif number in own_failures:
                 job.count_as_failure()
                 self._unwritten.append(job)
             else:
                 self.claimed.pop(job.execution, None)
-            if job.outcome.how == "hold" and self.limits.burst:
-                self._held_until[job.job_id] = time.time() + float(job.outcome.words[0] or 0)
-            retried = retried or job.outcome.how in ("retry", "hold", "back", "away")
-        log_changes(changes)
-        if retried or changes:  # our own changes are not pushed to us
+            if self.limits.burst and isinstance(job.outcome, Held):
+                self._held_until[job.job_id] = time.time() + job.outcome.wait
+            requeued = requeued or job.outcome.requeues
+        log_changes(written.hold_changes)
+        if requeued or written.hold_changes:  # Redis does not push our own changes to us
             self._schedule_at = 0.0
             self._notify_queues()
 
     def _replace_refused(self, job: ClaimedJob, why: str) -> None:
-        """Redis cannot write this outcome, now or ever: the job is dead with that reason, or left to its lease."""
+        """Redis refuses this outcome: the job becomes dead for that reason, or is left to its lease."""
         assert job.outcome is not None
-        event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.how, error=why)
-        if job.outcome.how in ("bury", "back", "hold", "away"):
+        event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.name, error=why)
+        if isinstance(job.outcome, Forced | Released | Held | Unavailable):
             self.leave_to_lease(job)
         else:
             job.outcome_refused(why)
             self._unwritten.append(job)
 
     def _scheduled(self, longest: float, response: list[Any]) -> None:
-        wait, moved, others = float(response[0]), response[1], response[2]
+        moved = read_moved(response)
+        wait = moved.next_due
         due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
-        self._schedule_at = min(self._schedule_at, due)  # endless since the question: what was heard meanwhile is newer
-        if moved:
+        self._schedule_at = min(
+            self._schedule_at, due
+        )  # infinite since the request was sent: what was pushed meanwhile is newer
+        if moved.moved:
             self._notify_queues()
-        for position in range(0, len(others), 2):
-            job_id = others[position + 1].decode(errors="replace")
+        for lane, job_id in moved.limited:
             self._moving.add(job_id)
-            self.enqueue_by_rq(others[position].decode(), job_id)
+            self.enqueue_by_rq(lane, job_id)
 
     # Ending
 
@@ -499,7 +510,7 @@ class WorkerLoop:
         if over:
             released += list(self.claimed.values())
         for job in released:
-            if job.settle(Outcome("back")):
+            if job.settle(Released()):
                 self._outbox.append(job)
         if over:  # after the settling, so that their being ended is nobody's failure
             for queue in self.queues.values():
@@ -517,7 +528,7 @@ def _within(most: int, batch: list[ClaimedJob]) -> list[ClaimedJob]:
     size = 0
     for number, job in enumerate(batch):
         assert job.outcome is not None
-        size += len(str(job.outcome.words[0])) if number else 0
+        size += job.outcome.size if number else 0
         if size > most:
             return batch[:number]
     return batch

@@ -6,31 +6,27 @@ import logging
 import os
 import threading
 import time
-import zlib
-from base64 import b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
 from rq import Queue
 from rq.rate_limit import RateLimitRegistry
 from rq.scheduler import RQScheduler
 from rq.scripts import ACQUIRE_OR_REFRESH_LOCK_SCRIPT, release_lock
-from rq.utils import as_text
 from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
 from rqjobs.broker import keys
 from rqjobs.broker.connection import PASSING, leave_replica
-from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script, timestamp
+from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
 from rqjobs.dead_letters.index import mend
-from rqjobs.policies import base_queue
-from rqjobs.worker.claimed_job import MAX_DEATHS
+from rqjobs.worker import protocol
 from rqjobs.worker.dependents import enqueue_ready
 from rqjobs.worker.loop import WorkerLoop
-from rqjobs.worker.rq_compat import POISON, TRIED_AGAIN, USED_UP
+from rqjobs.worker.rescue import PAGE, rescue
 
 if TYPE_CHECKING:
     from rqjobs.worker.run import EngineWorker
@@ -44,9 +40,6 @@ FIRST_HOUSEKEEPING = 10.0
 HOUSEKEEPING_LOCK = 60
 """Seconds that one worker's housekeeping of a lane keeps others from it: short, for two at once do no harm, and a
 worker that is killed meanwhile leaves the lock behind."""
-
-PAGE = 500
-"""Jobs of a lane that one call to Redis rescues: about 10 ms of Redis. A worker may have claimed thousands."""
 
 
 class Maintenance:
@@ -142,13 +135,12 @@ class Maintenance:
         jobs = list(self._loop.claimed.values())
         lost: set[str] = set()
         for start in range(0, max(len(jobs), 1), PAGE):
-            born, stamp, *gone = run_script(
-                "renew", self._client, self._loop.protocol.renew(jobs[start : start + PAGE])
-            )
-            lost.update(as_text(execution) for execution in gone)
-        if not born:  # its record expired while Redis did not respond
+            words = self._loop.protocol.renew(jobs[start : start + PAGE])
+            renewed = protocol.read_renewed(run_script("renew", self._client, words))
+            lost.update(renewed.lost)
+        if not renewed.registered:  # its record expired while Redis did not respond
             self._worker.register_again()
-        now = float(stamp)
+        now = renewed.redis_time
         since = now - (self._renewed_at or now)
         self._renewed_at, self._next = now, began + self._period
         if since > self._loop.protocol.lease:
@@ -178,7 +170,7 @@ class Maintenance:
         """Rescues the jobs whose lease has expired, unless Redis was away or its clock was set in the last seconds."""
         if time.monotonic() < self._recover_after:
             return
-        rq_compat, wrong = recover(self._client, self._lanes, self._settings)
+        rq_compat, wrong = rescue(self._client, self._lanes, self._settings)
         for job in rq_compat:
             try:
                 self._worker.recover_rq_compat(*job)
@@ -211,35 +203,6 @@ class Maintenance:
         self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
         mend(self._lanes, self._client, upkeep=True)
-
-
-def recover(
-    client: redis.Redis, lanes: list[str], settings: Settings, *, dead: str = ""
-) -> tuple[list[tuple[str, str, str]], set[str]]:
-    """Rescues the jobs of dead workers: they go back to their queues, or become dead.
-
-    Args:
-        client: a connection.
-        lanes: the lanes to search.
-        settings: how many dead jobs are kept.
-        dead: the name of a worker that is known to be dead; without it, jobs whose lease has expired are rescued.
-
-    Returns:
-        Lane, job and execution of the jobs that RQ's own methods must rescue within 30 s; and the keys of these
-        lanes that are of another type than RQ's.
-    """
-    errors = [b64encode(zlib.compress(text.encode())) for text in (TRIED_AGAIN, USED_UP, POISON)]
-    words: list[Any] = [settings.rqjobs_keep_failed, MAX_DEATHS, *errors, dead, PAGE, len(lanes)]
-    for lane in lanes:
-        words += (lane, base_queue(lane))
-    while True:
-        rq_compat, wrong, *jobs = run_script("recover", client, [keys.PREFIX, timestamp(), *words])
-        for job_id, worker, status in jobs:
-            level = logging.WARNING if status == b"queued" else logging.ERROR
-            event(level, "job of a dead worker", id=as_text(job_id), worker=as_text(worker), now=as_text(status))
-        if rq_compat or len(jobs) < PAGE:  # jobs for the RQ compatibility path go first: the caller has 30 s for them
-            break
-    return [(as_text(lane), as_text(job), as_text(run)) for lane, job, run in rq_compat], {as_text(k) for k in wrong}
 
 
 def _rss() -> int:

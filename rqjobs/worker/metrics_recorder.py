@@ -1,4 +1,4 @@
-"""What the metrics say of single jobs: gathered here, written to Redis once a second."""
+"""The metrics of jobs: counted in memory, written to Redis once a second."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import redis
 from rqjobs.monitoring.metrics import Figures, Outcome, write
 from rqjobs.worker.claimed_job import ClaimedJob
 
-_OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stop": "dead"}
+_OUTCOMES: dict[str, Outcome] = {"done": "done", "retry": "retried", "dead": "dead", "stopped": "dead"}
 
 
 class MetricsRecorder:
-    """Counts outcomes in the engine's loop; another thread writes the sums."""
+    """Counts outcomes in the loop's thread; the maintenance thread writes the sums."""
 
     def __init__(self) -> None:
         self._by_queue: defaultdict[str, Figures] = defaultdict(Figures)
         self._lock = threading.Lock()
 
     def settled(self, job: ClaimedJob) -> None:
-        """Counts one outcome; what was handed back or held has not run."""
+        """Counts one outcome, unless the job was released or held without a run."""
         outcome = job.outcome
-        if outcome is None or (name := _OUTCOMES.get(outcome.how)) is None:
+        if outcome is None or (name := _OUTCOMES.get(outcome.name)) is None:
             return
         waited = _waited(job.enqueued_at, outcome.started)
         with self._lock:
             self._by_queue[job.policy.name].count(name, outcome.ended - outcome.started, waited)
 
     def flush(self, client: redis.Redis) -> None:
-        """Writes what was counted since the last time. If Redis is away, it is kept and written later."""
+        """Writes what was counted since the last call. While Redis is away the counts are kept."""
         with self._lock:
             by_queue, self._by_queue = self._by_queue, defaultdict(Figures)
         try:

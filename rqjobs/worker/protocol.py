@@ -1,100 +1,210 @@
-"""What the engine's loop tells Redis: the words of its scripts, as each script's head describes them."""
+"""The protocol between the worker and its Lua scripts: the arguments and the response of every script, in one place.
+
+The head of each script in ``rqjobs/broker/lua/`` lists the same arguments in the same order.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+from typing import Protocol as Structure
 
+from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
 
+from rqjobs.attempt import JOB_ID
 from rqjobs.broker import keys
-from rqjobs.broker.rq_schema import timestamp
+from rqjobs.broker.rq_schema import LARGEST_DATA, timestamp
+from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
-from rqjobs.policies import base_queue, lanes_in_order
-from rqjobs.worker.acknowledged import AcknowledgedOutcome
-from rqjobs.worker.claimed_job import MAX_DEATHS, ClaimedJob
-from rqjobs.worker.queue_state import QueueState
-from rqjobs.worker.raw_connection import Word
+from rqjobs.policies import QueuePolicy, base_queue, lanes_in_order
+from rqjobs.worker.claimed_job import MAX_DEATHS, RESULT_TTL, ClaimedJob
+from rqjobs.worker.outcomes import Dead, Done, Held, Outcome, Retry, Unavailable
+
+Word = Any  # an argument of a command: str, bytes, int or float, which hiredis packs
+
+MAX_INTERVALS_BYTES = 100_000
+"""Bytes of a job's ``retry_intervals`` that are read: a forged field must not take the loop's time."""
+
+MAX_MOVED = 1000
+"""Delayed jobs of a lane that one call moves: about 10 ms of Redis."""
+
+RUNNING_TTL = 24 * 3600
+"""Seconds that Redis keeps the list of the jobs that a worker runs after others have died under them."""
 
 
-@dataclass
-class Request:
-    """What Redis was asked in one go, and what its answers are for."""
+@dataclass(slots=True)
+class Claims:
+    """The response of reserve.lua."""
 
-    sent: float
-    commands: list[Sequence[Word]] = field(default_factory=list)
-    handlers: list[Callable[[Any], None]] = field(default_factory=list)
-    """What is to be done with the answer to each command. It must not hold the question: a circle of hundreds of jobs
-    would wait for Python's collector."""
-    batch: list[ClaimedJob] = field(default_factory=list)
-    """The jobs whose outcomes it writes."""
-    reserved: list[tuple[QueueState, int]] = field(default_factory=list)
-    """How many jobs it reserves."""
-
-    def add(self, command: Sequence[Word], handler: Callable[[Any], None]) -> None:
-        """Adds a command."""
-        self.commands.append(command)
-        self.handlers.append(handler)
+    jobs: list[ClaimedJob]
+    rate_wait: float
+    """Seconds until a rate limit lets another job through; negative if none holds any back."""
+    trial_wait: float
+    """Seconds until the next trial of a held queue; negative if no queue is held."""
+    parked: bool
+    """Whether deliveries were parked instead of claimed."""
+    full: bool
+    """Whether the response has as many bytes as one may have: more jobs may wait in any of the lanes."""
 
 
-class ScriptProtocol:
-    """The words of one worker for its queues."""
+@dataclass(slots=True)
+class Written:
+    """The response of finish.lua: positions in the batch, from 0."""
 
-    def __init__(self, worker: str, record_ttl: int, queues: Mapping[str, QueueState], settings: Settings) -> None:
-        """``record_ttl``: seconds that Redis keeps the record of a worker that says nothing more."""
-        self.lanes = lanes_in_order(list(queues))
-        self.lane_queues = [base_queue(lane) for lane in self.lanes]
+    lost: Collection[int]
+    """The lease was lost: nothing was written."""
+    with_dependents: Collection[int]
+    """Nothing was written: the RQ compatibility path writes them."""
+    refused: dict[int, str]
+    """Redis refused to write them, with the error."""
+    own_failures: Collection[int]
+    """Unavailable, while other jobs find the dependency answering: nothing was written."""
+    hold_changes: Sequence[Any]
+    """For :func:`rqjobs.broker.holds.log_changes`."""
+
+
+class Moved(NamedTuple):
+    """The response of schedule.lua."""
+
+    next_due: float
+    """Seconds until the next job is due; negative if none is delayed."""
+    moved: int
+    limited: list[tuple[str, str]]
+    """Lane and id of the due jobs with RQ's own rate limit, for RQ's own methods."""
+
+
+class Renewed(NamedTuple):
+    """The response of renew.lua."""
+
+    registered: bool
+    """Whether the worker's record is there."""
+    redis_time: float
+    lost: list[str]
+    """The executions whose lease is gone."""
+
+
+class Rescued(NamedTuple):
+    """The response of recover.lua."""
+
+    rq_compat: list[tuple[str, str, str]]
+    """Lane, job id and execution of the jobs that the RQ compatibility path rescues."""
+    wrong_types: set[str]
+    """Keys of another type than RQ's."""
+    jobs: list[tuple[str, str, str]]
+    """Id, dead worker and new status of each rescued job."""
+
+
+class HasOutcome(Structure):
+    """A job, or what is kept of one, whose outcome is written."""
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+
+    @property
+    def execution(self) -> str:
+        """The id of its claim."""
+
+    @property
+    def lane(self) -> str:
+        """The lane that it was claimed from."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Its outcome."""
+
+
+class WorkerProtocol:
+    """The scripts of the loop, for one worker and its queues."""
+
+    def __init__(
+        self,
+        worker: str,
+        record_ttl: int,
+        policies: Mapping[str, QueuePolicy],
+        settings: Settings,
+        report: Callable[..., None],
+    ) -> None:
+        """Prepares the arguments that are the same in each call.
+
+        Args:
+            worker: the worker's name.
+            record_ttl: seconds that Redis keeps the record of a worker without a heartbeat.
+            policies: the queues.
+            settings: for the lease, and how many jobs are kept.
+            report: stores the progress of a job, given its id and a mapping.
+        """
+        self.lanes = lanes_in_order(list(policies))
         self.lease = max(1, round(settings.rqjobs_lease.total_seconds()))
         self._worker = worker
         self._record_ttl = record_ttl
+        self._report = report
+        queues = [base_queue(lane) for lane in self.lanes]
+        self._lane_policies = [(lane, policies[name]) for lane, name in zip(self.lanes, queues, strict=True)]
         self._lane_numbers = {name: str(number) for number, name in enumerate(self.lanes, 1)}
-        order = list(queues)
+        order = list(policies)
         self._queue_limits: dict[str, tuple[str, str, str]] = {}
-        for name, queue in queues.items():
-            rate = queue.policy.rate
-            rate_words = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
-            self._queue_limits[name] = (*rate_words, "1" if queue.policy.batch else "")
-        self._lane_words: list[Word] = []  # the end of every reservation
-        for lane, name in zip(self.lanes, self.lane_queues, strict=True):
+        for name, policy in policies.items():
+            rate = policy.rate
+            limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+            self._queue_limits[name] = (*limit, "1" if policy.batch else "")
+        self._lane_words: list[Word] = []
+        for lane, name in zip(self.lanes, queues, strict=True):
             self._lane_words += (lane, order.index(name) + 1)
         self._finish_words: list[Word] = [settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self.lanes)]
-        self._finish_words += itertools.chain.from_iterable(zip(self.lanes, self.lane_queues, strict=True))
+        self._finish_words += itertools.chain.from_iterable(zip(self.lanes, queues, strict=True))
 
-    def reserve(self, reserved: Iterable[tuple[QueueState, int]], *, records: bool, parks: bool) -> list[Word]:
-        """Takes up to so many jobs of each queue.
+    def reserve(self, counts: Mapping[str, int], *, records: bool, parks: bool) -> list[Word]:
+        """Encodes a claim of up to ``counts`` jobs by queue.
 
-        With ``records``, RQ's records of their executions are written. Without, and with ``parks``, webhooks to dead
-        destinations are parked at once.
+        With ``records``, RQ's records of their executions are written. Without, and with ``parks``, webhooks to
+        destinations whose breaker is open are parked at once.
         """
-        counts = {queue.policy.name: count for queue, count in reserved}
         words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
         words += ("1" if records else "park" if parks else "", MAX_DEATHS, len(self._queue_limits))
-        for name, rules in self._queue_limits.items():
-            words += (name, counts.get(name, 0), *rules)
+        for name, limits in self._queue_limits.items():
+            words += (name, counts.get(name, 0), *limits)
         return words + self._lane_words
 
-    def finish(self, batch: Iterable[ClaimedJob | AcknowledgedOutcome]) -> list[Word]:
-        """Writes the outcomes of jobs."""
+    def read_claims(self, response: list[Any]) -> Claims:
+        """Decodes the response of reserve.lua. A job whose id is no text is logged and left out."""
+        rate_wait, parked, full, trial_wait, *rows = response
+        jobs = []
+        for row in rows:
+            lane, policy = self._lane_policies[row[2] - 1]
+            try:
+                jobs.append(read_job(row, lane, policy, self._report))
+            except UnicodeDecodeError as error:
+                event(logging.ERROR, "refused: no job's id", id=repr(row[0][:100]), queue=lane, error=str(error))
+        return Claims(jobs, float(rate_wait), float(trial_wait), bool(parked), bool(full))
+
+    def finish(self, batch: Iterable[HasOutcome]) -> list[Word]:
+        """Encodes the outcomes of jobs."""
         words = self._finish()
         for job in batch:
             outcome = job.outcome
             assert outcome is not None
             started, ended = outcome.started, outcome.ended
-            words += (outcome.how, job.job_id, job.execution, self._lane_numbers[job.lane], repr(started), repr(ended))
-            words += (_moment(started) if started else "", _moment(ended) if started else "", *outcome.words)
-            words.append(outcome.entry)
+            words += (outcome.name, job.job_id, job.execution, self._lane_numbers[job.lane], repr(started), repr(ended))
+            words += (_moment(started) if started else "", _moment(ended) if started else "", *_fields(outcome))
         return words
 
     def release(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
-        """Gives back jobs (id, execution and lane) of which no more is known; none of them if no lane is ours."""
+        """Encodes the release of jobs (id, execution and lane) that are known by these only; [] if no lane is ours."""
         words = [
             word
             for job_id, execution, lane in jobs
             if lane in self._lane_numbers
-            for word in ("back", job_id, execution, self._lane_numbers[lane], 0, 0, *[""] * 7)
+            for word in ("released", job_id, execution, self._lane_numbers[lane], 0, 0, *[""] * 7)
         ]
         return self._finish() + words if words else []
 
@@ -102,16 +212,184 @@ class ScriptProtocol:
         return [RQ_KEY_PREFIX, keys.PREFIX, self._worker, timestamp(), *self._finish_words]
 
     def schedule(self, lanes: Iterable[str]) -> list[Word]:
-        """Moves what is due in these lanes."""
-        return [RQ_KEY_PREFIX, timestamp(), 1000, *sorted(lanes)]
+        """Encodes a move of what is due in these lanes."""
+        return [RQ_KEY_PREFIX, timestamp(), MAX_MOVED, *sorted(lanes)]
 
     def renew(self, jobs: Iterable[ClaimedJob]) -> list[Word]:
-        """The worker lives, and runs these jobs. RQ's prefix is left out, for ``run_script`` to add."""
+        """Encodes a heartbeat of the worker and the leases of ``jobs``; without RQ's prefix, which run_script adds."""
         words: list[Word] = [self._worker, self._record_ttl, self.lease, timestamp()]
         for job in jobs:
             words += (job.lane, job.job_id, job.execution)
         return words
 
 
+def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> ClaimedJob:
+    """Decodes one job of reserve.lua.
+
+    Raises:
+        UnicodeDecodeError: its id is no text.
+    """
+    raw_id, execution, _lane, kind, data, timeout, left, intervals, created_at, result_ttl, failure_ttl, *rest = row
+    enqueued_at, *trial = rest
+    job_id, rq_compat = raw_id.decode(), kind == b"1"
+    fault: str | None = None
+    limit, retries_left, kept = 0.0, 0, RESULT_TTL
+    waits: tuple[float, ...] = ()
+    dead_kept: int | None = None
+    try:
+        limit = float(timeout) if timeout else policy.timeout.total_seconds()
+        retries_left = int(left) if left else 0
+        waits = _read_intervals(intervals) if intervals else ()
+        kept = int(result_ttl) if result_ttl else RESULT_TTL
+        dead_kept = int(failure_ttl) if failure_ttl else None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fault, rq_compat = f"refused: a field of the job's hash cannot be read: {error}", False
+    if kind == b"3":
+        fault = f"refused: the job's hash has over {LARGEST_DATA >> 20} MiB"
+    elif JOB_ID.fullmatch(job_id) is None:
+        fault, rq_compat = "refused: the job's id has other characters than letters, digits, _ and -", False
+    return ClaimedJob(
+        job_id,
+        execution.decode(),
+        lane,
+        policy,
+        report,
+        data,
+        created_at,
+        enqueued_at or created_at,  # of a first run the hash has one of them only
+        rq_compat,
+        kind == b"2",
+        fault,
+        limit,
+        retries_left,
+        waits,
+        kept,
+        dead_kept,
+        trial[0] if trial else None,
+    )
+
+
+@lru_cache(1000)
+def _read_intervals(text: bytes) -> tuple[float, ...]:
+    if len(text) > MAX_INTERVALS_BYTES:
+        raise ValueError(f"retry_intervals has {len(text)} bytes")
+    waits = tuple(float(wait) for wait in json.loads(text))
+    if not all(0 <= wait < float("inf") for wait in waits):
+        raise ValueError(f"retry_intervals: {text[:100]!r}")
+    return waits
+
+
+def _fields(outcome: Outcome) -> tuple[Word, Word, Word, Word, Word]:
+    """The last five arguments of an outcome, in the order of finish.lua's head."""
+    match outcome:
+        case Done():
+            return (b64encode(outcome.result.encode()) if outcome.result else "", outcome.ttl, "", "", "")
+        case Retry():
+            return (encode_error(outcome.error), outcome.wait, _number(outcome.retries_left), outcome.attempt, "")
+        case Dead():
+            ttl, left = _number(outcome.ttl), _number(outcome.retries_left)
+            return (encode_error(outcome.error), ttl, left, outcome.attempt, outcome.index_entry)
+        case Held():
+            return (repr(outcome.wait), "", "", "", "")
+        case Unavailable():
+            return (outcome.scope, outcome.dependency, outcome.reason, outcome.stage, "")
+    return ("", "", "", "", "")
+
+
+def _number(value: int | None) -> int | str:
+    return "" if value is None else value
+
+
+def encode_error(text: str) -> bytes:
+    """Encodes the text of an error as RQ stores it."""
+    return b64encode(zlib.compress(text.encode(errors="replace")))
+
+
+def read_written(response: list[Any]) -> Written:
+    """Decodes the response of finish.lua."""
+    lost, with_dependents, refused, own_failures, changes = response
+    errors = {number: error.decode(errors="replace") for number, error in _pairs(refused)}
+    return Written(lost, with_dependents, errors, own_failures, changes)
+
+
+def read_moved(response: list[Any]) -> Moved:
+    """Decodes the response of schedule.lua."""
+    next_due, count, limited = response
+    found = [(lane.decode(), job_id.decode(errors="replace")) for lane, job_id in _pairs(limited)]
+    return Moved(float(next_due), count, found)
+
+
+def read_renewed(response: list[Any]) -> Renewed:
+    """Decodes the response of renew.lua."""
+    registered, redis_time, *lost = response
+    return Renewed(bool(registered), float(redis_time), [_text(execution) for execution in lost])
+
+
+def rescue(lanes: Iterable[str], settings: Settings, *, errors: Sequence[str], dead: str, page: int) -> list[Word]:
+    """Encodes a call of recover.lua.
+
+    Args:
+        lanes: the lanes to search.
+        settings: how many dead jobs are kept.
+        errors: the errors of a job that runs again, of one without attempts left, and of one that too many workers ran
+            as they died.
+        dead: the name of a dead worker; "" for every lease that has expired.
+        page: jobs of a lane at most.
+    """
+    names = list(lanes)
+    words: list[Word] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MAX_DEATHS]
+    words += (*(encode_error(text) for text in errors), dead, page, len(names))
+    for lane in names:
+        words += (lane, base_queue(lane))
+    return words
+
+
+def read_rescued(response: list[Any]) -> Rescued:
+    """Decodes the response of recover.lua."""
+    rq_compat, wrong_types, *jobs = response
+    return Rescued(
+        [(_text(lane), _text(job_id), _text(execution)) for lane, job_id, execution in rq_compat],
+        {_text(name) for name in wrong_types},
+        [(_text(job_id), _text(worker), _text(status)) for job_id, worker, status in jobs],
+    )
+
+
+def release_dependents(lanes: Sequence[str], page: int) -> list[Word]:
+    """Encodes a call of release.lua, which enqueues at most ``page`` ready dependents of each lane."""
+    return [timestamp(), Queue.DEFAULT_TIMEOUT, page, *lanes]
+
+
+def read_dependents(response: list[Any]) -> tuple[bool, list[tuple[str, str]]]:
+    """Decodes the response of release.lua: whether a lane may have more; lane and id of those with RQ's rate limit."""
+    more, *limited = response
+    return more == b"1", [(_text(lane), _text(job_id)) for lane, job_id in _pairs(limited)]
+
+
+def ended(lane: str, total: str, parent: str) -> list[Word]:
+    """Encodes a call of ended.lua: a run of a job of ``lane`` is counted as ``total``.
+
+    ``parent``: its id, if its dependents may go on; else "".
+    """
+    return [RQ_KEY_PREFIX, keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(lane), total, parent]
+
+
+def trim(registry: str, lane: str, keep: int, now: float) -> list[Word]:
+    """Encodes a call of trim.lua: the newest ``keep`` jobs of a registry stay."""
+    return [registry, lane, keep, keys.PREFIX, now, base_queue(lane)]
+
+
+def running(jobs: Iterable[ClaimedJob]) -> list[Word]:
+    """Encodes the arguments of running.lua."""
+    return [" ".join(job.execution for job in jobs), RUNNING_TTL]
+
+
 def _moment(seconds: float) -> str:
     return timestamp(round(seconds * 1_000_000))
+
+
+def _pairs(words: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(words[::2], words[1::2], strict=True)
+
+
+def _text(word: Any) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rqjobs.policies import QueuePolicy
 from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.runners.admission import Admission
-from rqjobs.worker.runners.threads import Runner
+from rqjobs.worker.runners.base import Runner
 
 BATCH_SIZE = 200
 """Jobs that one request claims from a queue, or writes back, at most: about 3 ms of Redis. Four times as many may be

@@ -13,8 +13,8 @@ import hiredis
 import redis
 
 from rqjobs.broker.scripts import source
+from rqjobs.worker.protocol import Word
 
-Word = Any  # an argument of a command: str, bytes, int or float, which hiredis packs
 RESPONSE_TIMEOUT = 15.0
 """Seconds without a response after which a connection is closed: longer than any script of ours blocks Redis."""
 

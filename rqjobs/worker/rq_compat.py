@@ -7,8 +7,6 @@ import json
 import logging
 import threading
 import time
-import zlib
-from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +29,11 @@ from rqjobs.worker.acknowledged import AcknowledgedOutcome
 from rqjobs.worker.claimed_job import MAX_DEATHS, ClaimedJob
 from rqjobs.worker.dependents import ReleasingQueue
 from rqjobs.worker.loop import WorkerLoop
+from rqjobs.worker.outcomes import Dead, Done, Stopped
+from rqjobs.worker.protocol import encode_error
+from rqjobs.worker.rescue import POISON, TRIED_AGAIN, USED_UP
 from rqjobs.worker.rq_worker import StockWorker
-from rqjobs.worker.runners.time_limits import Stopped, slot_here
-
-TRIED_AGAIN = "WorkerDied: the worker that ran this attempt died, or was cut off for longer than its lease"
-USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off for longer than its lease"
-POISON = f"WorkerDied: {MAX_DEATHS} workers died while they ran this job; it may be the cause"
+from rqjobs.worker.runners.time_limits import StopRequested, slot_here
 
 
 class _Watched(BaseDeathPenalty):
@@ -119,13 +116,13 @@ class RQCompatWorker(StockWorker):
     def end_abandoned(self, claimed: ClaimedJob, error: BaseException) -> None:
         """Writes the end of a job whose thread was abandoned, after its callback, as RQ does.
 
-        ``error`` is what was raised in that thread: ``Stopped``, or RQ's time limit.
+        ``error`` is what was raised in that thread: ``StopRequested``, or RQ's time limit.
 
         Raises:
             LeaseLost: another worker runs it by now. Nothing was written.
         """
         job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
-        if job.should_retry and not isinstance(error, Stopped):
+        if job.should_retry and not isinstance(error, StopRequested):
             self._note_retry(job, format_exc_info((type(error), error, None)), execution.id, now())
         self._finalize_failure(job, queue, execution, (type(error), error, None))
 
@@ -147,7 +144,7 @@ class RQCompatWorker(StockWorker):
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
-        if exc_info[0] is not Stopped:
+        if exc_info[0] is not StopRequested:
             super()._finalize_failure(job, queue, execution, exc_info)
             return
         assert isinstance(job, _ClaimedRQJob)
@@ -172,22 +169,21 @@ class RQCompatWorker(StockWorker):
     def finish(self, claimed: ClaimedJob | AcknowledgedOutcome) -> None:
         """Writes the outcome of a job that has dependents; tried until Redis takes it."""
         outcome = claimed.outcome
-        assert outcome is not None
+        assert isinstance(outcome, Done | Dead)  # what lets dependents go on
         while True:
             try:
                 job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
                 self._check_lease(claimed.lane, job.member)
                 execution.created_at = datetime.fromtimestamp(outcome.started, UTC)
                 job.started_at, job.ended_at = execution.created_at, datetime.fromtimestamp(outcome.ended, UTC)
-                if outcome.how == "done":
-                    job._result = json.loads(b64decode(outcome.words[0])) if outcome.words[0] else None  # type: ignore[arg-type]  # noqa: SLF001
+                if isinstance(outcome, Done):
+                    job._result = json.loads(outcome.result) if outcome.result else None  # noqa: SLF001
                     job._status = JobStatus.FINISHED  # noqa: SLF001
                     self.handle_job_success(job, queue, queue.started_job_registry, execution)
                 else:
                     job.retries_left = 0
-                    self._stopped_job_id = job.id if outcome.how == "stop" else None
-                    text = zlib.decompress(b64decode(outcome.words[0])).decode()  # type: ignore[arg-type]
-                    self.handle_job_failure(job, queue, None, text, execution)
+                    self._stopped_job_id = job.id if isinstance(outcome, Stopped) else None
+                    self.handle_job_failure(job, queue, None, outcome.error, execution)
             except PASSING as error:
                 if not self.loop.out_of_time:
                     leave_replica(self.connection, error)
@@ -243,7 +239,7 @@ class RQCompatWorker(StockWorker):
         text = f"rqjobs.errors.PermanentFailure: refused: a field of the job's hash cannot be read: {why}"
         with self.connection.pipeline() as pipeline:
             pipeline.hset(job_key(job_id), mapping={"status": "failed", "ended_at": utcformat(now())})
-            fields = {"type": Result.Type.FAILED.value, "exc_string": b64encode(zlib.compress(text.encode())).decode()}
+            fields = {"type": Result.Type.FAILED.value, "exc_string": encode_error(text).decode()}
             pipeline.xadd(results_key(job_id), fields)  # type: ignore[arg-type]
             pipeline.zadd(key("failed", lane), {job_id: time.time() + 365 * 86400})
             pipeline.zrem(key("wip", lane), f"{job_id}:{execution_id}")

@@ -14,7 +14,6 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue, Retry, Worker
-from rq.defaults import RQ_KEY_PREFIX
 from rq.executions import Execution
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
@@ -33,7 +32,6 @@ from rqjobs.broker.rq_schema import (
     key,
     rqjobs_version,
     run_script,
-    timestamp,
 )
 from rqjobs.broker.scripts import load_script
 from rqjobs.config.encryption import key_names
@@ -44,6 +42,7 @@ from rqjobs.dead_letters.index import add, mend
 from rqjobs.monitoring.metrics import Outcome, Sample, record
 from rqjobs.outbox.thread import Relay
 from rqjobs.policies import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.worker import protocol
 from rqjobs.worker.claimed_job import RESULT_TTL
 from rqjobs.worker.dependents import ReleasingQueue
 
@@ -159,9 +158,8 @@ class StockWorker(Worker):
         what = getattr(_ending, "what", None)
         if what is not None:
             moves = job.id if what == "failed" else ""
-            words = [keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(job.origin), what, moves]
-            # Not by its hash: a script that Redis has forgotten must not break the transaction.
-            pipeline.eval(load_script("ended").script, 0, RQ_KEY_PREFIX, *words)
+            # Not by its hash: a script that Redis does not have any more must not break the transaction.
+            pipeline.eval(load_script("ended").script, 0, *protocol.ended(job.origin, what, moves))
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """RQ's chain of exception handlers: one that returns False keeps those after it from being called.
@@ -184,7 +182,7 @@ class StockWorker(Worker):
         settings = get_settings()
         done = what == "completed"
         keep = settings.rqjobs_keep_completed if done else settings.rqjobs_keep_failed
-        words = ["finished" if done else "failed", job.origin, keep, keys.PREFIX, time.time(), base_queue(job.origin)]
+        words = protocol.trim("finished" if done else "failed", job.origin, keep, time.time())
         run_script("trim", self.connection, words)
         sample = Sample(job.origin, _OUTCOMES[what], _took(job) or 0.0, _waited(job))
         record([sample], self.connection)

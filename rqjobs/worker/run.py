@@ -24,23 +24,26 @@ from rqjobs.broker.scripts import load_script
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.policies import QueuePolicy, get_policy, import_registrations, lanes_in_order, load, policies
+from rqjobs.worker import protocol
 from rqjobs.worker.acknowledged import AcknowledgedOutcome
-from rqjobs.worker.claimed_job import RESULT_TTL, ClaimedJob, Outcome
+from rqjobs.worker.claimed_job import RESULT_TTL, ClaimedJob
 from rqjobs.worker.exception_handlers import ExceptionHandler, HandlerThread
 from rqjobs.worker.job_log import JobLog
 from rqjobs.worker.loop import Limits, WorkerLoop
 from rqjobs.worker.maintenance import Maintenance
 from rqjobs.worker.metrics_recorder import MetricsRecorder
+from rqjobs.worker.outcomes import LeftToLease
 from rqjobs.worker.queue_state import QueueState
 from rqjobs.worker.rq_compat import RQCompatWorker
 from rqjobs.worker.rq_worker import WORKER_TTL
 from rqjobs.worker.runners.admission import Admission
+from rqjobs.worker.runners.base import Runner, raised, run_rq_compat_here
 from rqjobs.worker.runners.batches import BatchRunner
 from rqjobs.worker.runners.coroutines import CoroutineRunner, EventLoopThread
 from rqjobs.worker.runners.isolated import IsolatedRunner
 from rqjobs.worker.runners.processes import ProcessRunner
-from rqjobs.worker.runners.threads import Runner, ThreadRunner, run_rq_compat_here, timed_out
-from rqjobs.worker.runners.time_limits import Slot, Stopped, TimeLimitThread, rq_time_limit
+from rqjobs.worker.runners.threads import ThreadRunner
+from rqjobs.worker.runners.time_limits import Slot, StopRequested, TimeLimit, TimeLimitThread, rq_time_limit
 from rqjobs.worker.running_jobs import share
 from rqjobs.worker.watcher_client import watched
 
@@ -85,8 +88,7 @@ class EngineWorker(RQCompatWorker):
 
     def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
         """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
-        executions = " ".join(job.execution for job in jobs)
-        load_script("running")([keys.running(queue, self.name)], [executions, 24 * 3600], client=self.connection)
+        load_script("running")([keys.running(queue, self.name)], protocol.running(jobs), client=self.connection)
 
     def failed(self, job: ClaimedJob, error: BaseException) -> None:
         """A run of a job of ours has raised: the exception handlers are called, in a thread of their own."""
@@ -99,13 +101,13 @@ class EngineWorker(RQCompatWorker):
             event(logging.ERROR, "thread given up", id=job.job_id, queue=job.lane, limit=job.timeout)
             if slot.rqs:
                 self._end_abandoned(slot, job)
-            elif job.settle(timed_out(job, slot.began, self, stopped=slot.stopped)):
+            elif job.settle(raised(job, TimeLimit(), slot.began, self, stopped=slot.stopped)):
                 self.settled(job)
         self.loop.queues[jobs[0].policy.name].runner.replace(jobs[0])
 
     def _end_abandoned(self, slot: Slot, job: ClaimedJob) -> None:
         """RQ's own methods ran this job in a thread that does not come back: another calls its callback and ends it."""
-        error = Stopped() if slot.stopped else rq_time_limit(slot.rq_limit)()
+        error = StopRequested() if slot.stopped else rq_time_limit(slot.rq_limit)()
         started = slot.began
 
         def end(job: ClaimedJob) -> None:
@@ -117,14 +119,14 @@ class EngineWorker(RQCompatWorker):
                 self.settled(job)
 
         if slot.ran:  # that was the thread which ended it: whoever sees the lease end decides
-            if job.settle(Outcome("left")):
+            if job.settle(LeftToLease()):
                 self.settled(job)
             return
         threading.Thread(target=run, name="rqjobs-end", daemon=True).start()
 
     def lease_lost(self, job: ClaimedJob) -> None:
         """Another worker has the job now."""
-        if self.loop.queues[job.policy.name].runner.lease_lost(job) and job.settle(Outcome("left")):
+        if self.loop.queues[job.policy.name].runner.lease_lost(job) and job.settle(LeftToLease()):
             self.settled(job)
         event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
 

@@ -13,8 +13,6 @@ import os
 import signal
 import sys
 import time
-import zlib
-from base64 import b64encode
 
 import redis
 from rq.scheduler import RQScheduler
@@ -27,7 +25,8 @@ from rqjobs.config.logs import event, set_up_logs
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import RedisUnavailable
 from rqjobs.policies import import_registrations, lanes_in_order
-from rqjobs.worker.maintenance import recover
+from rqjobs.worker.protocol import encode_error
+from rqjobs.worker.rescue import rescue
 from rqjobs.worker.running_jobs import read_running
 
 FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which may hold the interpreter; it was ended"
@@ -42,7 +41,7 @@ def note(name: str, executions: list[str], *, frozen: bool) -> list[str]:
     """Writes to Redis which executions ran in the worker; the ids of their jobs."""
     fields: dict[str, str | bytes] = {"executions": " ".join(executions)}
     if frozen:
-        fields["why"] = b64encode(zlib.compress(FROZEN.encode()))
+        fields["why"] = encode_error(FROZEN)
     with connect(socket_timeout=3) as client:
         record = keys.ran(name)
         with client.pipeline() as pipeline:
@@ -73,7 +72,7 @@ def take_over(dead: str) -> None:
         with connect() as client:
             import_registrations()
             lanes = lanes_in_order()
-            recover(client, lanes, get_settings(), dead=dead)
+            rescue(client, lanes, get_settings(), dead=dead)
             for lane in lanes:
                 release_lock(client, RQScheduler.get_locking_key(lane), dead)
     except AWAY as error:  # then the leases run out

@@ -19,7 +19,7 @@ from rqjobs.monitoring import alerts
 from rqjobs.monitoring.alerts import Alert, check, on_alert
 from rqjobs.monitoring.metrics import Sample, record
 from rqjobs.monitoring.queue_health import QueueHealth, queue_health
-from rqjobs.worker.maintenance import recover
+from rqjobs.worker.rescue import rescue
 from rqjobs.worker.run import run_worker
 from tests.support.fleet import worker
 from tests.support.tasks import Task
@@ -107,7 +107,7 @@ def test_jobs_of_dead_workers_are_counted_too(redis: redis_py.Redis, configure: 
         redis.hset(f"rq:job:t{number}", mapping={"status": "started", "worker_name": "gone"})
         redis.zadd("rq:wip:tasks", {f"t{number}:x": time.time() - 1})
     redis.delete("rq:queue:tasks")
-    recover(redis, ["tasks"], get_settings())
+    rescue(redis, ["tasks"], get_settings())
     found = health_of("tasks")
     assert (found.failed, found.failed_total, found.dropped, found.died_recently) == (3, 5, 2, 5)
 

@@ -30,7 +30,7 @@ from rqjobs.processors.analytics import record
 from rqjobs.processors.export.partial import PartialFile
 from rqjobs.processors.export.storage import Folder, StorageUnavailable, storing
 from rqjobs.processors.webhook import admit
-from rqjobs.worker.outages import outage_of
+from rqjobs.worker.failures import outage_of
 from tests.support.processors import ProbeJob
 from tests.support.workers import Workers, eventually
 

@@ -16,7 +16,7 @@ from rqjobs.broker.attempts import read_history
 from rqjobs.broker.rq_schema import RegisteredJob, fetch_job
 from rqjobs.config.settings import get_settings
 from rqjobs.worker import maintenance
-from rqjobs.worker.maintenance import recover
+from rqjobs.worker.rescue import rescue
 from rqjobs.worker.run import EngineWorker, run_worker
 from tests.support.tasks import leave_a_note
 from tests.support.workers import ROOT
@@ -147,7 +147,7 @@ def test_a_worker_known_to_be_dead_need_not_wait_for_its_leases(redis, queue):
     worker_dies(queue, "b", ago=-60)
     worker_dies(queue, "c", ago=-60)
     redis.srem("rq:worker:gone:executions", "c:x")
-    recover(redis, ["tasks"], get_settings(), dead="gone")
+    rescue(redis, ["tasks"], get_settings(), dead="gone")
     assert redis.lrange("rq:queue:tasks", 0, -1) == [b"a"]
     time.sleep(1.1)
     burst()  # RQ's own methods take the special one back: a living worker has them
@@ -165,7 +165,7 @@ def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
     redis.zadd("rq:wip:tasks", {"b:y": time.time() + 60})
     redis.sadd("rq:worker:gone:executions", "b:y")
     redis.set(keys.running("tasks", "gone"), "w y z")
-    recover(redis, ["tasks"], get_settings(), dead="gone")
+    rescue(redis, ["tasks"], get_settings(), dead="gone")
     assert sorted(redis.lrange("rq:queue:tasks", 0, -1)) == [b"a", b"b"]
     assert redis.hmget("rq:job:a", "worker_died", "retries_left") == [b"1", b"3"]
     assert redis.hmget("rq:job:b", "worker_died", "retries_left") == [b"2", b"2"]
@@ -208,7 +208,7 @@ def test_however_many_jobs_a_worker_had_they_are_back_at_once(redis, queue, dead
             pipeline.zadd("rq:wip:tasks", {f"{job_id}:x": time.time() + (60 if dead else -1)})
             pipeline.sadd("rq:worker:gone:executions", f"{job_id}:x")
         pipeline.execute()
-    recover(redis, ["tasks"], get_settings(), dead=dead)
+    rescue(redis, ["tasks"], get_settings(), dead=dead)
     assert sorted(redis.lrange("rq:queue:tasks", 0, -1)) == sorted(job_id.encode() for job_id in ids)
     assert not redis.exists("rq:wip:tasks", "rq:worker:gone:executions")
 

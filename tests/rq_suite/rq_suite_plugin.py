@@ -54,7 +54,7 @@ class OfTheWorker(run.EngineWorker):
     ran = 0
 
     def settled(self, job: Any) -> None:
-        type(self).ran += job.outcome.how not in ("back", "hold", "left")
+        type(self).ran += job.outcome.name not in ("released", "held", "left")
         super().settled(job)
 
 

@@ -6,9 +6,12 @@ import time
 
 from rqjobs.policies import get_policy
 from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.outcomes import Released
+from rqjobs.worker.protocol import read_job
 from rqjobs.worker.runners import time_limits
-from rqjobs.worker.runners.threads import QUICK, ThreadRunner, timed_out
-from rqjobs.worker.runners.time_limits import TimeLimitThread
+from rqjobs.worker.runners.base import raised
+from rqjobs.worker.runners.threads import QUICK, ThreadRunner
+from rqjobs.worker.runners.time_limits import TimeLimit, TimeLimitThread
 from tests.support import tasks
 from tests.support.workers import eventually
 
@@ -30,7 +33,7 @@ class FakeEngine:
 def claimed(name, timeout=b"60"):
     stamp = b"2026-01-01T00:00:00.000000Z"
     words = (name.encode(), b"e", 1, b"", DATA % name.encode(), timeout, b"", b"", stamp, b"", b"", stamp)
-    return ClaimedJob(words, "tasks", get_policy("tasks"), lambda *_: None)
+    return read_job(words, "tasks", get_policy("tasks"), lambda *_: None)
 
 
 def processor(job, attempt):
@@ -104,7 +107,7 @@ class StuckEngine(FakeEngine):
 
     def abandon(self, slot, jobs):
         for job in jobs:
-            if job.settle(timed_out(job, slot.began, self)):
+            if job.settle(raised(job, TimeLimit(), slot.began, self)):
                 self.settled(job)
         self.runner.replace(jobs[0])
 
@@ -122,7 +125,7 @@ def test_no_more_threads_are_stuck_than_twice_the_slots(monkeypatch):
     waits = claimed("waits")
     runner.submit([waits])
     runner.replace(waits)  # one more is given up: what waits is for other workers
-    assert waits.outcome.how == "back"
+    assert isinstance(waits.outcome, Released)
     runner._came_back()
     assert runner.room() == 0
     RELEASE.set()

@@ -1,4 +1,4 @@
-"""A look at jobs before they start: a queue's ``admit`` may hold some back."""
+"""Admission: a queue's ``admit`` function checks its jobs before they start, and may hold some."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from rqjobs.config.logs import event
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
-from rqjobs.worker.runners.threads import Engine, Runner
+from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.failures import Failure
+from rqjobs.worker.outcomes import Held, Unavailable
+from rqjobs.worker.runners.base import Engine, Runner, prepare_each
 
 Asked = tuple[ClaimedJob, JobModel, Attempt]
 Verdict = Hold | DependencyUnavailable | None
 
 SHORT = 0.05
-"""Seconds: a job that is held for less stays in memory until then, which costs less than its way through Redis."""
+"""Seconds: a job that is held for less stays in memory, which costs less than its way through Redis and back."""
 
 
 class Admission:
-    """One thread a queue, so that neither the loop nor a slot waits for what ``admit`` has to look up."""
+    """One thread per queue, so that neither the loop nor a slot waits for the queries of ``admit``."""
 
     def __init__(self, policy: QueuePolicy, runner: Runner, engine: Engine) -> None:
         self._policy = policy
@@ -38,7 +40,7 @@ class Admission:
         threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
 
     def submit(self, jobs: list[ClaimedJob]) -> None:
-        """Takes jobs over; they go on to the runner, or are held."""
+        """Checks jobs in its thread: they go on to the runner, or are held."""
         self._jobs.put(jobs)
 
     def close(self) -> None:
@@ -55,7 +57,8 @@ class Admission:
                 jobs = []
             if jobs is None:
                 return
-            ready, asked = self._prepare(jobs)
+            ready: list[ClaimedJob] = []  # the runner meets the same error, and translates it
+            asked: list[Asked] = prepare_each(jobs, lambda job, _error: ready.append(job))  # noqa: B023
             now = time.time()
             asked += [item for due, item in kept if due <= now]
             kept = [(due, item) for due, item in kept if due > now]
@@ -63,35 +66,22 @@ class Admission:
                 job = item[0]
                 if verdict is None:
                     ready.append(job)
-                elif isinstance(verdict, Outcome):
-                    self._settle(job, verdict._replace(ended=now), str(verdict.words[2]))
+                elif isinstance(verdict, Unavailable):
+                    verdict.ended = now
+                    self._settle(job, verdict)
                 elif (until := verdict.until.timestamp()) - now < SHORT:
                     kept.append((until, item))
                 else:  # a time to wait, for Redis' clock may differ from ours
-                    self._settle(job, Outcome("hold", (repr(until - now), "", "", ""), ended=now), verdict.reason)
+                    self._settle(job, Held(until - now, verdict.reason, ended=now))
             if ready:
                 self._runner.submit(ready)
 
-    def _settle(self, job: ClaimedJob, outcome: Outcome, reason: str) -> None:
+    def _settle(self, job: ClaimedJob, outcome: Held | Unavailable) -> None:
         if job.settle(outcome):
-            event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=reason)
+            event(logging.DEBUG, "job held", id=job.job_id, queue=job.lane, why=outcome.reason)
             self._engine.settled(job)
 
-    @staticmethod
-    def _prepare(jobs: Sequence[ClaimedJob]) -> tuple[list[ClaimedJob], list[Asked]]:
-        """Those that the runner judges by itself, and those to ask about."""
-        ready: list[ClaimedJob] = []
-        asked: list[Asked] = []
-        for job in jobs:
-            try:
-                if job.rq_compat:
-                    raise NeedsRQCompat  # noqa: TRY301
-                asked.append((job, *job.prepare()))
-            except Exception:  # noqa: BLE001  # the runner finds out the same, and says so
-                ready.append(job)
-        return ready, asked
-
-    def _verdicts(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | Outcome | None]]:
+    def _verdicts(self, asked: Sequence[Asked]) -> list[tuple[Asked, Hold | Unavailable | None]]:
         if not asked:
             return []
         try:
@@ -100,17 +90,17 @@ class Admission:
             found = list(zip(asked, verdicts, strict=True))
         except DependencyUnavailable as error:
             for job, _model, _attempt in asked:
-                job.blame = (error, time.time())
+                job.failure = (Failure(error), time.time())
             return [(item, _away(error, "admit")) for item in asked]
-        except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because a look at them failed
+        except Exception as error:  # noqa: BLE001  # jobs must not wait for ever because their check failed
             event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
             return [(item, None) for item in asked]
         for job, _model, _attempt in asked:
-            if job.trial == b"admit":  # what ``admit`` needs is there, however the job ends
+            if job.trial == b"admit":  # what ``admit`` needs answers, whatever the outcome of the job is
                 with contextlib.suppress(redis.exceptions.RedisError):
                     self._engine.end_trial(job)
         return found
 
 
-def _away(error: DependencyUnavailable, stage: str) -> Outcome:
-    return Outcome("away", (error.scope, error.dependency, error.reason, stage))
+def _away(error: DependencyUnavailable, stage: str) -> Unavailable:
+    return Unavailable(error.scope, error.dependency, error.reason, stage)

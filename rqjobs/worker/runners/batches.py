@@ -13,9 +13,10 @@ import redis
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
-from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat, timed_out
-from rqjobs.worker.runners.time_limits import Slot, TimeLimit
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat
+from rqjobs.worker.outcomes import Outcome, Released
+from rqjobs.worker.runners.base import Engine, Runner, prepare_each, raised, run_rq_compat
+from rqjobs.worker.runners.time_limits import Slot
 
 Item = tuple[ClaimedJob, JobModel, Attempt]
 
@@ -132,24 +133,21 @@ class BatchRunner(Runner):
                 self._engine.run_only(self._policy.name, batch)
             except redis.RedisError:
                 for job in batch:
-                    self._settle(slot, job, Outcome("back"))
+                    self._settle(slot, job, Released())
                 return
             self._run(slot, batch)
 
     def _run(self, slot: Slot, batch: list[ClaimedJob]) -> None:
         started = time.time()
-        items: list[Item] = []
-        for job in batch:
-            if job.settled:  # stopped or handed back before it began
-                continue
-            try:
-                if job.rq_compat:
-                    raise NeedsRQCompat  # noqa: TRY301
-                items.append((job, *job.prepare()))
-            except NeedsRQCompat:
-                self._settle(slot, job, run_rq_compat(slot, job, self._engine, started))
-            except Exception as error:  # noqa: BLE001  # this item's failure, not the batch's
-                self._settle(slot, job, failed(job, error, started, self._engine))
+
+        def run_elsewhere(job: ClaimedJob, error: Exception) -> None:
+            if isinstance(error, NeedsRQCompat):
+                outcome = run_rq_compat(slot, job, self._engine, started)
+            else:
+                outcome = raised(job, error, started, self._engine)
+            self._settle(slot, job, outcome)
+
+        items = prepare_each([job for job in batch if not job.settled], run_elsewhere)  # stopped before it began
         if items:
             self._run_items(slot, items)
 
@@ -165,13 +163,11 @@ class BatchRunner(Runner):
                 slot.leave()
             if len(results) != len(jobs):
                 raise ValueError(f"{self._policy.batch} answered {len(results)} results for {len(jobs)} jobs")  # noqa: TRY301
-        except TimeLimit:
-            outcomes = [timed_out(job, started, self._engine, stopped=slot.stopped) for job in jobs]
         except BaseException as error:  # noqa: BLE001  # the batch's failure is each item's
-            outcomes = [failed(job, error, started, self._engine) for job in jobs]
+            outcomes = [raised(job, error, started, self._engine, stopped=slot.stopped) for job in jobs]
         else:
             outcomes = [
-                failed(job, result, started, self._engine)
+                raised(job, result, started, self._engine)
                 if isinstance(result, BaseException)
                 else job.done(result, started)
                 for job, result in zip(jobs, results, strict=True)

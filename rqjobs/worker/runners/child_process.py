@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from queue import SimpleQueue
@@ -21,10 +20,10 @@ from typing import Any
 from rqjobs.attempt import Attempt
 from rqjobs.broker.tracing import traced
 from rqjobs.config.logs import set_up_logs
-from rqjobs.errors import PermanentFailure, RetryLater
+from rqjobs.errors import PermanentFailure
 from rqjobs.policies import QueuePolicy, get_policy, import_registrations, load
 from rqjobs.worker.claimed_job import UNSERIALIZABLE
-from rqjobs.worker.outages import outage_of
+from rqjobs.worker.failures import read_failure
 
 GROWTH = 64 * 1024
 """KiB by which the process may grow before it is replaced, so that memory goes back to the system."""
@@ -86,15 +85,7 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
-        later = error if isinstance(error, RetryLater) else None
-        away = outage_of(error, policy)
-        return {
-            "error": traceback.format_exc(),
-            "permanent": isinstance(error, PermanentFailure),
-            "after": later.after.total_seconds() if later else None,
-            "counts": later.counts if later else True,
-            "away": (away.dependency, away.reason, away.scope) if away else None,
-        }
+        return {"failure": read_failure(error, policy).to_json()}
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

@@ -13,7 +13,9 @@ from rqjobs.broker.tracing import traced
 from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
 from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat_here, timed_out
+from rqjobs.worker.outcomes import Outcome
+from rqjobs.worker.runners.base import Engine, Runner, raised, run_rq_compat_here
+from rqjobs.worker.runners.time_limits import TimeLimit
 from rqjobs.worker.running_jobs import Place, place
 
 _LOOK = 0.05
@@ -144,18 +146,16 @@ class CoroutineRunner(Runner):
         mine = self._places.pop() if self._places else place()
         mine.begin(job.execution)
         try:
-            if job.rq_compat:
-                raise NeedsRQCompat  # noqa: TRY301
             model, attempt = job.prepare()
             if job.timeout > 0:
                 self._limit(job)
             result = await self._processor(model, attempt)
-            outcome = job.done(result, started)
+            outcome: Outcome = job.done(result, started)
         except NeedsRQCompat:
             outcome = await asyncio.to_thread(run_rq_compat_here, job, self._engine, started)
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
-            outcome = timed_out(job, started, self._engine) if late else failed(job, error, started, self._engine)
+            outcome = raised(job, TimeLimit() if late else error, started, self._engine)
         self._places.append(mine)
         if job.settle(outcome):
             self._engine.settled(job)

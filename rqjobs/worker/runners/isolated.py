@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 
 from rqjobs.policies import QueuePolicy
-from rqjobs.worker.claimed_job import ClaimedJob, Outcome
+from rqjobs.worker.claimed_job import ClaimedJob
+from rqjobs.worker.failures import Failure
+from rqjobs.worker.outcomes import Held, Outcome
+from rqjobs.worker.runners.base import Engine, Runner
 from rqjobs.worker.runners.processes import Child, ProcessRunner, death
-from rqjobs.worker.runners.threads import Engine, Runner
 
 SLOTS = 2
 """How many such jobs of a queue run at once."""
@@ -23,7 +25,7 @@ class SuspectRunner(ProcessRunner):
     def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
         """Dead, whatever attempts are left."""
         text = f"{death(child)}; workers died while they ran this job before: it may be the cause"
-        return job.failure(text, started, permanent=child is not None and child.ready)
+        return job.failed(Failure(text, permanent=child is not None and child.ready), started)
 
 
 class IsolatedRunner(Runner):
@@ -51,7 +53,7 @@ class IsolatedRunner(Runner):
             self._suspects.submit(suspects[:room])
             for number, job in enumerate(suspects[room:]):
                 wait = RETRY_AFTER * (1 + number // self._most)
-                if job.settle(Outcome("hold", (repr(wait), "", "", ""), ended=time.time())):
+                if job.settle(Held(wait, ended=time.time())):
                     self._engine.settled(job)
             jobs = [job for job in jobs if not job.isolated]
         if jobs:

@@ -19,10 +19,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from rqjobs.config.logs import event
-from rqjobs.errors import DependencyUnavailable, JobTimeout
+from rqjobs.errors import JobTimeout
 from rqjobs.policies import QueuePolicy
-from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat, Outcome
-from rqjobs.worker.runners.threads import Engine, Runner, failed, run_rq_compat_here
+from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat
+from rqjobs.worker.failures import Failure
+from rqjobs.worker.outcomes import Outcome
+from rqjobs.worker.runners.base import Engine, Runner, failed, raised, run_rq_compat_here
 from rqjobs.worker.runners.time_limits import TimeLimitExceeded
 
 IDLE = 60.0
@@ -246,8 +248,6 @@ class ProcessRunner(Runner):
         if job.settled:  # stopped or handed back before it began
             return child
         try:
-            if job.rq_compat:
-                raise NeedsRQCompat  # noqa: TRY301
             job.prepare()
             child = child or Child(self._policy.name)
             self._running[job.execution] = child
@@ -260,7 +260,7 @@ class ProcessRunner(Runner):
         except ChildDied as error:
             outcome = self._died(job, child, error, started)
         except Exception as error:  # noqa: BLE001  # a payload that is refused, a time limit, no memory for a process
-            outcome = failed(job, error, started, self._engine)
+            outcome = raised(job, error, started, self._engine)
         finally:
             self._running.pop(job.execution, None)
         if not self._stopping and job.settle(outcome):
@@ -275,13 +275,8 @@ class ProcessRunner(Runner):
             return job.done(answer["result"], started)
         if child.stopped:
             return job.stopped(started)
-        if (away := answer.get("away")) is not None:
-            dependency, reason, scope = away
-            return job.away(DependencyUnavailable(dependency, reason, scope=scope), started, answer["error"])
-        self._engine.failed(job, RaisedInProcess(answer["error"]))
-        return job.failure(
-            answer["error"], started, permanent=answer["permanent"], after=answer["after"], counts=answer["counts"]
-        )
+        failure = Failure.from_json(answer["failure"])
+        return failed(job, failure, RaisedInProcess(failure.error), started, self._engine)
 
     def _died(self, job: ClaimedJob, child: Child | None, error: ChildDied, started: float) -> Outcome:
         if child is not None and child.stopped:
@@ -291,7 +286,7 @@ class ProcessRunner(Runner):
 
     def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
         """What becomes of a job whose process died: a failed attempt."""
-        return job.failure(death(child), started)
+        return job.failed(Failure(death(child)), started)
 
 
 def death(child: Child | None) -> str:

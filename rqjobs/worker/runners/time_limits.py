@@ -29,7 +29,7 @@ class TimeLimit(BaseException):
     """Raised inside a thread whose job ran past its limit; ``except Exception`` lets it by."""
 
 
-class Stopped(TimeLimit):
+class StopRequested(TimeLimit):
     """The same by command: the job is not to run again."""
 
 
@@ -115,11 +115,11 @@ class Slot:
         """RQ's methods call the job's function, or a callback.
 
         Raises:
-            Stopped: the job was stopped before its function was called.
+            StopRequested: the job was stopped before its function was called.
         """
         with self.lock:
             if self.stopped and not self.calls:
-                raise Stopped
+                raise StopRequested
             self.calls += 1
             self.warned = False
             self.rq_limit = limit or -1.0
@@ -156,7 +156,7 @@ class Slot:
 
     def interrupt(self, *, by_command: bool = False) -> None:
         """Raises the limit's exception in the thread, as soon as it runs Python code; with the lock held."""
-        why: type[BaseException] = Stopped if by_command else TimeLimit
+        why: type[BaseException] = StopRequested if by_command else TimeLimit
         if self.rqs and not by_command:
             why = rq_time_limit(self.rq_limit)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), ctypes.py_object(why))
