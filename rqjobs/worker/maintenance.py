@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import redis
 from rq import Queue
@@ -25,11 +24,8 @@ from rqjobs.config.settings import Settings
 from rqjobs.dead_letters.index import mend
 from rqjobs.worker import protocol
 from rqjobs.worker.dependents import enqueue_ready
-from rqjobs.worker.loop import WorkerLoop
+from rqjobs.worker.engine_worker import EngineWorker
 from rqjobs.worker.rescue import PAGE, rescue
-
-if TYPE_CHECKING:
-    from rqjobs.worker.run import EngineWorker
 
 HOUSEKEEPING_INTERVAL = 600.0
 """Seconds between two runs of RQ's own housekeeping: expired registry entries and records of dead workers."""
@@ -45,15 +41,8 @@ worker that is killed meanwhile leaves the lock behind."""
 class Maintenance:
     """Does what is due once a second, on a connection of its own, so that a busy loop never delays a heartbeat."""
 
-    def __init__(
-        self,
-        worker: EngineWorker,
-        loop: WorkerLoop,
-        settings: Settings,
-        *,
-        max_rss: int | None,
-        on_limit: Callable[[str], None],
-    ) -> None:
+    def __init__(self, worker: EngineWorker, settings: Settings, *, max_rss: int | None) -> None:
+        loop = worker.loop
         self._worker = worker
         self._client: redis.Redis = worker.connection
         self._loop = loop
@@ -61,7 +50,6 @@ class Maintenance:
         self._lanes = worker.queue_names()
         self._period = min(5.0, loop.protocol.lease / 3)
         self._max_rss = max_rss
-        self._on_limit = on_limit
         self._parent = os.getppid()
         self._scheduler = RQScheduler(
             self._lanes, connection=self._client, logging_level=logging.WARNING, serializer=SERIALIZER, name=worker.name
@@ -116,10 +104,13 @@ class Maintenance:
 
     def _check_limits(self) -> None:
         if os.getppid() != self._parent and os.environ.get("RQJOBS_SUPERVISED"):
-            self._on_limit("the supervisor is gone")
+            self._stop("the supervisor is gone")
         if self._max_rss is not None and (size := _rss()) > self._max_rss:
             self._max_rss = None
-            self._on_limit(f"its memory of {size >> 20} MiB is over --max-rss")
+            self._stop(f"its memory of {size >> 20} MiB is over --max-rss")
+
+    def _stop(self, why: str) -> None:
+        self._loop.stop(self._worker.grace, why)
 
     def _write_state(self) -> None:
         state = WorkerStatus.BUSY if self._loop.claimed else WorkerStatus.IDLE

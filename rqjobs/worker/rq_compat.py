@@ -78,6 +78,7 @@ class RQCompatWorker(StockWorker):
 
     death_penalty_class = _Watched
     loop: WorkerLoop
+    """Set by the subclass, EngineWorker, when it is constructed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As RQ's."""

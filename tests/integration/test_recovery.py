@@ -15,9 +15,11 @@ from rqjobs.broker import keys
 from rqjobs.broker.attempts import read_history
 from rqjobs.broker.rq_schema import RegisteredJob, fetch_job
 from rqjobs.config.settings import get_settings
+from rqjobs.policies import get_policy
 from rqjobs.worker import maintenance
+from rqjobs.worker.engine_worker import EngineWorker
 from rqjobs.worker.rescue import rescue
-from rqjobs.worker.run import EngineWorker, run_worker
+from rqjobs.worker.run import run_worker
 from tests.support.tasks import leave_a_note
 from tests.support.workers import ROOT
 
@@ -238,8 +240,7 @@ def test_a_lost_lease_is_never_written_over(redis, queue, kind, tmp_path):
 
 def test_a_worker_whose_record_is_gone_registers_again_while_its_counters_are_written(redis):
     """Redis came back empty: the loop writes the worker's counters at the same moment."""
-    worker = EngineWorker(["tasks"], connection=redis, serializer=JSONSerializer)
-    worker.slots = {}
+    worker = EngineWorker([get_policy("tasks")], redis, get_settings())
     over = threading.Event()
 
     def count() -> None:
