@@ -109,7 +109,7 @@ def test_a_full_redis_drains(server, log, workers):
     eventually(lambda: load.completed() > before + 20)
     eventually(lambda: len({words[0] for words in notes(log) if words[0].startswith("later")}) == 20)  # became due
     server.config_set("maxmemory", 0)
-    assert "handed back" not in workers.logs()  # because Redis would not note that they begin
+    assert "job released" not in workers.logs()  # because Redis would not note that they begin
     load.wait()
 
 

@@ -34,7 +34,7 @@ def queue(redis: redis_py.Redis, clock: RedisClock) -> Queue:
 def test_one_trial_at_a_time_at_growing_intervals(queue: Queue, clock: RedisClock) -> None:
     jobs = probes(5)
     (first,) = queue.reserve(1)
-    assert queue.finish("away", first) == ["opened"]
+    assert queue.finish("unavailable", first) == ["opened"]
     assert queue.reserve(5) == []
     assert queue.wait == pytest.approx(1, abs=0.01)
     clock.pass_(1.01)
@@ -42,7 +42,7 @@ def test_one_trial_at_a_time_at_growing_intervals(queue: Queue, clock: RedisCloc
     assert second.job_id == jobs[1], "not the job that found it away"
     assert second.trial
     assert queue.reserve(5) == [], "a trial is out"
-    assert queue.finish("away", second) == []
+    assert queue.finish("unavailable", second) == []
     assert queue.reserve(5) == []
     assert queue.wait == pytest.approx(2, abs=0.01)
     clock.pass_(2.01)
@@ -55,19 +55,19 @@ def test_one_trial_at_a_time_at_growing_intervals(queue: Queue, clock: RedisCloc
 
 def test_intervals_end_at_a_minute(queue: Queue, clock: RedisClock) -> None:
     probes(2)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     waits = []
     for _ in range(9):
         assert queue.reserve(2) == []
         waits.append(round(queue.wait))
         clock.pass_(queue.wait + 0.01)
-        queue.finish("away", *queue.reserve(2))
+        queue.finish("unavailable", *queue.reserve(2))
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_what_ran_when_it_went_away_comes_back_in_order_and_doubles_nothing(queue: Queue, clock: RedisClock) -> None:
     jobs = probes(20)
-    assert queue.finish("away", *queue.reserve(10)) == ["opened"]
+    assert queue.finish("unavailable", *queue.reserve(10)) == ["opened"]
     assert queue.reserve(20) == []
     assert queue.wait == pytest.approx(1, abs=0.01)
     clock.pass_(1.01)
@@ -79,7 +79,7 @@ def test_what_ran_when_it_went_away_comes_back_in_order_and_doubles_nothing(queu
 
 def test_a_trial_whose_worker_died_is_over(queue: Queue, redis: redis_py.Redis, clock: RedisClock) -> None:
     probes(3)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
     (trial,) = queue.reserve(3)
     other = Queue(redis, "other")
@@ -90,7 +90,7 @@ def test_a_trial_whose_worker_died_is_over(queue: Queue, redis: redis_py.Redis, 
 
 def test_a_trial_that_takes_long_lets_another_try(queue: Queue, clock: RedisClock) -> None:
     probes(3)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
     (slow,) = queue.reserve(3)
     clock.pass_(59)
@@ -104,7 +104,7 @@ def test_trials_that_fail_for_reasons_of_their_own_follow_at_once_and_end_the_ho
     queue: Queue, clock: RedisClock
 ) -> None:
     probes(9)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
     for last in (False, False, True):
         (trial,) = queue.reserve(9)
@@ -112,10 +112,10 @@ def test_trials_that_fail_for_reasons_of_their_own_follow_at_once_and_end_the_ho
     assert len(queue.reserve(20)) == 9
 
 
-@pytest.mark.parametrize("how", ["back", "hold"])
+@pytest.mark.parametrize("how", ["released", "held"])
 def test_a_trial_that_did_not_run_says_nothing(queue: Queue, clock: RedisClock, how: str) -> None:
     probes(9)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
     for _ in range(5):
         (trial,) = queue.reserve(9)
@@ -136,7 +136,7 @@ def test_a_job_that_always_blames_is_charged_and_stops_nobody(queue: Queue, cloc
                 others.discard(job.job_id)
                 continue
             try:
-                opened += queue.finish("away", job) == ["opened"]
+                opened += queue.finish("unavailable", job) == ["opened"]
             except ChargedError:
                 queue.finish("retry", job)
         if not others:
@@ -154,13 +154,13 @@ def test_two_that_blame_wrongly_alone_in_a_lane_hold_no_other_lane(queue: Queue,
             if job.job_id == good:
                 return
             assert job.job_id in wrong
-            queue.finish("away", job)
+            queue.finish("unavailable", job)
     pytest.fail("the job of another lane was never tried")
 
 
 def test_a_paused_queue_is_not_tried(queue: Queue, redis: redis_py.Redis, clock: RedisClock) -> None:
     probes(3)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(5)
     redis.sadd(keys.PAUSED, "probe")
     assert queue.reserve(3) == []
@@ -171,7 +171,7 @@ def test_a_paused_queue_is_not_tried(queue: Queue, redis: redis_py.Redis, clock:
 
 def test_a_hand_tries_at_once(queue: Queue, clock: RedisClock, redis: redis_py.Redis) -> None:
     probes(3)
-    queue.finish("away", *queue.reserve(1))
+    queue.finish("unavailable", *queue.reserve(1))
     assert queue.reserve(3) == []
     assert holds.try_now("probe", redis) == 1
     assert len(queue.reserve(3)) == 1
@@ -181,7 +181,7 @@ def test_a_scope_holds_only_its_own_jobs(queue: Queue, clock: RedisClock, redis:
     jobs = probes(6)
     claimed = queue.reserve(6)
     mine, others = claimed[:4], claimed[4:]
-    assert queue.finish("away", *mine, scope="a") == ["opened"]
+    assert queue.finish("unavailable", *mine, scope="a") == ["opened"]
     queue.finish("done", *others)
     assert len(queue.reserve(9)) == 0
     free = probes(2)
@@ -222,7 +222,7 @@ class Model(stateful.RuleBasedStateMachine):
         assert not held or len(jobs) <= 1
         assert held == any(job.trial for job in jobs) or not jobs
 
-    @stateful.rule(data=st.data(), own=st.sampled_from(["", "retry", "back", "kill", "hold"]))
+    @stateful.rule(data=st.data(), own=st.sampled_from(["", "retry", "released", "kill", "held"]))
     def end(self, data: st.DataObject, own: str) -> None:
         if not self.claimed:
             return
@@ -236,7 +236,7 @@ class Model(stateful.RuleBasedStateMachine):
             self.done.add(job.job_id)
         else:
             with contextlib.suppress(ChargedError):
-                self.queues[worker].finish("away", job)
+                self.queues[worker].finish("unavailable", job)
                 return
             self.queues[worker].finish("retry", job)
 

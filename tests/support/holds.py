@@ -64,11 +64,11 @@ class Queue:
         for lane in LANES:
             words += (lane, "probe")
         fields: Sequence[object] = ("", 60, "", "", "")
-        if how == "away":
+        if how == "unavailable":
             fields = (scope, dependency, "it does not answer", "run", "")
         elif how == "retry":
             fields = ("", 0, 1, 1, "")
-        elif how == "hold":
+        elif how == "held":
             fields = (5, "", "", "", "")
         for job in jobs:
             words += (how, job.job_id, job.execution, job.lane, 1.0, 2.0, timestamp(), timestamp(), *fields)
