@@ -16,10 +16,12 @@ from rq.utils import as_text
 
 from rqjobs.broker.clock_skew import skew
 from rqjobs.broker.connection import ask, client_of, get_connection
+from rqjobs.broker.job_signing import FIELD, sign, signs_jobs
 from rqjobs.broker.rq_schema import pack_data, run_script, timestamp
 from rqjobs.broker.scripts import load_script
 from rqjobs.config.logs import event
 from rqjobs.errors import DuplicateJob
+from rqjobs.policies import base_queue
 
 _CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
 _LOOK = 50  # calls of one sender: after so many it compares the clocks again
@@ -192,7 +194,9 @@ def _send_one(entry: Entry, sender: _Sender) -> bool:
     kind, job_id, _delay, data, created_at, description, token, _at = entry
     if entry.is_delayed or token:
         return False
-    own = ("data", pack_data(data), "created_at", created_at, "description", description)
+    own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
+    if signs_jobs():
+        own += (FIELD, sign(base_queue(kind.lane), job_id, data))
     words = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
     if sender.number % _LOOK == 1:
         sender.behind = skew(get_connection())
@@ -220,11 +224,14 @@ def redis_timestamp(behind: float) -> str:
 def _words(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
     words: list[Any] = []
+    signed = signs_jobs()
     for kind, job_id, delay, data, created_at, description, token, at in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
         wait = f"@{at!r}" if at is not None else "" if delay is None else repr(delay)
         words += (number, job_id, wait, token, pack_data(data), created_at, description)
-    head: list[Any] = [len(numbers)]
+        if signed:
+            words.append(sign(base_queue(kind.lane), job_id, data))
+    head: list[Any] = ["1" if signed else "", len(numbers)]
     for kind in numbers:
         fields = chain.from_iterable(kind.fields.items())
         head += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 from sqlalchemy import Engine, select, update
 
 from rqjobs.broker.connection import client_of
-from rqjobs.broker.rq_schema import encode_data, key, pack_data, read_call, run_script
+from rqjobs.broker.job_signing import FIELD, is_signed, sign
+from rqjobs.broker.rq_schema import encode_data, job_key, key, pack_data, read_call, run_script, unpack_data
 from rqjobs.config.encryption import Keyring, Store, keyring
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import outbox
@@ -133,8 +134,15 @@ def _jobs(client: redis.Redis, *, dry_run: bool) -> Area:
         for job_id, data in _read(client, page):
             found = _data_again(area, data, job_id)
             if found is not None and not dry_run:
-                run_script("replace_data", client, [job_id, data, pack_data(found)])
+                signature = _signature_again(client, job_id, unpack_data(data), found)
+                run_script("replace_data", client, [job_id, data, pack_data(found), signature])
     return area
+
+
+def _signature_again(client: redis.Redis, job_id: str, data: bytes, found: bytes) -> str:
+    """The signature of the new data, if the job was signed; a forged job stays one."""
+    signature, queue = client.hget(job_key(job_id), FIELD), str(read_call(data)[2][0])
+    return sign(queue, job_id, found) if is_signed(cast("bytes | None", signature), queue, job_id, data) else ""
 
 
 def _pages(names: Iterator[bytes]) -> Iterator[list[bytes]]:

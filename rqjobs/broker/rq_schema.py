@@ -17,9 +17,11 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
 
+from rqjobs.broker.job_signing import FIELD, NOT_SIGNED, is_signed, sign, signs_jobs
 from rqjobs.broker.scripts import load_script
 from rqjobs.errors import JobNotFound, PermanentFailure, UnreadableJob
 from rqjobs.jobs.base import encode_json, read_json
+from rqjobs.policies import base_queue
 
 ENTRY = "rqjobs.worker.entry.perform"
 """The one function that our jobs name; its first argument is the queue whose processor is meant."""
@@ -68,6 +70,9 @@ def registered(name: str) -> Callable[..., Any] | None:
 class RegisteredJob(Job):
     """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
 
+    forged = False
+    """RQJOBS_SIGN_JOBS demands a signature, and the record has none that fits."""
+
     held = False
     """Its run has found a dependency away: RQ's retry is no failed attempt."""
 
@@ -78,6 +83,7 @@ class RegisteredJob(Job):
         """
         read = {field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")}
         super().restore(_inflated(read))
+        self.forged = signs_jobs() and not is_signed(raw_data.get(FIELD.encode()), *_signed_parts(self))
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
             self.enqueued_at = self.created_at  # one time is kept for both
         if self.refusal is not None:
@@ -94,6 +100,8 @@ class RegisteredJob(Job):
     @property
     def refusal(self) -> str | None:
         """Why this job must not run, or None."""
+        if self.forged:
+            return NOT_SIGNED
         try:
             name = Job.func_name.fget(self)  # type: ignore[attr-defined]
             self.args, self.kwargs  # noqa: B018  # reading them deserializes them
@@ -129,6 +137,19 @@ class RegisteredJob(Job):
         name = self.func_name
         function: Callable[..., Any] = _allowed.get(name) or import_attribute(ENTRY)
         return function
+
+
+def sign_job(job: Job) -> None:
+    """Signs a plain RQ job, made by ``Job.create`` with the JSON serializer and not yet enqueued, as RQJOBS_SIGN_JOBS
+    demands: workers run it if its function is registered (:func:`allow`). Then give it to ``Queue.enqueue_job``.
+    """  # noqa: D205
+    job.connection.hset(job.key, FIELD, sign(*_signed_parts(job)))
+
+
+def _signed_parts(job: Job) -> tuple[str, str, bytes, tuple[str, str, str]]:
+    success, failure, stopped = job._success_callback_name, job._failure_callback_name, job._stopped_callback_name  # noqa: SLF001
+    callbacks = (success or "", failure or "", stopped or "")
+    return base_queue(str(job.origin)), str(job.id), bytes(job.data or b""), callbacks
 
 
 def _inflated(raw: Any) -> Any:
@@ -270,7 +291,17 @@ def read_call(data: bytes) -> Any:
         ValueError, zlib.error: it is no JSON.
         TooLarge: it is deflated, and has more than 32 MiB.
     """
-    return read_json(inflate(data) if data[:1] == b"x" else data)
+    return read_json(unpack_data(data))
+
+
+def unpack_data(data: bytes) -> bytes:
+    """The ``data`` of a job's hash as it was before :func:`pack_data`.
+
+    Raises:
+        zlib.error: it begins as deflated data does, and is none.
+        TooLarge: it is deflated, and has more than 32 MiB.
+    """
+    return inflate(data) if data[:1] == b"x" else data
 
 
 class TooLarge(ValueError):

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -230,13 +231,15 @@ class Settings(BaseSettings):
     under RQJOBS_DATA when unset."""
     rqjobs_secret_key_old: SecretStr | None = None
     """The keys before RQJOBS_SECRET_KEY, separated by blanks: secrets that were encrypted under them stay readable, and
-    ``rqjobs db reencrypt`` brings them under the present one."""
+    ``rqjobs db reencrypt`` brings them under the present one. Jobs that were signed with them still run."""
     rqjobs_data: Path = Path(".rqjobs")
     """The folder of the embedded Redis, the SQLite file, mails and exports; no other user may enter it."""
 
     # Engine
     rqjobs_lease: Duration = timedelta(seconds=30)
     rqjobs_max_payload: int = Field(256 * 1024, ge=1024)
+    rqjobs_sign_jobs: bool = False
+    """Sign each job with RQJOBS_SECRET_KEY as it is enqueued, and run no job that is not signed so."""
     rqjobs_keep_failed: int = Field(500, ge=1)
     rqjobs_keep_completed: int = Field(100, ge=1)
     rqjobs_import: Words = ()
@@ -373,6 +376,13 @@ class Settings(BaseSettings):
             if url and password:
                 given = {**given, f"{store}_url": _with_password(url, password)}
         return given
+
+    @field_validator("rqjobs_sign_jobs")
+    @classmethod
+    def _check_key_is_shared(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("rqjobs_secret_key", "faulty") is None:
+            raise ValueError("needs RQJOBS_SECRET_KEY, the same in every process that enqueues or runs jobs")
+        return value
 
     @field_validator("webhook_signing_secret", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from rqjobs.broker import keys
 from rqjobs.broker.attempts import Summary, summarize
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.job_records import Record, id_text, read_records
+from rqjobs.broker.job_signing import FIELD, NOT_SIGNED, sign, signs_jobs
 from rqjobs.broker.rq_schema import (
     UNREADABLE,
     encode_data,
@@ -202,10 +203,13 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     """
     client = client_of(connection)
     letter = dead_letter(job_id, connection=client)
-    known = payload_of(fetch_job(job_id, client))
+    present = fetch_job(job_id, client)
+    known = payload_of(present)
     if known is None:
         raise JobNotFound(job_id)
     policy = get_policy(letter.queue)
+    if present.forged:  # what is hidden of it would be signed unseen
+        raise InvalidJob(policy.job_type.__name__, [NOT_SIGNED])
     try:
         job = policy.job_type.parse(unmask(payload, _in_clear(policy.job_type, known[1], job_id)))
     except InvalidJob:
@@ -217,7 +221,10 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
     client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
-    client.hset(job_key(job_id), mapping={"data": pack_data(data), "description": job.label()})
+    fields: Any = {"data": pack_data(data), "description": job.label()}
+    if signs_jobs():
+        fields[FIELD] = sign(policy.name, job_id, data)
+    client.hset(job_key(job_id), mapping=fields)
 
 
 def _in_clear(kind: type[JobModel], payload: dict[str, Any], job_id: str) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from functools import lru_cache, partial
 
 from rqjobs.attempt import Attempt
 from rqjobs.broker.attempts import reason_of
-from rqjobs.broker.rq_schema import ENTRY, TooLarge, decode_data, read_call
+from rqjobs.broker.job_signing import NOT_SIGNED, is_signed, signs_jobs
+from rqjobs.broker.rq_schema import ENTRY, TooLarge, decode_data, unpack_data
 from rqjobs.dead_letters.fingerprint import cause_of
 from rqjobs.dead_letters.index import entry
 from rqjobs.errors import InvalidJob, PermanentFailure, UnknownQueue
 from rqjobs.jobs import JobModel
+from rqjobs.jobs.base import read_json
 from rqjobs.policies import QueuePolicy, base_queue
 from rqjobs.worker.failures import Failure, read_failure
 from rqjobs.worker.outcomes import Dead, Done, Forced, Outcome, Retry, Stopped, Unavailable
@@ -77,6 +79,8 @@ class ClaimedJob:
     """Seconds that it is kept once it is dead; None is RQ's year."""
     trial: bytes | None = None
     """It is the trial of a held queue: the stage, ``run`` or ``admit``, at which the dependency was found away."""
+    signature: bytes = b""
+    """The ``signature`` field of its hash (rqjobs.broker.job_signing); empty if it has none."""
     attempts: int = field(init=False)
     """How many attempts it has in all."""
     number: int = field(init=False)
@@ -137,7 +141,10 @@ class ClaimedJob:
         if self.fault is not None:
             raise PermanentFailure(self.fault)
         try:
-            function, instance, (queue, payload), options = read_call(self.data)
+            data = unpack_data(self.data)
+            if signs_jobs() and not is_signed(self.signature, self.policy.name, self.job_id, data):
+                raise PermanentFailure(NOT_SIGNED)
+            function, instance, (queue, payload), options = read_json(data)
         except TooLarge as error:
             raise PermanentFailure(f"refused: {error}") from None
         except (ValueError, TypeError, zlib.error, RecursionError):
@@ -205,7 +212,8 @@ class ClaimedJob:
     ) -> Dead:
         text = _kept(text)
         reason = reason_of(text)
-        noted = entry(cause_of(self.policy.name, reason, decode_data(self.data)), reason)
+        payload = None if NOT_SIGNED in reason else decode_data(self.data)
+        noted = entry(cause_of(self.policy.name, reason, payload), reason)
         return kind(text, self.number, retries_left, ttl, noted, started=times[0], ended=times[1])
 
 

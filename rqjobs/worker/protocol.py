@@ -230,7 +230,7 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         UnicodeDecodeError: its id is no text.
     """
     raw_id, execution, _lane, kind, data, timeout, left, intervals, created_at, result_ttl, failure_ttl, *rest = row
-    enqueued_at, *trial = rest
+    enqueued_at, *more = rest
     job_id, rq_compat = raw_id.decode(), kind == b"1"
     fault: str | None = None
     limit, retries_left, kept = 0.0, 0, RESULT_TTL
@@ -265,7 +265,8 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         waits,
         kept,
         dead_kept,
-        trial[0] if trial else None,
+        (more[0] or None) if more else None,
+        more[1] if more else b"",
     )
 
 

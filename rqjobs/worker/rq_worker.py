@@ -129,7 +129,8 @@ class StockWorker(Worker):
             return
         if not retries:
             reason = reason_of(exc_string)
-            cause = cause_of(base_queue(job.origin), reason, decode_data(job.data))
+            payload = None if getattr(job, "forged", False) else decode_data(job.data)
+            cause = cause_of(base_queue(job.origin), reason, payload)
             with suppress(ResponseError):  # keys of another type: no job may fail of the index
                 add(job.origin, [(job.id, cause, reason)], self.connection)
         event(

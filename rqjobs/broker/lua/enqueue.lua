@@ -1,13 +1,14 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
--- ARGV: RQ's prefix, the call's sender and number, number of kinds, for each what its jobs have in common: queue,
---   unique ('1' or ''), number of words, field, value, ...; then for each job: which kind (from 1), id, delay (seconds,
---   '' = none, '@' before it = Unix seconds at which it is due), outbox token or '', data, created_at, description
+-- ARGV: RQ's prefix, the call's sender and number, '1' if the jobs are signed (else ''), number of kinds, for each what
+--   its jobs have in common: queue, unique ('1' or ''), number of words, field, value, ...; then for each job: which kind (from 1), id, delay (seconds,
+--   '' = none, '@' before it = Unix seconds at which it is due), outbox token or '', data, created_at, description,
+--   and the signature if they are signed
 -- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
 -- holds the number and the answer of its last call, for an hour. One sender never has two calls under way.
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
 -- Returns the ids that were not written because they are already there.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
-local prefix, at, kinds, waiting, refused = ARGV[1], 5, {}, {}, {}
+local prefix, at, kinds, waiting, refused = ARGV[1], 6, {}, {}, {}
 local sent, call = prefix .. 'jobs:sent:' .. ARGV[2], ARGV[3]
 local receipt = redis.call('GET', sent) or ''
 if string.match(receipt, '^%d+') == call then
@@ -16,11 +17,17 @@ if string.match(receipt, '^%d+') == call then
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-for n = 1, tonumber(ARGV[4]) do
+local signed = ARGV[4] == '1'
+local width = signed and 8 or 7  -- words of a job
+for n = 1, tonumber(ARGV[5]) do
   local queue, last = ARGV[at], at + 2 + tonumber(ARGV[at + 2])
   waiting[queue] = waiting[queue] or {}
   kinds[n] = {queue = queue, unique = ARGV[at + 1], waiting = waiting[queue],
               hash = {'data', '', 'created_at', '', 'description', '', unpack(ARGV, at + 3, last)}}
+  if signed then
+    local hash = kinds[n].hash
+    hash[#hash + 1], hash[#hash + 2] = 'signature', ''
+  end
   at = last + 1
 end
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
@@ -43,7 +50,7 @@ end
 
 -- Nothing is written if a key of these is of another type: the jobs before it would be in no queue.
 local statuses = {}
-for i = at, #ARGV, 7 do
+for i = at, #ARGV, width do
   local kind, ask = kinds[tonumber(ARGV[i])], ARGV[i + 2] == '' and 'LLEN' or 'ZCARD'
   if not kind[ask] then
     kind[ask] = redis.call(ask, prefix .. (ask == 'LLEN' and ':queue:' or ':scheduled:') .. kind.queue)
@@ -51,7 +58,7 @@ for i = at, #ARGV, 7 do
   statuses[ARGV[i + 1]] = redis.call('HGET', prefix .. ':job:' .. ARGV[i + 1], 'status')
 end
 
-for i = at, #ARGV, 7 do
+for i = at, #ARGV, width do
   local kind, id, delay, token = kinds[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local key = prefix .. ':job:' .. id
   local status = statuses[id]
@@ -59,6 +66,7 @@ for i = at, #ARGV, 7 do
   if new and (not status or room(key, id, status, kind)) then
     local hash = kind.hash
     hash[2], hash[4], hash[6] = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
+    if signed then hash[#hash] = ARGV[i + 7] end
     redis.call('HSET', key, unpack(hash))
     statuses[id] = 'queued'  -- or scheduled: the next of this id is too many
     if not kind.known then

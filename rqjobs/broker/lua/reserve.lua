@@ -13,7 +13,7 @@
 --   A job is {id, execution, lane (from 1),
 --    special ('1' = RQ's own path, '2' = a worker has died under it, '3' = it is too large to be sent: without fields),
 --    data, timeout, retries_left, retry_intervals, created_at, result_ttl, failure_ttl, enqueued_at,
---    and of a trial the stage that found the dependency away (holds.lua)}
+--    and of a trial or a signed job: the stage of a trial that found the dependency away (holds.lua), the signature}
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local records, most = ARGV[7] == '1', tonumber(ARGV[8])
 local MOST_BYTES, LARGEST = 4194304, 33554432  -- of the jobs in one answer (a larger one comes alone), and of one job
@@ -135,7 +135,7 @@ while ARGV[at] do
       local job = large and {''} or redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
-        'ended_at', 'enqueued_at')
+        'ended_at', 'enqueued_at', 'signature')
       local size = #id
       for i = 1, not job.err and job[1] and 7 or 0 do
         if job[i] then size = size + #job[i] end
@@ -190,8 +190,10 @@ while ARGV[at] do
           bytes = bytes + size
           answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
             job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
+          if trial or job[20] then
+            answer[#answer][13], answer[#answer][14] = trial and trial.stage or '', job[20] or ''
+          end
           if trial then
-            answer[#answer][13] = trial.stage
             start_trial(trial, id, name, member, now)
           end
           queue.budget, queue.taken = queue.budget - 1, queue.taken + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.broker.job_records import created_if_unfinished
+from rqjobs.broker.job_signing import seal, unseal
 from rqjobs.broker.keys import PREFIX
 from rqjobs.broker.scripts import load_script
+from rqjobs.config.logs import event
 from rqjobs.errors import RetryLater
 from rqjobs.jobs import ManyChatSyncJob
 from rqjobs.jobs.manychat_data import Reference
@@ -56,7 +59,8 @@ class Group:
         """The same for all changes of the contact; names neither the contact nor the token."""
         self.unit = unit_of(attempt)
         self._base = f"{PREFIX}:merge:{self.name}"
-        self._change = json.dumps(job.dump())
+        self._own = json.dumps(job.dump()).encode()
+        self._change = seal(self._own.decode(), self.unit)
         self._hold = int(attempt.remaining * 1000) + 5000  # a job that outlives its limit holds nobody up
 
     def join(self, pipeline: Any, window: timedelta) -> None:
@@ -83,7 +87,12 @@ class Group:
             return outcome
         if word == b"busy":
             raise RetryLater(_BUSY, "changes of the same contact are being applied", counts=False)
-        changes = {unit.decode(): change for unit, change in zip(rest[::2], rest[1::2], strict=True)}
+        found = dict(zip((unit.decode() for unit in rest[::2]), rest[1::2], strict=True))
+        opened = {unit: unseal(change, unit) for unit, change in found.items()} | {self.unit: self._own}
+        changes = {unit: change for unit, change in opened.items() if change is not None}
+        if forged := [unit for unit in found if unit not in changes]:
+            event(logging.WARNING, "changes dropped that are not signed with RQJOBS_SECRET_KEY", units=" ".join(forged))
+            connection.hdel(self._keys()[0], *forged)
         for unit in self._gone(connection, [unit for unit in changes if unit != self.unit]):
             del changes[unit]
         return [Waiting(unit, ManyChatSyncJob.parse(json.loads(changes[unit]))) for unit in sorted(changes, key=_age)]
