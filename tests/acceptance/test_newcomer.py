@@ -15,6 +15,7 @@ from tests.support.servers import free_port
 from tests.support.workers import ROOT, eventually
 
 README = (ROOT / "README.md").read_text()
+README_LINES = {" ".join(line.split()) for line in README.splitlines()}
 OURS = re.compile(r"RQJOBS_|REDIS_|DATABASE_|WEBHOOK_|TEST_")
 STAYS = re.compile(r"sandbox webhooks|app run|runserver|uvicorn|rqjobs worker")
 PORTS = {
@@ -143,8 +144,11 @@ def test_three_terminals(terminals):
     for line in (good, bad):
         terminals.type(line)
     eventually(lambda: terminals.received("/ok") == terminals.received("/status/404") == 1)
-    eventually(lambda: re.search(r"webhooks +0 +0 +0 +1 +1 +1 ", terminals.type(health)))
-    assert "answered 404" in terminals.type(listed)
+    shown = eventually(lambda: re.search(r"webhooks +0 +0 +0 +1 +1 +1 ", said := terminals.type(health)) and said)
+    assert shown.splitlines()[0] in README  # the page shows the output of today
+    shown = terminals.type(listed)
+    assert "answered 404" in shown
+    assert {" ".join(line.split()) for line in shown.splitlines() if "404" not in line} <= README_LINES
     assert "requeued: 1" in terminals.type(requeue)
     eventually(lambda: terminals.received("/status/404") == 2)
 
