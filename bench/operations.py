@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -26,7 +25,6 @@ import click
 from click.testing import CliRunner
 from flask import Flask
 from sqlalchemy import text
-from werkzeug.serving import make_server
 
 from bench.systems import show
 from rqjobs import EmailJob, WebhookJob, enqueue, enqueue_many
@@ -39,6 +37,7 @@ from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.dead_letters import bulk_requeue as repair
 from rqjobs.dead_letters import groups as failure_groups
+from rqjobs.monitoring.http_server import LimitedServer
 from rqjobs.web import create_app
 
 TIMES, GOAL = 5, 100.0
@@ -198,9 +197,8 @@ def run(command: str, jobs: Jobs) -> float:
 
 def measure(jobs: Jobs) -> dict[str, float]:
     """The median of each, in milliseconds."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     app = create_app(let_in=lambda: True)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = LimitedServer(app, "127.0.0.1", 0, threads=16)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     found = {}
     for rule, path in pages(app, jobs):
@@ -215,7 +213,7 @@ def measure(jobs: Jobs) -> dict[str, float]:
             if status >= 400 and path != "/login":
                 sys.exit(f"bench/operations.py: {path} answers {status}")
         found[rule] = median(times[1:])
-    server.shutdown()
+    server.server_close()
     for command in (*commands(cli), *FORMS):
         found[f"rqjobs {command}"] = median([run(command, jobs) for _ in range(TIMES + 1)][1:])
     return found

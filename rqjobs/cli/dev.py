@@ -49,7 +49,7 @@ def dev(*, port: int, no_worker: bool) -> int:
             code = worker.wait()
         return 0 if stopped.is_set() else code or 1
     finally:
-        server.shutdown()
+        server.server_close()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -6,14 +6,17 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from rqjobs.broker.connection import get_connection
 from rqjobs.config.logs import event
-from rqjobs.errors import RedisUnavailable, RQJobsError
+from rqjobs.errors import RedisUnavailable
 from rqjobs.monitoring.prometheus import CONTENT_TYPE, render
 from rqjobs.monitoring.queue_health import fullness, queue_health
+
+if TYPE_CHECKING:
+    from rqjobs.monitoring.http_server import LimitedServer
 
 Answer = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -53,7 +56,7 @@ def safely(answer: Callable[[], Answer]) -> Answer:
         return _json(503, {"ready": False, "healthy": False, "reason": "Redis does not answer"})
 
 
-def serve_probes(port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+def serve_probes(port: int, host: str = "127.0.0.1") -> LimitedServer:
     """Serves the three in a thread of this process, without a login: they show numbers and names of queues only.
 
     Args:
@@ -63,37 +66,24 @@ def serve_probes(port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
     Raises:
         RQJobsError: the port is taken.
     """
-    answers: dict[str, Callable[[], Answer]] = {
-        "/metrics": metrics,
-        "/health": health,
-        "/ready": ready,
-    }
+    from rqjobs.monitoring.http_server import LimitedServer
 
-    class Handler(BaseHTTPRequestHandler):
-        """Answers the three, and nothing else."""
-
-        timeout = 10
-        server_version = "rqjobs"
-        sys_version = ""
-
-        def do_GET(self) -> None:
-            answer = answers.get(self.path.partition("?")[0])
-            missing = _json(404, {"paths": list(answers)})
-            status, content_type, body = safely(answer) if answer else missing
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_args: Any) -> None:
-            """A probe every few seconds is no event."""
-
-    try:
-        server = ThreadingHTTPServer((host, port), Handler)
-    except OSError as error:
-        raise RQJobsError(f"port {port} of {host} cannot be used: {error.strerror}; choose another") from error
-    server.daemon_threads = True
+    server = LimitedServer(_app, host, port, threads=2, connections=100)
     threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
     event(logging.INFO, "probes served", address=f"http://{host}:{server.server_port}/health")
     return server
+
+
+_ANSWERS: dict[str, Callable[[], Answer]] = {"/metrics": metrics, "/health": health, "/ready": ready}
+
+
+def _app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Answers the three, and nothing else."""
+    answer = _ANSWERS.get(environ["PATH_INFO"])
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        status, content_type, body = _json(405, {"methods": ["GET", "HEAD"]})
+    else:
+        status, content_type, body = safely(answer) if answer else _json(404, {"paths": list(_ANSWERS)})
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+    return [body]
