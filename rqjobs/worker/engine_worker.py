@@ -146,6 +146,7 @@ class EngineWorker(RQCompatWorker):
             queue.close()
         if self._event_loop is not None:
             self._event_loop.close()
+        self.loop.wake_up.close()
 
     def register_again(self) -> None:
         """Writes its record, which is gone, anew.

@@ -89,7 +89,6 @@ def run_worker(
     with contextlib.suppress(redis.exceptions.RedisError, OSError):
         maintenance.stop()
         worker.register_death()
-    loop.wake_up.close()
     worker.connection.close()
     event(logging.INFO, "worker stopped", name=worker.name)
     return 0

@@ -258,3 +258,4 @@ def test_a_worker_whose_record_is_gone_registers_again_while_its_counters_are_wr
     finally:
         over.set()
         counting.join()
+        worker.close()
