@@ -1,4 +1,4 @@
-"""What a processor is told about the run it makes, and how it may ask to be held back."""
+"""What a processor gets of its run (Attempt), and how an ``admit`` function holds a job (Hold)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from rqjobs.errors import JobTimeout
+from rqjobs.errors import DependencyUnavailable, JobTimeout, PermanentFailure, RetryLater
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """A job's id: RQ's own rule, and a length. Ids are parts of keys, file names, paths and HTTP headers."""
@@ -45,6 +45,18 @@ class Attempt:
     def last(self) -> bool:
         """Whether the job is dead if this attempt fails."""
         return self.number >= self.of
+
+    def ends_with(self, error: BaseException) -> bool:
+        """Whether the job is dead if this run raises ``error``: the rule by which the worker decides it.
+
+        A :class:`PermanentFailure` ends it at any attempt; a :class:`DependencyUnavailable`, and a :class:`RetryLater`
+        that does not count, at none; any other error at the last one.
+        """
+        if isinstance(error, PermanentFailure):
+            return True
+        if isinstance(error, DependencyUnavailable) or (isinstance(error, RetryLater) and not error.counts):
+            return False
+        return self.last
 
     @property
     def remaining(self) -> float:

@@ -168,7 +168,7 @@ class _Run:
         """Hands the attempt to the log; the milliseconds that it took."""
         job, attempt = self._job, self._attempt
         took = round((time.perf_counter() - self._started) * 1000, 1)
-        dead = isinstance(error, PermanentFailure) or attempt.last  # RetryLater from a receiver uses up attempts too
+        dead = error is not None and attempt.ends_with(error)
         row = Delivery(
             job_id=attempt.job_id,
             endpoint=self._key,
