@@ -123,13 +123,13 @@ class WorkerLoop:
             self.wake_up.set()
 
     def enqueued(self, job_id: str) -> None:
-        """RQ's own methods have enqueued a scheduled job, or could not."""
+        """Records that RQ's own methods have enqueued a delayed job, or could not."""
         self._notify_queues()
         self._moving.discard(job_id)
         self.wake_up.set()
 
     def finished(self, job: ClaimedJob | AcknowledgedOutcome) -> None:
-        """RQ's own methods have written the outcome of a job that has dependents."""
+        """Records that RQ's own methods have written the outcome of a job that has dependents."""
         self._notify_queues()
         if self._replicas:
             self._acknowledged.add(time.monotonic(), [job])
@@ -137,12 +137,12 @@ class WorkerLoop:
         self.wake_up.set()
 
     def leave_to_lease(self, job: ClaimedJob | AcknowledgedOutcome) -> None:
-        """``job`` has no outcome that Redis takes, or another worker has it: whoever sees its lease end decides."""
+        """Leaves ``job`` to its lease: Redis accepts no outcome, or another worker has it. The rescuer decides."""
         self._left_to_lease.add(job.execution)
         self.claimed.pop(job.execution, None)
 
     def stop(self, grace: float, why: str) -> None:
-        """Take no more; finish within ``grace`` seconds, hand the rest back. A second call shortens the grace.
+        """Claims no more jobs; releases those that have not ended within ``grace`` seconds. A second call shortens it.
 
         Logs nothing itself: a signal's handler may run in the middle of a line that is being logged.
         """
@@ -158,7 +158,7 @@ class WorkerLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether it takes no more."""
+        """Whether it claims no more jobs."""
         return self._stop_at is not None
 
     def _notify_queues(self) -> None:
@@ -168,7 +168,7 @@ class WorkerLoop:
     # The loop
 
     def run(self) -> None:
-        """Works until it is stopped or its limits are reached. Outlives every outage of Redis."""
+        """Runs until it is stopped or its limits are reached, through every outage of Redis."""
         failures = 0
         while True:
             connection = None
@@ -204,7 +204,7 @@ class WorkerLoop:
         return connection
 
     def _release_unknown(self, connection: RawConnection) -> None:
-        """Jobs that were reserved for us in an answer that never reached us: nobody has run them."""
+        """Releases the jobs that Redis gave this worker in a response that was lost: they have not run."""
         (members,) = connection.call_each([("SMEMBERS", key("worker", self.worker, "executions"))])
         unknown = [member.decode(errors="replace").rpartition(":") for member in members or ()]
         known = self._left_to_lease.union(self.claimed)
@@ -220,10 +220,10 @@ class WorkerLoop:
         words = self.protocol.release((*job, lane) for job, lane in zip(lost, lanes, strict=True))
         if words:
             connection.call([connection.script("finish", words)])
-            event(logging.WARNING, "jobs given back that redis reserved while it went away", count=len(lost))
+            event(logging.WARNING, "jobs released whose claim was lost with the connection", count=len(lost))
 
     def _write_again(self, connection: RawConnection, outcomes: list[AcknowledgedOutcome]) -> None:
-        """A failover has lost these outcomes: the new primary takes the jobs for running."""
+        """Writes outcomes again that a failover has lost: to the new primary, these jobs are running."""
         event(logging.WARNING, "outcomes written again that a failover had lost", count=len(outcomes))
         for start in range(0, len(outcomes), BATCH_SIZE):
             batch = outcomes[start : start + BATCH_SIZE]
@@ -237,7 +237,7 @@ class WorkerLoop:
             )
 
     def _forget_requests(self) -> None:
-        """The connection broke: what was to be written is written again, what was asked for is given back."""
+        """The connection broke: outcomes are written again, and requested jobs are not in use any more."""
         while self._in_flight:
             request = self._in_flight.pop()
             self._unwritten[:0] = request.batch
@@ -268,7 +268,7 @@ class WorkerLoop:
             self._replicas = connection.replicas
 
     def _next_request(self, connection: RawConnection, now: float) -> Request | None:
-        """What there is to be said to Redis now."""
+        """Returns the commands that are due now; None if there are none."""
         request = Request(now)
         if self._unwritten and (self.stopping or self.batching.is_time_to_write(now, len(self._unwritten))):
             self.batching.written(now)
@@ -293,7 +293,7 @@ class WorkerLoop:
         return request if request.commands else None
 
     def _read_responses(self, connection: RawConnection, now: float) -> None:
-        """Waits for the oldest answers; a busy loop with a question to spare waits for something to ask as well."""
+        """Waits for the oldest responses; a busy loop that may send another request does not wait for long."""
         request = self._in_flight[0]
         count = len(request.commands)
         if len(self._in_flight) < self.batching.max_in_flight and not connection.ready(count):
@@ -329,19 +329,19 @@ class WorkerLoop:
             self._notify_queues()
 
     def _wait(self, connection: RawConnection, seconds: float) -> None:
-        """Sleeps until there are outcomes enough, or Redis says something."""
+        """Sleeps until enough outcomes are there, or data from Redis."""
         self._sleeping = True
-        if len(self._outbox) < self.batching.wake_up_size:  # else they came before anybody knew that we sleep
+        if len(self._outbox) < self.batching.wake_up_size:  # else they came before the flag was set
             connection.sleep(seconds)
         self._sleeping = False
 
     def _read_pushed(self, messages: Iterable[list[Any]]) -> None:
-        """Redis says which of the watched keys have changed, and passes on commands to this worker."""
+        """Handles the changes of watched keys, and RQ's commands to this worker."""
         for message in messages:
             if message[0] == b"message":
                 try:
                     self.on_command(dict(json.loads(message[2])))
-                except Exception:  # whatever somebody published, the loop goes on
+                except Exception:  # any client may publish anything: the loop goes on
                     logging.getLogger("rqjobs").exception("a command to this worker failed")
             elif message[0] == b"invalidate":
                 changed = message[1] or [b""]
@@ -502,7 +502,7 @@ class WorkerLoop:
         return not any(now - 1 < turn < now + BURST_STAY for turn in self._held_until.values())
 
     def _shut_down(self, now: float) -> None:
-        """Hands back what has not begun; at the end of the grace period everything."""
+        """Releases the jobs that have not begun; at the end of the grace period, all jobs."""
         while self._stop_reasons:
             event(logging.INFO, "worker stopping", why=self._stop_reasons.popleft())
         released = [job for queue in self.queues.values() for job in queue.runner.waiting()]
@@ -512,7 +512,7 @@ class WorkerLoop:
         for job in released:
             if job.settle(Released()):
                 self._outbox.append(job)
-        if over:  # after the settling, so that their being ended is nobody's failure
+        if over:  # after they are settled, so that their end does not count as a failure
             for queue in self.queues.values():
                 queue.runner.stop()
         if released:
@@ -520,7 +520,7 @@ class WorkerLoop:
 
 
 def _nothing(_answer: Any) -> None:
-    """For an answer that says nothing new."""
+    """Handles a response that is of no use."""
 
 
 def _within(most: int, batch: list[ClaimedJob]) -> list[ClaimedJob]:

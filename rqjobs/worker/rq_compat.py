@@ -37,7 +37,7 @@ from rqjobs.worker.runners.time_limits import StopRequested, slot_here
 
 
 class _Watched(BaseDeathPenalty):
-    """RQ's time limits use signals, which threads do not get; the watchdog keeps the limits instead.
+    """RQ's time limits use signals, which threads do not get; the time limit thread keeps the limits instead.
 
     RQ sets one around the job's function, and one around each callback.
     """
@@ -64,7 +64,7 @@ def _still_ours() -> None:
 
 
 class LeaseLost(Exception):
-    """A job's lease ran out, and whoever took it back runs it again: this run is not to be written."""
+    """The job's lease expired, and another worker runs it again: this run must not be written."""
 
 
 class _ClaimedRQJob(RegisteredJob):
@@ -128,12 +128,12 @@ class RQCompatWorker(StockWorker):
         self._finalize_failure(job, queue, execution, (type(error), error, None))
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
-        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        """As RQ's, unless this thread was abandoned while a callback ran."""
         _still_ours()
         super().handle_job_success(job, queue, started_job_registry, execution)
 
     def handle_job_failure(self, job: Job, *args: Any, **options: Any) -> None:
-        """RQ's, unless the job was taken out of this thread's hands while a callback ran."""
+        """As RQ's, unless this thread was abandoned while a callback ran."""
         _still_ours()
         super().handle_job_failure(job, *args, **options)
 
@@ -255,7 +255,7 @@ class RQCompatWorker(StockWorker):
                 job = RegisteredJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
             except NoSuchJobError:
                 pass
-            except (ValueError, TypeError):  # it cannot be read: whoever takes it says so
+            except (ValueError, TypeError):  # it cannot be read: the worker that claims it reports that
                 pipeline.rpush(queue.key, job_id)
             else:
                 queue._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=job.should_enqueue_at_front())  # noqa: SLF001

@@ -207,7 +207,7 @@ def run_stock_worker(
     """Runs RQ's worker over the lanes of ``queues`` (all by default) until it is told to stop.
 
     Args:
-        queues: names of queues; their lanes are taken in priority order.
+        queues: names of queues; their lanes are claimed in priority order.
         burst: end when nothing waits and no retry is due.
         max_jobs: end after so many jobs.
         exception_handlers: RQ's, called with the job and the exception's type, value and traceback.

@@ -2,7 +2,7 @@
 
 ``python -m rqjobs.worker.takeover HOW PID NAME MEMORY THREAD``. Which jobs ran in the worker goes to Redis first: only
 they are suspected of its death, and counted an attempt. When the worker is a container's first process, its end is ours
-too; then the leases run out, and whoever puts the jobs back finds it there.
+too; then the leases expire, and the rescuer finds it there.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from rqjobs.worker import watcher
 
 LEAST = 10
-"""Seconds without a sign of life before which no worker is taken for frozen, however short its lease is."""
+"""Seconds without a sign of life after which a worker counts as frozen at the earliest, however short its lease is."""
 
 
 def frozen_after(lease: float) -> int:

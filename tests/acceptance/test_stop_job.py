@@ -103,7 +103,7 @@ def test_a_job_inside_a_call_of_c_is_stopped_before_its_thread_is_abandoned(work
     eventually(lambda: notes(log))
     stop(redis, job)
     is_stopped(redis, job)
-    assert "thread given up" not in workers.logs()
+    assert "thread abandoned" not in workers.logs()
 
 
 @pytest.mark.parametrize("seconds", [2, 200])

@@ -1,11 +1,13 @@
--- Deletes the first jobs of a queue or of a registry whole; called until it answers 0, so that Redis is never held up.
+-- Deletes the first jobs of a queue or of a registry whole, and returns how many; called until it returns 0, so that
+-- Redis is never blocked for long.
 -- ARGV: RQ's prefix, the registry (queue, failed, finished, canceled, deferred or scheduled), the queue, how many.
-local prefix, registry = ARGV[1], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[3]
+local prefix, kind, queue, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local registry = prefix .. ':' .. kind .. ':' .. queue
 local ids
-if ARGV[2] == 'queue' then
-  ids = redis.call('LPOP', registry, ARGV[4]) or {}
+if kind == 'queue' then
+  ids = redis.call('LPOP', registry, count) or {}
 else
-  ids = redis.call('ZRANGE', registry, 0, ARGV[4] - 1)
+  ids = redis.call('ZRANGE', registry, 0, count - 1)
   if #ids > 0 then redis.call('ZREM', registry, unpack(ids)) end
 end
 for _, id in ipairs(ids) do

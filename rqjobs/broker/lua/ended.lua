@@ -3,8 +3,8 @@
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), the timeout of a job without one (s), the job's queue,
 --   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or there is nothing to
 --   move)
-local prefix, iso, timeout, parent = ARGV[1], ARGV[3], ARGV[4], ARGV[7]
-redis.pcall('HINCRBY', ARGV[2] .. ':totals:' .. ARGV[5], ARGV[6], 1)
+local prefix, ours, iso, timeout, queue, total, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+redis.pcall('HINCRBY', ours .. ':totals:' .. queue, total, 1)
 
 local function met(id)
   for _, other in ipairs(redis.call('SMEMBERS', prefix .. ':job::' .. id .. ':dependencies')) do

@@ -1,8 +1,8 @@
 -- Deletes jobs whole.
 -- ARGV: RQ's prefix, our prefix, which ('failed': dead ones, 'waiting': waiting or delayed ones), then the ids.
--- Answers the ids that were such and are gone; the others are left alone.
-local prefix, ours, failed, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', {}
-for i = 4, #ARGV do
+-- Returns the ids that were such and are gone; the others are left alone.
+local prefix, ours, failed, first_id, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', 4, {}
+for i = first_id, #ARGV do
   local id, out = ARGV[i], 0
   local queue = redis.pcall('HGET', prefix .. ':job:' .. id, 'origin')
   local known = type(queue) == 'string'

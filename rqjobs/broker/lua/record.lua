@@ -1,17 +1,19 @@
--- Adds what ran to the running totals and to the counters of a minute.
+-- Adds the counts of jobs to the totals and to those of a minute. Returns OK.
 -- ARGV: RQ's prefix, our prefix, the minute ('' = the present one by Redis' clock), how long a minute is kept (s), then
 --   field, number, ...: added up; of a field that ends in ^ the larger number stays.
-local totals, minute = ARGV[2] .. ':metrics', ARGV[3]
+local ours, minute, ttl, first_field = ARGV[2], ARGV[3], ARGV[4], 5
+local totals = ours .. ':metrics'
 if minute == '' then minute = string.format('%d', math.floor(redis.call('TIME')[1] / 60)) end
-minute = ARGV[2] .. ':minute:' .. minute
-for i = 5, #ARGV, 2 do
+minute = ours .. ':minute:' .. minute
+for i = first_field, #ARGV, 2 do
+  local field, number = ARGV[i], ARGV[i + 1]
   for _, key in ipairs({totals, minute}) do
-    if string.sub(ARGV[i], -1) ~= '^' then
-      redis.call('HINCRBY', key, ARGV[i], ARGV[i + 1])
-    elseif (tonumber(redis.call('HGET', key, ARGV[i]) or '') or -1) < tonumber(ARGV[i + 1]) then
-      redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+    if string.sub(field, -1) ~= '^' then
+      redis.call('HINCRBY', key, field, number)
+    elseif (tonumber(redis.call('HGET', key, field) or '') or -1) < tonumber(number) then
+      redis.call('HSET', key, field, number)
     end
   end
 end
-redis.call('EXPIRE', minute, ARGV[4])
+redis.call('EXPIRE', minute, ttl)
 return redis.status_reply('OK')

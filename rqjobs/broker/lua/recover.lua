@@ -1,27 +1,28 @@
--- Takes back the jobs of workers that died: their leases have run out, or the caller knows that the worker is dead.
+-- Rescues the jobs of workers that died: their leases have expired, or the caller knows that the worker is dead.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), failed jobs kept, after how many dead workers a job is dead,
 --   three errors (base64 of zlib): tried again, attempts used up, too many workers died
---   a dead worker's name ('' = whoever let a lease run out), how many jobs of a lane at most, number of lanes, for
+--   a dead worker's name ('' = every lease that has expired), how many jobs of a lane at most, number of lanes, for
 --   each: name, its queue
--- Answers {{lane, id, execution} of jobs for RQ's own path: who called has 30 s to take them back, with a dead worker's
---   name whoever looks next; {keys of another type than RQ's}; {id, worker, 'queued' or 'failed'}, ...}
-local prefix, ours, iso, keep, most, dead = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[9]
-local page = tonumber(ARGV[10])
+-- Returns {{lane, id, execution} of jobs for the RQ compatibility path: the caller has 30 s to rescue them, or with a dead
+--   worker's name the next rescuer; {keys of another type than RQ's}; {id, worker, 'queued' or 'failed'}, ...}
+local prefix, ours, iso, keep, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local TRIED_AGAIN, USED_UP, TOO_MANY_DIED = ARGV[6], ARGV[7], ARGV[8]
+local dead, page, lane_count, first_lane = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), 12
 local time = redis.call('TIME')
 local seconds, stamp, year = tonumber(time[1]), string.format('%d.%06d', time[1], time[2]), 31536000
 local minute = ours .. ':minute:' .. string.format('%d', math.floor(seconds / 60))
 local SUSPECTS = 32  -- more of one worker are not run in processes of their own: they would wait for each other
-local special, wrong, answer = {}, {}, {{}, {}}
-redis.call('DEL', prefix .. ':wip')  -- never there: a write that a full Redis allows, and then the others too
+local response = {{}, {}}
+redis.call('DEL', prefix .. ':wip')  -- this key never exists: a write that a full Redis allows, and then the others too
 
 local function is(kind, key)
   local found = redis.call('TYPE', key).ok
   if found == kind or found == 'none' then return true end
-  answer[2][#answer[2] + 1] = key
+  response[2][#response[2] + 1] = key
   return false
 end
 
--- Redis has just been started: those who run jobs need a moment to renew their leases.
+-- Redis has just been started: workers need a moment to renew their leases.
 local function just_started()
   local info = redis.pcall('INFO', 'server')
   local uptime = type(info) == 'string' and tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
@@ -40,7 +41,7 @@ local function what_ran(worker)
   return known[worker]
 end
 
-local function take_back(name, queue, member)
+local function rescue(name, queue, member)
   local registry, failed = prefix .. ':wip:' .. name, prefix .. ':failed:' .. name
   local id, execution = string.match(member, '^(.*):([^:]*)$')
   local key = prefix .. ':job:' .. (id or '')
@@ -51,14 +52,14 @@ local function take_back(name, queue, member)
   local ran = job[1] == 'started' and what_ran(job[5] or '')
   local waited = ran and not string.find(ran.executions, execution, 1, true)
   if job[1] == 'started' and not waited then
-    local left_alone = redis.call('EXISTS', key .. ':dependents') == 1
+    local rq_compat = redis.call('EXISTS', key .. ':dependents') == 1
     for i = 7, 14 do
-      if job[i] and job[i] ~= '' then left_alone = true end
+      if job[i] and job[i] ~= '' then rq_compat = true end
     end
-    if left_alone then
+    if rq_compat then
       redis.call('ZADD', registry, seconds + (dead == '' and 30 or 0), member)
       if dead == '' then
-        answer[1][#answer[1] + 1] = {name, id, execution}
+        response[1][#response[1] + 1] = {name, id, execution}
       else
         redis.call('SREM', prefix .. ':worker:' .. dead .. ':executions', member)
       end
@@ -73,11 +74,11 @@ local function take_back(name, queue, member)
     local intervals = job[3] and select(2, pcall(cjson.decode, job[3]))
     local attempt = math.max(1, (type(intervals) == 'table' and #intervals or 0) + 1 - left)
     local died = tonumber(job[4] or '') or 0
-    died = (died > 0 and died or 0) + 1  -- anybody may have written it
+    died = (died > 0 and died or 0) + 1  -- any client may have written it
     local running = died > 1 and redis.pcall('GET', ours .. ':running:' .. queue .. ':' .. worker)
     waited = waited or type(running) == 'string' and not string.find(running, execution, 1, true)
     local again = waited or left > 0 and died < most
-    local why = died >= most and ARGV[8] or ran and ran.why or again and ARGV[6] or ARGV[7]
+    local why = died >= most and TOO_MANY_DIED or ran and ran.why or again and TRIED_AGAIN or USED_UP
     local results = prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
     if not waited then
@@ -110,14 +111,14 @@ local function take_back(name, queue, member)
         redis.pcall('HINCRBY', totals, 'dropped', over)
       end
     end
-    answer[#answer + 1] = {id, worker, again and 'queued' or 'failed'}
+    response[#response + 1] = {id, worker, again and 'queued' or 'failed'}
   end
   redis.call('ZREM', registry, member)  -- last: were there an error before it, the job would not be lost
 end
 
 is('set', ours .. ':paused')
-for n = 1, tonumber(ARGV[11]) do
-  local name, queue = ARGV[10 + 2 * n], ARGV[11 + 2 * n]
+for n = 0, lane_count - 1 do
+  local name, queue = ARGV[first_lane + 2 * n], ARGV[first_lane + 2 * n + 1]
   local registry, sound = prefix .. ':wip:' .. name, is('list', prefix .. ':queue:' .. name)
   for _, kind in ipairs({'wip', 'scheduled', 'finished', 'failed'}) do
     sound = is('zset', prefix .. ':' .. kind .. ':' .. name) and sound
@@ -131,6 +132,6 @@ for n = 1, tonumber(ARGV[11]) do
       if #members < page and redis.call('ZSCORE', registry, member) then members[#members + 1] = member end
     end
   end
-  for _, member in ipairs(members) do take_back(name, queue, member) end
+  for _, member in ipairs(members) do rescue(name, queue, member) end
 end
-return answer
+return response

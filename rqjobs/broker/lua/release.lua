@@ -1,10 +1,10 @@
 -- Enqueues the dependents whose dependencies are met: RQ moves them to the ready registry, and enqueues them afterwards.
 -- ARGV: RQ's prefix, now (RQ's format), the timeout of a job without one (s), how many jobs of a lane at most, lane, ...
--- Answers {'1' if a lane may have more, lane, id, ... of jobs with RQ's own rate limit, for RQ's own methods}
-local prefix, iso, timeout, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local answer = {'0'}
-redis.call('DEL', prefix .. ':ready')  -- never there: a write that a full Redis allows, and then the others too
-for i = 5, #ARGV do
+-- Returns {'1' if a lane may have more, lane, id, ... of jobs with RQ's own rate limit, for RQ's own methods}
+local prefix, iso, timeout, most, first_lane = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
+local response = {'0'}
+redis.call('DEL', prefix .. ':ready')  -- this key never exists: a write that a full Redis allows, and then the others too
+for i = first_lane, #ARGV do
   local lane = ARGV[i]
   local ids, gone = redis.pcall('ZRANGE', prefix .. ':ready:' .. lane, 0, most - 1), 0
   if ids.err then ids = {} end
@@ -13,9 +13,9 @@ for i = 5, #ARGV do
     if moved and enqueued then
       gone = gone + 1
     elseif moved and enqueued == false then
-      answer[#answer + 1], answer[#answer + 2] = lane, id
+      response[#response + 1], response[#response + 2] = lane, id
     end
   end
-  if gone == most then answer[1] = '1' end
+  if gone == most then response[1] = '1' end
 end
-return answer
+return response

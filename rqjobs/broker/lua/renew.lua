@@ -1,29 +1,30 @@
--- Renews the worker's heartbeat and the leases of what it runs, as RQ's heartbeats do.
+-- Renews the worker's heartbeat and the leases of its jobs, as RQ's heartbeats do.
 -- ARGV: RQ's prefix, worker, how long its record lives (s), lease (s), now (RQ's format), then for each job:
 --   lane, id, execution
--- Answers {1 if the worker's record is there, the time by Redis' clock (s), executions whose lease is gone: another
---   worker has taken the job, or it was deleted}
-local prefix, lease, iso = ARGV[1], tonumber(ARGV[4]), ARGV[5]
-local record, ttl = prefix .. ':worker:' .. ARGV[2], ARGV[3]
+-- Returns {1 if the worker's record is there, the time by Redis' clock (s), executions whose lease is gone: another
+--   worker has claimed the job, or it was deleted}
+local prefix, worker, ttl, lease, iso = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local record = prefix .. ':worker:' .. worker
 local time = redis.call('TIME')
 local seconds, stamp = tonumber(time[1]), string.format('%d.%06d', time[1], time[2])
 redis.call('EXPIRE', record .. ':executions', ttl)  -- a write that a full Redis allows, and then the others too
-local answer = {redis.call('HEXISTS', record, 'birth'), stamp}
-if answer[1] == 1 then
+local response = {redis.call('HEXISTS', record, 'birth'), stamp}
+if response[1] == 1 then
   redis.call('HSET', record, 'last_heartbeat', iso, 'rqjobs_seen', seconds)
   redis.call('EXPIRE', record, ttl)
 end
 for i = 6, #ARGV, 3 do
-  local registry, id, execution = prefix .. ':wip:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local lane, id, execution = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local registry = prefix .. ':wip:' .. lane
   local member = id .. ':' .. execution
-  local held = redis.pcall('ZSCORE', registry, member)
-  if not held then
-    answer[#answer + 1] = execution
-  elseif type(held) == 'string' then  -- a registry of another type is no loss of a lease
+  local expires = redis.pcall('ZSCORE', registry, member)
+  if not expires then
+    response[#response + 1] = execution
+  elseif type(expires) == 'string' then  -- a registry of another type is no loss of a lease
     redis.call('ZADD', registry, 'XX', seconds + lease, member)
     local run = prefix .. ':execution:' .. member
     if redis.call('HSETNX', run, 'id', execution) == 1 then  -- a short job's, left out at first (reserve.lua)
-      redis.call('HSET', run, 'job_id', id, 'created_at', stamp, 'worker_name', ARGV[2])
+      redis.call('HSET', run, 'job_id', id, 'created_at', stamp, 'worker_name', worker)
     end
     redis.call('HSET', run, 'last_heartbeat', stamp)
     redis.call('EXPIRE', run, lease + 60)
@@ -34,4 +35,4 @@ for i = 6, #ARGV, 3 do
     end
   end
 end
-return answer
+return response

@@ -1,6 +1,7 @@
 -- Writes a job's meta, unless the job is gone meanwhile: its hash would come back with nothing else in it, for ever.
--- ARGV: RQ's prefix, id, meta (JSON). Answers 1 if it was written.
-local key = ARGV[1] .. ':job:' .. ARGV[2]
+-- ARGV: RQ's prefix, id, meta (JSON). Returns 1 if it was written.
+local prefix, id, meta = ARGV[1], ARGV[2], ARGV[3]
+local key = prefix .. ':job:' .. id
 if redis.call('EXISTS', key) == 0 then return 0 end
-redis.call('HSET', key, 'meta', ARGV[3])
+redis.call('HSET', key, 'meta', meta)
 return 1

@@ -1,8 +1,8 @@
 -- Puts dead jobs back into their queues with all their attempts.
 -- ARGV: RQ's prefix, our prefix, now (RQ's timestamp), then the ids.
--- Answers the ids that were put back; one that is not dead any more is left alone.
-local prefix, ours, now, done = ARGV[1], ARGV[2], ARGV[3], {}
-for i = 4, #ARGV do
+-- Returns the ids that were put back; one that is not dead any more is left alone.
+local prefix, ours, now, first_id, done = ARGV[1], ARGV[2], ARGV[3], 4, {}
+for i = first_id, #ARGV do
   local id = ARGV[i]
   local key = prefix .. ':job:' .. id
   local job = redis.pcall('HMGET', key, 'origin', 'retry_intervals')

@@ -1,12 +1,13 @@
 -- Moves jobs whose time has come from the scheduled registries to their queues, each in its order, atomically.
--- ARGV: RQ's prefix, now (RQ's format), how many at most a lane, lane, lane, ...
--- Answers {seconds until the next job is due (-1 = none waits), moved, lane, id, ... of jobs with RQ's own rate limit:
---   RQ's own methods are to move them, and whoever called has so many seconds before they are due again}
-local prefix, iso, most, again = ARGV[1], ARGV[2], tonumber(ARGV[3]), 10
-redis.call('DEL', prefix .. ':scheduled')  -- never there: a write that a full Redis allows, and then the others too
+-- ARGV: RQ's prefix, now (RQ's format), how many at most of a lane, lane, lane, ...
+-- Returns {seconds until the next job is due (-1 = none is delayed), how many were moved, {lane, id, ...} of jobs with RQ's
+--   own rate limit: RQ's own methods move them, within RETRY seconds, after which they are due again}
+local prefix, iso, most, first_lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), 4
+local RETRY = 10
+redis.call('DEL', prefix .. ':scheduled')  -- this key never exists: a write that a full Redis allows, and then the others too
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local moved, soonest, others = 0, -1, {}
+local moved, soonest, limited = 0, -1, {}
 
 local function move(lane)
   local registry, list = prefix .. ':scheduled:' .. lane, prefix .. ':queue:' .. lane
@@ -21,8 +22,8 @@ local function move(lane)
     if job.err then
       gone[#gone + 1] = id
     elseif job[2] and job[2] ~= '' then
-      redis.call('ZADD', registry, string.format('%.6f', now + again), id)
-      others[#others + 1], others[#others + 2] = lane, id
+      redis.call('ZADD', registry, string.format('%.6f', now + RETRY), id)
+      limited[#limited + 1], limited[#limited + 2] = lane, id
     else
       gone[#gone + 1] = id
       if job[1] then
@@ -46,5 +47,5 @@ local function move(lane)
   end
 end
 
-for i = 4, #ARGV do pcall(move, ARGV[i]) end  -- a registry of another type must not stop the others; the keeper tells
-return {string.format('%.6f', soonest), moved, others}
+for i = first_lane, #ARGV do pcall(move, ARGV[i]) end  -- a registry of another type must not stop the others (recover.lua)
+return {string.format('%.6f', soonest), moved, limited}

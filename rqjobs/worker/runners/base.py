@@ -23,24 +23,24 @@ from rqjobs.worker.runners.time_limits import Slot, StopRequested, TimeLimit, Ti
 
 
 class Engine(Protocol):
-    """What the runners need of the engine."""
+    """What the runners call of the engine."""
 
     time_limits: TimeLimitThread
 
     def settled(self, job: ClaimedJob) -> None:
-        """The job has its outcome."""
+        """Has the outcome of the job written."""
 
     def failed(self, job: ClaimedJob, error: BaseException) -> None:
-        """The job's run has raised this."""
+        """Has the exception handlers called with ``error``."""
 
     def end_trial(self, job: ClaimedJob) -> None:
-        """The job was the trial of a held queue, and has found its dependency."""
+        """Ends the hold of a queue whose trial the job was."""
 
     def run_rq_compat(self, job: ClaimedJob) -> None:
         """Runs the job by RQ's own methods."""
 
     def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
-        """Lets Redis know: of this queue's jobs that have had a worker die under them only these run now."""
+        """Writes to Redis that, of this queue's jobs whose workers have died, these alone run now."""
 
 
 class Runner:
@@ -56,11 +56,11 @@ class Runner:
         return self.capacity
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over. Never blocks."""
+        """Accepts jobs. Never blocks."""
         raise NotImplementedError
 
     def waiting(self) -> list[ClaimedJob]:
-        """Gives back the jobs that it has not started, in order."""
+        """Removes and returns the jobs that it has not started, in order."""
         found = []
         while True:
             try:
@@ -69,7 +69,7 @@ class Runner:
                 return found
 
     def check_waiting(self) -> bool:
-        """Called now and then: sees to it that waiting jobs are begun. Whether to come back soon."""
+        """Starts threads for waiting jobs; called every 20 ms. Returns whether to call it again soon."""
         return False
 
     def stop(self) -> None:
@@ -84,10 +84,10 @@ class Runner:
         raise NotImplementedError
 
     def replace(self, job: ClaimedJob) -> None:
-        """The thread that runs this job was given up."""
+        """Replaces the thread that runs this job, which was abandoned."""
 
     def lease_lost(self, job: ClaimedJob) -> bool:
-        """Another worker has this job now: its outcome will be refused.
+        """Ends a job whose lease another worker has: its outcome would be refused.
 
         Returns:
             Whether it is over here: it had not begun, or could be ended.

@@ -54,7 +54,7 @@ class BatchRunner(Runner):
         threading.Thread(target=self._work, name=f"rqjobs-{self._policy.name}", daemon=True).start()
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over."""
+        """Accepts jobs."""
         self._jobs.extend(jobs)
         self._filled.set()
 

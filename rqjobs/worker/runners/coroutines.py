@@ -73,7 +73,7 @@ class CoroutineRunner(Runner):
         self._processor: Callable[[JobModel, Attempt], Coroutine[Any, Any, Any]] = traced(load(policy.processor))
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over."""
+        """Accepts jobs."""
         self._jobs.extend(jobs)
         if not self._scheduled:
             self._scheduled = True
@@ -109,7 +109,7 @@ class CoroutineRunner(Runner):
                 job = self._jobs.popleft()
             except IndexError:
                 return
-            if job.settled:  # stopped or handed back before it began
+            if job.settled:  # stopped or released before it began
                 continue
             self._free -= 1
             self._tasks[job.execution] = task = self._loop.create_task(self._run(job), name=job.execution)

@@ -31,7 +31,7 @@ class SuspectRunner(ProcessRunner):
 class IsolatedRunner(Runner):
     """The runner of a queue, beside one for the jobs whose next death of a worker would be their last.
 
-    A worker that dies takes down whatever it has taken. Its jobs go back together, so the next worker takes them
+    A worker that dies takes all its claimed jobs down. They go back together, so the next worker claims them
     together: one job that kills would have all its neighbours counted dead with it.
     """
 
@@ -46,7 +46,7 @@ class IsolatedRunner(Runner):
         return self._suspects if job.isolated else self._runner
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over."""
+        """Accepts jobs."""
         suspects = [job for job in jobs if job.isolated]
         if suspects:
             room = max(0, self._most - self._suspects.unfinished)
@@ -60,7 +60,7 @@ class IsolatedRunner(Runner):
             self._runner.submit(jobs)
 
     def waiting(self) -> list[ClaimedJob]:
-        """Gives back what has not begun."""
+        """Removes and returns the jobs that have not begun."""
         return self._runner.waiting() + self._suspects.waiting()
 
     def room(self) -> int:

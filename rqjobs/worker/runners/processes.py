@@ -163,7 +163,7 @@ class ProcessRunner(Runner):
         self._started: list[threading.Thread] = []
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over."""
+        """Accepts jobs."""
         for job in jobs:
             self._queue.put(job)
         self._count(unfinished=len(jobs))
@@ -181,7 +181,7 @@ class ProcessRunner(Runner):
                 self._started.append(thread)
 
     def waiting(self) -> list[ClaimedJob]:
-        """Gives back what has not begun."""
+        """Removes and returns the jobs that have not begun."""
         found: list[ClaimedJob] = []
         while True:
             try:
@@ -245,13 +245,13 @@ class ProcessRunner(Runner):
     def _run(self, job: ClaimedJob, child: Child | None) -> Child | None:
         started = time.time()
         outcome, keep = None, False
-        if job.settled:  # stopped or handed back before it began
+        if job.settled:  # stopped or released before it began
             return child
         try:
             job.prepare()
             child = child or Child(self._policy.name)
             self._running[job.execution] = child
-            if job.outcome is not None or self._stopping:  # just now: nobody else would end it
+            if job.outcome is not None or self._stopping:  # since a moment ago: nothing else would end it
                 child.kill()
             answer = child.run(job)
             outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped

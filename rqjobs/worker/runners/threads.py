@@ -45,7 +45,7 @@ class ThreadRunner(Runner):
         self._processor: Callable[[JobModel, Attempt], Any] = traced(load(policy.processor))
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Takes jobs over."""
+        """Accepts jobs."""
         self._jobs.extend(jobs)
         if not self._waking:
             self._wake()
@@ -141,7 +141,7 @@ class ThreadRunner(Runner):
             self._run(slot, job)
 
     def _run(self, slot: Slot, job: ClaimedJob) -> None:
-        if job.settled:  # stopped or handed back before it began
+        if job.settled:  # stopped or released before it began
             return
         outcome = run_in_slot(slot, job, self._processor, self._engine)
         self._took += (outcome.ended - outcome.started - self._took) / 10

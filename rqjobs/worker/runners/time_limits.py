@@ -15,14 +15,14 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.running_jobs import free_place, place
 
 PERIOD = 0.1
-"""Seconds between two looks."""
+"""Seconds between two checks of all time limits: a limit is kept to a tenth of a second."""
 
 PATIENCE = 1.0
 """Seconds that a thread past its limit has to leave its job, before it is abandoned: time for ``finally`` blocks. A
 thread inside a call of C (a sleep, a socket, a query) notices nothing before that call ends, whatever the patience."""
 
 STOP_PATIENCE = 0.2
-"""The same for a job that was stopped by command: RQ kills it, so nobody counts on its cleaning up."""
+"""The same for a job that was stopped by command: RQ kills such a job, so no job relies on cleaning up."""
 
 
 class TimeLimit(BaseException):
@@ -60,7 +60,7 @@ def slot_here() -> Slot | None:
 
 
 class Slot:
-    """What one thread does, for the watchdog. The lock makes sure that an interruption hits the job it is meant for."""
+    """What one thread runs, for its time limit. The lock makes sure that an interruption hits the right job."""
 
     __slots__ = (
         "abandoned", "calls", "deadline", "entered", "jobs", "lock", "place", "ran", "rq_limit", "rqs", "stopped",
@@ -164,13 +164,13 @@ class Slot:
 
 
 class TimeLimitThread:
-    """Interrupts what runs past its limit; gives up, and replaces, threads that do not even notice."""
+    """Interrupts jobs that run past their time limit, and has threads that do not react replaced."""
 
     def __init__(self, abandon: Callable[[Slot, list[ClaimedJob]], None]) -> None:
         self._slots: set[Slot] = set()
         self._abandon = abandon
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rqjobs-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rqjobs-time-limits", daemon=True)
 
     def start(self) -> None:
         """Starts watching."""
