@@ -18,7 +18,7 @@ from rqjobs.broker.rq_schema import fetch_job
 from rqjobs.config.settings import use_settings
 from rqjobs.enqueueing import enqueue, enqueue_many
 from rqjobs.monitoring.queue_health import pause, resume
-from rqjobs.worker import claimed_job, loop, run
+from rqjobs.worker import claimed_job, engine_worker, loop
 from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.job_log import JobLog
 from rqjobs.worker.loop import WorkerLoop
@@ -195,7 +195,7 @@ def test_progress_that_redis_does_not_take_fails_no_job(redis, monkeypatch, mode
     def away(*_args):
         raise redis_py.TimeoutError
 
-    monkeypatch.setattr(run, "run_script", away)
+    monkeypatch.setattr(engine_worker, "run_script", away)
     job = enqueue(model(do="report"))
     burst(model.queue)
     assert [run.outcome for run in read_history(job)] == ["done"]
