@@ -15,9 +15,10 @@ from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from rqjobs import ManyChatSyncJob, enqueue, enqueue_many
+from rqjobs import ManyChatSyncJob, WebhookJob, enqueue, enqueue_many
 from rqjobs.attempt import Attempt
-from rqjobs.broker.rq_schema import encode_data, pack_data, sign_job
+from rqjobs.broker.reencryption import reencrypt
+from rqjobs.broker.rq_schema import encode_data, fetch_job, pack_data, sign_job
 from rqjobs.config.settings import Settings
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
@@ -206,3 +207,15 @@ def test_data_is_signed_as_it_is_before_it_is_deflated(redis: redis_py.Redis) ->
     job = enqueue(Task(mark="x" * 3000))
     stored = redis.hget(job.key, "data")
     assert stored == pack_data(zlib.decompress(stored)) != zlib.compress(zlib.decompress(stored))
+
+
+def test_reencryption_signs_what_was_signed_and_nothing_else(redis: redis_py.Redis, configure: Configure) -> None:
+    init_database(get_engine())
+    webhook = WebhookJob(webhook_id="w", event="e", url="https://a.example/", payload={}, headers={"X-Key": "k"})
+    good, forged = enqueue(webhook), enqueue(webhook)
+    redis.hset(forged.key, "signature", "x" * 44)
+    configure(RQJOBS_SECRET_KEY=OTHER, RQJOBS_SECRET_KEY_OLD=KEY)
+    reencrypt(connection=redis)
+    configure(RQJOBS_SECRET_KEY_OLD="")
+    assert not fetch_job(good.id, redis).forged
+    assert fetch_job(forged.id, redis).forged
