@@ -13,6 +13,7 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.failures import Failure, read_failure
 from rqjobs.worker.outcomes import Dead, Retry, Unavailable
 from rqjobs.worker.protocol import read_job
+from tests.support.tasks import Task
 
 STAMP = b"2026-01-01T00:00:00.000000Z"
 DATA = b'["rqjobs.worker.entry.perform",null,["tasks",{}],{}]'
@@ -28,7 +29,7 @@ ERRORS = [
 
 def claimed(retries_left: int) -> ClaimedJob:
     row = (b"j", b"e", 1, b"", DATA, b"60", str(retries_left).encode(), b"[1, 2]", STAMP, b"", b"", STAMP)
-    return read_job(row, "tasks", get_policy("tasks"), lambda *_: None)
+    return read_job(row, Task.queue, get_policy(Task.queue), lambda *_: None)
 
 
 @pytest.mark.parametrize("retries_left", [0, 1, 2])
@@ -54,7 +55,7 @@ def test_what_is_left_of_the_attempts() -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_a_failure_is_the_same_after_its_way_out_of_a_child_process(error: BaseException) -> None:
-    there = read_failure(error, get_policy("tasks"))
+    there = read_failure(error, get_policy(Task.queue))
     here = Failure.from_json(json.loads(json.dumps(there.to_json())))
     assert here.to_json() == there.to_json()
     assert here.error.rstrip().endswith(str(error))
