@@ -35,7 +35,7 @@ from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
 from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
-from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters import groups as failure_groups
 from rqjobs.monitoring.http_server import LimitedServer
 from rqjobs.web import create_app
@@ -77,7 +77,7 @@ class Jobs:
         first, *_ = enqueue_many([webhook(0), *(webhook(n, host=2 + n // 3) for n in range(6 * (TIMES + 1)))])
         subprocess.run([Path(sys.executable).with_name("rqjobs"), "worker", "--burst"], check=True, capture_output=True)
         score = self.redis.zscore(key("failed", "webhooks"), first.id) or 0
-        cause = self.redis.zscore(keys.dead_causes("webhooks"), first.id) or 0
+        fingerprint = self.redis.zscore(keys.dead_fingerprints("webhooks"), first.id) or 0
         reason = self.redis.zscore(keys.dead_reasons("webhooks"), first.id) or 0
         ids = [f"dead-{number}" for number in range(dead)]
         for start in range(0, dead, 5_000):
@@ -86,7 +86,7 @@ class Jobs:
                     pipeline.copy(key("job", first.id), key("job", job_id))
                     pipeline.copy(key("results", first.id), key("results", job_id))
                     pipeline.zadd(key("failed", "webhooks"), {job_id: score - 1})
-                    pipeline.zadd(keys.dead_causes("webhooks"), {job_id: cause})
+                    pipeline.zadd(keys.dead_fingerprints("webhooks"), {job_id: fingerprint})
                     pipeline.zadd(keys.dead_reasons("webhooks"), {job_id: reason})
                 pipeline.execute()
         self._log(first.id, dead)
@@ -94,11 +94,15 @@ class Jobs:
             enqueue_many([webhook(number) for number in range(start, min(waiting, start + 10_000))])
         self.dead = iter(ids)
         (group,) = failure_groups.look().groups
-        self.group = group.cause.id
+        self.group = group.fingerprint.id
         self.small = iter(
-            [part.cause.id for part in (failure_groups.find(group.cause.id) or group).parts if part.count == 3]
+            [
+                part.fingerprint.id
+                for part in (failure_groups.find(group.fingerprint.id) or group).parts
+                if part.count == 3
+            ]
         )
-        self.repair = repair.start(self.group, "bench", "dry-run").id
+        self.bulk_requeue = bulk_requeue.start(self.group, "bench", "dry-run").id
 
     @staticmethod
     def _log(job_id: str, dead: int) -> None:
@@ -128,7 +132,7 @@ class Jobs:
 def pages(app: Flask, jobs: Jobs) -> Iterator[tuple[str, str]]:
     """Every page by its rule, and an address of it, from the URL map."""
     values = {
-        "name": "webhooks", "job_id": next(jobs.dead), "cause": jobs.group, "repair_id": jobs.repair, "page": 9,
+        "name": "webhooks", "job_id": next(jobs.dead), "group_id": jobs.group, "bulk_id": jobs.bulk_requeue, "page": 9,
         "queue_name": "webhooks", "instance_number": 0, "registry_name": "failed", "per_page": 50, "order": "asc",
         "filename": "",
     }  # fmt: skip

@@ -9,7 +9,7 @@ and, in a terminal: ``rqjobs worker``.
 
 from typing import TYPE_CHECKING
 
-from rqjobs.config.lazy_imports import lazily
+from rqjobs.config.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from rqjobs.aio import (
@@ -89,7 +89,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept every misspelt name
-    __getattr__, __dir__ = lazily(
+    __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",

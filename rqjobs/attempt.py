@@ -17,7 +17,7 @@ Report = Callable[[Mapping[str, object]], None]
 
 
 def _ignore(_report: Mapping[str, object]) -> None:
-    """Progress that nobody asked for."""
+    """Discards the progress of a run that no worker started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A processor's ``admit`` answers this for a job that must not run yet: it waits as a delayed job,
+    """The value that a processor's ``admit`` returns for a job that must not run yet: it waits as a delayed job,
     holds no slot and uses up no attempt. The wait is counted by Redis' clock.
     """  # noqa: D205
 

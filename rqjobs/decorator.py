@@ -33,7 +33,7 @@ _surroundings: list[Surroundings] = []
 
 
 class PolicyOptions(TypedDict, total=False):
-    """What :func:`job` takes: the queue's policy, see :class:`rqjobs.policies.QueuePolicy`."""
+    """The options of :func:`job` that become the queue's policy (:class:`rqjobs.policies.QueuePolicy`)."""
 
     attempts: int
     """How often a job is run at most; 3 by default."""
@@ -59,7 +59,7 @@ class OwnPayload(JobModel):
 
     @classmethod
     def parse(cls, data: object) -> Self:
-        """The job whose payload ``data`` is.
+        """The job with the payload ``data``.
 
         Raises:
             InvalidJob: with every fault named.
@@ -87,7 +87,7 @@ class OwnPayload(JobModel):
         return cast("dict[str, Any]", dumped)
 
     def label(self) -> str:
-        """The queue's name: what a payload holds is nobody's business in logs."""
+        """The queue's name only: a payload must not get into logs."""
         return self.queue
 
 

@@ -1,4 +1,4 @@
-"""The one tree of errors: each carries its data, and its message tells the mend."""
+"""All errors of rqjobs, below RQJobsError. Each has its data as attributes, and its message names the fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InvalidSettings(RQJobsError, ValueError):
     """Settings that cannot be used.
 
     Attributes:
-        faults: every fault found, each naming its variable and the mend.
+        faults: every fault found, each with its variable and the fix.
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class UnknownQueue(RQJobsError, LookupError):
     """No queue of this name is in the policy table.
 
     Attributes:
-        name: the name asked for.
+        name: the unknown name.
         known: the names that exist.
     """
 
@@ -78,8 +78,8 @@ class DependencyUnavailable(RQJobsError):
     error is a failure like any other.
 
     Attributes:
-        dependency: what is away, in a word or two, such as ``database``. The same text is the same dependency.
-        reason: one line: what it said, and what to do about it. It is shown to people; no secrets.
+        dependency: a short name, such as ``database``. The same text is the same dependency.
+        reason: one line, the error and the fix. It is shown to people, so it must hold no secret.
         scope: which part of the queue needs it, such as one of several accounts; "" (the default) for the whole queue.
             Only jobs that raise it with this scope wait, the others go on.
     """
@@ -146,10 +146,10 @@ class DuplicateJob(RQJobsError):
 
 
 class JobNotFound(RQJobsError, LookupError):
-    """Redis knows no job of this id: it was never enqueued here, or it is done and no longer kept.
+    """Redis has no job of this id: it was never enqueued here, or it is done and no longer kept.
 
     Attributes:
-        job_id: the id asked for.
+        job_id: the unknown id.
     """
 
     def __init__(self, job_id: str) -> None:
@@ -215,7 +215,7 @@ class PermanentFailure(RQJobsError):
     """Raised by a processor: trying again cannot help, the job is dead at once.
 
     Attributes:
-        reason: one line for whoever reads the dead letters.
+        reason: one line, which the list of dead letters shows.
     """
 
     def __init__(self, reason: str) -> None:
@@ -224,13 +224,13 @@ class PermanentFailure(RQJobsError):
 
 
 class RetryLater(RQJobsError):
-    """Raised by a processor: the other side said when to come back (Retry-After, a rate limit).
+    """Raised by a processor: run this job again after a given wait (Retry-After, a rate limit).
 
     Attributes:
         after: how long to wait, instead of the queue's backoff.
         reason: one line for the job's history.
         counts: whether this run uses up an attempt. True by default, so that an endpoint that
-            says "later" for ever ends as a dead letter; False for limits of our own making.
+            asks for later for ever ends as a dead letter; False for limits of our own making.
     """
 
     def __init__(self, after: timedelta, reason: str, *, counts: bool = True) -> None:

@@ -1,4 +1,7 @@
-"""The policy table: which queues there are, in which order, and how each treats its jobs."""
+"""The policy table: the queues in priority order, and for each its attempts, waits, time limit and slots.
+
+``rqjobs queues`` prints it with the settings of an installation applied.
+"""
 
 from __future__ import annotations
 
@@ -23,45 +26,48 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
-    """How one queue treats its jobs. RQJOBS_<QUEUE>_* changes it for one installation."""
+    """The values of one queue. The settings RQJOBS_<QUEUE>_* can set those of ``TUNABLE``."""
 
     name: str
     """The queue's name in Redis, and the registered name of its processor."""
     kind: str
     """The job's name on the command line."""
     model: type[JobModel] | str
-    """What a job of this queue must look like: the class, or ``module:Class`` to import it when it is needed."""
+    """The model that checks a job of this queue: the class, or ``module:Class`` to import it when it is needed."""
     processor: str
     """``module:function``, imported where jobs run and nowhere else."""
     attempts: int = 3
-    """How often a job is run at most."""
+    """The most runs of one job, the first included."""
     backoff: Backoff = field(default_factory=exponential)
     """The waits between the runs: 2 s, 4 s, 8 s ..."""
     timeout: timedelta = timedelta(seconds=60)
     """The time limit of one run."""
     concurrency: int = 10
-    """How many jobs of this queue one worker process runs at once."""
+    """The slots of this queue in one worker process: the most jobs that it runs at once."""
     rate: Rate | None = None
-    """How many jobs of this queue all workers together start a period; None for no limit."""
+    """The most jobs of this queue that all workers together start in a period; None for no limit."""
     runs_in: Literal["thread", "process"] = "thread"
     """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
     batch: str | None = None
-    """``module:function`` that does many jobs at once, if the processor has one."""
+    """``module:function`` that runs a list of jobs in one call; None if each job is run by ``processor``."""
     batch_size: int = 1000
-    """How many jobs ``batch`` is given at most."""
+    """The most jobs in one call of ``batch``."""
     admit: str | None = None
     """``module:function`` that may hold jobs back before they start.
 
-    It is given jobs and attempts, and returns for each None, a :class:`rqjobs.attempt.Hold`, or for a job of a part of
-    the queue whose dependency is away a :class:`rqjobs.errors.DependencyUnavailable` with that scope
-    (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable when what it needs itself is away.
+    Its arguments are jobs and their attempts. For each it returns None, a :class:`rqjobs.attempt.Hold`, or, if the job
+    belongs to a part of the queue whose dependency is away, a :class:`rqjobs.errors.DependencyUnavailable` with that
+    scope (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable if a dependency of its own is away.
     """
     check: str | None = None
-    """``module:function`` that names every fault of a job which its model cannot see; called at enqueue, so light."""
+    """``module:function`` that returns every fault of a job that its model cannot find.
+
+    The processes of the app call it when they enqueue, so its module must be light to import.
+    """
 
     @cached_property
     def job_type(self) -> type[JobModel]:
-        """The class that ``model`` says."""
+        """The class of ``model``, imported if need be."""
         return self.model if isinstance(self.model, type) else cast("type[JobModel]", load(self.model))
 
 
@@ -74,8 +80,11 @@ _POLICIES: dict[str, QueuePolicy] = {
             model="rqjobs.jobs:WebhookJob",
             processor="rqjobs.processors.webhook:deliver",
             admit="rqjobs.processors.webhook:admit",
+            attempts=3,
+            backoff=exponential(timedelta(seconds=2)),
             timeout=timedelta(seconds=30),
             concurrency=200,
+            rate=None,
         ),
         QueuePolicy(
             name="manychat-sync",
@@ -83,6 +92,11 @@ _POLICIES: dict[str, QueuePolicy] = {
             model="rqjobs.jobs:ManyChatSyncJob",
             processor="rqjobs.processors.manychat:sync",
             admit="rqjobs.processors.manychat:admit",
+            attempts=3,
+            backoff=exponential(timedelta(seconds=2)),
+            timeout=timedelta(seconds=60),
+            concurrency=10,
+            rate=None,  # the processor keeps to ManyChat's limits for each account
         ),
         QueuePolicy(
             name="email",
@@ -91,6 +105,11 @@ _POLICIES: dict[str, QueuePolicy] = {
             processor="rqjobs.processors.email:send",
             check="rqjobs.mail:check",
             admit="rqjobs.processors.email:admit",
+            attempts=3,
+            backoff=exponential(timedelta(seconds=2)),
+            timeout=timedelta(seconds=60),
+            concurrency=10,
+            rate=None,
         ),
         QueuePolicy(
             name="qr-analytics",
@@ -99,31 +118,47 @@ _POLICIES: dict[str, QueuePolicy] = {
             processor="rqjobs.processors.analytics:record",
             batch="rqjobs.processors.analytics:record_batch",
             batch_size=4000,
+            attempts=3,
+            backoff=exponential(timedelta(seconds=2)),
             timeout=timedelta(seconds=30),
+            concurrency=10,
+            rate=None,
         ),
         QueuePolicy(
             name="data-export",
             kind="data-export",
             model="rqjobs.jobs:DataExportJob",
             processor="rqjobs.processors.export:export",
+            check="rqjobs.sources:check",
+            attempts=3,
+            backoff=exponential(timedelta(seconds=2)),
             timeout=timedelta(hours=1),
             concurrency=1,
+            rate=None,
             runs_in="process",
-            check="rqjobs.sources:check",
         ),
     )
 }
 
 
+_BUILT_IN = tuple(_POLICIES.values())
+
+Source = Literal["default", "setting", "code"]
+"""Where a value of a policy comes from: the table above, RQJOBS_<QUEUE>_*, or the app's own policy."""
+
+TUNABLE = ("attempts", "backoff", "timeout", "concurrency", "rate")
+"""The fields of a policy that RQJOBS_<QUEUE>_* can set."""
+
+
 _applied: dict[str, tuple[QueuePolicy, QueueSettings, QueuePolicy]] = {}
-"""Policies with settings applied, beside what they are made of."""
+"""By queue: the policy without settings, the settings, and the policy with settings."""
 
 
 def register_queue(policy: QueuePolicy) -> None:
     """Adds a queue of the app's own, after the five; RQJOBS_IMPORT makes workers import its module.
 
     Raises:
-        ValueError: the name is taken by another processor, or contains ``:``.
+        ValueError: the name belongs to another processor, is empty, or contains ``:``.
     """
     known = _POLICIES.get(policy.name)
     if known is not None and known.processor != policy.processor:
@@ -136,6 +171,32 @@ def register_queue(policy: QueuePolicy) -> None:
 def policies() -> Iterator[QueuePolicy]:
     """Every queue's policy, settings applied, in priority order."""
     return (get_policy(name) for name in _POLICIES)
+
+
+def sources_of(queue: str) -> dict[str, Source]:
+    """Where each tunable value of the policy of ``queue`` comes from, by the names of ``TUNABLE``.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    name = get_policy(queue).name
+    base: Source = "default" if any(_POLICIES[name] is policy for policy in _BUILT_IN) else "code"
+    overrides = get_settings().queues.get(name)
+    return {field: base if getattr(overrides, field, None) is None else "setting" for field in TUNABLE}
+
+
+def base_policy(queue: str) -> QueuePolicy:
+    """The policy of ``queue`` without the settings.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+    """
+    return _POLICIES[get_policy(queue).name]
+
+
+def setting_of(queue: str, field: str) -> str:
+    """The environment variable that sets the tunable ``field`` of ``queue``: ``RQJOBS_QR_ANALYTICS_ATTEMPTS``."""
+    return f"RQJOBS_{queue.upper().replace('-', '_')}_{field.upper()}"
 
 
 def get_policy(name: str) -> QueuePolicy:
@@ -192,7 +253,7 @@ def lanes_of(name: str | None) -> list[str]:
 
 
 def lanes_in_order(queues: list[str] | None = None) -> list[str]:
-    """All lanes as a worker takes them: every high lane in queue order, then the normal, then the low ones."""
+    """All lanes in the order in which a worker claims jobs: the high lanes in queue order, the normal, the low ones."""
     names = queues if queues is not None else list(_POLICIES)
     return [lane(name, priority) for priority in PRIORITIES for name in names]
 
@@ -205,10 +266,10 @@ def load(reference: str) -> Callable[..., Any]:
 
 
 def import_registrations() -> None:
-    """Imports the app's modules named in RQJOBS_IMPORT, so that what they register is known.
+    """Imports the app's modules that RQJOBS_IMPORT names: they register queues, jobs and export sources.
 
     Raises:
-        InvalidSettings: a module is not there, or fails while it is imported; the message names the line.
+        InvalidSettings: a module does not exist, or its import fails; the message names file and line.
     """
     for module in get_settings().rqjobs_import:
         try:

@@ -28,7 +28,7 @@ class UnknownSource(RQJobsError, LookupError):
     """No source of this name is registered.
 
     Attributes:
-        name: the name asked for.
+        name: the unknown name.
         known: the names that exist.
     """
 
@@ -46,7 +46,7 @@ class Filter:
     """One way to choose rows."""
 
     column: str
-    """The column that is looked at."""
+    """The column that the filter compares."""
     kind: Literal["text", "id", "integer", "number", "boolean", "moment"] = "text"
     """What the value must be. An id is a text or a whole number, as the column has it; a moment is an ISO 8601 date
     or time (without a zone it means UTC).
@@ -63,7 +63,7 @@ class Filter:
         """``value`` as the query needs it.
 
         Raises:
-            ValueError: it is of another kind; the message says what is expected.
+            ValueError: it is of another kind; the message names the expected one.
         """
         if self.match in ("equals", "contains") and isinstance(value, list):
             if not value:
@@ -117,7 +117,7 @@ class Source:
     table: str | None = None
     """The table at DATABASE_URL, ``schema.table`` where needed; reflected, never written."""
     tenant: str | TenantRule = "user_id"
-    """Whose row it is: the column that must equal the job's ``user_id``, or a rule. No filter can widen it."""
+    """The owner of a row: the column that must equal the job's ``user_id``, or a rule. No filter can widen it."""
     rows: RowsFunction | None = None
     """Instead of ``table``: called with the user's id and the parsed filters; it must keep to that user."""
     utc: bool = False

@@ -1,4 +1,4 @@
-"""Webhooks for the app: register endpoints, emit one event to all who subscribed, send again what did not arrive.
+"""Webhooks for the app: register endpoints, emit one event to all subscribed endpoints, send again what did not arrive.
 
     from rqjobs.webhooks import add_endpoint, emit
 
@@ -132,14 +132,14 @@ def _delivery_id(event_id: str, endpoint: str) -> str:
 
 @dataclass
 class Replay:
-    """What became of a replay."""
+    """The result of a replay."""
 
     enqueued: list[str] = field(default_factory=list)
     """Ids of the deliveries that are sent again; each keeps its webhook-id."""
     under_way: list[str] = field(default_factory=list)
     """Ids of those that are still waiting, delayed or running anyway."""
     lost: list[str] = field(default_factory=list)
-    """Ids of those whose content is no longer in the log."""
+    """The ids of deliveries whose content is no longer in the log."""
 
 
 def replay(wanted: Filter, *, pace: float = 10, delivered_too: bool = False, dry_run: bool = False) -> Replay:
@@ -147,9 +147,9 @@ def replay(wanted: Filter, *, pace: float = 10, delivered_too: bool = False, dry
 
     Args:
         wanted: which deliveries.
-        pace: so many a second.
+        pace: the rate, in deliveries a second.
         delivered_too: also those that did arrive in the end.
-        dry_run: only says what would be sent.
+        dry_run: send nothing; return what would be sent.
 
     Raises:
         ValueError: the pace is below 0.001.

@@ -38,7 +38,7 @@ _LONGEST_ERROR = 4 * 2**20  # bytes of an error that are inflated
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
-    """One run of a job, as it went."""
+    """One run of a job: when it began, how long it took, its outcome and error."""
 
     outcome: Outcome
     started_at: datetime | None
@@ -62,7 +62,7 @@ _UNREADABLE_ATTEMPT = AttemptRecord(
 
 
 def reason_of(exc_string: str | None) -> str:
-    """The one line of a traceback that says what went wrong: ``ConnectionError: refused``; secrets in it are hidden."""
+    """The line of a traceback that holds the error: ``ConnectionError: refused``; secrets in it are hidden."""
     return mask_text(_last_line(exc_string))
 
 
@@ -103,7 +103,7 @@ class Summary(NamedTuple):
 
 
 def summarize(job_ids: Sequence[str], connection: redis.Redis) -> list[Summary]:
-    """The summary of each job, in one round trip; one whose results cannot be read says so."""
+    """The summary of each job, in one round trip; of one whose results cannot be read the error is that fault."""
     with client_of(connection).pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xlen(results_key(job_id))
@@ -119,7 +119,7 @@ def _summary(runs: Any, latest: Any) -> Summary:
 
 
 def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:
-    """The one line that says what went wrong, of a raw entry in a results stream."""
+    """The error line of a raw entry in a results stream."""
     packed = fields.get(b"exc_string")
     if not packed:
         return "unknown"

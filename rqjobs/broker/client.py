@@ -16,7 +16,7 @@ from rqjobs.errors import RedisUnavailable
 _FAILOVER = 3.0
 """Seconds for which a write that a primary without replicas refuses is tried again: a failover takes one or two."""
 _AGAIN = 0.1
-"""Seconds between two of these tries."""
+"""Seconds between two tries to connect."""
 
 _BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
     exceptions.AuthenticationError: ("it refuses the login: {said}", "Fix user and password in REDIS_URL"),
@@ -36,7 +36,7 @@ _BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
     exceptions.TimeoutError: ("it did not answer in time: {said}", "See whether it is overloaded: rqjobs doctor"),
     exceptions.ConnectionError: ("{said}", "Start it, or fix REDIS_URL"),
 }
-"""What an error of redis-py says, and what to do, the special ones before the general ones."""
+"""For each error of redis-py the fault and its fix, subclasses before their base classes."""
 
 _BY_TEXT = {
     "NOREPLICAS": (
@@ -66,7 +66,7 @@ def unavailable(error: exceptions.RedisError, address: str) -> RedisUnavailable 
         return None
     reason, fix = found
     kind: Any = type(error)
-    if kind not in _both:  # a class for code that knows redis-py's errors and for code that knows ours
+    if kind not in _both:  # code may catch redis-py's error or ours
         _both[kind] = type(f"{kind.__name__}Unavailable", (RedisUnavailable, kind), {"__module__": __name__})
     both = _both[kind](address, reason.format(said=said), fix)
     vars(both).update({**vars(error), **vars(both)})  # redis-py reads what its own errors carry
@@ -98,7 +98,7 @@ def _moved(error: exceptions.RedisError, pool: Any) -> bool:
 
 
 class Client(redis.Redis):
-    """redis-py's client; every error that a Redis which is away, full or a replica causes is a RedisUnavailable."""
+    """redis-py's client; if Redis is away, full or a replica, its error is a RedisUnavailable."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Runs one command."""

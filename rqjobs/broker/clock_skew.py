@@ -23,7 +23,7 @@ _look_at = 0.0  # by the monotonic clock
 def skew(client: redis.Redis) -> float:
     """The seconds that Redis' clock is ahead of this process' clock; 0 if it is less than :data:`MOST` either way.
 
-    Asks Redis once a minute at most. While Redis does not answer, the last answer holds.
+    Reads Redis' clock once a minute at most. While Redis does not answer, the last result holds.
     """
     global _seconds, _look_at  # noqa: PLW0603
     if time.monotonic() >= _look_at and _lock.acquire(blocking=False):
@@ -32,7 +32,7 @@ def skew(client: redis.Redis) -> float:
                 before = time.time()
                 answer: Any = client.time()
                 theirs = answer[0] + answer[1] / 1_000_000
-                if time.time() - before < MOST:  # else the answer says nothing
+                if time.time() - before < MOST:  # a slower answer is too imprecise
                     found = theirs - before
                     _seconds = found if abs(found) > MOST else 0.0
                     _look_at = time.monotonic() + _EVERY
@@ -42,6 +42,6 @@ def skew(client: redis.Redis) -> float:
 
 
 def forget() -> None:
-    """The next :func:`skew` asks Redis again."""
+    """Makes the next :func:`skew` read Redis' clock again."""
     global _seconds, _look_at  # noqa: PLW0603
     _seconds = _look_at = 0.0

@@ -76,7 +76,7 @@ def connect(url: str | None = None, **options: Any) -> redis.Redis:
         client = _open(url, options)
         client.ping()
     except (redis.exceptions.RedisError, OSError, ValueError, TypeError, EmbeddedServerError) as error:
-        # a TypeError is what redis-py says of a part of the URL's query that it does not know
+        # redis-py raises TypeError for an unknown option in the URL's query
         found = unavailable(error, redact(url)) if isinstance(error, redis.exceptions.RedisError) else None
         raise found or RedisUnavailable(redact(url), str(error) or type(error).__name__) from error
     return client
@@ -92,7 +92,7 @@ def client_of(connection: redis.Redis | None) -> redis.Redis:
 
 
 def leave_replica(client: redis.Redis, error: Exception) -> None:
-    """After READONLY: lets go of the connections, so that the next ones go to whoever is the master by now."""
+    """Closes the connections after READONLY, so that the next ones go to the present primary."""
     if isinstance(error, redis.exceptions.ReadOnlyError):
         client.connection_pool.disconnect(inuse_connections=False)
 
@@ -129,7 +129,7 @@ def _current() -> _Shared:
     return found
 
 
-def ask(*words: str | bytes | float) -> Any:
+def ask(*arguments: str | bytes | float) -> Any:
     """The answer to one command at REDIS_URL, without what redis-py does around each: that costs as much as the rest.
 
     Nothing is tried again, so this is for commands that may safely be sent a second time, through the client.
@@ -145,7 +145,7 @@ def ask(*words: str | bytes | float) -> Any:
     except IndexError:
         connection = pool.get_connection()
     try:
-        connection.send_packed_command((hiredis.pack_command(words),))  # type: ignore[arg-type]  # it says one word
+        connection.send_packed_command((hiredis.pack_command(arguments),))  # type: ignore[arg-type]  # its types allow one word
         answer = connection.read_response()
     except BaseException:
         connection.disconnect()  # perhaps the answer is still to come

@@ -1,4 +1,4 @@
-"""The embedded Redis: one server a folder, started by whoever comes first, shared by all, outliving its starter."""
+"""The embedded Redis: one server for each folder. The first process starts it, all share it, and it outlives them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ONCE = Retry(NoBackoff(), 0)  # redis-py would sleep for seconds between tries
 
 
 class EmbeddedServerError(RQJobsError):
-    """The embedded Redis could not be started; the message says what is missing."""
+    """The embedded Redis could not be started; the message names what is missing."""
 
 
 def find_server() -> str:
@@ -77,7 +77,7 @@ def _answers(socket: Path) -> bool:
     same folder would write into the first one's data.
 
     Raises:
-        EmbeddedServerError: one is there, and says nothing for ten seconds.
+        EmbeddedServerError: one runs, and does not answer for ten seconds.
     """  # noqa: D205
     client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2, retry=_ONCE)
     deadline = time.monotonic() + _START_SECONDS

@@ -1,4 +1,4 @@
-"""Dependencies that are away: which queues wait for them, since when, and the way to say so from outside a worker.
+"""Dependencies that are away: which queues wait for them, since when, and functions to report one outside a worker.
 
 A processor that raises :class:`rqjobs.errors.DependencyUnavailable` holds its queue. The state is in one hash in Redis
 (rqjobs/broker/lua/holds.lua), shared by all workers, by Redis' clock.
@@ -37,7 +37,7 @@ class Away:
     scope: str
     """The part of the queue that waits; "" is the whole queue."""
     reason: str
-    """What the last trial said."""
+    """The error of the last trial."""
     since: datetime
     """When it was first found away."""
     next_trial: datetime
@@ -84,7 +84,7 @@ def dependencies_away(connection: redis.Redis | None = None) -> list[Away]:
 
 
 def read_holds(answer: Any, ahead: float) -> list[Away]:
-    """The dependencies that the hash of holds, as Redis answers it, names: the longest away first.
+    """The dependencies in the hash of holds as Redis returns it, the longest away first.
 
     Their times are by this process' clock; Redis' clock is ``ahead`` seconds ahead of it.
     """
@@ -110,25 +110,25 @@ def read_holds(answer: Any, ahead: float) -> list[Away]:
 def held_scopes(connection: redis.Redis, queue: str) -> dict[str, Away]:
     """The parts of ``queue`` that wait for a dependency, by their scope, for its ``admit``; one round trip.
 
-    An ``admit`` answers :attr:`Away.error` for a job of such a part, unless the job is the trial (:meth:`Away.tries`).
+    An ``admit`` returns :attr:`Away.error` for a job of such a part, unless the job is the trial (:meth:`Away.tries`).
     """
     return {away.scope: away for away in dependencies_away(connection) if away.queue == queue and away.scope}
 
 
 def start(connection: redis.Redis, queue: str, job_id: str) -> tuple[float, bool]:
-    """Whether a job may run that no worker's reservation has looked at: seconds to wait, and whether it is a trial."""
+    """Whether a job may run that no worker's claim has checked: seconds to wait, and whether it is a trial."""
     wait, trial, _ = _run(connection, "start", queue, job_id)
     return float(wait), bool(trial)
 
 
 def end(connection: redis.Redis, queue: str, job_id: str, how: Literal["done", "quiet", "back"]) -> None:
-    """A trial has ended without finding its dependency away: it was ``done``, failed otherwise, or was given back."""
+    """A trial has ended without finding its dependency away: it was ``done``, failed otherwise, or was released."""
     _run(connection, "end", queue, job_id, how)
 
 
 def report_away(connection: redis.Redis, queue: str, job_id: str, error: DependencyUnavailable) -> float:
-    """A run of the job has found a dependency away: its queue is held. Answers the seconds until the next trial, or -1
-    if others find the dependency answering, so that it is the job's own failure.
+    """A run of the job has found a dependency away: its queue is held. Returns the seconds until the next trial, or -1
+    if the dependency answers other jobs, so that it is the job's own failure.
 
     For a run whose own outcome is another one; a processor that raises the error need not call it.
     """  # noqa: D205
@@ -137,20 +137,20 @@ def report_away(connection: redis.Redis, queue: str, job_id: str, error: Depende
 
 
 def try_now(queue: str, connection: redis.Redis | None = None) -> int:
-    """Makes the next trials of ``queue`` due at once; answers how many dependencies it waits for."""
+    """Makes the next trials of ``queue`` due at once; returns the number of dependencies that it waits for."""
     answer, *_ = _run(client_of(connection), "try", queue, "")
     return int(float(answer))
 
 
-def _run(connection: redis.Redis, *words: str) -> Any:
-    answer = run_script("hold", connection, [keys.PREFIX, *words])
+def _run(connection: redis.Redis, *values: str) -> Any:
+    answer = run_script("hold", connection, [keys.PREFIX, *values])
     log_changes(answer[-1])
     return answer
 
 
-def log_changes(words: Sequence[Any]) -> None:
+def log_changes(values: Sequence[Any]) -> None:
     """Logs the holds that a script has opened or closed: a line each."""
-    texts = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in words]
+    texts = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in values]
     for start in range(0, len(texts), 7):
         what, queue, scope, dependency, reason, seconds, jobs = texts[start : start + 7]
         part = {"scope": scope} if scope else {}

@@ -14,8 +14,8 @@ from rqjobs.broker.rq_schema import fetch_job, run_script
 def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
     """Makes a delayed job due now, or puts a lost one back into its queue; False if it is neither.
 
-    A lost job says that it waits or runs, and is in no list. Rate limits and open circuit breakers stay in force: what
-    they hold back, they hold back again.
+    A lost job has the status of a waiting or running one, and is in no list. Rate limits and
+    open circuit breakers stay in force: they may delay it again.
 
     Raises:
         JobNotFound: there is no such job.
@@ -26,7 +26,7 @@ def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
 
 
 def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
-    """Asks the worker of a running job to stop it, which makes it a dead letter; False if it does not run (any more).
+    """Sends the worker of a running job the command to stop it: it becomes a dead letter. False if it does not run.
 
     Raises:
         JobNotFound: there is no such job.

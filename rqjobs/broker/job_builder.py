@@ -61,7 +61,7 @@ class JobOptions(TypedDict, total=False):
     connection: redis.Redis | None
     """Another Redis than that of REDIS_URL."""
     on_commit: bool
-    """Inside a transaction that an integration knows of (Django's ``atomic``): enqueue after its commit, and not at
+    """Inside a transaction that an integration tracks (Django's ``atomic``): enqueue after its commit, and not at
     all if it is rolled back. True by default; without such a transaction it makes no difference.
     """
     outbox: Any

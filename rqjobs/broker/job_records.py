@@ -49,7 +49,7 @@ def progress_of(meta: object) -> dict[str, Any] | None:
 
 
 def describe_progress(report: dict[str, Any]) -> str:
-    """A report of progress in words: ``500 of 1,200 rows, 41.7 %``; one of an unknown shape as it is."""
+    """A report of progress as text: ``500 of 1,200 rows, 41.7 %``; one of an unknown shape as it is."""
     rows, total, percent = report.get("rows"), report.get("of"), report.get("percent")
     if not isinstance(rows, int):
         others = [f"{name} {value}" for name, value in report.items() if name != "percent"]

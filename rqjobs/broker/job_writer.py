@@ -24,7 +24,7 @@ from rqjobs.errors import DuplicateJob
 from rqjobs.policies import base_queue
 
 _CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
-_LOOK = 50  # calls of one sender: after so many it compares the clocks again
+_LOOK = 50  # calls of one sender, after which it compares the clocks again
 
 ROW_DELAY = "delay"
 """In the fields of an outbox row, beside the job's hash: the seconds from the row's creation until the job is due."""
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     created_at: str
     description: str
     token: str = ""
-    """The outbox row's id: an entry of the same token is written once, whoever tries again."""
+    """The outbox row's id: an entry of the same token is written once, however often it is tried."""
     at: float | None = None
     """When it is due, in Unix seconds, in the place of ``delay``."""
 
@@ -75,7 +75,7 @@ class Capture(Protocol):
         """Learns of jobs that wait for a commit; they are added after it."""
 
     def has(self, job_id: str) -> bool:
-        """Whether a job of this id was taken."""
+        """Whether the id belonged to another job."""
 
 
 _defer: Defer | None = None
@@ -133,7 +133,7 @@ def _write_after_commit(entries: Sequence[Entry], connection: redis.Redis | None
 
 
 def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[str]:
-    """Writes the jobs in one round trip; answers the ids that were there already."""
+    """Writes the jobs in one round trip; returns the ids that existed already."""
     if captured(entries):
         return []
     try:
@@ -178,13 +178,13 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
     calls = []
     for start in range(0, len(entries), _CHUNK):
         name = f"{sender.name}-{start}" if start else sender.name
-        calls.append([name, sender.number, *_words(entries[start : start + _CHUNK])])
+        calls.append([name, sender.number, *_arguments(entries[start : start + _CHUNK])])
     if len(calls) == 1:
         answers = [run_script("enqueue", client, calls[0])]
     else:
         with client.pipeline(transaction=False) as pipeline:
-            for words in calls:
-                run_script("enqueue", pipeline, words)
+            for arguments in calls:
+                run_script("enqueue", pipeline, arguments)
             answers = pipeline.execute()
     return [as_text(job_id) for answer in answers for job_id in answer]
 
@@ -197,16 +197,16 @@ def _send_one(entry: Entry, sender: _Sender) -> bool:
     own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
     if signs_jobs():
         own += (FIELD, sign(base_queue(kind.lane), job_id, data))
-    words = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
+    arguments = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
     if sender.number % _LOOK == 1:
         sender.behind = skew(get_connection())
     if sender.behind:
-        words += ("enqueued_at", redis_timestamp(sender.behind))
+        arguments += ("enqueued_at", redis_timestamp(sender.behind))
     try:
-        return bool(ask("EVALSHA", load_script("enqueue_one").sha, 0, RQ_KEY_PREFIX, *words))
+        return bool(ask("EVALSHA", load_script("enqueue_one").sha, 0, RQ_KEY_PREFIX, *arguments))
     except redis.exceptions.RedisError:  # again, then: a call that did arrive is recognised
         sender.sound = False
-        return bool(run_script("enqueue_one", get_connection(), words))
+        return bool(run_script("enqueue_one", get_connection(), arguments))
 
 
 def _dated(entries: Sequence[Entry], behind: float) -> list[Entry]:
@@ -221,21 +221,21 @@ def redis_timestamp(behind: float) -> str:
     return timestamp(time.time_ns() // 1000 + round(behind * 1_000_000))
 
 
-def _words(entries: Sequence[Entry]) -> list[Any]:
+def _arguments(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
-    words: list[Any] = []
+    arguments: list[Any] = []
     signed = signs_jobs()
     for kind, job_id, delay, data, created_at, description, token, at in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
         wait = f"@{at!r}" if at is not None else "" if delay is None else repr(delay)
-        words += (number, job_id, wait, token, pack_data(data), created_at, description)
+        arguments += (number, job_id, wait, token, pack_data(data), created_at, description)
         if signed:
-            words.append(sign(base_queue(kind.lane), job_id, data))
+            arguments.append(sign(base_queue(kind.lane), job_id, data))
     head: list[Any] = ["1" if signed else "", len(numbers)]
     for kind in numbers:
         fields = chain.from_iterable(kind.fields.items())
         head += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)
-    return head + words
+    return head + arguments
 
 
 class _LazyConnection:
@@ -244,5 +244,5 @@ class _LazyConnection:
 
 
 def later() -> redis.Redis:
-    """The connection of jobs that are not in Redis yet: made when somebody asks something of it."""
+    """The connection of jobs that are not in Redis yet; it is opened at its first use."""
     return cast("redis.Redis", _LazyConnection())

@@ -36,13 +36,13 @@ def ran(worker: str) -> str:
     return f"{PREFIX}:ran:{worker}"
 
 
-def dead_causes(lane: str) -> str:
-    """A sorted set: the dead letters of ``lane`` by cause (rqjobs.dead_letters.index)."""
+def dead_fingerprints(lane: str) -> str:
+    """A sorted set: the dead letters of ``lane`` by fingerprint (rqjobs.dead_letters.index)."""
     return f"{PREFIX}:dead:groups:{lane}"
 
 
-def old_dead_causes(lane: str) -> str:
-    """What earlier versions kept in the place of :func:`dead_causes`: their causes were told apart otherwise."""
+def old_dead_fingerprints(lane: str) -> str:
+    """The key that earlier versions used for :func:`dead_fingerprints`, with fingerprints of another form."""
     return f"{PREFIX}:dead:causes:{lane}"
 
 
@@ -57,7 +57,7 @@ def dead_texts(lane: str) -> str:
 
 
 WAITERS = f"{PREFIX}:waiters"
-"""A sorted set: the ids of jobs whose results are waited for, by the time at which the waiting ends."""
+"""A sorted set: the ids of jobs for whose results a process waits, by the time at which the waiting ends."""
 
 
 METRICS = f"{PREFIX}:metrics"
@@ -74,25 +74,25 @@ def session(digest: str) -> str:
     return f"{PREFIX}:session:{digest}"
 
 
-REPAIRS = f"{PREFIX}:repairs"
-"""A sorted set: the ids of the last repairs of dead letters, by their start."""
+BULK_REQUEUES = f"{PREFIX}:repairs"
+"""A sorted set: the ids of the last bulk requeues, by their start."""
 
 
-def repair(repair_id: str) -> str:
-    """A hash: one repair of a group of dead letters, as far as it is."""
-    return f"{PREFIX}:repair:{repair_id}"
+def bulk_requeue(bulk_id: str) -> str:
+    """A hash: one bulk requeue of a failure group, with its progress."""
+    return f"{PREFIX}:repair:{bulk_id}"
 
 
 OUTBOX = f"{PREFIX}:outbox"
 """A sorted set: the tokens of outbox rows that are in Redis and perhaps still in their table, by the time of it."""
 
 
-def email_effect(job_id: str) -> str:
+def email_send_record(job_id: str) -> str:
     """A string, JSON: what is known of the way out of the mail of job ``job_id``."""
     return f"{PREFIX}:email:{job_id}"
 
 
-def breaker_line(destination: str) -> str:
+def breaker_parked(destination: str) -> str:
     """A sorted set: the deliveries that are parked for a webhook destination, by when they were enqueued."""
     return f"{PREFIX}:webhooks:line:{destination}"
 
@@ -101,20 +101,20 @@ PARKED = f"{PREFIX}:webhooks:parked"
 """A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
 
 DESTINATIONS = f"{PREFIX}:webhooks:destinations"
-"""A sorted set: the webhook destinations of which a breaker knows anything, by the time of its latest change."""
+"""A sorted set: the webhook destinations whose breaker has a state, by the time of its latest change."""
 
 
 ALERT_TURN = f"{PREFIX}:alerts:turn"
-"""Set for a while by the process that looked whether somebody must be told something."""
+"""A string with an expiry: set by the process that checked last for alerts."""
 
 ALERT_SEEN = f"{PREFIX}:alerts:seen"
-"""A hash: how many dead jobs of each queue somebody has been told of."""
+"""A hash: for each queue the number of dead jobs that an alert has reported."""
 
 ALERT_DROPPED = f"{PREFIX}:alerts:dropped"
 """A hash: how many dropped dead letters of each queue an alert has named."""
 
 ALERT_ILL = f"{PREFIX}:alerts:ill"
-"""A hash: ``seen`` or ``told`` for each queue that was unhealthy at the last look, and of which somebody was told."""
+"""A hash: for each queue that was unhealthy at the last check ``seen``, or ``told`` once an alert was sent."""
 
 
 def alert(kind: str, subject: str) -> str:

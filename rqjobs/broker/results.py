@@ -54,7 +54,7 @@ def wait_for_result(
 
 
 def look_for_result(job_id: str, client: redis.Redis, limit: timedelta) -> Any:
-    """One look, for those who wait in their own way; raises ResultTimeout while the job goes on."""
+    """The result if there is one, without a wait; raises ResultTimeout while the job is not done."""
     return _wait(job_id, client, limit, time.monotonic())
 
 

@@ -1,4 +1,4 @@
-"""RQ 3's own layout in Redis: the one place that knows RQ's keys, its job hash and its serializer."""
+"""RQ 3's own layout in Redis: RQ's keys, its job hash and its serializer, for all other modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rqjobs.jobs.base import encode_json, read_json
 from rqjobs.policies import base_queue
 
 ENTRY = "rqjobs.worker.entry.perform"
-"""The one function that our jobs name; its first argument is the queue whose processor is meant."""
+"""The one function that our jobs name; its first argument is the name of the queue, and so of its processor."""
 
 SERIALIZER = JSONSerializer
 """JSON only: RQ's default, pickle, runs code when it is read."""
@@ -117,7 +117,7 @@ class RegisteredJob(Job):
     def _is_pickled(self) -> bool:
         return bytes(self.data or b"")[:1] == _PICKLE
 
-    @property  # type: ignore[misc]  # RQ's has a setter, which nobody here calls
+    @property  # type: ignore[misc]  # RQ's has a setter, which rqjobs never calls
     def func_name(self) -> str:
         """The name that the job holds, for pages and logs."""
         try:
@@ -169,7 +169,7 @@ def _inflated(raw: Any) -> Any:
 
 @cache
 def rqjobs_version() -> str:
-    """The version of rqjobs that is installed here; workers say it in Redis."""
+    """The version of rqjobs that is installed here; workers store it in Redis."""
     return version("rqjobs")
 
 
@@ -232,7 +232,7 @@ def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
 
 
 ENDED = ("finished", "failed", "stopped", "canceled")
-"""The statuses of jobs that nobody will run by themselves."""
+"""The statuses of jobs that no worker will run unless they are requeued."""
 
 
 def attempts_of(job: Job) -> int:
@@ -285,7 +285,7 @@ def pack_data(data: bytes) -> bytes:
 
 
 def read_call(data: bytes) -> Any:
-    """What the ``data`` of a job's hash, deflated or plain, says: function, instance, args and kwargs, if it is a call.
+    """The call in the ``data`` of a job's hash, deflated or plain: function, instance, args and kwargs; None if none.
 
     Raises:
         ValueError, zlib.error: it is no JSON.

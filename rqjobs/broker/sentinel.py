@@ -112,7 +112,7 @@ def _follow(pool: Any) -> None:
 
 
 def _newest_first(manager: Any, service: str) -> None:
-    """Puts first the Sentinel that knows of the latest failover: the others learn of it up to two seconds later."""
+    """Puts first the Sentinel with the latest failover: the others have it up to two seconds later."""
     newest, first = -1, None
     for sentinel in list(manager.sentinels):
         with contextlib.suppress(RedisError, OSError):

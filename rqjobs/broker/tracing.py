@@ -1,4 +1,4 @@
-"""OpenTelemetry: the trace of whoever enqueued a job goes on in its processor. Costs nothing where none is set up.
+"""OpenTelemetry: the trace of an enqueue call goes on in the job's processor. Without it this costs nothing.
 
 Set a tracer provider up in the web process and in the worker (``opentelemetry-instrument rqjobs worker``, or a module
 of RQJOBS_IMPORT); the extra is ``rqjobs[otel]``. Queues that run in batches (qr-analytics) are not traced.
@@ -41,7 +41,7 @@ def context_to_carry() -> dict[str, str]:
 
 
 def traced(processor: Callable[..., Any]) -> Callable[..., Any]:
-    """``processor`` in a span of its own, a child of the span that enqueued the job; as it is where nobody traces."""
+    """``processor`` in a span of its own, a child of the span that enqueued the job; unchanged without tracing."""
     if "opentelemetry" not in sys.modules:
         return processor
     from opentelemetry import trace

@@ -1,4 +1,4 @@
-"""The command line. Each topic is a module of its own, imported when it is asked for."""
+"""The command line. Each command is a module of its own, imported when it is called."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ _COMMANDS = {
     "worker": "Run jobs of QUEUES, all by default, in priority order.",
     "enqueue": "Enqueue one job.",
     "health": "Show the health of every queue.",
+    "queues": "Show the policy of every queue, and where each value comes from.",
     "pause": "Let no worker take jobs of QUEUE until it is resumed.",
     "resume": "End the pause of QUEUE.",
-    "jobs": "Look at single jobs, run them sooner, stop, delete them.",
+    "jobs": "Show, run sooner, stop and delete single jobs.",
     "failed": "List, explain, requeue and purge the jobs that died.",
     "doctor": "Examine this installation: each fault with its fix.",
     "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",
     "webhooks": "Endpoints, the log of deliveries, and sending again.",
-    "outbox": "Jobs on their way from the app's database to Redis.",
+    "outbox": "Move jobs from the app's database to Redis.",
     "exports": "List exports, make links to them, delete what is due.",
-    "email": "Look at mail templates, and at addresses that are not sent to.",
+    "email": "Show mail templates, and the list of suppressed addresses.",
     "dev": "Run Redis, a worker and the dashboard, in one terminal.",
-    "demo": "Play the main job end to end, and say what happened.",
-    "analytics": "What happened to the QR codes.",
+    "demo": "Run the main job end to end, and show what happened.",
+    "analytics": "Report scans and validations of the QR codes.",
     "db": "The tables at DATABASE_URL.",
-    "sandbox": "Play somebody else's API on loopback.",
+    "sandbox": "Run a test double of a provider's API on loopback.",
     "completion": "Print the script that completes rqjobs in SHELL.",
 }
-"""Every command, in the order of ``--help``, with its first words. Each is ``rqjobs.cli.MODULE:NAME``."""
+"""Every command, in the order of ``--help``, with its first sentence. Each is ``rqjobs.cli.MODULE:NAME``."""
 
 _ELSEWHERE = {"pause": "health", "resume": "health"}
 """The modules of commands that have none of their own name."""
@@ -110,11 +111,11 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
-    """Runs the command line and exits: 2 with one plain line on stderr for what a user can mend.
+    """Runs the command line and exits: 2 with one plain line on stderr for what a user can fix.
 
     Args:
         args: the words after the program's name; those of this process by default.
-        program: how the program was called, for what it says of itself: ``python manage.py rqjobs``.
+        program: how the program was called, for its own help texts: ``python manage.py rqjobs``.
     """
     atexit.register(_leave)
     sys.excepthook = _show_traceback

@@ -33,7 +33,7 @@ def analytics() -> None:
 @click.option("--user", metavar="ID", help="Only the codes of this owner.")
 @click.option("--since", metavar="DAY", help="The first day, as 2026-11-01; 30 days in all by default.")
 @click.option("--until", metavar="DAY", help="The last day, which belongs to the period; today by default.")
-@click.option("--zone", default="UTC", show_default=True, help="Whose days and hours, such as Europe/Berlin.")
+@click.option("--zone", default="UTC", show_default=True, help="Time zone of days and hours: Europe/Berlin.")
 @click.option(
     "--step", type=click.Choice(["hour", "day", "week", "month"]), help="Of the series; what is readable by default."
 )
@@ -119,7 +119,7 @@ def _print(found: Report) -> None:
     }
     for title, shares in breakdowns.items():
         _print_shares(title, shares)
-    say("\nvisitors are counted by day (UTC): who comes back on another day counts again")
+    say("\nvisitors are counted by day (UTC): a visitor who comes back on another day counts again")
 
 
 def _print_series(found: Report) -> None:

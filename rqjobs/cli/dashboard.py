@@ -44,7 +44,7 @@ def open_dashboard(host: str, port: int) -> tuple[LimitedServer, str | None]:
     """A server that is ready to serve, and the password that was made for it, if none was set.
 
     Raises:
-        RQJobsError: the port is taken.
+        RQJobsError: the port is in use.
         RedisUnavailable: Redis does not answer.
     """
     from rqjobs.broker.connection import get_connection

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rqjobs.broker.states import State, state_of
 from rqjobs.cli.output import bold, print_table, say
 from rqjobs.errors import RQJobsError
 
@@ -35,18 +36,18 @@ class Act:
 
     job: JobModel
     story: str
-    expected: str = "finished"
-    """The status that it must end with."""
+    expected: State = State.DONE
+    """The state that it must end in."""
 
 
 @click.command()
 def demo() -> None:
-    """Play the main job end to end, and say what happened.
+    """Run the main job end to end, and show what happened.
 
     A Redis, the outside world, real jobs and a worker, all on loopback, within a minute.
     """
     from rqjobs.enqueueing import enqueue_many
-    from rqjobs.monitoring.queue_health import queue_health
+    from rqjobs.monitoring.queue_health import queue_health, state_table
     from rqjobs.testing.sandbox.world import play
 
     with play() as world:
@@ -59,9 +60,8 @@ def demo() -> None:
         say(f"{bold('3.')} what happened\n")
         _tell(acts, jobs)
         say(f"\n{bold('4.')} the queues, as {bold('rqjobs health')} shows them\n")
-        numbers = ("waiting", "active", "delayed", "failed", "completed")
-        rows = [(queue.name, *(getattr(queue, number) for number in numbers)) for queue in queue_health()]
-        print_table(("queue", *numbers), rows, right=numbers)
+        head, rows = state_table(queue_health())
+        print_table(head, rows, right=head[1:])
         _check(acts, jobs, world)
     say(
         f"\n{bold('Next')}\n"
@@ -99,7 +99,7 @@ def _acts(world: World) -> list[Act]:
     return [
         Act(webhook("/ok"), "signed; the receiver verified the signature"),
         Act(webhook("/flaky/2"), "failed twice, came back after 2 s and 4 s"),
-        Act(webhook("/gone"), "the endpoint is gone: dead at once, kept as a dead letter", "failed"),
+        Act(webhook("/gone"), "the endpoint is gone: dead at once, kept as a dead letter", State.DEAD),
         Act(
             ManyChatSyncJob(type="contact", action="create", tool_id="shop_1", data=contact),
             "found or created by address, then tagged",
@@ -124,7 +124,7 @@ def _worker(folder: Path) -> Iterator[None]:
         try:
             yield
         except DemoFailed as error:
-            raise DemoFailed(f"{error}\nthe worker said:\n{log.read_text()[-3000:]}") from error
+            raise DemoFailed(f"{error}\nthe worker's log:\n{log.read_text()[-3000:]}") from error
         finally:
             worker.terminate()
             worker.wait(30)
@@ -132,7 +132,7 @@ def _worker(folder: Path) -> Iterator[None]:
 
 def _wait(jobs: list[Job]) -> None:
     deadline = time.monotonic() + _LIMIT
-    while any(job.get_status() not in ("finished", "failed") for job in jobs):
+    while any(state_of(job.get_status()) not in (State.DONE, State.DEAD) for job in jobs):
         if time.monotonic() > deadline:
             raise DemoFailed("not all jobs ended in time")
         time.sleep(0.05)
@@ -153,23 +153,23 @@ def _tell(acts: list[Act], jobs: list[Job]) -> None:
         history = read_history(job)
         ended = history[-1].ended_at
         took = ended - job.created_at if ended else None
-        outcome = history[-1].error or _words(job.return_value())
-        rows.append((job.description, len(history), took, job.get_status().value, outcome, act.story))
-    print_table(("job", "runs", "after", "status", "result or error", "what it shows"), rows, right=("runs", "after"))
+        outcome = history[-1].error or _shortened(job.return_value())
+        rows.append((job.description, len(history), took, state_of(job.get_status()), outcome, act.story))
+    print_table(("job", "runs", "after", "state", "result or error", "what it shows"), rows, right=("runs", "after"))
 
 
-def _words(result: Any) -> str:
-    """A result in a few words."""
+def _shortened(result: Any) -> str:
+    """A result, cut to 60 characters."""
     if isinstance(result, dict):
         return ", ".join(f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))[:60]
     return "" if result is None else str(result)[:60]
 
 
 def _check(acts: list[Act], jobs: list[Job], world: World) -> None:
-    """The demo says only what came true."""
+    """Raises DemoFailed if a job did not end as the demo claims."""
     for act, job in zip(acts, jobs, strict=True):
-        if (status := job.get_status().value) != act.expected:
-            raise DemoFailed(f"{job.description} ended as {status}, not {act.expected}")
+        if (state := state_of(job.get_status())) is not act.expected:
+            raise DemoFailed(f"{job.description} ended as {state}, not {act.expected}")
     if not all(request.verified for request in world.receiver.received):
         raise DemoFailed("the receiver could not verify a signature")
     if world.manychat.account.call("GET", "page/getTags", {}) == []:

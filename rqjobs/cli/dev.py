@@ -17,11 +17,11 @@ from rqjobs.cli.output import say
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True, help="Of the dashboard.")
-@click.option("--no-worker", is_flag=True, help="Only Redis and the dashboard; run the worker in a debugger, say.")
+@click.option("--no-worker", is_flag=True, help="Only Redis and the dashboard; the worker can then run in a debugger.")
 def dev(*, port: int, no_worker: bool) -> int:
     """Run Redis, a worker and the dashboard, in one terminal.
 
-    Redis is the embedded one unless REDIS_URL says otherwise. Ctrl-C ends the worker and the dashboard;
+    Redis is the embedded one unless REDIS_URL names another. Ctrl-C ends the worker and the dashboard;
     the embedded Redis stays, and so do its jobs.
     """
     from rqjobs.broker.connection import redact

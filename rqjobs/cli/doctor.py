@@ -17,7 +17,7 @@ _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 
 @click.command()
 @click.option("--online", is_flag=True, help="Also try the credentials of the mail provider and of ManyChat.")
-@click.option("--every-job", is_flag=True, help="Look at every job in Redis, not at some thousands.")
+@click.option("--every-job", is_flag=True, help="Check every job in Redis, not a sample of some thousands.")
 @json_option
 def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
     """Examine this installation: each fault with its fix.
@@ -32,11 +32,12 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
         if not as_json:
             mark = coloured(f"{finding.state:<7}", _COLOURS[finding.state], strong=finding.state == "fault")
             say(f"{mark}  {bold(f'{finding.name:<23}')}  {finding.said}".rstrip())
-            if finding.mend:
-                say(f"         fix: {adapted(finding.mend)}")
+            if finding.fix:
+                say(f"         fix: {adapted(finding.fix)}")
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
-        print_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
+        # "mend" is the name of "fix" in earlier versions.
+        print_json({"healthy": not faults, "findings": [{**asdict(finding), "mend": finding.fix} for finding in found]})
     else:
         say(f"\n{faults} fault{'s' if faults != 1 else ''}" if faults else "\nall is well")
     return 1 if faults else 0

@@ -15,7 +15,7 @@ from rqjobs.config.addresses import parse_address
 
 @click.group()
 def email() -> None:
-    """Look at mail templates, and at addresses that are not sent to."""
+    """Show mail templates, and the list of suppressed addresses."""
 
 
 @email.command()
@@ -81,7 +81,7 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
 def suppressions() -> None:
     """Addresses that do not exist: nothing is sent to them.
 
-    A server said so, or you did; until they are lifted.
+    A mail server refused them for good, or you suppressed them. They stay suppressed until they are lifted.
     """
 
 

@@ -55,6 +55,7 @@ def enqueue(
 
     KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
     """
+    from rqjobs.broker.states import State, state_of
     from rqjobs.cli.progress import wait_with_progress
     from rqjobs.config.durations import parse_duration
     from rqjobs.enqueueing import enqueue as enqueue_job
@@ -78,13 +79,14 @@ def enqueue(
     document: dict[str, Any] = {
         "id": queued.id,
         "queue": queued.origin,
-        "status": str(queued.get_status(refresh=False).value),
+        "status": (status := queued.get_status(refresh=False).value),
+        "state": state_of(status),
     }
     if not as_json:
         say(queued.id)
     if patience is not None:
         result = wait_with_progress(queued, patience)
-        document |= {"status": "finished", "result": result}
+        document |= {"status": "finished", "state": State.DONE, "result": result}
         if not as_json:
             say(json.dumps(result, indent=2, ensure_ascii=False))
     if as_json:

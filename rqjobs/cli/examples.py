@@ -1,4 +1,4 @@
-"""What ``--help`` teaches by example: the examples of every command, shown below its options."""
+"""The examples of every command, which ``--help`` shows below its options."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "rqjobs health",
         "rqjobs health --json | jq '.queues[] | select(.healthy | not)'",
     ),
+    "queues": (
+        "rqjobs queues",
+        "rqjobs queues --json | jq '.queues[] | {name, timeout}'",
+    ),
     "pause": ("rqjobs pause email",),
     "resume": ("rqjobs resume email",),
     "jobs": ("rqjobs jobs show 0660ffd5b0a8a30ea7544c88",),
@@ -39,7 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs delete": ("rqjobs jobs delete booking-4711",),
     "failed": (
         "rqjobs failed groups                                     # what they died of, counted",
-        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a pace",
+        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a rate",
         "rqjobs failed list --queue webhooks --reason 503",
         "rqjobs failed show 0660ffd5b0a8a30ea7544c88",
     ),

@@ -70,16 +70,16 @@ def link(export_id: str, *, as_json: bool) -> None:
 
 
 @exports.command("purge")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 @json_option
 def purge_(*, dry_run: bool, as_json: bool) -> None:
     """Delete the files of expired exports.
 
-    Their rows stay as the record of who took what. Exit 1 if a file could not be deleted.
+    Their rows stay as the record of who exported what. Exit 1 if a file could not be deleted.
     """
     from rqjobs.processors.export import purge
 
-    set_up_logs(level=logging.WARNING)  # they say which could not, and why
+    set_up_logs(level=logging.WARNING)  # the log names each file that could not be deleted, and why
     due = purge(dry_run=True)
     done = due if dry_run else purge()
     if as_json:

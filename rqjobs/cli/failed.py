@@ -17,7 +17,7 @@ from rqjobs.config.durations import spell
 from rqjobs.security.printable import printable
 
 if TYPE_CHECKING:
-    from rqjobs.dead_letters import bulk_requeue as repair
+    from rqjobs.dead_letters import bulk_requeue
     from rqjobs.dead_letters import groups as failure_groups
 
 _SHOWN = 20
@@ -27,7 +27,7 @@ _reason_option = click.option("--reason", metavar="TEXT", help="Only those whose
 _ids_argument = click.argument("job_ids", metavar="[ID ...]", nargs=-1)
 _all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
 _group_option = click.option("--group", metavar="GROUP", help="All of one group of: rqjobs failed groups.")
-_dry_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+_dry_option = click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 
 
 @click.group()
@@ -87,7 +87,10 @@ def groups(*, queue: str | None, as_json: bool) -> None:
         return
     print_table(
         ("group", "queue", "jobs", "newest", "destination", "error"),
-        ((x.cause.id, x.cause.queue, x.count, x.newest, x.destination, x.cause.error) for x in found.groups),
+        (
+            (x.fingerprint.id, x.fingerprint.queue, x.count, x.newest, x.destination, x.fingerprint.error)
+            for x in found.groups
+        ),
         right=("jobs",),
     )
     if found.more:
@@ -95,10 +98,10 @@ def groups(*, queue: str | None, as_json: bool) -> None:
     say(f"run a group again: {typed('failed requeue --group GROUP --canary --rate 20')}")
 
 
-def _document(group: failure_groups.Group) -> dict[str, Any]:
+def _document(group: failure_groups.FailureGroup) -> dict[str, Any]:
     return {
-        "group": group.cause.id,
-        **group.cause._asdict(),
+        "group": group.fingerprint.id,
+        **group.fingerprint._asdict(),
         "destinations": group.destinations,
         "count": group.count,
         "newest": group.newest,
@@ -135,14 +138,14 @@ def requeue(
 ) -> int:
     """Run dead jobs again, with all their attempts.
 
-    Say which by ID, by --queue and --reason, by --group, or --all.
+    Name jobs by ID, by --queue and --reason, by --group, or --all.
     """
     from rqjobs.dead_letters import letters as dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
     if group is not None:
-        mode: repair.Mode = "dry-run" if dry_run else "requeue"
-        return _repair(group, mode, canary=canary, rate=rate, as_json=as_json)
+        mode: bulk_requeue.Mode = "dry-run" if dry_run else "requeue"
+        return _bulk_requeue(group, mode, canary=canary, rate=rate, as_json=as_json)
     done = chosen if dry_run else dead_letters.requeue(chosen)
     _tell("requeued", done, dry_run=dry_run, as_json=as_json)
     return 0
@@ -170,17 +173,17 @@ def purge(
 ) -> int:
     """Delete dead jobs for good.
 
-    Say which by ID, by --queue and --reason, by --group, or --all. In a terminal it asks first, unless they are named
-    by ID or --yes is given.
+    Name jobs by ID, by --queue and --reason, by --group, or --all. In a terminal it asks to confirm, unless they are
+    named by ID or --yes is given.
     """
     from rqjobs.dead_letters import letters as dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
-    if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script is not asked
+    if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script cannot answer
         which = f"every dead job of group {group}" if group is not None else f"{len(chosen):,} dead jobs"
         click.confirm(printable(f"Delete {which} for good?", keep=""), abort=True, err=True)
     if group is not None:
-        return _repair(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
+        return _bulk_requeue(group, "dry-run" if dry_run else "purge", canary=False, rate=1, as_json=as_json)
     done = chosen if dry_run else dead_letters.purge(chosen)
     _tell("purged", done, dry_run=dry_run, as_json=as_json)
     return 0
@@ -189,38 +192,38 @@ def purge(
 def _choose(
     ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool, dry_run: bool
 ) -> list[str]:
-    """What the words of a command mean; nothing by accident. The jobs of a group are found by its repair."""
+    """The ids of the jobs that the options name. Those of a group are found by its bulk requeue."""
     from rqjobs.dead_letters import letters as dead_letters
 
     ways = [bool(ids), group is not None, bool(queue or reason), everything]
     if sum(ways) > 1:
-        raise InvalidInput("say it in one way: ID ..., --group GROUP, --queue and --reason, or --all")
+        raise InvalidInput("name the jobs in one way: ID ..., --group GROUP, --queue and --reason, or --all")
     if group is not None:
         return []
     if ids:
         return [dead_letters.dead_letter(job_id).job_id for job_id in ids]
     if not (everything or queue or reason):
         raise InvalidInput(
-            "say which: ID ..., --queue Q, --reason TEXT, --group GROUP or --all; --dry-run shows what it would be"
+            "name the jobs: ID ..., --queue Q, --reason TEXT, --group GROUP or --all; --dry-run shows how many they are"
         )
     return dead_letters.dead_ids(queue, reason, exact=not dry_run)
 
 
-def _repair(group: str, mode: repair.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
+def _bulk_requeue(group: str, mode: bulk_requeue.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
     """A whole group, here and now; the dashboard shows it as well."""
     from rqjobs.broker.connection import get_connection
-    from rqjobs.dead_letters import bulk_requeue as repair
+    from rqjobs.dead_letters import bulk_requeue
 
     client = get_connection()
-    started = repair.start(group, f"group {group}", mode, canary=canary, rate=rate, connection=client)
+    started = bulk_requeue.start(group, f"group {group}", mode, canary=canary, rate=rate, connection=client)
     live = sys.stderr.isatty() and not as_json
 
-    def seen(now: repair.Repair) -> None:
+    def seen(now: bulk_requeue.BulkRequeue) -> None:
         if live:
             left = f", {spell(now.left)} left" if now.left else ""
             say_over(f"{now.state}: {now.done:,} of {now.total:,}{left}")
 
-    ended = repair.run(started, client, seen)
+    ended = bulk_requeue.run(started, client, seen)
     if live:
         say("", err=True)
     if not ended.total:

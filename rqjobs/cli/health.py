@@ -13,9 +13,13 @@ from rqjobs.cli.params import QUEUE
 @click.command()
 @json_option
 def health(*, as_json: bool) -> int:
-    """Show the health of every queue. Exit 0: healthy, 1: not, 2: Redis cannot be reached."""
+    """Show the jobs of every queue by state, and its health.
+
+    Dead: the dead letters that are kept. Done: all since the queue exists. In --json running is "active", dead is
+    "failed" and done is "completed". Exit 0: healthy, 1: not, 2: Redis cannot be reached.
+    """
     from rqjobs.config.settings import get_settings
-    from rqjobs.monitoring.queue_health import fullness, queue_health
+    from rqjobs.monitoring.queue_health import fullness, queue_health, state_table
 
     found, full, kept = queue_health(), fullness(), get_settings().rqjobs_keep_failed
     healthy = full is None and all(queue.healthy for queue in found)
@@ -28,9 +32,9 @@ def health(*, as_json: bool) -> int:
             }
         )
     else:
-        numbers = ("waiting", "active", "delayed", "failed", "completed", "workers", "oldest")
-        rows = ((queue.name, *(getattr(queue, name) for name in numbers)) for queue in found)
-        print_table(("queue", *numbers), rows, right=numbers)
+        head, rows = state_table(found)
+        rows = [(*row, queue.workers, queue.oldest) for row, queue in zip(rows, found, strict=True)]
+        print_table((*head, "workers", "oldest"), rows, right=(*head[1:], "workers", "oldest"))
         for queue in found:
             for reason in queue.reasons or (("paused",) if queue.paused else ()):
                 say(f"{bold(queue.name)}: {adapted(reason)}")

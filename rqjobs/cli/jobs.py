@@ -14,7 +14,7 @@ from rqjobs.security.masking import mask
 
 @click.group()
 def jobs() -> None:
-    """Look at single jobs, run them sooner, stop, delete them."""
+    """Show, run sooner, stop and delete single jobs."""
 
 
 @jobs.command()
@@ -26,16 +26,19 @@ def show(job_id: str, *, as_json: bool) -> None:
     from rqjobs.broker.connection import get_connection
     from rqjobs.broker.job_records import describe_progress, progress_of
     from rqjobs.broker.rq_schema import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
+    from rqjobs.broker.states import State, state_of
 
     client = get_connection()
     job = fetch_job(job_id, client)
     history = read_history(job)
     known = payload_of(job)
     status = job.get_status(refresh=False).value
-    due = client.zscore(key("scheduled", job.origin), job_id) if status == "scheduled" else None
+    state = state_of(status)
+    due = client.zscore(key("scheduled", job.origin), job_id) if state is State.DELAYED else None
     document: dict[str, Any] = {
         "id": job.id,
         "queue": job.origin,
+        "state": state,
         "status": status,
         "what": job.description,
         "created_at": job.created_at,
@@ -45,7 +48,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
         "progress": progress_of(job.meta),
-        "result": history[-1].result if history and status == "finished" else None,
+        "result": history[-1].result if history and state is State.DONE else None,
         "history": [
             {
                 "outcome": record.outcome,
@@ -62,7 +65,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         print_json(document)
         return
     say(f"{bold(cell(job.description))}  {job.id}")
-    say(f"queue {cell(job.origin)}, {status}, attempts {attempts_seen(job, len(history))}, "
+    say(f"queue {cell(job.origin)}, {state}, attempts {attempts_seen(job, len(history))}, "
                f"created {ago(job.created_at)}")  # fmt: skip
     if due:
         say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
@@ -101,7 +104,7 @@ def run_now(job_id: str) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 def stop(job_id: str) -> int:
-    """Ask the worker of a running job to stop it.
+    """Make the worker of a running job stop it.
 
     The job becomes a dead letter. Exit 1 if it does not run.
     """

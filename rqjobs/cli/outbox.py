@@ -1,4 +1,4 @@
-"""``rqjobs outbox``: the transactional outbox, moved and looked at."""
+"""``rqjobs outbox``: moves the rows of the transactional outbox, and shows them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def relay_command(*, once: bool, as_json: bool) -> None:
             say(f"moved {moved}")
         return
     set_up_logs()
-    relay()  # a fault that a user can mend is told now
-    # 0 is said where workers leave the outbox to this command
+    relay()  # a fault that a user can fix ends the command now
+    # 0 means that workers leave the outbox to this command
     Relay(get_settings().rqjobs_outbox_every or timedelta(seconds=1)).run(threading.Event())
 
 

@@ -74,9 +74,9 @@ def _plain(value: object) -> Any:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table whose words are never broken: what has no room in a terminal stands below its row.
+    """Prints a table. Cells without room in the terminal stand below their row; no word is broken.
 
-    Piped, every row is one line, as long as it needs to be. Columns named in ``right`` are numbers.
+    In a pipe every row is one line of any length. The columns named in ``right`` are aligned to the right.
     """
     screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
     head, *body = lay_out(headers, list(rows), right, screen)
@@ -102,7 +102,7 @@ def lay_out(
         first, *more = _wrap(row[beside - 1], widths[beside - 1])
         facts = zip([*row[: beside - 1], first], widths, headers, strict=False)
         below = [
-            # A number or a time alone would say nothing.
+            # A number or a time needs the name of its column.
             f"{headers[i]} {row[i]}" if number and not isinstance(rows[number - 1][i], str) else row[i]
             for i in range(beside, len(row))
             if not number or rows[number - 1][i] not in (None, "")

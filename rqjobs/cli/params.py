@@ -14,11 +14,11 @@ from rqjobs.errors import RQJobsError, UnknownQueue
 
 
 class InvalidInput(RQJobsError):
-    """What was typed, or read from a file, cannot be used."""
+    """An argument, or a file that it names, cannot be used."""
 
 
 def read_json(source: str) -> Any:
-    """The JSON that SOURCE says: itself, ``@FILE``, or ``-`` for stdin.
+    """The JSON of SOURCE: the text itself, ``@FILE``, or ``-`` for stdin.
 
     Raises:
         InvalidInput: it cannot be read, or is not JSON.

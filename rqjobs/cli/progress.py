@@ -21,7 +21,7 @@ _BAR = 30
 
 
 def wait_with_progress(job: Job, timeout: timedelta) -> Any:
-    """As :func:`rqjobs.wait_for_result`; a terminal's stderr shows how far the job is, if it says so."""
+    """As :func:`rqjobs.wait_for_result`; a terminal's stderr shows the progress that the job reports."""
     if not sys.stderr.isatty():
         return wait_for_result(job, timeout)
     deadline = time.monotonic() + timeout.total_seconds()
@@ -44,7 +44,7 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
 
 
 def bar(report: dict[str, Any]) -> str:
-    """A bar for a report that says ``percent``; otherwise nothing."""
+    """A bar for a report that has ``percent``; else an empty text."""
     percent = report.get("percent")
     if not isinstance(percent, int | float):
         return ""

@@ -18,7 +18,7 @@ from rqjobs.testing.sandbox.server import LocalServer
 
 @click.group()
 def sandbox() -> None:
-    """Play somebody else's API on loopback."""
+    """Run a test double of a provider's API on loopback."""
 
 
 @sandbox.command()
@@ -50,7 +50,9 @@ def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8977, show_default=True, help="0 takes any free one.")
 @click.option("--secret", "more", multiple=True, metavar="whsec_...", help="A registered endpoint's, accepted as well.")
 def webhooks(port: int, more: tuple[str, ...]) -> None:
-    """A webhook receiver that checks signatures and can be told to fail.
+    """A webhook receiver that checks signatures.
+
+    The path of the URL makes it fail:
 
     \b
     /ok          204, if the signature fits

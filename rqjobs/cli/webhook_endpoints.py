@@ -85,7 +85,7 @@ def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, rep
     else:
         say(f"{name} is changed; its secret is as before")
         if not endpoint.enabled:
-            say(f"it is disabled: {endpoint.reason}; mended, {typed(f'webhooks enable {name}')}")
+            say(f"it is disabled: {endpoint.reason}; once fixed, {typed(f'webhooks enable {name}')}")
 
 
 @click.command()

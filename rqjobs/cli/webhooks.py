@@ -26,12 +26,12 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class _Moment(click.ParamType[datetime]):
-    """``2h`` (ago), or an ISO 8601 date or time, UTC unless it says otherwise."""
+    """``2h`` (ago), or an ISO 8601 date or time, in UTC unless it has another offset."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The moment meant."""
+        """Converts the text to a moment."""
         if isinstance(value, datetime):
             return value
         try:
@@ -60,7 +60,7 @@ def _filter_options(function: FunctionT) -> FunctionT:
 
 
 class _Group(click.Group):
-    """Says what the database says in one line."""
+    """Turns a database's error into an error of one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -177,12 +177,12 @@ def replay(
 
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(job_ids) == bool(given or everything):
-        raise click.UsageError("say which: IDs, or --endpoint, --event, --outcome, --since, --until, or --all")
+        raise click.UsageError("name them: IDs, or --endpoint, --event, --outcome, --since, --until, or --all")
     filters = [Filter(job_id=job_id) for job_id in job_ids] or [Filter(**given)]
     delivered_too = delivered_too or bool(job_ids) or wanted["outcome"] == "done"
     total = api.Replay()
     for each in filters:
-        # Who names a delivery means it, arrived or not.
+        # A delivery named by its id is sent again even if it arrived.
         done = api.replay(each, pace=pace, delivered_too=delivered_too, dry_run=dry_run)
         if job_ids and not (done.enqueued or done.under_way or done.lost):
             raise _not_logged(each.job_id)

@@ -27,8 +27,8 @@ LEAVE = 5.0
 @click.option(
     "--grace", type=click.FloatRange(0), default=25.0, show_default=True, help="Seconds to finish at SIGTERM."
 )
-@click.option("--max-jobs", type=click.IntRange(1), help="End after so many jobs; a supervisor starts anew.")
-@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End when the memory is over so many MiB.")
+@click.option("--max-jobs", type=click.IntRange(1), help="End after this many jobs; a supervisor starts anew.")
+@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End when the memory is above this many MiB.")
 @click.option(
     "--engine",
     type=click.Choice(["threads", "rq"]),
@@ -113,7 +113,7 @@ def worker(
 
 
 def _leave_within(seconds: float, code: int) -> None:
-    """Ends this process in so many seconds at most: a thread that a job left behind would keep it for ever.
+    """Ends this process after the given seconds: a thread that a job left behind would keep it alive for ever.
 
     Python waits for other threads before it exits; this one, a daemon, is not waited for, and a process that ends in
     time takes it along.
@@ -148,7 +148,7 @@ def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
 
 
 def _tell_people() -> None:
-    """Alerts, if anybody is to be told; endpoints are disabled in the worker that notices it."""
+    """Sends an alert, if alerts are set up. Endpoints are disabled by the worker whose delivery failed."""
     from rqjobs.monitoring import alerts
 
     if alerts.watch() is None:
@@ -157,5 +157,5 @@ def _tell_people() -> None:
 
     @on_endpoint_disabled
     def _disabled(name: str, reason: str) -> None:
-        text = f"webhook endpoint {name} is disabled: {reason}. Once it is mended: rqjobs webhooks enable {name}"
+        text = f"webhook endpoint {name} is disabled: {reason}. Once it is fixed: rqjobs webhooks enable {name}"
         alerts.raise_alert(alerts.Alert(kind="endpoint-disabled", subject=name, text=text))

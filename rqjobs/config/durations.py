@@ -14,7 +14,7 @@ _RATE = re.compile(r"\s*+(\d+(?:\.\d+)?)\s*+/\s*+(\d*)\s*+(s|m|h|d)\s*+")
 
 
 def parse_duration(text: str | float | timedelta) -> timedelta:
-    """The duration that ``text`` says: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is seconds.
+    """The duration that ``text`` describes: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is seconds.
 
     Raises:
         ValueError: ``text`` is not a duration, negative, or longer than a thousand years.
@@ -87,7 +87,7 @@ def _short(number: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many a period, as a token bucket: ``count`` at once, refilled evenly over ``period``."""
+    """A token bucket of ``count`` tokens, refilled evenly over ``period``."""
 
     count: float
     period: timedelta
@@ -102,7 +102,7 @@ class Rate:
 
 
 def parse_rate(text: str | Rate) -> Rate:
-    """The rate that ``text`` says: ``10/s``, ``100/m``, ``5/10s``.
+    """The rate that ``text`` describes: ``10/s``, ``100/m``, ``5/10s``.
 
     Raises:
         ValueError: ``text`` is not a rate above zero.

@@ -11,7 +11,7 @@ OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 _WEB = ("http", "https")
 _SCHEMES = (*_WEB, *OBJECT_STORES, "memory")
-"""fsspec knows many more (ftp, sftp, webhdfs, smb, local, zip, ...), which reach into the own network or machine."""
+"""fsspec has many more (ftp, sftp, webhdfs, smb, local, zip, ...), which reach into our own network or machine."""
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _BUCKET = re.compile(r"[A-Za-z0-9._@-]+")  # abfs://container@account.dfs.core.windows.net
 _DECODINGS = 3  # servers before servers: each may take %25 for % once

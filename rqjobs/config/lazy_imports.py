@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are asked for: ``rqjobs --help`` needs none, few programs need all."""
+"""Packages whose names are imported at their first use: ``rqjobs --help`` needs none, few programs need all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazily(
+def lazy_exports(
     package: str, modules: Mapping[str, tuple[str, ...]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` (PEP 562) of ``package``, whose ``modules`` define the names given.

@@ -30,7 +30,7 @@ class TextFormatter(logging.Formatter):
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = getattr(record, "fields", {})
         words = [f"{stamp} {record.levelname:<7} {mask_text(record.getMessage())}"]
-        words += [f"{key}={_word(value)}" for key, value in fields.items()]
+        words += [f"{key}={_quoted(value)}" for key, value in fields.items()]
         line = printable(" ".join(words), keep="")
         return f"{line} \n{printable(mask_text(self.formatException(record.exc_info)))}" if record.exc_info else line
 
@@ -55,7 +55,7 @@ def _masked(value: object) -> object:
     return mask_text(value) if isinstance(value, str) else value
 
 
-def _word(value: object) -> str:
+def _quoted(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else mask_text(str(value))
     return json.dumps(text, ensure_ascii=False) if any(char in text for char in ' "\n\r\t=') or not text else text
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-_LONGEST = 100  # characters; an HTTP date has 29, and Python reads dates that nobody sends
+_LONGEST = 100  # characters; an HTTP date has 29, and Python parses far longer ones
 _DIGITS = 12
 
 
 def parse_retry_after(
     value: str | None, *, limit: timedelta, date: str | None = None, now: datetime | None = None
 ) -> timedelta | None:
-    """The wait that ``value`` asks for.
+    """The wait that the header ``value`` requests.
 
     Args:
         value: the header: seconds, or an HTTP date in any of its three forms.

@@ -54,7 +54,7 @@ def split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         torn = parts.netloc.count("@") > 1 or (parts.netloc and "@" in f"{parts.path}{parts.query}{parts.fragment}")
-        _port = None if torn or parts.scheme == "redis+sentinel" else parts.port  # asked for, it is checked
+        _port = None if torn or parts.scheme == "redis+sentinel" else parts.port  # its property checks it
     except ValueError:
         raise ValueError(f"no URL, or its port is no number up to 65535; {_ENCODE}") from None
     if torn:
@@ -94,7 +94,7 @@ def _check_nameservers(servers: tuple[str, ...]) -> tuple[str, ...]:
         try:
             parts = urlsplit(f"//{server}")
             ipaddress.ip_address(parts.hostname or "")
-            _port = parts.port  # asked for, it is checked
+            _port = parts.port  # its property checks it
         except ValueError:
             text = f"{server!r} is no address of a name server; write 10.0.0.2, 10.0.0.2:5353 or [2001:db8::2]:53"
             raise ValueError(text) from None
@@ -188,7 +188,7 @@ EMAIL_BACKENDS = ("file", "smtp", "sendgrid", "resend")
 
 
 class QueueSettings(BaseSettings):
-    """What the environment says of one queue, over its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
+    """The settings of one queue, which replace values of its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -247,7 +247,7 @@ class Settings(BaseSettings):
     rqjobs_outbox_every: Duration = timedelta(seconds=1)
     """How often workers look into the transactional outbox; 0 for never, where ``rqjobs outbox relay`` runs."""
     rqjobs_cron_token: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
-    """16 characters at least; what a platform's cron says to ``rqjobs.integrations.burst`` to have waiting jobs run."""
+    """16 characters at least; the token with which a platform's cron starts ``rqjobs.integrations.burst``."""
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -258,9 +258,9 @@ class Settings(BaseSettings):
     webhook_ports: Annotated[frozenset[int], NoDecode] = DEFAULT_PORTS
     """The ports that hosts which are not exempt are delivered to."""
     webhook_nameservers: Annotated[Words, AfterValidator(_check_nameservers)] = ()
-    """The name servers to ask instead of those of /etc/resolv.conf: addresses, with ``:port`` if it is not 53."""
+    """The name servers, instead of those of /etc/resolv.conf: addresses, with ``:port`` if it is not 53."""
     webhook_timeout: Duration = timedelta(seconds=15)
-    """From the first DNS question to the last byte of the response."""
+    """From the first DNS query to the last byte of the response."""
     webhook_retry_after_max: Duration = timedelta(hours=24)
     """The longest wait that a Retry-After is believed."""
     webhook_ca_file: Path | None = None
@@ -270,13 +270,13 @@ class Settings(BaseSettings):
     webhook_log_keep: Duration = timedelta(days=30)
     """How long the delivery log is kept."""
     webhook_breaker_failures: int = Field(10, ge=1)
-    """So many deliveries in a row that a destination did not answer open its circuit breaker ..."""
+    """The number of deliveries in a row without an answer that opens the circuit breaker of a destination ..."""
     webhook_breaker_after: Duration = timedelta(seconds=10)
     """... once it has not answered for so long: a restart of the receiver opens nothing."""
     webhook_breaker_pause: Duration = timedelta(seconds=10)
     """How long an open breaker parks deliveries before one of them is tried; doubles up to five minutes."""
     webhook_pace: float = Field(50, gt=0)
-    """So many parked deliveries a second start again to one destination."""
+    """The rate, per second, at which parked deliveries to one destination start again."""
 
     # ManyChat
     manychat_api_token: ManyChatToken | None = None
@@ -300,7 +300,7 @@ class Settings(BaseSettings):
     email_templates: Path = Path("templates/email")
     """The folder of the app's templates, before the built-in ones."""
     email_unknown_outcome: Literal["retry", "hold"] = "retry"
-    """What becomes of a mail whose worker died while it was handed over: ``retry`` may send it twice, ``hold`` makes
+    """The outcome for a mail whose worker died while it was handed over: ``retry`` may send it twice, ``hold`` makes
     it a dead letter that a person looks at."""
     email_attachments: Annotated[Words, AfterValidator(_check_places)] = ()
     """Where attachments may come from: folders, and URLs that they are below (https, s3 ...); empty for nowhere."""
@@ -314,7 +314,7 @@ class Settings(BaseSettings):
     resend_api_key: SecretStr | None = None
     resend_api_url: HttpUrl = "https://api.resend.com"
     resend_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
-    """The requests that all workers together send; Resend allows two a second unless it has told you otherwise."""
+    """The requests that all workers together send; Resend allows two a second unless your account has another limit."""
 
     # Analytics
     analytics_retention: Duration = timedelta(days=400)
@@ -396,7 +396,7 @@ class Settings(BaseSettings):
 
     @field_validator("webhook_ports", "export_fonts", mode="before")
     @classmethod
-    def _split_words(cls, value: object) -> object:
+    def _split_at_blanks(cls, value: object) -> object:
         return value.split() if isinstance(value, str) else value
 
     @classmethod
@@ -426,7 +426,7 @@ class Settings(BaseSettings):
 
 
 def variables() -> dict[str, str | None]:
-    """All that ``.env`` and the environment say; the environment wins.
+    """The variables of ``.env`` and the environment; the environment wins.
 
     Raises:
         InvalidSettings: ``.env`` cannot be read.
@@ -504,7 +504,7 @@ def get_settings() -> Settings:
 
 
 def use_settings(settings: Settings | None) -> None:
-    """Makes ``settings`` what :func:`get_settings` answers: for frameworks with settings of their own, and for
+    """Makes ``settings`` the result of :func:`get_settings`: for frameworks with settings of their own, and for
     tests. None means: read the environment again at the next call.
     """  # noqa: D205
     global _current  # noqa: PLW0603

@@ -69,7 +69,7 @@ def _make_file(file: Path) -> None:
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    connection.isolation_level = None  # _begin_sqlite sends BEGIN itself
     # The cache (in KiB) holds the pages that a batch changes and the inner ones of large indexes; 64 MB of log are
     # written back at a time, not 4; a statement's undo log is kept in memory, not written to a file each time.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON",
@@ -79,7 +79,7 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Any) -> None:
     # IMMEDIATE takes the write lock at once: a transaction that first reads cannot fail at its first write.
-    # Readers that must not wait say so with execution_options(sqlite_read=True).
+    # Readers that must not wait use execution_options(sqlite_read=True).
     read = connection.get_execution_options().get("sqlite_read", False)
     connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
 

@@ -1,4 +1,4 @@
-"""The tables of QR analytics: raw events, who was seen on a day, and the counts that reports read."""
+"""The tables of QR analytics: raw events, the visitors of each day, and the counts that reports read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ visitors = Table(
     Column("seen_on", Date, nullable=False),
     sqlite_with_rowid=False,
 )
-"""Who scanned on a UTC day: the quarter hour of the first scan, and whether there was another.
+"""The visitors of a UTC day: the quarter hour of the first scan, and whether there was another.
 
 The day comes first in the key, so that all writing of a day stays in one place of the tree, however large it is; a
 visitor's rows for the code and for its owner lie side by side.

@@ -1,4 +1,4 @@
-"""The table of exports: who took what home, how much of it, and until when. The audit outlives the file."""
+"""The table of exports: who exported what, how many rows, and until when. A row outlives its file, as an audit log."""
 
 from __future__ import annotations
 

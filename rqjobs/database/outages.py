@@ -1,4 +1,4 @@
-"""Which errors mean that the database is away, or refuses everybody: no statement's fault, and no job's.
+"""Which errors mean that the database is away, or refuses all connections: no fault of a statement or a job.
 
 PostgreSQL (appendix A of its manual): no connection at all; the classes 08 (connection), 28 (login), 53 (disk, memory
 or connections are used up), 58 (a system error); 57P01 to 57P05 (shut down, starting, dropped); 3D000 (no such

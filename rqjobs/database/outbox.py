@@ -1,4 +1,4 @@
-"""The transactional outbox's table, and writing to it in somebody else's transaction."""
+"""The transactional outbox's table, and writing to it in a transaction of the app."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def store(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: one mapping of every column but ``created_at`` for each job.
 
     Raises:
-        OutboxError: ``target`` is none of these, or the table is not there; the message tells the mend.
+        OutboxError: ``target`` is none of these, or the table is not there; the message names the fix.
     """
     if hasattr(target, "execute") and (hasattr(target, "get_bind") or hasattr(target, "dialect")):
         insertion = _store_by_sqlalchemy
@@ -77,7 +77,7 @@ def _store_by_sqlalchemy(target: Any, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def _store_plain(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    # Django takes %s on every database; of the DB-API drivers only sqlite3 wants a question mark.
+    # Django takes %s on every database; of the DB-API drivers only sqlite3 needs a question mark.
     sqlite = isinstance(target, sqlite3.Connection)
     mark = "?" if sqlite else "%s"
     time = database_time("sqlite" if sqlite else getattr(target, "vendor", "postgresql"))  # Django's own has a vendor

@@ -15,7 +15,7 @@ import rqjobs.database
 from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
 
 HEAD = "0004"
-"""The newest migration. Said here, so that the check needs no Alembic; a test holds it to the scripts."""
+"""The newest migration. It stands here so that the check needs no Alembic; a test compares it with the scripts."""
 
 VERSION_TABLE = "rqjobs_schema_version"
 """Alembic's own table under our name: an app with Alembic of its own keeps ``alembic_version``."""
@@ -34,10 +34,10 @@ def load_tables() -> None:
 def ensure_schema(engine: Engine) -> None:
     """Makes sure that our tables are there and up to date; one SELECT at an engine's first call, then nothing.
 
-    On SQLite what is missing is made. A PostgreSQL belongs to somebody: there it is only checked.
+    On SQLite, missing tables are made. A PostgreSQL is only checked: its owner runs rqjobs db init.
 
     Raises:
-        SchemaMismatch: the tables are missing, old, or newer than this rqjobs; the message tells the mend.
+        SchemaMismatch: the tables are missing, old, or newer than this rqjobs; the message names the fix.
         DatabaseUnavailable: the database does not answer.
     """
     if engine in _checked:

@@ -27,9 +27,9 @@ class Suppression:
 
     address: str
     reason: str
-    """What the server said."""
+    """The server's reply, or the reason that a person or the app gave."""
     job_id: str | None
-    """The mail that it said it to; None where a person or the app did it."""
+    """The id of the mail that the server refused; None where a person or the app added the address."""
     created_at: datetime
 
 
@@ -68,7 +68,7 @@ def list_suppressions() -> list[Suppression]:
 
 
 def lift(addresses: Iterable[str]) -> list[str]:
-    """Takes addresses off the list; answers those that were on it."""
+    """Takes addresses off the list; returns those that were on it."""
     ensure_schema(get_engine())
     with get_engine().begin() as connection:
         return [

@@ -17,7 +17,7 @@ from rqjobs.database.webhook_tables import WENT_WRONG, deliveries, endpoint_key
 RESPONSE_KEPT = 1000
 """Characters of a response that are kept."""
 LOOKED_THROUGH = 100_000
-"""So many of the newest attempts are looked through for what no index finds: an event, or what arrived at last."""
+"""The number of newest attempts that a search without an index reads: by event, or by outcome ``done``."""
 _PURGED_AT_ONCE = 5000
 
 
@@ -48,7 +48,7 @@ _COLUMNS = [deliveries.c[name] for name in Delivery._fields]
 
 
 def write(engine: Engine, rows: Sequence[Delivery], health: Sequence[Health], disable_after: timedelta) -> list[str]:
-    """Appends ``rows`` and what they say of their endpoints, in one transaction.
+    """Appends ``rows`` and updates the health of their endpoints, in one transaction.
 
     Returns:
         The endpoints that were disabled by it.
@@ -166,7 +166,7 @@ def replayable(
 
 
 def purge(engine: Engine, before: datetime) -> int:
-    """Deletes what is older than ``before``, in small transactions; how many rows that were."""
+    """Deletes rows older than ``before``, in small transactions; returns their number."""
     cutoff, total = int(before.timestamp() * 1000), 0
     old = select(deliveries.c.id).where(deliveries.c.at_ms < cutoff).limit(_PURGED_AT_ONCE)
     while True:

@@ -1,4 +1,4 @@
-"""Endpoints in the database: who is subscribed to what, with which secret, and whether it still answers."""
+"""Endpoints in the database: their events, secrets, and whether they answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rqjobs.security.signing import MOST_SIGNATURES, parse_secret
 
 _EVENT = re.compile(EVENT_NAME)
 KEEP_PREVIOUS = timedelta(hours=24)
-"""How long the previous secret signs as well after a rotation, unless told otherwise."""
+"""How long, by default, the previous secret signs as well after a rotation."""
 
 
 _MOST_KEPT = MOST_SIGNATURES - 1
@@ -217,7 +217,7 @@ def remove_endpoint(engine: Engine, name: str) -> None:
 
 
 def list_endpoints(engine: Engine, *, limit: int | None = None, named: str | None = None) -> list[Endpoint]:
-    """All endpoints by name; with ``limit`` so many of them, the disabled and the failing first.
+    """All endpoints by name; with ``limit`` at most that many, the disabled and the failing first.
 
     Args:
         engine: the database.

@@ -15,7 +15,7 @@ from rqjobs.database.webhook_tables import endpoints
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a batch of deliveries says of one endpoint."""
+    """The successes and failures of one endpoint in a batch of deliveries."""
 
     key: str
     url: str

@@ -28,7 +28,7 @@ endpoints = Table(
 )
 
 WENT_WRONG = text("outcome <> 'done'")
-"""The condition of a partial index, in the very words that a query must repeat for SQLite to use it."""
+"""The condition of a partial index, which a query must repeat literally for SQLite to use it."""
 
 deliveries = Table(
     "rqjobs_webhook_deliveries",

@@ -1,1 +1,1 @@
-"""Dead jobs: listed, grouped by cause, requeued in bulk, deleted."""
+"""Dead letters: lists, failure groups, bulk requeue, purge."""

@@ -1,4 +1,4 @@
-"""Repairs of a whole group of dead letters: counted first, one canary ahead, then at a pace, seen while they go on."""
+"""Requeues or deletes a failure group: counts it, waits for one canary, then requeues the others at a rate."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from rqjobs.broker.attempts import summarize
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.rq_schema import job_key
 from rqjobs.dead_letters.entries import read
-from rqjobs.dead_letters.index import by_cause, oldest_first
+from rqjobs.dead_letters.index import by_group, oldest_first
 from rqjobs.dead_letters.letters import purge, requeue
 
 Mode = Literal["dry-run", "requeue", "purge"]
 State = Literal["counting", "canary", "running", "done", "stopped"]
 
 RATE = 20.0
-"""Jobs that are requeued a second unless told otherwise."""
+"""The default rate: jobs requeued a second."""
 
 CANARY_SECONDS = 120.0
 """How long a canary may take until the others are left alone."""
 
+_STORED = {"group_id": "cause"}  # fields whose name in Redis is another
 _KEPT = 7 * 24 * 3600
 _PAGE = 200
-_STEP = 0.25  # seconds between two steps of a paced repair
-_SILENT = 30.0  # a repair that said nothing for so long has lost its process
+_STEP = 0.25  # seconds between two steps
+_SILENT = 30.0  # seconds without a sign of life after which its process counts as dead
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair:
-    """What was asked for, and how far it is."""
+class BulkRequeue:
+    """A bulk requeue, dry run or purge of a failure group, and its progress."""
 
     id: str
-    cause: str
+    group_id: str
     """The group's id."""
     title: str
     mode: Mode
@@ -60,114 +61,118 @@ class Repair:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen any more."""
+        """Whether it is over, or its process is dead."""
         return self.state in ("done", "stopped") or time.time() - self.beat > _SILENT
 
     @property
     def left(self) -> timedelta | None:
-        """How long the rest will take at its pace; None when nothing goes on at a pace."""
+        """The time that the rest takes at ``rate``; None if nothing is being requeued."""
         if self.mode != "requeue" or self.state != "running" or self.ended:
             return None
         return timedelta(seconds=(self.total - self.done) / self.rate)
 
 
 def start(
-    cause: str,
+    group_id: str,
     title: str,
     mode: Mode,
     *,
     canary: bool = True,
     rate: float = RATE,
     connection: redis.Redis | None = None,
-) -> Repair:
-    """Writes down a repair; :func:`run` makes it happen.
+) -> BulkRequeue:
+    """Stores a new bulk requeue; :func:`run` executes it.
 
     Args:
-        cause: the group's id.
-        title: what people see.
+        group_id: the group's id.
+        title: the name that pages show.
         mode: ``dry-run`` only counts.
         canary: requeue one job first, and the others only when it is done.
-        rate: jobs requeued a second, so that what was down is not knocked down again.
+        rate: jobs requeued a second, so that a destination that was down is not overloaded again.
         connection: another Redis than that of REDIS_URL.
     """
     client = client_of(connection)
     now = time.time()
-    repair = Repair(
-        id=secrets.token_hex(6), cause=cause, title=title[:300], mode=mode, canary=canary, rate=max(rate, 0.1),
+    bulk = BulkRequeue(
+        id=secrets.token_hex(6), group_id=group_id, title=title[:300], mode=mode, canary=canary, rate=max(rate, 0.1),
         started=now, beat=now,
     )  # fmt: skip
-    _save(repair, client)
+    _save(bulk, client)
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.zadd(keys.REPAIRS, {repair.id: now})
-        pipeline.zremrangebyrank(keys.REPAIRS, 0, -21)
-        pipeline.expire(keys.REPAIRS, _KEPT)
+        pipeline.zadd(keys.BULK_REQUEUES, {bulk.id: now})
+        pipeline.zremrangebyrank(keys.BULK_REQUEUES, 0, -21)
+        pipeline.expire(keys.BULK_REQUEUES, _KEPT)
         pipeline.execute()
-    return repair
+    return bulk
 
 
-def find(repair_id: str, connection: redis.Redis | None = None) -> Repair | None:
-    """The repair of this id, as far as it is."""
-    return _restore(client_of(connection).hgetall(keys.repair(repair_id)))
+def find(bulk_id: str, connection: redis.Redis | None = None) -> BulkRequeue | None:
+    """The bulk requeue of this id with its progress; None if there is none (any more)."""
+    return _restore(client_of(connection).hgetall(keys.bulk_requeue(bulk_id)))
 
 
-def recent(connection: redis.Redis | None = None) -> list[Repair]:
-    """The last repairs, newest first."""
+def recent(connection: redis.Redis | None = None) -> list[BulkRequeue]:
+    """The last ten bulk requeues, newest first."""
     client = client_of(connection)
-    ids = [job_id.decode(errors="replace") for job_id in cast("list[bytes]", client.zrevrange(keys.REPAIRS, 0, 9))]
+    ids = [
+        job_id.decode(errors="replace") for job_id in cast("list[bytes]", client.zrevrange(keys.BULK_REQUEUES, 0, 9))
+    ]
     with client.pipeline(transaction=False) as pipeline:
-        for repair_id in ids:
-            pipeline.hgetall(keys.repair(repair_id))
+        for bulk_id in ids:
+            pipeline.hgetall(keys.bulk_requeue(bulk_id))
         answers = pipeline.execute(raise_on_error=False)
-    return [repair for raw in answers if (repair := _restore(raw)) is not None]
+    return [bulk for raw in answers if (bulk := _restore(raw)) is not None]
 
 
-def stop(repair_id: str, connection: redis.Redis | None = None) -> None:
-    """Ends a repair after its present step; what it requeued stays requeued."""
+def stop(bulk_id: str, connection: redis.Redis | None = None) -> None:
+    """Ends a bulk requeue after its present step; requeued jobs stay requeued."""
     client = client_of(connection)
-    if client.exists(keys.repair(repair_id)):
-        client.hset(keys.repair(repair_id), "stop", "1")
+    if client.exists(keys.bulk_requeue(bulk_id)):
+        client.hset(keys.bulk_requeue(bulk_id), "stop", "1")
 
 
-def run(repair: Repair, connection: redis.Redis, seen: Callable[[Repair], None] = lambda _repair: None) -> Repair:
-    """Makes ``repair`` happen, from here to its end; ``seen`` is called at every step."""
+def run(
+    bulk: BulkRequeue, connection: redis.Redis, seen: Callable[[BulkRequeue], None] = lambda _bulk: None
+) -> BulkRequeue:
+    """Executes ``bulk`` in this thread to its end; ``seen`` is called at every step. Returns its last state."""
 
     def say(**changes: Any) -> None:
-        nonlocal repair
-        repair = replace(repair, beat=time.time(), **changes)
-        _save(repair, connection)
-        seen(repair)
+        nonlocal bulk
+        bulk = replace(bulk, beat=time.time(), **changes)
+        _save(bulk, connection)
+        seen(bulk)
 
     def stopped() -> bool:
-        return bool(connection.hexists(keys.repair(repair.id), "stop"))
+        return bool(connection.hexists(keys.bulk_requeue(bulk.id), "stop"))
 
     def change(what: Callable[..., list[str]], job_ids: list[str]) -> int:
-        """Those that have not become dead of something else meanwhile."""
-        members = [x.example.job_id for x in read(job_ids, connection) if repair.cause in x.cause.ids]
+        """Changes those that are still dead of this cause; returns their number."""
+        members = [x.example.job_id for x in read(job_ids, connection) if bulk.group_id in x.fingerprint.ids]
         return len(what(members, connection=connection))
 
-    found = by_cause(repair.cause, connection)
+    found = by_group(bulk.group_id, connection)
     say(total=sum(map(len, found.values())))
-    if repair.mode == "dry-run":
-        say(state="done", message=f"{repair.total:,} jobs belong to this group; nothing was changed")
-        return repair
+    if bulk.mode == "dry-run":
+        say(state="done", message=f"{bulk.total:,} jobs belong to this group; nothing was changed")
+        return bulk
     ids = oldest_first(found, connection)
-    if repair.mode == "purge":
+    if bulk.mode == "purge":
         _purge(ids, partial(change, purge), say, stopped)
-        return repair
-    if repair.canary and ids:
+        return bulk
+    if bulk.canary and ids:
         first = ids.pop(0)
         while not (sent := change(requeue, [first])) and ids:
             first = ids.pop(0)
         if not sent:
             say(state="done", message="none of them is dead of this any more; nothing was changed")
-            return repair
+            return bulk
         say(state="canary", canary_id=first, done=sent)
         fault = _watch(first, connection, say, stopped)
         if fault:
             say(state="stopped", message=f"{fault}; the others were left alone")
-            return repair
-    _pace(ids, repair, partial(change, requeue), say, stopped)
-    return repair
+            return bulk
+    _requeue_at_rate(ids, bulk, partial(change, requeue), say, stopped)
+    return bulk
 
 
 def _watch(job_id: str, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]) -> str | None:
@@ -199,33 +204,34 @@ def _purge(
     say(state="done", message=f"{done:,} jobs were deleted")
 
 
-def _pace(
+def _requeue_at_rate(
     ids: list[str],
-    repair: Repair,
+    bulk: BulkRequeue,
     again: Callable[[list[str]], int],
     say: Callable[..., None],
     stopped: Callable[[], bool],
 ) -> None:
-    began, sent, done = time.monotonic(), 0, repair.done
+    began, sent, done = time.monotonic(), 0, bulk.done
     say(state="running", message="")
     while sent < len(ids):
         if stopped():
             say(state="stopped", message=f"stopped by hand; {done:,} jobs were requeued")
             return
-        due = min(len(ids), int((time.monotonic() - began) * repair.rate) + 1, sent + 1000)
+        due = min(len(ids), int((time.monotonic() - began) * bulk.rate) + 1, sent + 1000)
         if due > sent:
             done += again(ids[sent:due])
             sent = due
             say(done=done)
         if sent < len(ids):
-            time.sleep(min(_STEP, 1 / repair.rate))
+            time.sleep(min(_STEP, 1 / bulk.rate))
     say(state="done", message=f"{done:,} jobs were requeued")
 
 
-def _save(repair: Repair, client: redis.Redis) -> None:
-    name = keys.repair(repair.id)
+def _save(bulk: BulkRequeue, client: redis.Redis) -> None:
+    name = keys.bulk_requeue(bulk.id)
     values: dict[Any, Any] = {
-        field: int(value) if isinstance(value, bool) else value for field, value in asdict(repair).items()
+        _STORED.get(field, field): int(value) if isinstance(value, bool) else value
+        for field, value in asdict(bulk).items()
     }
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hset(name, mapping=values)
@@ -233,16 +239,18 @@ def _save(repair: Repair, client: redis.Redis) -> None:
         pipeline.execute()
 
 
-def _restore(raw: object) -> Repair | None:
-    """The repair that a hash holds; None for what is no repair of ours."""
+def _restore(raw: object) -> BulkRequeue | None:
+    """The bulk requeue in a hash; None if the hash is not one of ours."""
     if not isinstance(raw, dict):
         return None
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
     readers: dict[str, Callable[[str], Any]] = {
         "canary": lambda text: text == "1", "rate": float, "total": int, "done": int, "started": float, "beat": float,
     }  # fmt: skip
-    known = {field.name for field in fields(Repair)}
+    known = {_STORED.get(field.name, field.name): field.name for field in fields(BulkRequeue)}
     try:
-        return Repair(**{name: readers.get(name, str)(text) for name, text in texts.items() if name in known})
+        return BulkRequeue(
+            **{known[name]: readers.get(name, str)(text) for name, text in texts.items() if name in known}
+        )
     except (ValueError, TypeError):  # a field is missing, or is no number
         return None

@@ -1,4 +1,4 @@
-"""Dead letters as failure groups need them: the cause, and what a list shows."""
+"""Dead letters as failure groups need them: the fingerprint, and the fields of a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rqjobs.broker.attempts import reason_of_entry
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.rq_schema import decode_data, job_key, results_key
 from rqjobs.broker.rq_types import as_text
-from rqjobs.dead_letters.fingerprint import Cause, cause_of
+from rqjobs.dead_letters.fingerprint import Fingerprint, fingerprint_of
 from rqjobs.policies import base_queue
 
 
@@ -30,7 +30,7 @@ class Example:
 class Letter(NamedTuple):
     """A dead letter, as far as groups need it."""
 
-    cause: Cause
+    fingerprint: Fingerprint
     example: Example
 
 
@@ -58,7 +58,9 @@ def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
             reason=reason,
             failed_at=_moment(ended),
         )
-        letters.append(Letter(cause_of(base_queue(lane.decode(errors="replace")), reason, decode_data(data)), example))
+        letters.append(
+            Letter(fingerprint_of(base_queue(lane.decode(errors="replace")), reason, decode_data(data)), example)
+        )
     return letters
 
 

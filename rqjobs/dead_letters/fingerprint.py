@@ -1,4 +1,4 @@
-"""Of what a job died: its queue, its error without what differs from job to job, and its destination."""
+"""The fingerprint of a dead letter: its queue, its error without the parts that differ by job, its destination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HALF = 8  # characters of an id
 _ANYWHERE = "0" * _HALF
 _ID = re.compile("[0-9a-f]{16}")
 
-# Numbers that tell causes apart: status and error codes, and names with a digit in them.
+# Numbers that belong to the fingerprint: status and error codes, and names with a digit in them.
 _KEPT = (
     r"\b(?:IPv[46]|utf-?(?:8|16|32)|s3|oauth2|HTTP/[123](?:\.\d)?|TLSv?1(?:\.\d)?|sha-?\d{1,3}|md5|base64|x509)\b"
     r"|(?:\b(?:errno|error|code|status|signal|exit|answer(?:ed|s)?|returned|responded with|HTTP)\b|\bcurl:)"
@@ -23,7 +23,7 @@ _KEPT = (
     r"|(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])"  # RFC 3463
     r"|^[1-5]\d\d(?= )"
 )
-# What differs between failures of one cause: addresses, ids, and every other number.
+# Parts that differ between failures of one cause: addresses, ids, and every other number.
 _VARIED = (
     r"[\w.+-]+@[\w.-]+|\b\d{1,3}(?:\.\d{1,3}){3}\b|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-fA-F]+"
     r"|\b(?=[0-9a-z]*\d)[0-9a-z]{12,}\b|\d+(?:[.,:]\d+)*"
@@ -31,8 +31,8 @@ _VARIED = (
 _NUMBERS = re.compile(f"(?P<kept>{_KEPT})|{_VARIED}", re.IGNORECASE)
 
 
-class Cause(NamedTuple):
-    """What the dead letters of a group have in common."""
+class Fingerprint(NamedTuple):
+    """The values that all dead letters of a failure group share."""
 
     queue: str
     error: str
@@ -42,50 +42,51 @@ class Cause(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The cause in URLs and on the command line: of queue and error, then of the destination."""
+        """The group's id in URLs and on the command line: a digest of queue and error, then one of the destination."""
         where = _ANYWHERE if self.destination == EVERYWHERE else _digest(self.destination)
         return _digest(self.queue, self.error) + where
 
     @property
-    def everywhere(self) -> Cause:
+    def everywhere(self) -> Fingerprint:
         """The same error of the same queue, whatever the destination."""
         return self._replace(destination=EVERYWHERE)
 
     @property
     def ids(self) -> tuple[str, str]:
-        """The groups that a dead letter of this cause may stand in: of its destination, and of all."""
+        """The ids of the two groups that a dead letter can belong to: that of its destination, and that of all."""
         return self.id, self.everywhere.id
 
 
-def score_of(cause_id: str) -> int:
-    """A cause's place among all, as a number that Redis sorts by: the causes of one error stand side by side."""
-    return int(cause_id[:6], 16) << 28 | int(cause_id[_HALF : _HALF + 7], 16)  # 52 bits, as a score has 53
+def score_of(group_id: str) -> int:
+    """The score of a group in Redis' sorted set: the groups of one error stand side by side."""
+    return int(group_id[:6], 16) << 28 | int(group_id[_HALF : _HALF + 7], 16)  # 52 bits, as a score has 53
 
 
-def scores_of(cause_id: str) -> tuple[int, int]:
-    """The first and the last place of what belongs to a group.
+def scores_of(group_id: str) -> tuple[int, int]:
+    """The first and the last score of the dead letters of a group.
 
     Raises:
-        ValueError: it is no id.
+        ValueError: ``group_id`` is no id.
     """
-    if not _ID.fullmatch(cause_id):
-        raise ValueError(cause_id)
-    first = score_of(cause_id)
-    return first, first | 0xFFFFFFF if cause_id.endswith(_ANYWHERE) else first
+    if not _ID.fullmatch(group_id):
+        raise ValueError(group_id)
+    first = score_of(group_id)
+    return first, first | 0xFFFFFFF if group_id.endswith(_ANYWHERE) else first
 
 
-def _digest(*words: str) -> str:
-    return sha256("\0".join(words).encode(errors="replace")).hexdigest()[:_HALF]
+def _digest(*parts: str) -> str:
+    return sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:_HALF]
 
 
-def cause_of(queue: str, reason: str, payload: dict[str, Any] | None) -> Cause:
-    """The cause of a dead letter of ``queue`` whose last error is ``reason``."""
+def fingerprint_of(queue: str, reason: str, payload: dict[str, Any] | None) -> Fingerprint:
+    """The fingerprint of a dead letter of ``queue`` whose last error is ``reason``."""
     where = destination(payload)
-    return Cause(queue, generalize(reason), "(*)" if where == EVERYWHERE else where)  # a URL's host may be anything
+    where = "(*)" if where == EVERYWHERE else where  # the host of a URL may be any text, also that of EVERYWHERE
+    return Fingerprint(queue, generalize(reason), where)
 
 
 def generalize(reason: str) -> str:
-    """``reason`` without what differs between failures of one cause: ids, addresses, and numbers that are no codes."""
+    """``reason`` without ids, addresses, and numbers that are no codes: they differ between failures of one cause."""
     text = " ".join(reason[:1000].split())  # at 16,000 characters the pattern takes seconds
     return _NUMBERS.sub(lambda match: match["kept"] or "…", text)[
         :200
@@ -93,7 +94,7 @@ def generalize(reason: str) -> str:
 
 
 def destination(payload: dict[str, Any] | None) -> str:
-    """What a job aims at: the host of its URL, the domain of its mail, or its kind within the queue."""
+    """The destination of a job: the host of its URL, the domain of its mail, or its kind within the queue."""
     if payload is None:
         return ""
     url, to = payload.get("url"), payload.get("to")
@@ -105,5 +106,5 @@ def destination(payload: dict[str, Any] | None) -> str:
     to = to[0] if isinstance(to, list) and to else to
     if isinstance(to, str):
         return to.rpartition("@")[2].rstrip(">")[:100]
-    words = [payload.get(name) for name in ("type", "action", "data_type", "export_type")]
-    return " ".join(str(word)[:40] for word in words if isinstance(word, str))
+    kinds = [payload.get(name) for name in ("type", "action", "data_type", "export_type")]
+    return " ".join(str(kind)[:40] for kind in kinds if isinstance(kind, str))

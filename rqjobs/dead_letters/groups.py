@@ -15,63 +15,63 @@ from rqjobs.broker.job_records import id_text
 from rqjobs.broker.rq_schema import key, run_script
 from rqjobs.dead_letters import index as dead_index
 from rqjobs.dead_letters.entries import Example, Letter, read
-from rqjobs.dead_letters.fingerprint import Cause, scores_of
+from rqjobs.dead_letters.fingerprint import Fingerprint, scores_of
 from rqjobs.policies import get_policy, lanes_of
 
 MANY = 5
 """Destinations that share an error are one group from this number on."""
 
 MOST = 300
-"""Groups that one look describes, the biggest first, and parts of a group; the others are only counted."""
+"""The most groups, and parts of a group, that :func:`look` describes, biggest first; the others are counted."""
 
 _EXAMPLES = 5
-_PAGE = 5000  # entries a script looks at: some 10 ms of Redis
-_PART = 28  # the bits of a score that tell destinations of one error apart
+_PAGE = 5000  # entries that a script reads: some 10 ms of Redis
+_PART = 28  # the bits of a score that stand for the destination
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Dead letters with one cause."""
+class FailureGroup:
+    """The dead letters of one fingerprint, or of one error and many destinations."""
 
-    cause: Cause
+    fingerprint: Fingerprint
     count: int
     newest: datetime | None
     oldest: datetime | None
     examples: tuple[Example, ...]
-    """The newest few."""
+    """The five newest."""
     destinations: int = 1
     """How many destinations share the error."""
-    parts: tuple[Group, ...] = ()
-    """Of an error that many destinations share: the groups of each, the biggest first; only if asked for."""
+    parts: tuple[FailureGroup, ...] = ()
+    """Of an error that many destinations share: the groups of each, the biggest first; only from :func:`find`."""
 
     @property
     def destination(self) -> str:
         """The destination, or how many there are: ``12 destinations``."""
-        return f"{self.destinations:,} destinations" if self.destinations > 1 else self.cause.destination
+        return f"{self.destinations:,} destinations" if self.destinations > 1 else self.fingerprint.destination
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """The groups as one look found them."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[FailureGroup, ...]
     """The biggest first, 300 at most."""
     more: int
     """How many smaller groups there are."""
     grouped: int
-    """How many dead letters were looked at: less than ``total`` while the index is being built."""
+    """How many dead letters were counted: fewer than ``total`` while the index is being built."""
     total: int
     """How many there are."""
 
 
 @dataclass
 class _Sum:
-    """The dead letters of one cause, as the scripts counted them."""
+    """The dead letters of one fingerprint, as the scripts counted them."""
 
     score: int
     count: int = 0
     newest: list[tuple[float, str]] = field(default_factory=list)
-    """When they died, on a scale of Redis' own, and their ids; newest first."""
+    """The scores of the newest in Redis (the time of death plus a constant) and their ids, newest first."""
     oldest: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, other: _Sum) -> None:
@@ -82,15 +82,15 @@ class _Sum:
 
 
 def look(
-    queue: str | None = None, words: str = "", *, cause: str | None = None, connection: redis.Redis | None = None
+    queue: str | None = None, text: str = "", *, group_id: str | None = None, connection: redis.Redis | None = None
 ) -> Look:
     """The groups of all dead letters of ``queue``, or of all queues.
 
     Args:
         queue: a queue; all by default.
-        words: only dead letters whose id, label, error (its first 1,000 characters) or destination holds this text,
+        text: only dead letters whose id, label, error (its first 1,000 characters) or destination holds this text,
             in any case.
-        cause: only the group of this id, with the groups of its destinations in ``parts``.
+        group_id: only the group of this id, with the groups of its destinations in ``parts``.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -98,34 +98,34 @@ def look(
     """
     client = client_of(connection)
     lanes = lanes_of(get_policy(queue).name if queue else None)
-    dead_index.mend(lanes, client, most=dead_index.READ_AT_A_LOOK)
+    dead_index.sync(lanes, client, most=dead_index.READ_AT_A_LOOK)
     with client.pipeline(transaction=False) as pipeline:
         for lane in lanes:
             pipeline.zcard(key("failed", lane))
         sizes = dict(zip(lanes, pipeline.execute(), strict=True))
     lanes = [lane for lane in lanes if sizes[lane]]
     sums, grouped = _sums(lanes, "", client)
-    if words:
-        sums = _with_words(sums, _sums(lanes, words, client)[0], words, client)
-    if cause is not None:
-        sums = _of_cause(sums, cause)
-    groups, more = _groups(sums, client, parts=cause is not None)
+    if text:
+        sums = _with_text(sums, _sums(lanes, text, client)[0], text, client)
+    if group_id is not None:
+        sums = _of_group(sums, group_id)
+    groups, more = _groups(sums, client, parts=group_id is not None)
     return Look(groups=groups, more=more, grouped=grouped, total=sum(sizes.values()))
 
 
-def find(cause: str, connection: redis.Redis | None = None) -> Group | None:
+def find(group_id: str, connection: redis.Redis | None = None) -> FailureGroup | None:
     """The group of this id, or the part of one; None if it has no dead letters."""
-    return next(iter(look(cause=cause, connection=connection).groups), None)
+    return next(iter(look(group_id=group_id, connection=connection).groups), None)
 
 
-def _sums(lanes: list[str], words: str, client: redis.Redis) -> tuple[dict[int, _Sum], int]:
-    """What the scripts counted by score, and how many entries they looked at."""
+def _sums(lanes: list[str], text: str, client: redis.Redis) -> tuple[dict[int, _Sum], int]:
+    """The counts by score, and the number of entries that were read."""
     sums: dict[int, _Sum] = {}
     grouped = 0
     for lane in lanes:
         start = 0
         while True:
-            arguments = [keys.PREFIX, lane, words.lower(), start, start + _PAGE - 1]
+            arguments = [keys.PREFIX, lane, text.lower(), start, start + _PAGE - 1]
             looked, *rows = run_script("dead_groups", client, arguments)
             grouped += looked
             for score, count, *times in rows:
@@ -138,33 +138,33 @@ def _sums(lanes: list[str], words: str, client: redis.Redis) -> tuple[dict[int, 
     return sums, grouped
 
 
-def _with_words(every: dict[int, _Sum], matching: dict[int, _Sum], words: str, client: redis.Redis) -> dict[int, _Sum]:
-    """Those that match by themselves, and whole groups whose destination does."""
+def _with_text(every: dict[int, _Sum], matching: dict[int, _Sum], text: str, client: redis.Redis) -> dict[int, _Sum]:
+    """The dead letters that match by themselves, and all of the groups whose destination matches."""
     biggest = _biggest(list(every.values()))
     letters = _read(biggest, client)
     by_destination = {
         each.score: each
         for each in biggest
-        if (letter := letters.get(each.newest[0][1])) and words.lower() in letter.cause.destination.lower()
+        if (letter := letters.get(each.newest[0][1])) and text.lower() in letter.fingerprint.destination.lower()
     }
     return {**matching, **by_destination}
 
 
 def _read(sums: Iterable[_Sum], client: redis.Redis) -> dict[str, Letter]:
-    """The newest and the oldest dead letters of these causes, by id."""
+    """The newest and the oldest dead letters of these groups, by id."""
     ids = dict.fromkeys(job_id for each in sums for _died, job_id in (*each.newest, *each.oldest))
     return {letter.example.job_id: letter for letter in read(list(ids), client)}
 
 
-def _of_cause(sums: dict[int, _Sum], cause: str) -> dict[int, _Sum]:
+def _of_group(sums: dict[int, _Sum], group_id: str) -> dict[int, _Sum]:
     try:
-        first, last = scores_of(cause)
+        first, last = scores_of(group_id)
     except ValueError:
         return {}
     return {score: each for score, each in sums.items() if first <= score <= last}
 
 
-def _groups(sums: dict[int, _Sum], client: redis.Redis, *, parts: bool) -> tuple[tuple[Group, ...], int]:
+def _groups(sums: dict[int, _Sum], client: redis.Redis, *, parts: bool) -> tuple[tuple[FailureGroup, ...], int]:
     by_error: defaultdict[int, list[_Sum]] = defaultdict(list)
     for each in sums.values():
         by_error[each.score >> _PART].append(each)
@@ -178,7 +178,7 @@ def _groups(sums: dict[int, _Sum], client: redis.Redis, *, parts: bool) -> tuple
         described += [each for _whole, members in shown for each in _biggest(members)]
     letters = _read(described, client)
     found = [group for whole, members in shown if (group := _group(whole, members, letters, parts=parts)) is not None]
-    return tuple(sorted(found, key=lambda group: (-group.count, group.cause))), len(chosen) - len(shown)
+    return tuple(sorted(found, key=lambda group: (-group.count, group.fingerprint))), len(chosen) - len(shown)
 
 
 def _together(members: list[_Sum]) -> _Sum:
@@ -192,15 +192,15 @@ def _biggest(members: list[_Sum]) -> list[_Sum]:
     return sorted(members, key=lambda each: -each.count)[:MOST]
 
 
-def _group(whole: _Sum, members: list[_Sum], letters: dict[str, Letter], *, parts: bool) -> Group | None:
+def _group(whole: _Sum, members: list[_Sum], letters: dict[str, Letter], *, parts: bool) -> FailureGroup | None:
     examples = [letters[job_id] for _died, job_id in whole.newest if job_id in letters]
     if not examples:  # gone meanwhile
         return None
     oldest = letters.get(whole.oldest[0][1], examples[-1])
-    cause, shared = examples[0].cause, len(members) > 1
+    fingerprint, shared = examples[0].fingerprint, len(members) > 1
     small = [_group(each, [each], letters, parts=False) for each in _biggest(members)] if parts and shared else []
-    return Group(
-        cause=cause.everywhere if shared else cause,
+    return FailureGroup(
+        fingerprint=fingerprint.everywhere if shared else fingerprint,
         count=whole.count,
         newest=examples[0].example.failed_at,
         oldest=oldest.example.failed_at,

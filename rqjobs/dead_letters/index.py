@@ -1,9 +1,9 @@
-"""Which dead letters died of a cause, or of a reason: found in an index, as to read 100,000 of them takes seconds.
+"""The index of dead letters by fingerprint and by reason: to read 100,000 of them takes seconds.
 
-Each lane has two sorted sets with an entry for each of its dead letters, by cause and by reason, and a hash with the
+Each lane has two sorted sets with an entry for each of its dead letters, by fingerprint and reason, and a hash with the
 texts of the reasons, each once. They are kept by the scripts that bury jobs and let them out (lua/dead.lua). What
-others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`mend` reads what
-is missing; an entry that is out of date is found out by those who act on it, as they read the job before.
+others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`sync` reads what
+is missing; an entry that is out of date does no harm: a job is read before it is changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rqjobs.broker.connection import client_of
 from rqjobs.broker.job_records import id_text
 from rqjobs.broker.rq_schema import key, run_script
 from rqjobs.dead_letters.entries import read
-from rqjobs.dead_letters.fingerprint import Cause, score_of, scores_of
+from rqjobs.dead_letters.fingerprint import Fingerprint, score_of, scores_of
 from rqjobs.policies import lanes_of
 
 LONGEST = 1000
@@ -32,39 +32,42 @@ Found = dict[str, list[bytes]]
 _PAGE = 1000
 READ_AT_A_LOOK = 1000  # for a page, which stays fast; the next look goes on
 _READ_BY_WORKERS = 500  # some 25 ms beside their jobs
-_MANY = 10_000  # from so many on, to read all is faster than to ask for each
+_MANY = 10_000  # from this number on, reading all is faster than a command for each
 _T = TypeVar("_T")
 
 
-def entry(cause: Cause, reason: str) -> str:
-    """What the scripts write of a dead letter: the numbers of its cause and of its reason, and the reason."""
+def entry(fingerprint: Fingerprint, reason: str) -> str:
+    """The entry that scripts write for a dead letter: the scores of its fingerprint and its reason, and the reason."""
     text = _small(reason)
-    return f"{score_of(cause.id)} {_number(text)} {text}"
+    return f"{score_of(fingerprint.id)} {_number(text)} {text}"
 
 
-def add(lane: str, letters: Sequence[tuple[str, Cause, str]], connection: redis.Redis) -> None:
-    """Makes an entry for each of these dead letters (id, cause and reason)."""
+def add(lane: str, letters: Sequence[tuple[str, Fingerprint, str]], connection: redis.Redis) -> None:
+    """Makes an entry for each of these dead letters (id, fingerprint and reason)."""
     if letters:
         texts = {job_id: _small(reason) for job_id, _cause, reason in letters}
         with connection.pipeline() as pipeline:
-            pipeline.zadd(keys.dead_causes(lane), {job_id: score_of(cause.id) for job_id, cause, _reason in letters})
+            pipeline.zadd(
+                keys.dead_fingerprints(lane),
+                {job_id: score_of(fingerprint.id) for job_id, fingerprint, _reason in letters},
+            )
             pipeline.zadd(keys.dead_reasons(lane), {job_id: _number(text) for job_id, text in texts.items()})
             pipeline.hset(keys.dead_texts(lane), mapping={str(_number(text)): text for text in texts.values()})
             pipeline.execute()
 
 
-def by_cause(cause_id: str, connection: redis.Redis | None = None) -> Found:
+def by_group(group_id: str, connection: redis.Redis | None = None) -> Found:
     """Every dead letter of this group, with its destination or everywhere."""
     client = client_of(connection)
     try:
-        first, last = scores_of(cause_id)
+        first, last = scores_of(group_id)
     except ValueError:
         return {}
     lanes = lanes_of(None)
-    mend(lanes, client)
+    sync(lanes, client)
     with client.pipeline(transaction=False) as pipeline:
         for lane in lanes:
-            pipeline.zrangebyscore(keys.dead_causes(lane), first, last)
+            pipeline.zrangebyscore(keys.dead_fingerprints(lane), first, last)
         return dict(zip(lanes, pipeline.execute(), strict=True))
 
 
@@ -76,7 +79,7 @@ def by_reason(text: str, queue: str | None = None, connection: redis.Redis | Non
     """
     client = client_of(connection)
     lanes, found = lanes_of(queue), {}
-    mend(lanes, client)
+    sync(lanes, client)
     for lane in lanes:
         numbers = reasons_with(text, lane, client)
         name = keys.dead_reasons(lane)
@@ -118,17 +121,17 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
     return ordered
 
 
-def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, most: int | None = None) -> None:
+def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, most: int | None = None) -> None:
     """Makes the index right where its number of entries is not that of the dead letters.
 
     Drops the entries of jobs that are not dead, and reads the dead letters that have none, ``most`` of each lane. For
     the ``upkeep`` by workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may
-    be undone by it; the next look tells that again.
+    be undone by it; the next call finds that.
     """
     with connection.pipeline() as pipeline:
         for lane in lanes:
             pipeline.zcard(key("failed", lane))
-            pipeline.zcard(keys.dead_causes(lane))
+            pipeline.zcard(keys.dead_fingerprints(lane))
             pipeline.zcard(keys.dead_reasons(lane))
             pipeline.hlen(keys.dead_texts(lane))
         answers = iter(pipeline.execute(raise_on_error=False))
@@ -136,15 +139,15 @@ def mend(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, mos
         dead, causes, reasons, texts = islice(answers, 4)
         wrong = any(isinstance(number, redis.exceptions.ResponseError) for number in (causes, reasons, texts))
         if wrong or (texts == 0 and reasons):  # keys of another type, or gone
-            connection.delete(keys.dead_causes(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
+            connection.delete(keys.dead_fingerprints(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
             causes = reasons = 0
         if not dead == causes == reasons or (upkeep and dead):
-            _mend(lane, connection, _READ_BY_WORKERS if upkeep else most)
+            _sync_lane(lane, connection, _READ_BY_WORKERS if upkeep else most)
 
 
-def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
-    names = (keys.dead_causes(lane), keys.dead_reasons(lane))
-    connection.delete(keys.old_dead_causes(lane))
+def _sync_lane(lane: str, connection: redis.Redis, most: int | None) -> None:
+    names = (keys.dead_fingerprints(lane), keys.dead_reasons(lane))
+    connection.delete(keys.old_dead_fingerprints(lane))
     with connection.pipeline() as pipeline:
         for name in (*names, key("failed", lane)):
             pipeline.zrange(name, 0, -1)
@@ -154,7 +157,7 @@ def _mend(lane: str, connection: redis.Redis, most: int | None) -> None:
             connection.zrem(name, *page)
     for page in _pages(islice(dead - (causes & reasons), most)):
         letters = read([job_id.decode() for job_id in page if _readable(job_id)], connection)
-        add(lane, [(example.job_id, cause, example.reason) for cause, example in letters], connection)
+        add(lane, [(example.job_id, fingerprint, example.reason) for fingerprint, example in letters], connection)
     pairs: Any = connection.zrange(names[1], 0, -1, withscores=True)
     texts: Any = connection.hkeys(keys.dead_texts(lane))
     unused = {int(number) for number in texts} - {int(number) for _job_id, number in pairs}

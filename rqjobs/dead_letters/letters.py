@@ -47,9 +47,9 @@ class DeadLetter:
     queue: str
     """The lane it came from."""
     label: str
-    """What the job is, in a line."""
+    """The job's description, one line."""
     reason: str
-    """Its last error, in a line."""
+    """Its last error, one line."""
     attempts: int
     """How often it has run."""
     failed_at: datetime | None
@@ -69,7 +69,7 @@ def dead_letters(
     Args:
         queue: a queue or a lane.
         reason: only those whose last error has this text in its first 1,000 characters, in any case.
-        scan: look at no more than so many.
+        scan: read at most this many.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -79,7 +79,7 @@ def dead_letters(
     left = float("inf") if scan is None else scan
     lanes = lanes_of(queue)
     if reason is not None:
-        dead_index.mend(lanes, client)
+        dead_index.sync(lanes, client)
     for lane in lanes:
         meant = set() if reason is None else dead_index.reasons_with(reason, lane, client)
         if reason is not None and not meant:
@@ -164,7 +164,7 @@ def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLe
 
 
 def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
-    """Puts dead jobs back into their queues, with all their attempts; answers the ids that were.
+    """Puts dead jobs back into their queues, with all their attempts; returns the ids of those that were dead.
 
     RQ's own requeue would leave them without retries. An id that is not dead is left alone.
     """
@@ -172,7 +172,7 @@ def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) ->
 
 
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
-    """Deletes dead jobs for good; answers the ids that were. An id that is not dead is left alone."""
+    """Deletes dead jobs for good; returns their ids. A job that is not dead is left alone."""
     client, ids = client_of(connection), list(dict.fromkeys(job_ids))
     done = _change("purge", ids, client, "failed")
     return [*done, *_purge_unreadable(set(ids) - set(done), client)]
@@ -220,7 +220,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
-    client.zrem(keys.dead_causes(letter.queue), job_id)  # its destination may be another
+    client.zrem(keys.dead_fingerprints(letter.queue), job_id)  # its destination may be another
     fields: Any = {"data": pack_data(data), "description": job.label()}
     if signs_jobs():
         fields[FIELD] = sign(policy.name, job_id, data)
@@ -238,13 +238,13 @@ def _in_clear(kind: type[JobModel], payload: dict[str, Any], job_id: str) -> dic
         return payload
 
 
-def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *words: str) -> list[str]:
+def _change(script: str, job_ids: Iterable[str], connection: redis.Redis | None, *arguments: str) -> list[str]:
     client = client_of(connection)
     ids = list(dict.fromkeys(job_ids))
     done: list[str] = []
     for start in range(0, len(ids), _PAGE):
         page = ids[start : start + _PAGE]
-        done += [as_text(job_id) for job_id in run_script(script, client, [keys.PREFIX, *words, *page])]
+        done += [as_text(job_id) for job_id in run_script(script, client, [keys.PREFIX, *arguments, *page])]
     return done
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The pages bring much along; a web process that never shows them imports nothing of it.
 
 _USER = "rqjobs.user"
-"""In the WSGI environ: whom the surrounding app let in. Not a header, so no request can say it."""
+"""The key in the WSGI environ for the user that the surrounding app let in. No request header can set it."""
 
 
 _handed_down: tuple[dict[str, str], str] = ({}, "")
@@ -46,7 +46,7 @@ def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment and what the framework says, for processes that this one starts."""
+    """The environment with the framework's settings, for processes that this one starts."""
     settings, module = _handed_down
     named = ({**variables(), **settings}.get("RQJOBS_IMPORT") or "").split()
     return {**os.environ, **settings, "RQJOBS_IMPORT": " ".join(dict.fromkeys([*module.split(), *named]))}
@@ -68,7 +68,7 @@ def _plain(value: Any) -> str:
 
 
 def dashboard_app() -> Flask:
-    """The dashboard for whom the surrounding app lets in: it sets :func:`admitted` in the environ, or shows nothing."""
+    """The dashboard behind the app's own login: a request without :func:`admitted` in its environ is refused."""
     from flask import request
 
     from rqjobs.web import create_app
@@ -77,7 +77,7 @@ def dashboard_app() -> Flask:
 
 
 def downloads_app() -> Flask:
-    """The download page; the environ says whose files may be taken."""
+    """The download page, for the files of the user in the environ."""
     from flask import Flask, request
 
     from rqjobs.web.downloads import downloads
@@ -105,7 +105,7 @@ class Lazy:
         self._app: Flask | None = None
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """Answers a request, as WSGI wants it."""
+        """Handles a request (PEP 3333)."""
         if self._app is None:
             self._app = self._make()
         return self._app(environ, start_response)

@@ -5,7 +5,7 @@
     gunicorn --timeout 120 rqjobs.integrations.burst:wsgi
     uvicorn rqjobs.integrations.burst:asgi
 
-``POST /`` with ``Authorization: Bearer <RQJOBS_CRON_TOKEN>`` runs ``rqjobs worker --burst`` and answers what it did.
+``POST /`` with ``Authorization: Bearer <RQJOBS_CRON_TOKEN>`` runs ``rqjobs worker --burst`` and returns the counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rqjobs.integrations.bridge import child_environment
 from rqjobs.monitoring.queue_health import queue_health
 
 LONGEST = 840.0
-"""Seconds that a burst may be asked to take: the longest that common platforms let a request live is 15 minutes."""
+"""The most seconds of a burst: common platforms end a request after 15 minutes at the latest."""
 DEFAULT = 50.0
 """Seconds without ``?seconds=``: a cron that calls every minute is answered before its next call."""
 
@@ -40,7 +40,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def run_burst(seconds: float = DEFAULT) -> Answer:
-    """Runs what waits, in a process of its own; when ``seconds`` are over, running jobs are handed back.
+    """Runs the waiting jobs in a process of its own; after ``seconds`` running jobs are released.
 
     Returns:
         An HTTP status and a document: 200 done, 409 another burst is running here, 502 the worker failed, 503 Redis
@@ -121,7 +121,7 @@ def _answer(method: str, authorization: str, query: str) -> Answer:
         return 503, {"error": "set RQJOBS_CRON_TOKEN"}
     wanted = f"Bearer {token.get_secret_value()}".encode()
     if not hmac.compare_digest(authorization.encode("latin-1", "replace"), wanted):
-        return 401, {"error": "say Authorization: Bearer <RQJOBS_CRON_TOKEN>"}
+        return 401, {"error": "send Authorization: Bearer <RQJOBS_CRON_TOKEN>"}
     if method not in ("POST", "GET"):  # Vercel's cron sends GET
         return 405, {"error": "send POST"}
     given = parse_qs(query).get("seconds", [str(DEFAULT)])[0]

@@ -22,7 +22,7 @@ async def lifespan(_app: Any) -> AsyncIterator[None]:
     """Connects before the first request and lets go after the last.
 
     Raises:
-        RedisUnavailable: Redis does not answer; the server does not start, and says why.
+        RedisUnavailable: Redis does not answer; the server does not start, and logs the reason.
         InvalidSettings: the settings have faults, all of them named.
     """
     import_registrations()

@@ -53,10 +53,10 @@ class RQJobs:
         Args:
             app: the Flask app; later by :meth:`init_app` in a factory.
             dashboard: where the dashboard is.
-            dashboard_access: whether whoever makes the present request may see and change everything. Without it
+            dashboard_access: whether the user of the present request may see and change everything. Without it
                 there is no dashboard in the app (``rqjobs dashboard`` serves one with a password).
-            downloads: where export files are handed out; EXPORT_LINK_URL must say the same.
-            owner: the id of the user who makes the present request, as ``DataExportJob.user_id`` has it. Without it
+            downloads: the path of export files; EXPORT_LINK_URL must have the same.
+            owner: the id of the user of the present request, as ``DataExportJob.user_id`` has it. Without it
                 there are no downloads in the app.
         """
         self.blueprint = Blueprint("rqjobs_pages", __name__)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rqjobs.config.lazy_imports import lazily
+from rqjobs.config.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from rqjobs.jobs.analytics import QRAnalyticsJob
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "DataExportJob", "EmailJob", "JobModel", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(
+    __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "analytics": ("QRAnalyticsJob",),

@@ -1,4 +1,4 @@
-"""QRAnalyticsJob: one thing that happened to a QR code."""
+"""QRAnalyticsJob: one event of a QR code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_event(event: str) -> str:
 
 
 def parse_timestamp(value: object) -> datetime:
-    """The moment in UTC that a producer's ``timestamp`` says.
+    """The moment in UTC of a producer's ``timestamp``.
 
     ISO 8601 (without an offset it is UTC), or Unix time as a number, in seconds or in milliseconds.
 
@@ -54,7 +54,7 @@ def parse_timestamp(value: object) -> datetime:
             moment = datetime.fromtimestamp(value / 1000 if abs(value) >= _MILLISECONDS else value, UTC)
     except (ValueError, OverflowError, OSError):
         moment = None
-    if moment is None or not 1970 <= moment.year < 2200:  # noqa: PLR2004  # as the docstring says
+    if moment is None or not 1970 <= moment.year < 2200:  # noqa: PLR2004  # the range of the docstring
         raise ValueError(f"{value!r:.50} is not a time; write ISO 8601 or Unix time")
     return moment
 

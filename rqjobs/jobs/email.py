@@ -67,7 +67,7 @@ class Attachment(BaseModel):
     model_config = STRICT
 
     source: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_check_line)]
-    """Where the worker finds it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""
+    """The place from which the worker reads it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""
     name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_line)] | None = None
     """The file's name in the mail; the source's last part by default."""
     content_type: Annotated[str, Field(pattern=r"^[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+$")] | None = None
@@ -98,7 +98,7 @@ class EmailJob(JobModel):
     queue: ClassVar[str] = "email"
 
     to: EmailAddresses
-    """Whom to: one address or up to fifty, each with or without a name."""
+    """The recipients: one address or up to fifty, each with or without a name."""
     subject: Annotated[str, Field(strict=True, min_length=1, max_length=998), AfterValidator(_check_line)] | None
     """The subject, as it is; None for the one that the template brings in its block ``subject``."""
     template: Name
@@ -106,19 +106,19 @@ class EmailJob(JobModel):
     data: Annotated[dict[str, Any], json_object("data")]
     """The template's variables."""
     cc: EmailAddresses | None = None
-    """Who gets a copy, for all to see."""
+    """Recipients of a copy, visible to all."""
     bcc: EmailAddresses | None = None
-    """Who gets a copy that nobody else sees."""
+    """Recipients of a copy that no other recipient sees."""
     sender: EmailAddress | None = Field(None, validation_alias=AliasChoices("from", "sender"))
-    """From whom, instead of EMAIL_FROM. JSON producers may write ``from``."""
+    """The sender, instead of EMAIL_FROM. JSON producers may write ``from``."""
     reply_to: EmailAddress | None = None
-    """Where answers go, if not to the sender."""
+    """The address for replies, if it is not the sender's."""
     headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict)
     """More headers, such as ``List-Unsubscribe``; they cannot overwrite ours."""
     attachments: list[AnyAttachment] = Field(default_factory=list, max_length=20)
     """Files that go with it, read when it is sent; EMAIL_MAX_ATTACHMENTS bytes together."""
     tags: list[Tag] = Field(default_factory=list, max_length=10)
-    """Words that the provider's statistics group mails by: letters, digits, ``_`` and ``-``."""
+    """Tags by which the provider's statistics group mails: letters, digits, ``_`` and ``-``."""
 
     def label(self) -> str:
         """``email booking-confirmation``: the addresses stay out of logs."""

@@ -16,7 +16,7 @@ class DataExportJob(JobModel):
     queue: ClassVar[str] = "data-export"
 
     user_id: Name
-    """Whose rows, and who may download the file."""
+    """The owner of the rows, the only user who may download the file."""
     export_type: Literal["csv", "json", "ndjson", "excel", "pdf"]
     """The file's format."""
     data_type: Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -24,7 +24,7 @@ class DataExportJob(JobModel):
     filters: Annotated[dict[str, Any], json_object("filters")] = Field(default_factory=dict)
     """Which of the rows."""
     notify: EmailAddress | None = None
-    """Whom to mail the link to, with the template ``export-ready``; nobody by default."""
+    """The address that gets the link by mail (template ``export-ready``); none by default."""
 
     def label(self) -> str:
         """``export contacts as csv``."""

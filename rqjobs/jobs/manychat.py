@@ -75,7 +75,7 @@ def unsupported(kind: str, action: str, data: Mapping[str, Any]) -> str | None:
 
 
 class ManyChatSyncJob(JobModel):
-    """Bring one contact, tag or field of ManyChat to the state that ``data`` says."""
+    """Bring one contact, tag or field of ManyChat to the state that ``data`` describes."""
 
     queue: ClassVar[str] = "manychat-sync"
 
@@ -84,7 +84,7 @@ class ManyChatSyncJob(JobModel):
     action: Literal["create", "update", "delete"]
     """How it is changed."""
     tool_id: Name
-    """The tool of yours whose ManyChat account is meant."""
+    """The id of the app's tool, which selects the ManyChat account."""
     data: Annotated[dict[str, Any], json_object("data")]
     """The wanted state: see :mod:`rqjobs.jobs.manychat_data`, one model for each (type, action)."""
     merge: bool = False
@@ -93,7 +93,7 @@ class ManyChatSyncJob(JobModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """What the API cannot do, and what ``data`` lacks, is said at the call."""
+        """Refuses at the call what the API cannot do, and ``data`` that lacks a value."""
         if reason := unsupported(self.type, self.action, self.data):
             raise _fault(f"{self.type} {self.action}: {reason}")
         model = _MODELS[self.type, self.action]

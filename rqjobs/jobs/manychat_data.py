@@ -26,7 +26,7 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
 def _id(value: object) -> object:
-    """ManyChat answers ids as strings and takes them as integers: both are accepted here."""
+    """ManyChat sends ids as strings and accepts integers: both are accepted here."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
@@ -126,7 +126,7 @@ class _Contact(_OfContact):
     has_opt_in_sms: bool | None = None
     has_opt_in_email: bool | None = None
     consent_phrase: str | None = None
-    """Required when has_opt_in_sms is true: the words that the contact agreed to."""
+    """Required when has_opt_in_sms is true: the text that the contact agreed to."""
     fields: dict[Text, Value] = Field(default_factory=dict, validation_alias=_named("fields", "custom_fields"))
     """Values by the field's name or id."""
     add_tags: list[TagOrField] = Field(default_factory=list)

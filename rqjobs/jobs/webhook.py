@@ -26,7 +26,7 @@ _RESERVED = (
 
 @lru_cache(1000)
 def check_url(url: str) -> str:
-    """``url`` if it is an http(s) URL with a host and without a user name; what it points at is judged later.
+    """``url`` if it is an http(s) URL with a host and without a user name; its target is checked when it is delivered.
 
     Raises:
         ValueError: it is not.
@@ -75,7 +75,7 @@ class WebhookJob(JobModel):
     webhook_id: Name
     """The subscription or endpoint of yours that this delivery belongs to."""
     event: EventName
-    """What happened, such as ``qr.scanned``."""
+    """The event's name, such as ``qr.scanned``."""
     url: Annotated[str, AfterValidator(check_url)]
     """Where to: http or https, without a user name."""
     payload: Annotated[dict[str, Any], json_object("payload")]

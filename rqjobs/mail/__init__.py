@@ -1,4 +1,4 @@
-"""What a mail says: templates found, checked at enqueue, rendered when sent. How it travels: processors.email."""
+"""The content of mails: templates are found, checked at enqueue, rendered by the worker. Sending: processors.email."""
 
 from rqjobs.mail.templates import Content, TemplateFault, check, render, template_names
 

@@ -20,7 +20,7 @@ _SCHEMES = ("http", "https", "mailto", "tel")
 
 
 def _moment(value: object, tz: str) -> datetime:
-    """``value``, ISO 8601 or Unix seconds, in the time zone ``tz``; a naive one is taken as meant there."""
+    """``value``, ISO 8601 or Unix seconds, in the time zone ``tz``; a naive one is a time of that zone."""
     try:
         zone = ZoneInfo(tz)
     except (ZoneInfoNotFoundError, ValueError):
@@ -47,7 +47,7 @@ def format_date(value: object, pattern: str = "", tz: str = "UTC") -> str:
 
 
 def format_time(value: object, pattern: str = "%H:%M", tz: str = "UTC") -> str:
-    """``2026-03-03T14:30:00Z`` as ``14:30``, in the time zone ``tz``; ``14:30:00`` alone is taken as meant there.
+    """``2026-03-03T14:30:00Z`` as ``14:30``, in the time zone ``tz``; ``14:30:00`` alone is a time of that zone.
 
     Raises:
         ValueError: as :func:`format_date`.

@@ -29,7 +29,7 @@ class Server:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody can listen in on the way: only there the server may lack STARTTLS."""
+        """Whether the server is on this machine: only then it may lack STARTTLS."""
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host == "localhost"

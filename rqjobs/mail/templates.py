@@ -31,7 +31,7 @@ _HTML, _TEXT = ".html.j2", ".txt.j2"
 
 
 class TemplateFault(RQJobsError, ValueError):
-    """A template that is missing, broken, or lacks a variable; the message says which."""
+    """A template that is missing, broken, or lacks a variable; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Content:
 def check(job: EmailJob) -> list[str]:
     """Every fault of the mail that is known before it is sent: no such template, a variable missing, no subject.
 
-    Where EMAIL_TEMPLATES names a folder that is not on this machine, only the workers can know, and nothing
+    Where EMAIL_TEMPLATES names a folder that is not on this machine, only the workers can check, and nothing
     is a fault here.
     """
     settings = get_settings()
@@ -161,7 +161,7 @@ def _environment(folder: Path) -> Environment:
 
 
 def _source(folder: Path, name: str) -> tuple[str, str, Callable[[], bool]] | None:
-    """What Jinja asks a loader for. A file that appears in the app's folder takes the place of ours at once."""
+    """Jinja's loader function. A file that appears in the app's folder replaces ours at once."""
     from jinja2.loaders import split_template_path
 
     parts = split_template_path(name)  # refuses ".."
@@ -215,7 +215,7 @@ def _own_subject(name: str, sources: list[Template], context: dict[str, Any]) ->
 
 
 def _brand(data: dict[str, Any]) -> dict[str, Any]:
-    """What the layout shows of the sender; ``brand`` in the data wins."""
+    """The sender's values that the layout shows; ``brand`` in the data replaces them."""
     own = data.get("brand")
     sender = parse_address(get_settings().email_from)
     return {"name": sender.name or sender.domain, **(own if isinstance(own, dict) else {})}

@@ -23,7 +23,7 @@ class _Writer(HTMLParser):
         self.link_end = 0
         """Up to which part an address has ended the line."""
         self.in_cell = ""
-        """The kind of the cell before, within this row: a second cell needs something between."""
+        """The kind of the cell before in this row: a second cell needs a separator."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in attrs}
@@ -85,7 +85,7 @@ class _Writer(HTMLParser):
 
 
 def text_of(html: str) -> str:
-    """What ``html`` says, as plain text: paragraphs, lists, table rows, links with their addresses.
+    """``html`` as plain text: paragraphs, lists, table rows, links with their addresses.
 
     What is hidden in HTML (a preview line, styles) or marked ``data-html-only`` is left out.
     """

@@ -31,7 +31,7 @@ EVERY = 15.0
 """Seconds between two looks at the queues; one process of all looks."""
 _SECONDS = 10.0
 _DEPENDENCY = "dependency "  # before the names of dependencies among the queues in ALERT_ILL; no queue has a blank
-_AGAIN = 60  # seconds until an alert that nobody got may be tried again
+_AGAIN = 60  # seconds until an alert that failed on every way may be tried again
 
 _PAGES: dict[Kind, str] = {
     "queue-unhealthy": "/queues/{}",
@@ -49,13 +49,13 @@ _PAGES: dict[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """Something that a person should know."""
+    """One alert, for a person to act on."""
 
     kind: Kind
     subject: str
     """The queue, the endpoint, the dependency, or Redis."""
     text: str
-    """What is wrong, in a line, with the mend."""
+    """One line: the fault and its fix."""
 
     @property
     def link(self) -> str | None:
@@ -76,10 +76,10 @@ def on_alert(function: Hook) -> Hook:
 
 
 def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
-    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; whether it went out to anybody.
+    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; whether at least one of them got it.
 
     At most one of a kind and a subject goes out within ALERT_EVERY, whichever process raises it. What cannot be sent
-    is logged; what nobody got may be tried again after a minute.
+    is logged; an alert that failed on every way may be tried again after a minute.
     """
     settings = get_settings()
     client = client_of(connection)
@@ -115,7 +115,7 @@ def _sent(send: Hook, alert: Alert) -> bool:
 
 
 def check(connection: redis.Redis) -> None:
-    """Looks at the queues once, and raises what there is to say; nothing if another process looked just now."""
+    """Checks the queues once and sends the alerts that are due; does nothing if another process checked just now."""
     if not connection.set(keys.ALERT_TURN, "1", nx=True, px=int(EVERY * 900)):
         return
     died = _Total("jobs-died", keys.ALERT_SEEN, connection)
@@ -127,7 +127,7 @@ def check(connection: redis.Redis) -> None:
         name = queue.name.encode()
         if queue.own_reasons:
             text = f"{queue.name}: {'; '.join(queue.own_reasons)}"
-            if name not in ill:  # workers that start anew are no reason to wake anybody: the next look decides
+            if name not in ill:  # workers that restart cause no alert: the next check decides
                 connection.hset(keys.ALERT_ILL, queue.name, "seen")
             elif raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
                 connection.hset(keys.ALERT_ILL, queue.name, "told")
@@ -200,7 +200,7 @@ def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], conn
 
 
 def watch() -> threading.Thread | None:
-    """Looks at the queues from now on in a thread; None if nobody is to be told anything."""
+    """Starts a thread that checks the queues from now on; None if no alert is set up."""
     settings = get_settings()
     if not (_hooks or settings.alert_url or settings.alert_email):
         return None
@@ -210,14 +210,14 @@ def watch() -> threading.Thread | None:
 
 
 class Outage:
-    """Redis is away, full or a replica. Alerts are counted in it, so here each process tells it for itself."""
+    """Redis is away, full or a replica. Alerts are counted in Redis, so each process sends this one itself."""
 
     def __init__(self) -> None:
         self._looks = 0
         self._told_at: float | None = None
 
     def goes_on(self, error: Exception) -> None:
-        """Redis failed: told at the second look, for it may only have been restarted, and every ALERT_EVERY."""
+        """Redis failed: sends the alert at the second check, as a restart is short, and then every ALERT_EVERY."""
         self._looks += 1
         now, every = time.monotonic(), get_settings().alert_every.total_seconds()
         if self._looks > 1 and (self._told_at is None or now - self._told_at >= every):

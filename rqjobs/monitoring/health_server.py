@@ -1,4 +1,4 @@
-"""What machines ask, ``/metrics``, ``/health`` and ``/ready``: the answers, and a worker's --health-port."""
+"""``/metrics``, ``/health`` and ``/ready``: their responses, and the server of a worker's --health-port."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def metrics() -> Answer:
 def health() -> Answer:
     """200 while the process serves, with the state of Redis and of every queue.
 
-    For liveness probes: what needs a person is no reason to restart a process, so it is said in the body only.
+    For liveness probes: an unhealthy queue is no reason to restart a process, so it stands in the body only.
     """
     queues = {queue.name: {"healthy": queue.healthy, "reasons": queue.reasons} for queue in queue_health()}
     full = fullness()
@@ -64,7 +64,7 @@ def serve_probes(port: int, host: str = "127.0.0.1") -> LimitedServer:
         host: loopback by default. In a container, RQJOBS_HEALTH_HOST=0.0.0.0 lets its orchestrator in.
 
     Raises:
-        RQJobsError: the port is taken.
+        RQJobsError: the port is in use.
     """
     from rqjobs.monitoring.http_server import LimitedServer
 
@@ -78,7 +78,7 @@ _ANSWERS: dict[str, Callable[[], Answer]] = {"/metrics": metrics, "/health": hea
 
 
 def _app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """Answers the three, and nothing else."""
+    """Handles requests for the three paths; any other is a 404."""
     answer = _ANSWERS.get(environ["PATH_INFO"])
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         status, content_type, body = _json(405, {"methods": ["GET", "HEAD"]})

@@ -77,7 +77,7 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """The seconds that ``share`` (0 to 1) of them stayed below, as near as buckets tell; None without any.
+        """The quantile ``share`` (0 to 1) in seconds, estimated from the buckets; None without jobs.
 
         It is interpolated within a bucket, and never longer than the longest.
         """

@@ -38,7 +38,7 @@ class _Ours(Collector):
         self._connection = connection
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing ahead: Redis is asked at each scrape only."""
+        """Describes no metric in advance: Redis is read at each scrape only."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -67,7 +67,7 @@ def _queues(connection: redis.Redis) -> Iterator[Metric]:
     )
     for queue in found:
         dropped.add_metric([queue.name], queue.dropped)
-        states = {"waiting": queue.waiting, "active": queue.active, "delayed": queue.delayed, "dead": queue.failed}
+        states = {"waiting": queue.waiting, "running": queue.active, "delayed": queue.delayed, "dead": queue.failed}
         for state, number in states.items():
             depth.add_metric([queue.name, state], number)
         oldest.add_metric([queue.name], queue.oldest.total_seconds() if queue.oldest else 0)

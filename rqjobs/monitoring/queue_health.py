@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from rqjobs.broker.connection import client_of
 from rqjobs.broker.holds import Away, read_holds, try_now
 from rqjobs.broker.rq_schema import job_key, key
 from rqjobs.broker.rq_types import as_text
+from rqjobs.broker.states import State
 from rqjobs.config.durations import spell
 from rqjobs.policies import get_policy, lanes, policies
 
@@ -26,7 +27,7 @@ FULL = 0.85
 """The share of its memory from which on Redis is unhealthy: a full one takes no jobs."""
 
 OVERDUE_LIMIT = timedelta(seconds=60)
-"""A delayed job that is due for longer than this says that no scheduler runs."""
+"""A delayed job that is due for longer than this is a sign that no scheduler runs."""
 
 RECENT = 15
 """Minutes within which deaths make a queue unhealthy ..."""
@@ -46,13 +47,13 @@ class QueueHealth:
 
     name: str
     waiting: int
-    """Jobs that a worker could take now, and dependents on their way into the queue (RQ's ready registry)."""
+    """Jobs that a worker could claim now, and dependents on their way into the queue (RQ's ready registry)."""
     active: int
-    """Jobs that run."""
+    """Running jobs."""
     delayed: int
     """Jobs that wait for their time: delays and retries."""
     failed: int
-    """Dead letters kept."""
+    """Dead jobs that are kept as dead letters."""
     completed: int
     """Jobs done since the queue exists."""
     failed_total: int
@@ -71,7 +72,7 @@ class QueueHealth:
     oldest: timedelta | None
     """How long the oldest waiting job waits; None if none waits."""
     overdue: timedelta
-    """For how long a delayed job is due that nobody has moved."""
+    """How long the earliest delayed job is due without having been moved into its queue."""
     suspended: bool
     """Whether ``rq suspend`` holds all workers back."""
     reasons: tuple[str, ...]
@@ -81,7 +82,7 @@ class QueueHealth:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing needs a person."""
+        """Whether there is no reason for a person to act."""
         return not self.reasons
 
     @property
@@ -127,11 +128,17 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
     now = seconds + micros / 1_000_000
     away = read_holds(next(answers), now - time.time())
     raw = [_Raw(name, answers, away) for name in names]
-    return _judge(raw, paused, suspended, now, client)
+    return _assess(raw, paused, suspended, now, client)
+
+
+def state_table(queues: Sequence[QueueHealth]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The head and the rows of a table of ``queues``: the name, then the number of jobs in each of the five states."""
+    rows = [(each.name, each.waiting, each.active, each.delayed, each.failed, each.completed) for each in queues]
+    return ("queue", State.WAITING, State.RUNNING, State.DELAYED, State.DEAD, State.DONE), rows
 
 
 def fullness(connection: redis.Redis | None = None) -> str | None:
-    """Why Redis will soon take no more jobs, with the mend; None if it has room, or does not say."""
+    """Why Redis will soon accept no more jobs, with the fix; None if it has room, or refuses INFO."""
     try:
         info: Any = client_of(connection).info("memory")
     except redis.exceptions.ResponseError:  # not allowed, as with a managed one
@@ -154,13 +161,13 @@ class Parked:
 
 
 def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
-    """The destinations whose deliveries are held back, a hundred at most, the next try first."""
+    """The destinations with parked deliveries, a hundred at most, the next trial first."""
     client = client_of(connection)
     seconds, _micros = client.time()
     found: Any = client.zrangebyscore(keys.PARKED, seconds - _LATELY, "+inf", 0, 100, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
         for name, _until in found:
-            pipeline.zcard(keys.breaker_line(as_text(name)))
+            pipeline.zcard(keys.breaker_parked(as_text(name)))
         return [
             Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
             for (name, until), jobs in zip(found, pipeline.execute(), strict=True)
@@ -168,7 +175,7 @@ def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
 
 
 def pause(queue: str, connection: redis.Redis | None = None) -> None:
-    """No worker takes jobs of ``queue`` until it is resumed; running ones go on, new ones wait.
+    """Pauses ``queue``: workers claim no jobs of it until it is resumed. Running jobs go on, new ones wait.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -215,7 +222,7 @@ def _number(value: bytes) -> int:
         return 0
 
 
-def _judge(raw: list[_Raw], paused: set[str], suspended: bool, now: float, client: redis.Redis) -> list[QueueHealth]:
+def _assess(raw: list[_Raw], paused: set[str], suspended: bool, now: float, client: redis.Redis) -> list[QueueHealth]:
     """The records of the queues; ``now`` is the time by Redis' clock."""
     pipeline = client.pipeline(transaction=False)
     heads = [head for queue in raw for head in queue.heads]
@@ -300,7 +307,7 @@ def reason_of_deaths(queue: QueueHealth) -> str | None:
 
 
 def _added_up(minutes: list[Any], width: int) -> list[int]:
-    """The columns of what the minutes counted; a minute whose key is of another type counts nothing."""
+    """The sums of the minutes' columns; a minute whose key is of another type counts nothing."""
     rows = [[_number(value or b"0") for value in row] for row in minutes if not isinstance(row, Exception)]
     return [sum(row[column] for row in rows) for column in range(width)]
 

@@ -1,6 +1,6 @@
 """The relay: moves what committed transactions left in ``rqjobs_outbox`` to Redis, each row exactly once.
 
-A row is written to Redis together with its token, in one atomic step, and then deleted. Whoever is killed between
+A row is written to Redis together with its token, in one atomic step, and then deleted. One that is killed between
 the two leaves row and token, and the next relay skips the writing because of the token.
 """
 
@@ -34,12 +34,12 @@ _KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last
 
 
 def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -> int:
-    """Moves everything that is in the outbox; answers how many rows were.
+    """Moves all rows of the outbox to Redis; returns their number.
 
     Relays at work at the same time take turns (SQLite) or share the rows (PostgreSQL).
 
     Raises:
-        SchemaMismatch: the database has no outbox; the message tells the mend.
+        SchemaMismatch: the database has no outbox; the message names the fix.
         DatabaseUnavailable: the database does not answer.
         RedisUnavailable: Redis does not answer; the rows stay.
     """

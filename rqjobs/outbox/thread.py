@@ -72,6 +72,6 @@ def relaying() -> Iterator[None]:
 
 
 def _nothing_written() -> bool:
-    """Whether DATABASE_URL is an SQLite file that nobody has made: no reason to load SQLAlchemy, some 13 MB."""
+    """Whether DATABASE_URL is an SQLite file that does not exist: no reason to load SQLAlchemy, some 13 MB."""
     scheme, _, file = get_settings().database_url.get_secret_value().partition("?")[0].partition(":///")
     return scheme == "sqlite" and not file.startswith(("file:", ":memory:")) and file != "" and not Path(file).exists()

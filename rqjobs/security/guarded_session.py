@@ -1,4 +1,4 @@
-"""The guard under requests: a session whose every connection goes to an address that was checked.
+"""The SSRF guard for requests: a session that connects only to checked addresses.
 
 TLS names, certificates and the Host header stay those of the URL: only where the socket leads is decided here.
 """
@@ -19,7 +19,7 @@ from rqjobs.security.ssrf import Guard
 
 
 def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
-    """A socket to the first address of the connection's host that answers; all are judged before the first try."""
+    """A socket to the first address of the connection's host that answers; all are checked before the first try."""
     host, port = connection.host.strip("[]").lower().rstrip("."), connection.port
     failure: OSError | None = None
     timeout: Any = connection.timeout

@@ -1,7 +1,7 @@
 """Every range of addresses that is not the public internet, by the name of its rule.
 
 ``ipaddress.is_global`` alone lets through multicast, 6to4, NAT64, cloud metadata and more, so the ranges are
-spelled out; is_global has the last word on those that IANA adds later.
+spelled out; is_global covers those that IANA adds later.
 Sources: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890), RFC 4193, 4291, 6052, 9602, 9637;
 the metadata addresses of AWS, GCP, Azure, Alibaba, Oracle.
 """

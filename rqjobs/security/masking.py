@@ -145,6 +145,6 @@ def unmask(edited: Any, original: Any) -> Any:
 
 
 def without_path(endpoint: str) -> str:
-    """An endpoint's name; of a URL, which may hold a token, where it leads."""
+    """An endpoint's name, or the origin of a URL: its path may hold a token."""
     parts = urlsplit(endpoint)
     return f"{parts.netloc}/..." if parts.scheme in ("http", "https") else endpoint

@@ -21,7 +21,7 @@ _STAMP = re.compile("[0-9]{1,12}")
 
 
 class InvalidSignature(RQJobsError):
-    """A received webhook that must not be trusted; the message says why."""
+    """A received webhook whose signature is not valid; the message is the reason."""
 
 
 def parse_secret(secret: str) -> bytes:
@@ -72,7 +72,7 @@ def verify(
         headers: the request's headers, in any case.
         body: the exact bytes received.
         now: the current Unix time, ``time.time()``.
-        tolerance: how old, or how far ahead, the timestamp may be: five minutes, as the standard says.
+        tolerance: how old, or how far ahead, the timestamp may be: five minutes, as Standard Webhooks recommends.
 
     Raises:
         InvalidSignature: a header is missing, the timestamp is too far away, or no signature fits.

@@ -1,7 +1,7 @@
-"""The SSRF guard: which targets our servers may be sent to by a URL that somebody else wrote.
+"""The SSRF guard: the targets that a URL of a stranger may make our servers connect to.
 
 It judges addresses as they were resolved, never the URL's text (``2130706433``, ``0x7f.1`` and a name of the
-attacker's own all mean loopback), all of them, and it is asked again at the very moment a socket is opened,
+attacker's own all mean loopback), all of them, and it checks again at the moment when a socket is opened,
 so that a name which answers differently the second time (DNS rebinding) gains nothing.
 """
 
@@ -52,14 +52,14 @@ class UnknownHost(RQJobsError, OSError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL taken apart by the guard. Connect by ``url``: two parsers never have to agree on what was meant."""
+    """A URL parsed by the guard. Connect to ``url``, so that no second parser can read it differently."""
 
     scheme: str
     host: str
     """In ASCII: international names in their ``xn--`` form, IPv6 addresses without brackets."""
     port: int
     url: str
-    """The URL put together again from the parts that were judged."""
+    """The URL, composed of the parts that were checked."""
 
     @property
     def origin(self) -> str:
@@ -97,7 +97,7 @@ class Guard:
         return cls(frozenset(hosts), tuple(networks), frozenset(ports))
 
     def check_url(self, url: str) -> Target:
-        """``url`` taken apart, if its text alone does not forbid it.
+        """``url`` parsed, if its text alone does not forbid it.
 
         Raises:
             TargetRefused: its scheme, user name, host or port is refused.
@@ -135,7 +135,7 @@ class Guard:
             raise TargetRefused(host, rule, why, address)
 
     def resolve(self, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """The addresses of ``host``, all judged. One that is refused refuses the host; but where WEBHOOK_ALLOW
+        """The addresses of ``host``, all checked. One that is refused refuses the host; but where WEBHOOK_ALLOW
         exempts some of them (``127.0.0.1`` of a ``localhost`` that is ``::1`` as well), only those are meant.
 
         Raises:
@@ -146,9 +146,11 @@ class Guard:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnknownHost(f"the name {host} cannot be resolved: {getattr(error, 'strerror', error)}") from None
-        return self.judge(host, port, [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found])
+        return self.check_addresses(host, port, [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found])
 
-    def judge(self, host: str, port: int, addresses: Sequence[tuple[FamilyT, str]]) -> Sequence[tuple[FamilyT, str]]:
+    def check_addresses(
+        self, host: str, port: int, addresses: Sequence[tuple[FamilyT, str]]
+    ) -> Sequence[tuple[FamilyT, str]]:
         """Those of ``addresses``, of ``host``, that may be connected to, as :meth:`resolve` explains.
 
         Raises:
@@ -198,7 +200,7 @@ def _ascii_host(host: str, url: str) -> str:
         return host.rstrip(".")
     import idna
 
-    try:  # as browsers and requests have it; Python's own codec takes faß.de for fass.de, which is somebody else's
+    try:  # as browsers and requests have it; Python's own codec takes faß.de for fass.de, which is another domain
         return idna.encode(host, uts46=True).decode().rstrip(".")
     except idna.IDNAError:
         raise TargetRefused(_short(url), "host", "it is no name that the DNS can hold") from None

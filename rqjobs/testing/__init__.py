@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rqjobs.config.lazy_imports import lazily
+from rqjobs.config.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
     from rqjobs.testing.helpers import Captured, Drained, capture, drain, embedded_redis, empty_redis, environment, run
@@ -10,4 +10,4 @@ if TYPE_CHECKING:
 __all__ = ["Captured", "Drained", "capture", "drain", "embedded_redis", "empty_redis", "environment", "run"]
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazily(__name__, {"helpers": tuple(__all__)})
+    __getattr__, __dir__ = lazy_exports(__name__, {"helpers": tuple(__all__)})

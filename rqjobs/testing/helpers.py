@@ -124,7 +124,7 @@ class Captured:
             raise AssertionError(f"expected no {model.__name__}; {self._described()}")
 
     def run_all(self) -> list[Any]:
-        """Runs them inline, those included that they enqueue themselves; answers what each returned, and forgets them.
+        """Runs them inline, those included that they enqueue themselves; returns their results, and clears the list.
 
         Raises:
             Exception: whatever a processor raises.
@@ -232,7 +232,7 @@ class Drained:
 
 
 def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
-    """Runs what waits in ``queues`` (all by default) here, in order, until nothing waits; answers every run.
+    """Runs what waits in ``queues`` (all by default) here, in order, until nothing waits; returns every run.
 
     The jobs go through Redis and RQ's own code: outcomes, history, dead letters and totals are real. What committed
     transactions left in the outbox at DATABASE_URL is moved first.
@@ -243,7 +243,7 @@ def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
         rounds: how often the queues are looked through at most.
 
     Raises:
-        RuntimeError: something still waits after so many rounds, such as a job that always asks for later.
+        RuntimeError: jobs still wait after ``rounds``, such as one that always raises RetryLater.
     """
     import_registrations()
     names = lanes_in_order([get_policy(name).name for name in queues] or None)
@@ -258,7 +258,7 @@ def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
         worker = _InlineWorker(names, connection=client, serializer=SERIALIZER, default_result_ttl=RESULT_TTL)
         worker.drained = drained
         worker.work(burst=True, logging_level="CRITICAL")
-    raise RuntimeError(f"jobs still wait after {rounds} rounds: does one always ask to be tried later?")
+    raise RuntimeError(f"jobs still wait after {rounds} rounds: does one always raise RetryLater?")
 
 
 def _relay() -> None:

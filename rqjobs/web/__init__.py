@@ -1,4 +1,4 @@
-"""The dashboard: what runs, what died and why, and the mend; see :func:`create_app`."""
+"""The dashboard: queues, jobs, dead letters and what to do about them; see :func:`create_app`."""
 
 from rqjobs.web.app import create_app
 

@@ -1,4 +1,4 @@
-"""The analytics page: one report, its question in the address, its charts drawn here as SVG."""
+"""The analytics page: one report, its arguments in the address, its charts drawn here as SVG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABELS, _LONG_LABELS = 5, 4  # below the series: more of them run into each oth
 
 @dataclass(frozen=True, kw_only=True)
 class Tip:
-    """One step of the series, as it says what it is when it is pointed at."""
+    """One step of the series, with the text that appears under the mouse."""
 
     x: float
     width: float
@@ -33,25 +33,25 @@ class Tip:
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
     """The page."""
-    question = _question()
+    arguments = _arguments()
     try:
-        found = report(**question)
+        found = report(**arguments)
     except InvalidPeriod as error:
         found = report()
-        return render_template("analytics.html", **_page(found, question, str(error))), 422
-    return render_template("analytics.html", **_page(found, question))
+        return render_template("analytics.html", **_page(found, arguments, str(error))), 422
+    return render_template("analytics.html", **_page(found, arguments))
 
 
 @blueprint.get("/report.json")
 def as_json() -> ResponseReturnValue:
     """The same report for programs."""
     try:
-        return jsonify(report(**_question()).as_dict())
+        return jsonify(report(**_arguments()).as_dict())
     except InvalidPeriod as error:
         return jsonify({"error": str(error)}), 422
 
 
-def _question() -> dict[str, Any]:
+def _arguments() -> dict[str, Any]:
     given = {name: request.args.get(name, "").strip() or None for name in ("code", "user", "since", "until", "zone")}
     return {
         "qr_code_id": given["code"],
@@ -62,13 +62,13 @@ def _question() -> dict[str, Any]:
     }
 
 
-def _page(found: Report, question: dict[str, Any], error: str | None = None) -> dict[str, Any]:
+def _page(found: Report, arguments: dict[str, Any], error: str | None = None) -> dict[str, Any]:
     points = found.series
     top = nice_top(max((max(point.scans, point.visitors) for point in points), default=0))
     step = WIDTH / len(points)
     return {
         "report": found,
-        "question": question,
+        "question": arguments,
         "error": error and error[0].upper() + error[1:],
         "top": rounded(int(top), 100_000),
         "bars": stacked_bars([[point.scans for point in points]], top)[0],
@@ -100,15 +100,15 @@ def _tip(point: Point, step: str) -> str:
     return f"{label(point.start, step)}: {point.scans:,} scans, {point.visitors:,} visitors"
 
 
-def _labels(words: list[str]) -> list[str]:
-    most = _LABELS if max(map(len, words)) <= len("24 Oct") else _LONG_LABELS
-    if len(words) <= most:
-        return words
-    return [words[round(index * (len(words) - 1) / (most - 1))] for index in range(most)]
+def _labels(labels: list[str]) -> list[str]:
+    most = _LABELS if max(map(len, labels)) <= len("24 Oct") else _LONG_LABELS
+    if len(labels) <= most:
+        return labels
+    return [labels[round(index * (len(labels) - 1) / (most - 1))] for index in range(most)]
 
 
 def _address(found: Report) -> dict[str, str]:
-    """The question of a report as its page's address says it, but for the period."""
+    """The arguments of a report in its page's address, without the period."""
     given = {"code": found.qr_code_id, "user": found.user_id, "zone": found.zone}
     return {name: value for name, value in given.items() if value}
 

@@ -1,4 +1,4 @@
-"""Who may see and change: one login, checked before every request; a token in every change."""
+"""Access to the dashboard: one login, checked before every request, and a token in every change."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _guard() -> ResponseReturnValue | None:
     if let_in is not None:
         g.signed_in = let_in()
         if not g.signed_in:
-            abort(403, "Sign in to the app first, as somebody who may see this.")
+            abort(403, "Sign in to the app first, as a user who may see this.")
     else:
         session_id = session.get("id")
         g.signed_in = isinstance(session_id, str) and login.sign_ins.is_live(

@@ -29,7 +29,7 @@ class Chart:
     top: float
     """The value at the upper edge."""
     tips: tuple[str, ...]
-    """What each step says when it is pointed at."""
+    """The text of each step that appears under the mouse."""
 
 
 def nice_top(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The dead letters: in groups of one cause, requeued or purged by group, watched while it goes on."""
+"""The dead letters: in groups of one cause, requeued or purged by group, with the progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from rqjobs.broker.attempts import read_history
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.rq_schema import fetch_job
-from rqjobs.dead_letters import bulk_requeue as repairs
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters.groups import find, look
 from rqjobs.errors import JobNotFound, UnreadableJob
 from rqjobs.policies import policies
@@ -20,7 +20,7 @@ from rqjobs.policies import policies
 blueprint = Blueprint("dead", __name__, url_prefix="/dead")
 
 _SHOWN = 100
-_MODES: tuple[repairs.Mode, ...] = ("dry-run", "requeue", "purge")
+_MODES: tuple[bulk_requeue.Mode, ...] = ("dry-run", "requeue", "purge")
 
 
 @blueprint.get("/")
@@ -31,20 +31,25 @@ def index() -> ResponseReturnValue:
     queue = queue if queue in names else None
     return render_template(
         "dead.html", look=look(queue, words), queue=queue, queues=names, words=words, shown=_SHOWN,
-        repairs=repairs.recent(),
+        bulk_requeues=bulk_requeue.recent(),
     )  # fmt: skip
 
 
-@blueprint.get("/groups/<cause>")
-def group(cause: str) -> ResponseReturnValue:
+@blueprint.get("/groups/<group_id>")
+def group(group_id: str) -> ResponseReturnValue:
     """One group: examples, and what can be done about it."""
-    found = find(cause)
+    found = find(group_id)
     if found is None:
         abort(404, "This group has no dead letters (any more).")
-    running = [repair for repair in repairs.recent() if repair.cause == cause]
+    running = [bulk for bulk in bulk_requeue.recent() if bulk.group_id == group_id]
     newest = found.examples[0].job_id
     return render_template(
-        "group.html", group=found, repairs=running, rate=repairs.RATE, traceback=_traceback(newest), shown=_SHOWN
+        "group.html",
+        group=found,
+        bulk_requeues=running,
+        rate=bulk_requeue.RATE,
+        traceback=_traceback(newest),
+        shown=_SHOWN,
     )
 
 
@@ -56,43 +61,47 @@ def _traceback(job_id: str) -> str | None:
     return history[-1].traceback if history else None
 
 
-@blueprint.post("/groups/<cause>")
-def repair(cause: str) -> ResponseReturnValue:
-    """Starts a repair of the group."""
-    mode = cast("repairs.Mode", request.form.get("mode", ""))
+@blueprint.post("/groups/<group_id>")
+def start(group_id: str) -> ResponseReturnValue:
+    """Starts a bulk requeue of the group."""
+    mode = cast("bulk_requeue.Mode", request.form.get("mode", ""))
     if mode not in _MODES:
-        abort(400, "What is to be done was not said.")
-    rate = request.form.get("rate", repairs.RATE, type=float)
+        abort(400, "The form names no mode: dry-run, requeue or purge.")
+    rate = request.form.get("rate", bulk_requeue.RATE, type=float)
     if not math.isfinite(rate):
         abort(400, "The rate is not a number of jobs a second.")
-    title = request.form.get("title", cause)
-    started = repairs.start(cause, title, mode, canary="canary" in request.form, rate=min(max(rate, 0.1), 10_000))
+    title = request.form.get("title", group_id)
+    started = bulk_requeue.start(
+        group_id, title, mode, canary="canary" in request.form, rate=min(max(rate, 0.1), 10_000)
+    )
     client = get_connection()
-    threading.Thread(target=repairs.run, args=(started, client), name=f"repair {started.id}", daemon=True).start()
-    return redirect(url_for("dead.progress", repair_id=started.id))
+    threading.Thread(
+        target=bulk_requeue.run, args=(started, client), name=f"bulk requeue {started.id}", daemon=True
+    ).start()
+    return redirect(url_for("dead.progress", bulk_id=started.id))
 
 
-@blueprint.get("/repairs/<repair_id>")
-def progress(repair_id: str) -> ResponseReturnValue:
-    """How far a repair is."""
-    return _progress("repair.html", repair_id)
+@blueprint.get("/repairs/<bulk_id>")
+def progress(bulk_id: str) -> ResponseReturnValue:
+    """How far a bulk requeue is."""
+    return _progress("bulk_requeue.html", bulk_id)
 
 
-@blueprint.get("/repairs/<repair_id>/live")
-def live(repair_id: str) -> ResponseReturnValue:
+@blueprint.get("/repairs/<bulk_id>/live")
+def live(bulk_id: str) -> ResponseReturnValue:
     """The part of the page that changes."""
-    return _progress("_repair.html", repair_id)
+    return _progress("_bulk_requeue.html", bulk_id)
 
 
-@blueprint.post("/repairs/<repair_id>/stop")
-def stop(repair_id: str) -> ResponseReturnValue:
-    """Ends a repair after its present step."""
-    repairs.stop(repair_id)
-    return redirect(url_for("dead.progress", repair_id=repair_id))
+@blueprint.post("/repairs/<bulk_id>/stop")
+def stop(bulk_id: str) -> ResponseReturnValue:
+    """Ends a bulk requeue after its present step."""
+    bulk_requeue.stop(bulk_id)
+    return redirect(url_for("dead.progress", bulk_id=bulk_id))
 
 
-def _progress(template: str, repair_id: str) -> ResponseReturnValue:
-    found = repairs.find(repair_id)
+def _progress(template: str, bulk_id: str) -> ResponseReturnValue:
+    found = bulk_requeue.find(bulk_id)
     if found is None:
-        abort(404, "There is no such repair (any more).")
-    return render_template(template, repair=found)
+        abort(404, "There is no such bulk requeue (any more).")
+    return render_template(template, bulk=found)

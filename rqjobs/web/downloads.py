@@ -1,4 +1,4 @@
-"""The page that download links lead to, for the app to mount: it hands a file to its owner and to nobody else."""
+"""The page that download links lead to, for the app to mount: it sends a file to its owner only."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _TYPES = {
 
 
 def downloads(owner: Callable[[], str | None]) -> Blueprint:
-    """A blueprint with one route, ``GET /<token>``. Mount it where EXPORT_LINK_URL says::
+    """A blueprint with one route, ``GET /<token>``. Mount it at the path of EXPORT_LINK_URL::
 
         app.register_blueprint(downloads(lambda: session.get("user_id")), url_prefix="/exports")
 
     Args:
-        owner: the id of the user who makes the present request, as DataExportJob.user_id has it; None for nobody.
-            What it raises (a redirect to the login, say) is the answer.
+        owner: the id of the user of the present request, as DataExportJob.user_id has it; None without one.
+            If it raises (for instance a redirect to the login), that is the response.
     """  # noqa: D415
     blueprint = Blueprint("rqjobs_downloads", __name__)
 

@@ -15,6 +15,7 @@ from rqjobs.broker.attempts import read_history
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.job_records import describe_progress, progress_of
 from rqjobs.broker.rq_schema import RegisteredJob, attempts_seen, fetch_job, key, payload_of
+from rqjobs.broker.states import state_of
 from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Filter
 from rqjobs.database.webhook_deliveries import find as find_deliveries
@@ -28,7 +29,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/jobs")
 
 @blueprint.get("/")
 def find() -> ResponseReturnValue:
-    """The search field of every page: a job by its id, else what died and says so."""
+    """The search field of every page: a job by its id, else dead letters by their text."""
     words = request.args.get("find", "").strip()
     if not words:
         return redirect(url_for("overview.index"))
@@ -76,6 +77,7 @@ def _job(job_id: str) -> dict[str, Any]:
         "job": job,
         "label": job.description or job.func_name or job.id,
         "status": status,
+        "state": state_of(status) or status,
         "dead": client.zscore(key("failed", job.origin), job.id) is not None,
         "due": due,
         "overdue": due is not None and is_overdue(due),
@@ -90,7 +92,7 @@ def _job(job_id: str) -> dict[str, Any]:
 
 
 def _progress(meta: Any) -> dict[str, Any] | None:
-    """What a job reported of its progress, in words; a bar for a report that has ``percent``."""
+    """A job's report of its progress as text; a bar for a report that has ``percent``."""
     report = progress_of(meta)
     if report is None:
         return None
@@ -140,7 +142,7 @@ def run_now(job_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/<job_id>/stop")
 def stop(job_id: str) -> ResponseReturnValue:
-    """Asks the worker of a running job to stop it."""
+    """Makes the worker of a running job stop it."""
     return _tell(job_id, job_actions.stop(job_id), "Its worker was asked to stop it.", "running")
 
 

@@ -20,7 +20,7 @@ blueprint = Blueprint("overview", __name__)
 
 _MANY_DIED = 10
 _SHARE_DIED = 0.1
-"""So many dead in the last hour, and this share of what ended, are worth a line at the top."""
+"""The number of deaths in the last hour, and their share of all ended jobs, from which the page shows a warning."""
 
 
 class Trouble(NamedTuple):
@@ -31,7 +31,7 @@ class Trouble(NamedTuple):
     link: str = ""
     """Where it is seen ..."""
     label: str = ""
-    """... and what the link says."""
+    """... and the text of the link."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Row:
     hour: Figures
     spark: str
     slots: int
-    """How many of its jobs all workers run at once; 0 where nobody says."""
+    """The slots of this queue in all workers; 0 if none reports them."""
 
     @property
     def state(self) -> str:
@@ -81,7 +81,7 @@ def _numbers() -> dict[str, Any]:
         "whole": together(minutes),
         "last_minutes": together(minutes[-6:-1]),
         "waiting": sum(queue.waiting for queue in queues),
-        "active": sum(queue.active for queue in queues),
+        "running": sum(queue.active for queue in queues),
         "failed": sum(queue.failed for queue in queues),
         "troubles": [*([Trouble(["Redis"], full)] if full else ()), *_troubles(rows)],
         "parked": parked_destinations(connection),
@@ -93,7 +93,7 @@ def _numbers() -> dict[str, Any]:
 
 
 def _troubles(rows: list[_Row]) -> Iterator[Trouble]:
-    """What is wrong with the queues; what is wrong with several in the same way is said once."""
+    """The reasons why queues are unhealthy; a reason that several share is shown once."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
         deaths = reason_of_deaths(row.health)

@@ -14,6 +14,7 @@ from rqjobs.broker.connection import get_connection
 from rqjobs.broker.job_records import read_records
 from rqjobs.broker.rq_schema import attempts_seen, key
 from rqjobs.broker.rq_types import Job
+from rqjobs.broker.states import RQ_REGISTRIES, State
 from rqjobs.monitoring.queue_health import pause, queue_health, resume
 from rqjobs.policies import get_policy, lanes
 from rqjobs.web.auth import local
@@ -23,7 +24,6 @@ blueprint = Blueprint("queues", __name__, url_prefix="/queues")
 
 _PAGE = 50
 _LAST_PAGE = 10**9  # beyond 64 bits Redis answers with an error
-_REGISTRIES = {"waiting": "queue", "running": "wip", "delayed": "scheduled", "dead": "failed", "done": "finished"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Row:
 
     @property
     def overdue(self) -> bool:
-        """Whether a delayed job should run, and nobody has moved it."""
+        """Whether a delayed job is due and still not in its queue."""
         return self.due is not None and is_overdue(self.due)
 
     @property
@@ -55,7 +55,7 @@ def show(name: str) -> ResponseReturnValue:
     """The jobs of a queue in one state, a page at a time, its lanes one after the other."""
     policy = get_policy(name)
     state = request.args.get("state", "waiting")
-    state = state if state in _REGISTRIES else "waiting"
+    state = state if state in RQ_REGISTRIES else "waiting"
     lane = request.args.get("lane", name)
     lane = lane if lane in lanes(policy.name) else policy.name
     page = min(max(0, request.args.get("page", 0, type=int)), _LAST_PAGE)
@@ -80,15 +80,15 @@ def show(name: str) -> ResponseReturnValue:
 def _counts(queue: str, client: redis.Redis) -> dict[str, dict[str, int]]:
     """How many jobs are in each state, by lane."""
     with client.pipeline(transaction=False) as pipeline:
-        for state, registry in _REGISTRIES.items():
+        for state, registry in RQ_REGISTRIES.items():
             for lane in lanes(queue):
                 (pipeline.llen if state == "waiting" else pipeline.zcard)(key(registry, lane))
         answers = iter(pipeline.execute())
-    return {state: {lane: next(answers) for lane in lanes(queue)} for state in _REGISTRIES}
+    return {state: {lane: next(answers) for lane in lanes(queue)} for state in RQ_REGISTRIES}
 
 
 def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
-    source, start, end = key(_REGISTRIES[state], lane), page * _PAGE, page * _PAGE + _PAGE - 1
+    source, start, end = key(RQ_REGISTRIES[State(state)], lane), page * _PAGE, page * _PAGE + _PAGE - 1
     if state == "waiting":
         entries: Any = [(job_id, None) for job_id in client.lrange(source, start, end)]
     else:

@@ -1,4 +1,4 @@
-"""What rq-dashboard's pages show, read without unpickling, a page at a time: the answers to its ``data`` addresses."""
+"""What rq-dashboard's pages show, read without pickle, a page at a time: responses of its ``data`` addresses."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def is_overdue(due: float) -> bool:
 
 
 def clock(value: datetime | float | None) -> str:
-    """The moment, as logs say it: ``2026-11-24 06:29:43 UTC``."""
+    """The moment in the form of the logs: ``2026-11-24 06:29:43 UTC``."""
     moment = _moment(value)
     return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 

@@ -27,7 +27,7 @@ _MOST_HOURS = 24 * 3650
 _LAST_PAGE = 1_000_000
 _PACE = 10.0
 _JUDGED = 200
-"""So many of the newest attempts say how an endpoint does."""
+"""The number of newest attempts from which an endpoint's state is computed."""
 
 
 @blueprint.get("/")
@@ -59,7 +59,7 @@ def deliveries() -> ResponseReturnValue:
 
 @blueprint.get("/deliveries/<job_id>")
 def delivery(job_id: str) -> ResponseReturnValue:
-    """One delivery: what was sent, and every attempt with its answer."""
+    """One delivery: its payload, and every attempt with its response."""
     rows = find(get_engine(), Filter(job_id=job_id), _ATTEMPTS)
     if not rows:
         abort(404, f"There is no delivery {job_id!r} in the log.")

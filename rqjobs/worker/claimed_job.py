@@ -14,7 +14,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.broker.attempts import reason_of
 from rqjobs.broker.job_signing import NOT_SIGNED, is_signed, signs_jobs
 from rqjobs.broker.rq_schema import ENTRY, TooLarge, decode_data, unpack_data
-from rqjobs.dead_letters.fingerprint import cause_of
+from rqjobs.dead_letters.fingerprint import fingerprint_of
 from rqjobs.dead_letters.index import entry
 from rqjobs.errors import InvalidJob, PermanentFailure, UnknownQueue
 from rqjobs.jobs import JobModel
@@ -213,7 +213,7 @@ class ClaimedJob:
         text = _kept(text)
         reason = reason_of(text)
         payload = None if NOT_SIGNED in reason else decode_data(self.data)
-        noted = entry(cause_of(self.policy.name, reason, payload), reason)
+        noted = entry(fingerprint_of(self.policy.name, reason, payload), reason)
         return kind(text, self.number, retries_left, ttl, noted, started=times[0], ended=times[1])
 
 

@@ -21,7 +21,7 @@ from rqjobs.broker.connection import PASSING, leave_replica
 from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
-from rqjobs.dead_letters.index import mend
+from rqjobs.dead_letters.index import sync
 from rqjobs.worker import protocol
 from rqjobs.worker.dependents import enqueue_ready
 from rqjobs.worker.engine_worker import EngineWorker
@@ -193,7 +193,7 @@ class Maintenance:
             limit.cleanup()
         self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
-        mend(self._lanes, self._client, upkeep=True)
+        sync(self._lanes, self._client, upkeep=True)
 
 
 def _rss() -> int:

@@ -169,11 +169,11 @@ class WorkerProtocol:
         With ``records``, RQ's records of their executions are written. Without, and with ``parks``, webhooks to
         destinations whose breaker is open are parked at once.
         """
-        words: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
-        words += ("1" if records else "park" if parks else "", MAX_DEATHS, len(self._queue_limits))
+        values: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
+        values += ("1" if records else "park" if parks else "", MAX_DEATHS, len(self._queue_limits))
         for name, limits in self._queue_limits.items():
-            words += (name, counts.get(name, 0), *limits)
-        return words + self._lane_words
+            values += (name, counts.get(name, 0), *limits)
+        return values + self._lane_words
 
     def read_claims(self, response: list[Any]) -> Claims:
         """Decodes the response of reserve.lua. A job whose id is no text is logged and left out."""
@@ -189,24 +189,31 @@ class WorkerProtocol:
 
     def finish(self, batch: Iterable[HasOutcome]) -> list[Word]:
         """Encodes the outcomes of jobs."""
-        words = self._finish()
+        values = self._finish()
         for job in batch:
             outcome = job.outcome
             assert outcome is not None
             started, ended = outcome.started, outcome.ended
-            words += (outcome.name, job.job_id, job.execution, self._lane_numbers[job.lane], repr(started), repr(ended))
-            words += (_moment(started) if started else "", _moment(ended) if started else "", *_fields(outcome))
-        return words
+            values += (
+                outcome.name,
+                job.job_id,
+                job.execution,
+                self._lane_numbers[job.lane],
+                repr(started),
+                repr(ended),
+            )
+            values += (_moment(started) if started else "", _moment(ended) if started else "", *_fields(outcome))
+        return values
 
     def release(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
         """Encodes the release of jobs (id, execution and lane) that are known by these only; [] if no lane is ours."""
-        words = [
-            word
+        values = [
+            value
             for job_id, execution, lane in jobs
             if lane in self._lane_numbers
-            for word in ("released", job_id, execution, self._lane_numbers[lane], 0, 0, *[""] * 7)
+            for value in ("released", job_id, execution, self._lane_numbers[lane], 0, 0, *[""] * 7)
         ]
-        return self._finish() + words if words else []
+        return self._finish() + values if values else []
 
     def _finish(self) -> list[Word]:
         return [RQ_KEY_PREFIX, keys.PREFIX, self._worker, timestamp(), *self._finish_words]
@@ -217,10 +224,10 @@ class WorkerProtocol:
 
     def renew(self, jobs: Iterable[ClaimedJob]) -> list[Word]:
         """Encodes a heartbeat of the worker and the leases of ``jobs``; without RQ's prefix, which run_script adds."""
-        words: list[Word] = [self._worker, self._record_ttl, self.lease, timestamp()]
+        values: list[Word] = [self._worker, self._record_ttl, self.lease, timestamp()]
         for job in jobs:
-            words += (job.lane, job.job_id, job.execution)
-        return words
+            values += (job.lane, job.job_id, job.execution)
+        return values
 
 
 def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> ClaimedJob:
@@ -338,11 +345,11 @@ def rescue(lanes: Iterable[str], settings: Settings, *, errors: Sequence[str], d
         page: jobs of a lane at most.
     """
     names = list(lanes)
-    words: list[Word] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MAX_DEATHS]
-    words += (*(encode_error(text) for text in errors), dead, page, len(names))
+    values: list[Word] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MAX_DEATHS]
+    values += (*(encode_error(text) for text in errors), dead, page, len(names))
     for lane in names:
-        words += (lane, base_queue(lane))
-    return words
+        values += (lane, base_queue(lane))
+    return values
 
 
 def read_rescued(response: list[Any]) -> Rescued:
@@ -388,9 +395,9 @@ def _moment(seconds: float) -> str:
     return timestamp(round(seconds * 1_000_000))
 
 
-def _pairs(words: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
-    return zip(words[::2], words[1::2], strict=True)
+def _pairs(values: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(values[::2], values[1::2], strict=True)
 
 
-def _text(word: Any) -> str:
-    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -80,7 +80,7 @@ class _Socket:
 
     def send(self, commands: Sequence[Sequence[Word]]) -> None:
         """Sends ``commands`` at once."""
-        self.socket.sendall(b"".join([hiredis.pack_command(tuple(words)) for words in commands]))
+        self.socket.sendall(b"".join([hiredis.pack_command(tuple(arguments)) for arguments in commands]))
 
     def feed(self) -> None:
         """Waits for data and parses it.
@@ -104,13 +104,13 @@ class _Socket:
             self.feed()
         return [self.responses.popleft() for _ in range(count)]
 
-    def call(self, *words: Word) -> Any:
+    def call(self, *arguments: Word) -> Any:
         """Sends one command and returns its response.
 
         Raises:
             Refused: the response is an error.
         """
-        self.send([words])
+        self.send([arguments])
         return _checked(self.read(1))[0]
 
     def close(self) -> None:
@@ -157,10 +157,10 @@ class RawConnection:
 
     def _track(self, prefixes: Sequence[str]) -> bool:
         try:
-            words = ["CLIENT", "TRACKING", "ON", "REDIRECT", self._push.call("CLIENT", "ID"), "BCAST", "NOLOOP"]
+            arguments = ["CLIENT", "TRACKING", "ON", "REDIRECT", self._push.call("CLIENT", "ID"), "BCAST", "NOLOOP"]
             for prefix in prefixes:
-                words += ["PREFIX", prefix]
-            self.call([words])
+                arguments += ["PREFIX", prefix]
+            self.call([arguments])
         except Refused:  # a proxy or an ACL refuses it: the loop polls instead
             return False
         return True
@@ -193,9 +193,9 @@ class RawConnection:
         """Whether ``count`` responses have come."""
         return len(self._jobs.responses) >= count
 
-    def script(self, name: str, words: Sequence[Word]) -> Sequence[Word]:
-        """The command that runs ``rqjobs/broker/lua/<name>.lua`` with ``words`` as its arguments."""
-        return ("EVALSHA", self._sha[name], 0, *words)
+    def script(self, name: str, arguments: Sequence[Word]) -> Sequence[Word]:
+        """The command that runs ``rqjobs/broker/lua/<name>.lua`` with ``arguments`` as its arguments."""
+        return ("EVALSHA", self._sha[name], 0, *arguments)
 
     def sleep(self, seconds: float) -> None:
         """Waits for data from Redis or for the wake-up, at most ``seconds``.

@@ -210,7 +210,7 @@ class RQCompatWorker(StockWorker):
             self.connection.zrem(key("wip", lane), f"{job_id}:{execution_id}")
             return
         except (ValueError, TypeError) as error:  # a field of its hash cannot be read, now or ever
-            self._bury_unreadable(lane, job_id, execution_id, str(error))
+            self._kill_unreadable(lane, job_id, execution_id, str(error))
             return
         died = self.connection.hincrby(job.key, "worker_died", 1)
         why = USED_UP
@@ -236,7 +236,7 @@ class RQCompatWorker(StockWorker):
         )
         self.connection.xadd(results_key(job.id), fields, maxlen=KEPT_ATTEMPTS)
 
-    def _bury_unreadable(self, lane: str, job_id: str, execution_id: str, why: str) -> None:
+    def _kill_unreadable(self, lane: str, job_id: str, execution_id: str, why: str) -> None:
         text = f"rqjobs.errors.PermanentFailure: refused: a field of the job's hash cannot be read: {why}"
         with self.connection.pipeline() as pipeline:
             pipeline.hset(job_key(job_id), mapping={"status": "failed", "ended_at": utcformat(now())})

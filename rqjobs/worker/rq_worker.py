@@ -37,8 +37,8 @@ from rqjobs.broker.scripts import load_script
 from rqjobs.config.encryption import key_names
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
-from rqjobs.dead_letters.fingerprint import cause_of
-from rqjobs.dead_letters.index import add, mend
+from rqjobs.dead_letters.fingerprint import fingerprint_of
+from rqjobs.dead_letters.index import add, sync
 from rqjobs.monitoring.metrics import Outcome, Sample, record
 from rqjobs.outbox.thread import Relay
 from rqjobs.policies import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
@@ -94,7 +94,7 @@ class StockWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """As RQ does, and the index of dead letters beside it."""
         super().run_maintenance_tasks()
-        mend([queue.name for queue in self.queues], self.connection, upkeep=True)
+        sync([queue.name for queue in self.queues], self.connection, upkeep=True)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Runs the job in its work horse."""
@@ -130,9 +130,9 @@ class StockWorker(Worker):
         if not retries:
             reason = reason_of(exc_string)
             payload = None if getattr(job, "forged", False) else decode_data(job.data)
-            cause = cause_of(base_queue(job.origin), reason, payload)
+            fingerprint = fingerprint_of(base_queue(job.origin), reason, payload)
             with suppress(ResponseError):  # keys of another type: no job may fail of the index
-                add(job.origin, [(job.id, cause, reason)], self.connection)
+                add(job.origin, [(job.id, fingerprint, reason)], self.connection)
         event(
             logging.WARNING if retries else logging.ERROR,
             "job failed",

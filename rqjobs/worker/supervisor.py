@@ -131,14 +131,14 @@ class Supervisor:
         elif code == _CANNOT_START and not self._ran:
             self._code, self._signals = code, self._signals + 1
         else:
-            self._bury(member, code)
+            self._replace(member, code)
 
     def _start(self, member: _Member) -> None:
         member.name, member.born = uuid4().hex, time.monotonic()
         environment = {**os.environ, "RQJOBS_SUPERVISED": member.name}
         member.process = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603
 
-    def _bury(self, member: _Member, code: int) -> None:
+    def _replace(self, member: _Member, code: int) -> None:
         """It died: its jobs need not wait for their leases, for this is known for certain."""
         lived = time.monotonic() - member.born
         member.pause = 0.5 if lived > _LONG_LIFE else min(member.pause * 2, _LONGEST_PAUSE)

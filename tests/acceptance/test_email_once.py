@@ -85,7 +85,7 @@ def send_with_killings(redis: redis_py.Redis, form: tuple[int, int, int], folder
 
 def handed_over_now(redis: redis_py.Redis) -> int:
     """How many mails are on their way at this moment: killing a worker now makes their outcome unknown."""
-    return sum(b'"state":"sending"' in (redis.get(name) or b"") for name in redis.keys(keys.email_effect("*")))
+    return sum(b'"state":"sending"' in (redis.get(name) or b"") for name in redis.keys(keys.email_send_record("*")))
 
 
 def ended(redis: redis_py.Redis, mails: int) -> bool:
@@ -94,7 +94,7 @@ def ended(redis: redis_py.Redis, mails: int) -> bool:
 
 
 def unknown(redis: redis_py.Redis, job_id: str) -> int:
-    return int(json.loads(redis.get(keys.email_effect(job_id)) or b"{}").get("unknown", 0))
+    return int(json.loads(redis.get(keys.email_send_record(job_id)) or b"{}").get("unknown", 0))
 
 
 @pytest.mark.parametrize("form", FORMS)

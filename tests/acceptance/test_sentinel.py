@@ -70,7 +70,7 @@ def test_the_doctor_names_what_a_failover_would_lose(servers):
     with servers.client(0) as client:
         client.config_set("min-replicas-to-write", 0)
     assert "goes on taking jobs" in finding().said
-    assert "min-replicas-to-write 1" in finding().mend
+    assert "min-replicas-to-write 1" in finding().fix
 
 
 @pytest.mark.parametrize("failovers", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -32,7 +32,7 @@ from rqjobs.webhooks import add_endpoint
 from tests.support.dashboard import (
     dead_jobs,
     eventually_text,
-    start_repair,
+    start_bulk_requeue,
     webhook,
 )
 from tests.support.fleet import worker
@@ -155,14 +155,14 @@ def test_an_error_that_many_destinations_share_is_one_group_and_its_parts(
 
 def test_a_dry_run_counts_and_changes_nothing(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 7)
-    page = start_repair(client, token, mode="dry-run")
+    page = start_bulk_requeue(client, token, mode="dry-run")
     eventually_text(client, page, "7 jobs belong to this group")
     assert redis.zcard(key("failed", "webhooks")) == 7
 
 
 def test_a_canary_that_dies_leaves_the_others_alone(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 5)
-    page = start_repair(client, token, mode="requeue", canary="on", rate="100")
+    page = start_bulk_requeue(client, token, mode="requeue", canary="on", rate="100")
     eventually_text(client, page, "the canary runs")
     (canary,) = redis.lrange(key("queue", "webhooks"), 0, -1)
     kill(canary.decode(), "webhooks", "ValueError: boom", redis)
@@ -172,7 +172,7 @@ def test_a_canary_that_dies_leaves_the_others_alone(client: FlaskClient, token: 
 
 def test_a_canary_that_is_done_lets_the_others_follow(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 5)
-    page = start_repair(client, token, mode="requeue", canary="on", rate="100")
+    page = start_bulk_requeue(client, token, mode="requeue", canary="on", rate="100")
     eventually_text(client, page, "the canary runs")
     (canary,) = redis.lrange(key("queue", "webhooks"), 0, -1)
     redis.lpop(key("queue", "webhooks"))
@@ -183,7 +183,7 @@ def test_a_canary_that_is_done_lets_the_others_follow(client: FlaskClient, token
 
 def test_a_group_is_purged_whole(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     jobs = dead_jobs(redis, 5)
-    page = start_repair(client, token, mode="purge")
+    page = start_bulk_requeue(client, token, mode="purge")
     eventually_text(client, page, "5 jobs were deleted")
     assert not any(redis.exists(job_key(job.id), key("results", job.id)) for job in jobs)
 

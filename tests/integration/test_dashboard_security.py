@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from rqjobs import enqueue
 from rqjobs.config.settings import use_settings
-from rqjobs.dead_letters.index import mend
+from rqjobs.dead_letters.index import sync
 from rqjobs.policies import lanes_of
 from rqjobs.web import create_app
 from tests.support.dashboard import (
@@ -74,7 +74,7 @@ def test_every_change_refuses_other_origins_and_missing_tokens(
 
 def test_get_changes_nothing_on_any_route(app: Flask, client: FlaskClient, redis: redis_py.Redis) -> None:
     ids = plant(redis)
-    mend(lanes_of(None), redis)  # as workers do, who index each dead letter
+    sync(lanes_of(None), redis)  # as workers do, who index each dead letter
     before = snapshot(redis)
     for method, path, _endpoint in every_route(app):
         if method == "GET":

@@ -11,12 +11,12 @@ from rq.serializers import JSONSerializer
 from rqjobs import WebhookJob, enqueue, enqueue_many
 from rqjobs.broker import keys
 from rqjobs.broker.rq_schema import key, results_key
-from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters import index as dead_index
 from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.dead_letters.entries import read
 from rqjobs.dead_letters.groups import look
-from rqjobs.dead_letters.index import by_cause, by_reason, entry, mend
+from rqjobs.dead_letters.index import by_group, by_reason, entry, sync
 from rqjobs.worker.rq_worker import run_stock_worker
 from rqjobs.worker.run import run_worker
 from tests.support.dashboard import dead_jobs, webhook
@@ -28,7 +28,7 @@ TEXTS = ("no answer", "ÄRGER ✂ Straße", "one\ntwo: worse", "x" * 20_000, "",
 
 
 def indexed(redis: redis_py.Redis, lane: str) -> dict[str, str]:
-    causes = dict(redis.zrange(keys.dead_causes(lane), 0, -1, withscores=True))
+    causes = dict(redis.zrange(keys.dead_fingerprints(lane), 0, -1, withscores=True))
     reasons = dict(redis.zrange(keys.dead_reasons(lane), 0, -1, withscores=True))
     texts = {int(number): text.decode() for number, text in redis.hgetall(keys.dead_texts(lane)).items()}
     assert causes.keys() == reasons.keys()
@@ -38,13 +38,13 @@ def indexed(redis: redis_py.Redis, lane: str) -> dict[str, str]:
     }
 
 
-def of_cause(cause_id: str, redis: redis_py.Redis) -> list[str]:
-    return sorted(job_id.decode() for job_id in by_cause(cause_id, redis)[LANE])
+def of_group(group_id: str, redis: redis_py.Redis) -> list[str]:
+    return sorted(job_id.decode() for job_id in by_group(group_id, redis)[LANE])
 
 
 def as_read(redis: redis_py.Redis, lane: str) -> dict[str, str]:
     ids = [job_id.decode() for job_id in redis.zrange(key("failed", lane), 0, -1)]
-    return {found.example.job_id: entry(found.cause, found.example.reason) for found in read(ids, redis)}
+    return {found.example.job_id: entry(found.fingerprint, found.example.reason) for found in read(ids, redis)}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_refused_destination_is_known_by_its_group_at_once(redis, run) -> None
     assert len(indexed(redis, LANE)) == 3
     assert indexed(redis, LANE) == as_read(redis, LANE)
     one, *_ = read([redis.zrange(key("failed", LANE), 0, 0)[0].decode()], redis)
-    assert sorted(len(by_cause(each, redis)[LANE]) for each in one.cause.ids) in ([1, 3], [2, 3])
+    assert sorted(len(by_group(each, redis)[LANE]) for each in one.fingerprint.ids) in ([1, 3], [2, 3])
     assert len(by_reason("LOOPBACK", LANE, redis)[LANE]) == 3
     assert not any(by_reason("\udcff", LANE, redis).values())  # as a terminal may send it
 
@@ -78,7 +78,7 @@ def test_what_is_no_payload_is_indexed_too(redis: redis_py.Redis) -> None:
     for job, data in zip(jobs, broken, strict=True):
         redis.hset(key("job", job.id), "data", data)
     run_worker([LANE], burst=True)
-    mend([LANE], redis)
+    sync([LANE], redis)
     assert sorted(as_read(redis, LANE)) == sorted(job.id for job in jobs)
     assert indexed(redis, LANE) == as_read(redis, LANE)
 
@@ -96,8 +96,8 @@ def test_who_leaves_the_dead_leaves_the_index(redis: redis_py.Redis, configure) 
 
 def test_what_rq_does_to_the_dead_is_noticed(redis: redis_py.Redis) -> None:
     jobs = [job.id for job in dead_jobs(redis, 6)]
-    (group,) = {found.cause.id for found in read(jobs, redis)}
-    assert of_cause(group, redis) == sorted(jobs)
+    (group,) = {found.fingerprint.id for found in read(jobs, redis)}
+    assert of_group(group, redis) == sorted(jobs)
     registry = FailedJobRegistry(LANE, connection=redis, serializer=JSONSerializer)
     registry.requeue(jobs[0])
     Job.fetch(jobs[1], connection=redis, serializer=JSONSerializer).delete()
@@ -105,18 +105,18 @@ def test_what_rq_does_to_the_dead_is_noticed(redis: redis_py.Redis) -> None:
     registry.cleanup()
     late = enqueue(webhook(7))
     kill(late.id, LANE, "ValueError: boom", redis)
-    assert of_cause(group, redis) == sorted([*jobs[3:], late.id])
+    assert of_group(group, redis) == sorted([*jobs[3:], late.id])
     assert indexed(redis, LANE) == as_read(redis, LANE)
 
 
 def test_who_died_again_of_something_else_is_no_member_any_more(redis: redis_py.Redis) -> None:
     """RQ's own commands requeued it and its own worker buried it: the number of entries is right, one is old."""
     jobs = [job.id for job in dead_jobs(redis, 3)]
-    (group,) = {found.cause.id for found in read(jobs, redis)}
-    mend([LANE], redis)
+    (group,) = {found.fingerprint.id for found in read(jobs, redis)}
+    sync([LANE], redis)
     redis.delete(results_key(jobs[0]))
     kill(jobs[0], LANE, "TimeoutError: no answer", redis)
-    ended = repair.run(repair.start(group, "t", "purge", connection=redis), redis)
+    ended = bulk_requeue.run(bulk_requeue.start(group, "t", "purge", connection=redis), redis)
     assert ended.message == "2 jobs were deleted"
     assert dead_letters.dead_ids(LANE, "boom") == []
     assert dead_letters.dead_ids(LANE) == [jobs[0]]
@@ -124,12 +124,12 @@ def test_who_died_again_of_something_else_is_no_member_any_more(redis: redis_py.
 
 def test_an_edited_job_is_in_the_group_of_its_new_destination(redis: redis_py.Redis) -> None:
     jobs = [job.id for job in dead_jobs(redis, 2)]
-    (before,) = {found.cause.id for found in read(jobs, redis)}
-    mend([LANE], redis)
+    (before,) = {found.fingerprint.id for found in read(jobs, redis)}
+    sync([LANE], redis)
     dead_letters.replace_payload(jobs[0], webhook(1, host="other.example").model_dump(by_alias=True))
-    (after,) = {found.cause.id for found in read(jobs[:1], redis)}
-    assert of_cause(before, redis) == [jobs[1]]
-    assert of_cause(after, redis) == [jobs[0]]
+    (after,) = {found.fingerprint.id for found in read(jobs[:1], redis)}
+    assert of_group(before, redis) == [jobs[1]]
+    assert of_group(after, redis) == [jobs[0]]
 
 
 def test_those_that_died_first_are_the_first(redis: redis_py.Redis) -> None:
@@ -142,7 +142,7 @@ def test_those_that_died_first_are_the_first(redis: redis_py.Redis) -> None:
 @pytest.mark.parametrize("run_worker", [run_worker, run_stock_worker])
 def test_an_index_of_another_type_stops_no_job(redis, run_worker) -> None:
     def break_it() -> None:
-        redis.set(keys.dead_causes(LANE), "x")
+        redis.set(keys.dead_fingerprints(LANE), "x")
         redis.set(keys.dead_reasons(LANE), "x")
         redis.set(keys.dead_texts(LANE), "x")
 
@@ -172,8 +172,8 @@ def test_a_destination_that_is_a_star_is_not_every_destination(redis: redis_py.R
     for host in ("*", "a.example", "b.example"):
         job = enqueue(webhook(1, host=host))
         kill(job.id, LANE, "ValueError: boom", redis)
-    star = next(group for group in look().groups if group.count == 1 and "*" in group.cause.destination)
-    ended = repair.run(repair.start(star.cause.id, "t", "purge", connection=redis), redis)
+    star = next(group for group in look().groups if group.count == 1 and "*" in group.fingerprint.destination)
+    ended = bulk_requeue.run(bulk_requeue.start(star.fingerprint.id, "t", "purge", connection=redis), redis)
     assert ended.message == "1 jobs were deleted"
 
 
@@ -198,7 +198,7 @@ def test_a_broken_dead_letter_hides_no_other(redis: redis_py.Redis) -> None:
 @pytest.mark.parametrize("how", ["deleted", "another type"])
 def test_lost_texts_are_read_again(redis: redis_py.Redis, how: str) -> None:
     jobs = [job.id for job in dead_jobs(redis, 3)]
-    mend([LANE], redis)
+    sync([LANE], redis)
     redis.delete(keys.dead_texts(LANE))
     if how != "deleted":
         redis.set(keys.dead_texts(LANE), "x")
@@ -208,9 +208,9 @@ def test_lost_texts_are_read_again(redis: redis_py.Redis, how: str) -> None:
 def test_the_keeper_looks_at_each_id(redis: redis_py.Redis) -> None:
     """As many entries as dead letters, and one of another job: what RQ's own commands may leave."""
     jobs = [job.id for job in dead_jobs(redis, 2)]
-    mend([LANE], redis)
+    sync([LANE], redis)
     FailedJobRegistry(LANE, connection=redis, serializer=JSONSerializer).requeue(jobs[0])
     late = enqueue(webhook(7))
     kill(late.id, LANE, "ValueError: boom", redis)
-    mend([LANE], redis, upkeep=True)
+    sync([LANE], redis, upkeep=True)
     assert sorted(indexed(redis, LANE)) == sorted([jobs[1], late.id])

@@ -45,7 +45,7 @@ def webhook() -> WebhookJob:
 
 def faults() -> dict[str, str]:
     found = [finding for finding in examine() if finding.state == "fault"]
-    assert all(finding.mend for finding in found)
+    assert all(finding.fix for finding in found)
     return {finding.name: finding.said for finding in found}
 
 
@@ -304,10 +304,10 @@ def test_every_job_is_looked_at_if_asked(healthy: redis_py.Redis, monkeypatch: p
     plant_pickle(healthy, monkeypatch)
     plant_lost(healthy, monkeypatch)
     (said,) = (finding.said for finding in examine() if finding.name == "lost jobs")
-    assert "jobs looked at; every one: rqjobs doctor --every-job" in said
+    assert "jobs checked; every one: rqjobs doctor --every-job" in said
     found = {finding.name: finding.said for finding in examine(every_job=True) if finding.state == "fault"}
     assert list(found) == ["lost jobs", "serializer"]
-    assert found["lost jobs"].startswith("1 of 5 jobs looked at are in no list")
+    assert found["lost jobs"].startswith("1 of 5 jobs checked are in no list")
 
 
 def test_a_database_without_tables(healthy: redis_py.Redis, postgres_url: str) -> None:

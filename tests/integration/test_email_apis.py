@@ -185,7 +185,7 @@ def test_a_key_that_sendgrid_refuses_is_no_mails_fault(sendgrid: MailAPI, redis,
     sendgrid.script.append(Script(status, SENDGRID_ERROR))
     with pytest.raises(DependencyUnavailable, match=f"SendGrid answered {status}: does not fit"):
         send(job(), attempt())
-    assert not redis.exists(keys.email_effect("job-1")), "certainly not sent leaves no record"
+    assert not redis.exists(keys.email_send_record("job-1")), "certainly not sent leaves no record"
 
 
 def test_a_sender_of_the_mails_own_is_its_own_fault(api: MailAPI, configure: Configure) -> None:

@@ -174,7 +174,7 @@ def test_transient_replies_are_tried_again(server: MailServer, redis, reply: str
     away = reply.startswith("421")  # it shuts down: no mail would be taken
     with pytest.raises(DependencyUnavailable if away else NotSent, match=reply[:3]):
         send(job(), attempt())
-    assert not redis.exists(keys.email_effect("job-1")), "certainly not sent leaves no record"
+    assert not redis.exists(keys.email_send_record("job-1")), "certainly not sent leaves no record"
     server.mail_from, server.rcpt = None, {}
     assert send(job(), attempt(number=2))["accepted"] == 1
     assert len(server.mails) == 1
@@ -290,7 +290,7 @@ def test_a_record_whose_reply_was_lost_holds_no_mail(server: MailServer, tmp_pat
         proxy.delay = 0.3  # so that the reply is on its way when the connection is cut
 
         def take_away() -> None:
-            eventually(lambda: own.client.exists(keys.email_effect("job-1")), every=0.01)
+            eventually(lambda: own.client.exists(keys.email_send_record("job-1")), every=0.01)
             proxy.cut_for(2.5)
 
         thread = threading.Thread(target=take_away)

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from rqjobs import enqueue
 from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
-from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters import groups as failure_groups
 from rqjobs.dead_letters import index as dead_index
 from tests.support.dashboard import webhook
@@ -46,7 +46,7 @@ def test_every_kept_dead_letter_is_counted_and_found(redis: redis_py.Redis, clie
         (MANY, "globex.example"), (MANY, "acme.example"), (400, "initech.example"),
     ]  # fmt: skip
     for words, count in (("acme", MANY), ("answered 401", 400), ("GLOBEX-17", 111), ("refused", MANY), ("nothing", 0)):
-        assert sum(group.count for group in failure_groups.look(words=words).groups) == (
+        assert sum(group.count for group in failure_groups.look(text=words).groups) == (
             len([n for n in range(MANY - 1) if str(n).startswith("17")]) if words == "GLOBEX-17" else count
         ), words
     page = client.get("/dead/").text
@@ -62,7 +62,7 @@ def test_numbers_that_vary_make_no_groups(redis: redis_py.Redis) -> None:
         job = enqueue(webhook(number))
         kill(job.id, "webhooks", f"FileNotFoundError: no file image-{number}.png", redis)
     (group,) = failure_groups.look().groups
-    assert (group.count, group.cause.error) == (5, "FileNotFoundError: no file image-….png")
+    assert (group.count, group.fingerprint.error) == (5, "FileNotFoundError: no file image-….png")
     assert group.examples[0].reason.startswith("FileNotFoundError: no file image-")
 
 
@@ -82,7 +82,7 @@ def test_an_index_of_an_earlier_version_is_built_anew(redis: redis_py.Redis) -> 
     redis.zadd("rqjobs:dead:causes:webhooks", dict.fromkeys(ids, 12345))
     (group,) = failure_groups.look().groups
     assert not redis.exists("rqjobs:dead:causes:webhooks")
-    ended = repair.run(repair.start(group.cause.id, "t", "purge", connection=redis), redis)
+    ended = bulk_requeue.run(bulk_requeue.start(group.fingerprint.id, "t", "purge", connection=redis), redis)
     assert ended.message == "3 jobs were deleted"
 
 
@@ -94,5 +94,5 @@ def test_more_groups_than_are_described_are_counted(redis: redis_py.Redis, monke
     monkeypatch.setattr(failure_groups, "_PAGE", 2)
     found = failure_groups.look()
     assert (len(found.groups), found.more, found.grouped) == (2, 2, 4)
-    dead_index.mend(["webhooks"], redis)
+    dead_index.sync(["webhooks"], redis)
     assert failure_groups.find("no id") is None

@@ -73,8 +73,8 @@ def pages(ids, monkeypatch):
     repair = client.post(f"/dead/groups/{group}", data={"csrf_token": csrf(client.get("/").text), "mode": "dry-run"})
     known = {
         "job_id": ids,
-        "cause": [group],
-        "repair_id": [repair.location.rpartition("/")[2]],
+        "group_id": [group],
+        "bulk_id": [repair.location.rpartition("/")[2]],
         "name": ["manychat-sync"],
         "queue_name": policies.lanes("manychat-sync"),
         "registry_name": [

@@ -65,7 +65,7 @@ def test_failed_list_says_how_often_a_job_has_run(redis: redis_py.Redis) -> None
     assert "attempts 1," in run("jobs", "show", job.id).output
 
 
-def test_failed_groups_and_their_repair(redis: redis_py.Redis) -> None:
+def test_failed_groups_and_their_bulk_requeue(redis: redis_py.Redis) -> None:
     dead(redis, 4)
     dead(redis, 2, "TimeoutError: no answer", "b.example")
     groups = json.loads(run("failed", "groups", "--json").output)
@@ -163,9 +163,9 @@ def test_every_example_is_understood() -> None:
         ("failed groups --queue nonsense", "unknown queue 'nonsense'"),
         ("failed requeue --group nonsense", "no dead job belongs to group 'nonsense'"),
         ("failed purge --group nonsense --dry-run", "no dead job belongs to group 'nonsense'"),
-        ("failed requeue --group abc --all", "say it in one way"),
-        ("failed purge abc --queue email", "say it in one way"),
-        ("failed purge", "say which"),
+        ("failed requeue --group abc --all", "name the jobs in one way"),
+        ("failed purge abc --queue email", "name the jobs in one way"),
+        ("failed purge", "name the jobs: ID"),
         ("jobs show nonsense", "no job 'nonsense'"),
         ("health --nonsense", "No such option '--nonsense'; see: rqjobs health --help"),
         ("enqueue webhook " + "[" * 100_000, "not JSON: maximum recursion depth exceeded"),

@@ -18,7 +18,7 @@ from bench.operations import commands, pages, words
 from rqjobs import enqueue_many
 from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
-from rqjobs.dead_letters.index import mend
+from rqjobs.dead_letters.index import sync
 from tests.support.dashboard import webhook
 from tests.support.hostile import kill
 
@@ -45,7 +45,7 @@ def grow(redis: redis_py.Redis, *, waiting: int, dead: int) -> None:
         pipeline.execute()
     redis.ltrim(key("queue", "webhooks"), 0, -len(others) - 1)
     enqueue_many([webhook(number) for number in range(waiting)])
-    mend(["webhooks"], redis)  # as workers do
+    sync(["webhooks"], redis)  # as workers do
 
 
 def sent(redis: redis_py.Redis) -> int:

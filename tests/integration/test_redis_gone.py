@@ -20,7 +20,7 @@ from rqjobs.broker.connection import close_connection, get_connection
 from rqjobs.broker.embedded import ensure_server, stop_server
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
-from rqjobs.dead_letters import bulk_requeue as repair
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters import entries as dead_groups
 from rqjobs.dead_letters import groups as failure_groups
 from rqjobs.dead_letters import index as dead_index
@@ -75,10 +75,10 @@ CALLS = {
     failure_groups.look: failure_groups.look,
     failure_groups.find: lambda **o: failure_groups.find("a", **o),
     dead_index.by_reason: lambda **o: dead_index.by_reason("a", **o),
-    repair.start: lambda **o: repair.start("c", "t", "requeue", **o),
-    repair.recent: repair.recent,
-    repair.find: lambda **o: repair.find("a", **o),
-    repair.stop: lambda **o: repair.stop("a", **o),
+    bulk_requeue.start: lambda **o: bulk_requeue.start("c", "t", "requeue", **o),
+    bulk_requeue.recent: bulk_requeue.recent,
+    bulk_requeue.find: lambda **o: bulk_requeue.find("a", **o),
+    bulk_requeue.stop: lambda **o: bulk_requeue.stop("a", **o),
     workers.workers: workers.workers,
     holds.dependencies_away: holds.dependencies_away,
     holds.try_now: lambda **o: holds.try_now("email", **o),
@@ -103,8 +103,8 @@ WITH_A_CONNECTION = {
 """Those that need one."""
 
 MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, prometheus, failure_groups, workers, queue_health,
-           attempts, metrics, relay, job_actions, repair, results, webhooks)  # fmt: skip
-NOT_CALLED = {alerts.check, metrics.record, metrics.write, repair.run}
+           attempts, metrics, relay, job_actions, bulk_requeue, results, webhooks)  # fmt: skip
+NOT_CALLED = {alerts.check, metrics.record, metrics.write, bulk_requeue.run}
 """What only workers and pages call."""
 
 

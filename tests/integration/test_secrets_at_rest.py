@@ -313,7 +313,7 @@ def test_jobs_without_headers_derive_no_key(redis: redis_py.Redis, monkeypatch: 
 
 
 def findings(redis: redis_py.Redis) -> list[str]:
-    return [f"{finding.said}: {finding.mend}" for finding in at_rest(redis)]
+    return [f"{finding.said}: {finding.fix}" for finding in at_rest(redis)]
 
 
 def test_the_doctor_finds_a_worker_and_endpoints_without_the_key(

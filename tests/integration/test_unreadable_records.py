@@ -63,11 +63,11 @@ def bad_worker(**fields: bytes | str) -> Callable[[redis_py.Redis, str], None]:
     return spoil
 
 
-def bad_repair(redis: redis_py.Redis, _id: str) -> None:
-    redis.hset(keys.repair("r"), mapping={"id": "r", "total": "many"})
-    redis.zadd(keys.REPAIRS, {"r": 1, b"\xff": 2})
-    redis.set(keys.repair("s"), "no hash")
-    redis.zadd(keys.REPAIRS, {"s": 3})
+def bad_bulk_requeue(redis: redis_py.Redis, _id: str) -> None:
+    redis.hset(keys.bulk_requeue("r"), mapping={"id": "r", "total": "many"})
+    redis.zadd(keys.BULK_REQUEUES, {"r": 1, b"\xff": 2})
+    redis.set(keys.bulk_requeue("s"), "no hash")
+    redis.zadd(keys.BULK_REQUEUES, {"s": 3})
 
 
 MINUTE = keys.minute(int(time.time() // 60))
@@ -88,7 +88,7 @@ POISONS: dict[str, Callable[[redis_py.Redis, str], None]] = {
     "minute": garbage(MINUTE, {"webhooks/dead": "x", "webhooks/t99": "1"}),
     "worker's times": bad_worker(birth="never", last_heartbeat="2026-01-01T00:00:00", hostname=b"\xff"),
     "worker's numbers": bad_worker(successful_job_count="x", pid="²", rqjobs_slots='{"webhooks": 1e999}'),
-    "repair": bad_repair,
+    "repair": bad_bulk_requeue,
     "results": lambda redis, job_id: redis.delete(f"rq:results:{job_id}") and redis.set(f"rq:results:{job_id}", "x"),
     "results entry": lambda redis, job_id: redis.xadd(f"rq:results:{job_id}", {"type": "x", b"\xff": b"\xff"}) and None,
 }  # fmt: skip

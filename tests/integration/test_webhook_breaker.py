@@ -13,12 +13,12 @@ from rq.job import JobStatus
 
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt, Hold
-from rqjobs.broker.keys import PREFIX, breaker_line
+from rqjobs.broker.keys import PREFIX, breaker_parked
 from rqjobs.broker.rq_schema import key, run_script, timestamp
 from rqjobs.config.settings import Settings, get_settings, use_settings
 from rqjobs.jobs import WebhookJob
 from rqjobs.processors.webhook import admit, breaker
-from rqjobs.processors.webhook.breaker import Question
+from rqjobs.processors.webhook.breaker import AdmissionRequest
 from rqjobs.processors.webhook.context import context
 from rqjobs.processors.webhook.destinations import Destinations
 from tests.support.clock import RedisClock
@@ -57,7 +57,7 @@ def fail(clock: Clock, times: int, *, probe: bool = False) -> bool:
 def ask(jobs: Sequence[str], room: int = 100, *, silent: bool = False) -> list[str]:
     """The verdicts on ``jobs``, which were enqueued in the order of their names."""
     asked = [(job, float(job[1:] or 0)) for job in jobs]
-    (answer,) = breaker.ask([Question(["o", "d"], room, silent, asked)], get_settings())
+    (answer,) = breaker.ask([AdmissionRequest(["o", "d"], room, silent, asked)], get_settings())
     return moments(answer.verdicts)
 
 
@@ -291,7 +291,7 @@ def kill(name: str) -> None:
     """Opens the breaker of an origin or a destination, and has one job parked by the long way."""
     for _ in range(get_settings().webhook_breaker_failures):
         breaker.report_failure(name, breaker.time.time() - 15, probe=False, settings=get_settings())
-    breaker.ask([Question([name], 0, False, [("first", 0.0)])], get_settings())
+    breaker.ask([AdmissionRequest([name], 0, False, [("first", 0.0)])], get_settings())
 
 
 def webhook(url: str, **fields: object) -> WebhookJob:
@@ -317,11 +317,11 @@ def test_a_busy_engine_parks_as_the_breaker_would(redis: redis_py.Redis, still: 
     assert (shown.state, shown.parked) == ("open", 301)
     assert shown.next_try is not None
     assert waiting[0][1] == pytest.approx(shown.next_try.timestamp() + 1 / get_settings().webhook_pace)
-    line = redis.zrange(breaker_line(name), 1, -1, withscores=True)
+    line = redis.zrange(breaker_parked(name), 1, -1, withscores=True)
     created = {job.id: job.created_at.timestamp() for job in jobs}
     assert line == [(job_id.encode(), pytest.approx(created[job_id], abs=1e-6)) for job_id in dead]
     asked = [(job_id, 0.0) for job_id in dead]
-    (answer,) = breaker.ask([Question([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
+    (answer,) = breaker.ask([AdmissionRequest([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
     assert times(moments(answer.verdicts)) == pytest.approx([score for _, score in waiting], abs=1e-4)
     for job_id in dead:  # due while it is open still: each keeps its place
         redis.hset(key("job", job_id), "enqueued_at", timestamp())
@@ -353,7 +353,7 @@ def test_while_a_probe_is_out_the_others_are_parked_behind_it(redis: redis_py.Re
     (first, *rest) = [job.id for job in enqueue_many([webhook("http://dead.example/")] * 50)]
     assert reserve(redis) == (0, [first, *rest])  # the long way: one of them will be the probe
     asked = [(job_id, float(place)) for place, job_id in enumerate([first, *rest])]
-    (answer,) = breaker.ask([Question([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
+    (answer,) = breaker.ask([AdmissionRequest([DEAD_ORIGIN, DEAD_SUBSCRIPTION], 9, False, asked)], get_settings())
     assert answer.verdicts[0] == "probe"
     redis.rpush(key("queue", "webhooks"), *rest)
     assert reserve(redis) == (49, [])

@@ -191,7 +191,7 @@ def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(run(capsys, "replay", "b", "--json", "--dry-run"))["enqueued"] == ["b"]
     assert "sending 1 again" in run(capsys, "replay", "--endpoint", "https://example.com/hook")
     assert "still under way: a" in run(capsys, "replay", "a")
-    assert "say which" in run(capsys, "replay", code=2)
+    assert "name them: IDs" in run(capsys, "replay", code=2)
     for pace in ("0", "-1", "1e-300", "nan"):
         assert "the least is 0.001" in run(capsys, "replay", "--all", "--dry-run", "--pace", pace, code=2)
     assert "no delivery 'zzz' in the log" in run(capsys, "replay", "zzz", code=2)
@@ -226,7 +226,7 @@ def test_destinations_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> 
     for _ in range(settings.webhook_breaker_failures):
         breaker.report_failure("https://dead.example:443", time.time() - 15, probe=False, settings=settings)
     asked = [("a", 1.0), ("b", 2.0)]
-    breaker.ask([breaker.Question(["https://dead.example:443"], 5, False, asked)], settings)
+    breaker.ask([breaker.AdmissionRequest(["https://dead.example:443"], 5, False, asked)], settings)
     (shown,) = json.loads(run(capsys, "destinations", "--json"))
     assert (shown["destination"], shown["state"], shown["failures"], shown["parked"]) == (
         "https://dead.example:443", "open", 10, 2)  # fmt: skip

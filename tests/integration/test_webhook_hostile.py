@@ -199,7 +199,7 @@ def test_the_guard_has_the_last_word_when_a_socket_is_opened(monkeypatch: pytest
         monkeypatch.setenv("WEBHOOK_ALLOW", "")
         monkeypatch.setenv("WEBHOOK_PORTS", str(receiver.port))
         use_settings(None)
-        monkeypatch.setattr(Guard, "judge", lambda _self, _host, _port, addresses: addresses)
+        monkeypatch.setattr(Guard, "check_addresses", lambda _self, _host, _port, addresses: addresses)
         with pytest.raises(PermanentFailure, match="'loopback'"):
             deliver(receiver.url(host="localhost"))
         assert receiver.connections == 0

@@ -124,7 +124,7 @@ def test_a_name_whose_servers_hang_costs_an_attempt(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("host", ["mixed.test", "inside.test"])
-def test_all_addresses_are_judged(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_all_addresses_are_checked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("WEBHOOK_ALLOW", "")
     monkeypatch.setenv("WEBHOOK_PORTS", str(receiver.port))
     use_settings(None)
@@ -133,7 +133,7 @@ def test_all_addresses_are_judged(receiver: Receiver, monkeypatch: pytest.Monkey
     assert receiver.connections == 0
 
 
-def test_a_name_that_changes_is_connected_to_at_its_new_judged_address(
+def test_a_name_that_changes_is_connected_to_at_its_new_checked_address(
     receiver: Receiver, server: Nameserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS rebinding: public first, loopback at the second question."""

@@ -72,7 +72,7 @@ def eventually_text(client: FlaskClient, path: str, text: str) -> str:
     return html
 
 
-def start_repair(client: FlaskClient, token: str, **form: str) -> str:
+def start_bulk_requeue(client: FlaskClient, token: str, **form: str) -> str:
     group = re.search(r'"(/dead/groups/[^"]+)"', client.get("/dead/").text)
     assert group
     response = client.post(group[1], data={"csrf_token": token, "title": "t", **form})

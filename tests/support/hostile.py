@@ -100,11 +100,11 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     )  # fmt: skip
     connection.sadd(key("workers"), worker)
     plant_rows()
-    repair = start("abc", WHOLE, "dry-run", connection=connection)
-    connection.hset(keys.repair(repair.id), mapping={"message": WHOLE, "canary_id": WHOLE})
+    bulk_requeue = start("abc", WHOLE, "dry-run", connection=connection)
+    connection.hset(keys.bulk_requeue(bulk_requeue.id), mapping={"message": WHOLE, "canary_id": WHOLE})
     connection.zadd(keys.PARKED, {f"https://{WHOLE}": time.time() + 3600})
     return {
-        "repair": repair.id,
+        "repair": bulk_requeue.id,
         "dead": ours.id,
         "waiting": waiting.id,
         "plain": "plain-hostile",

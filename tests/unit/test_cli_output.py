@@ -78,7 +78,7 @@ def test_every_word_is_whole_and_on_the_screen(rows: list[tuple[str, ...]], scre
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "\x9b31m", "\r", "\u202e", "\x07"])
-def test_what_a_job_says_is_shown_and_not_obeyed(hostile: str) -> None:
+def test_control_characters_in_a_text_of_a_job_are_escaped(hostile: str) -> None:
     assert cell(f"a{hostile}b").isprintable()
     assert printable(f"a{hostile}b\nc").replace("\n", "").isprintable()
 

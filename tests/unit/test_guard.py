@@ -194,7 +194,7 @@ def test_only_the_exempt_addresses_of_a_name_are_used(monkeypatch: pytest.Monkey
     assert [address for _, address in Guard.build(["127.0.0.1"]).resolve("both.test", 80)] == ["127.0.0.1"]
 
 
-def test_the_url_is_put_together_from_what_was_judged() -> None:
+def test_the_url_is_composed_of_the_parts_that_were_checked() -> None:
     target = Guard().check_url("HTTPS://EXAMPLE.com:443/a b\u00fc?q=\u00fc#frag".replace(" ", "%20"))
     assert target.url == "https://example.com/a%20b%C3%BC?q=%C3%BC"
     assert target.origin == "https://example.com:443"

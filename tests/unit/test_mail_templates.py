@@ -180,7 +180,7 @@ def test_a_missing_subject_is_known_at_enqueue(folder: Path) -> None:
         assert check(job("b", {"name": name}, subject=None))
 
 
-def test_templates_on_another_machine_are_not_judged_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates_on_another_machine_are_not_checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(job("newsletter"))
     monkeypatch.setenv("EMAIL_TEMPLATES", "/nowhere/at/all")
     use_settings(None)

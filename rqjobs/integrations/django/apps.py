@@ -48,11 +48,11 @@ def _load() -> None:
     try:
         use_framework_settings(overrides(), "rqjobs.integrations.django.setup")
     except InvalidSettings:
-        use_settings(None)  # `manage.py check` tells every fault; here it would end in a traceback
+        use_settings(None)  # `manage.py check` shows every fault; here it would end in a traceback
 
 
 def _on_post_migrate(*, using: str, **_: Any) -> None:
-    """A test runner has made a database: our tables belong into it, and the settings follow it."""
+    """Makes our tables in a test runner's new database, and points the settings to it."""
     if is_test_database(using) and make_tables(using):
         _load()
 

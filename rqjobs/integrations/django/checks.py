@@ -1,4 +1,4 @@
-"""``manage.py check``: what would fail later, told before."""
+"""Checks of ``manage.py check``: settings and stores that would fail later."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_stores(**_: Any) -> list[checks.CheckMessage]:
-    """What is fine for development and not for a server."""
+    """Warns of stores that suit development and not a server: SQLite, the embedded Redis."""
     try:
         settings = load_framework_settings(overrides())
     except InvalidSettings:

@@ -22,7 +22,7 @@ def configured() -> dict[str, Any]:
 
 
 def overrides() -> dict[str, Any]:
-    """Our settings by their names: ``RQJOBS``, and defaults taken from the project where nobody says otherwise.
+    """Our settings by their names: ``RQJOBS``, and else, unless the environment has one, the project's values.
 
     The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox
     is written in its transactions (while tests run, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,

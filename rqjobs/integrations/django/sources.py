@@ -25,7 +25,7 @@ def register_model(
 
     Args:
         name: the ``data_type``.
-        model: the model; its default manager is asked, in chunks.
+        model: the model; its default manager is read, in chunks.
         columns: the fields that may be exported, in the file's order; ``customer__name`` follows a relation.
         tenant: the field that must equal the job's ``user_id``.
         filters: by name; their ``column`` is a field of the model.

@@ -1,6 +1,6 @@
 """``path("rqjobs/", include("rqjobs.integrations.django.urls"))``: the dashboard under the admin's login, downloads.
 
-The dashboard is at ``rqjobs/``, export files at ``rqjobs/downloads/<token>`` (say so in EXPORT_LINK_URL).
+The dashboard is at ``rqjobs/``, export files at ``rqjobs/downloads/<token>`` (set EXPORT_LINK_URL to it).
 """
 
 from django.urls import path

@@ -1,4 +1,4 @@
-"""``rqjobs doctor``: what is wrong with this installation, and the mend of each; nothing is changed."""
+"""``rqjobs doctor``: the faults of this installation and their fixes; it changes nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator
 
     Args:
         ask_providers: also try the credentials of the mail provider and of ManyChat, over the network.
-        every_job: look at every job, not at some thousands: a million take half a minute.
+        every_job: check every job, not a sample of some thousands: a million take half a minute.
     """
     yield from _say("settings", settings.contradictions())
     yield from _say("folders", settings.folders())
@@ -76,12 +76,12 @@ def _examine_jobs(client: redis.Redis, *, every: bool) -> Iterator[Finding]:
 
 
 def _say(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """What a check found; one that finds nothing is fine, one that cannot be made says why."""
+    """The findings of a check: ``ok`` if there are none, ``skipped`` with the reason if it cannot run."""
     said = False
     try:
         for finding in findings:
             said = True
-            yield Finding(name=name, state=finding.state, said=finding.said, mend=finding.mend)
+            yield Finding(name=name, state=finding.state, said=finding.said, fix=finding.fix)
     except redis.exceptions.RedisError as error:  # a managed Redis forbids some commands
         yield skipped(name, str(error))
         return

@@ -12,14 +12,14 @@ from rqjobs.monitoring.doctor.finding import Finding, fault, fine
 
 
 def schema() -> Iterator[Finding]:
-    """Whether it answers, at the version of the tables that this rqjobs needs."""
+    """Whether the database answers, and its tables have the version that this rqjobs needs."""
     try:
         engine = get_engine()
         address = engine.url.render_as_string()
         found = schema_version(engine)
     except (SQLAlchemyError, OSError) as error:
         lines = (str(getattr(error, "orig", None) or error)).splitlines()
-        yield fault("", f"it does not answer: {lines[0] if lines else error!r}", "start it, or mend DATABASE_URL")
+        yield fault("", f"it does not answer: {lines[0] if lines else error!r}", "start it, or fix DATABASE_URL")
         return
     if found is None and engine.dialect.name == "sqlite":
         yield fine("", f"{address}: tables are made at their first use")

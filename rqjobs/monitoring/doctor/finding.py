@@ -1,4 +1,4 @@
-"""What one check says."""
+"""The result of one check of ``rqjobs doctor``."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The answer of one check."""
+    """The result of one check."""
 
     name: str
-    """What was looked at; empty until the check's name is filled in."""
+    """The name of the check; empty until :func:`examine` fills it in."""
     state: Literal["ok", "fault", "skipped"]
     said: str
-    """What was seen, in a line."""
-    mend: str | None = None
-    """What to do about a fault."""
+    """One line: what the check found."""
+    fix: str | None = None
+    """The fix of a fault."""
 
 
 def fine(name: str, said: str) -> Finding:
-    """Nothing is wrong."""
+    """A check that found no fault."""
     return Finding(name=name, state="ok", said=said)
 
 
 def skipped(name: str, why: str) -> Finding:
-    """It could not be looked at."""
+    """A check that could not run; ``why`` is the reason."""
     return Finding(name=name, state="skipped", said=why)
 
 
-def fault(name: str, said: str, mend: str) -> Finding:
-    """Something is wrong, and this mends it."""
-    return Finding(name=name, state="fault", said=said, mend=mend)
+def fault(name: str, said: str, fix: str) -> Finding:
+    """A fault: ``said`` is what was found, ``fix`` what to do about it."""
+    return Finding(name=name, state="fault", said=said, fix=fix)

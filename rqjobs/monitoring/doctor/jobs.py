@@ -1,4 +1,4 @@
-"""The jobs in Redis: is each where its status says, and will workers take it?"""
+"""Checks of the jobs in Redis: each is in the list that fits its status, and workers can run it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rqjobs.monitoring.doctor.finding import Finding, fault, fine
 from rqjobs.policies import lanes, policies
 
 SAMPLE = 2000
-"""How many jobs are looked at unless every one is to be."""
+"""The number of jobs that are checked without --every-job."""
 
 _AT_ONCE = 1000
 _NAMED = 3
@@ -43,7 +43,7 @@ class _Job(NamedTuple):
 
 @dataclass
 class Seen:
-    """What a look at the jobs found."""
+    """The results of a pass over the jobs."""
 
     jobs: int = 0
     every: bool = False
@@ -54,9 +54,9 @@ class Seen:
     """Functions that our workers do not run."""
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """How much this says."""
-        return f"{self.jobs:,} jobs looked at" + ("" if self.every else "; every one: rqjobs doctor --every-job")
+        return f"{self.jobs:,} jobs checked" + ("" if self.every else "; every one: rqjobs doctor --every-job")
 
 
 def look(client: redis.Redis, *, every: bool) -> Seen:
@@ -110,7 +110,7 @@ def _again(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
 
 
 def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
-    """Those of ``jobs`` that are not where they say."""
+    """Those of ``jobs`` that are not in the list that fits their status."""
     origins = sorted({job.origin for job in jobs})
     with client.pipeline(transaction=False) as pipeline:
         for origin in origins:
@@ -122,7 +122,7 @@ def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
     oldest = _enqueued(heads, client)
     found = [job for job in jobs if job.status == "started" and job.job_id not in running]
     placed = [(job, _REGISTRIES[job.status]) for job in jobs if job.status in _REGISTRIES]
-    # In a queue of a million nobody looks for each: only what is older than the queue's head can be missing.
+    # A queue of a million is not searched for each job: only a job older than the queue's head can be missing.
     queued = [job for job in jobs if job.status == "queued" and job.enqueued_at < oldest.get(job.origin, "~")]
     queued = queued[:_VERIFIED]
     with client.pipeline(transaction=False) as pipeline:
@@ -154,14 +154,14 @@ def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, 
 
 
 def lost(seen: Seen) -> Iterator[Finding]:
-    """Jobs that say they wait or run, and are in no list: nothing would ever run them."""
+    """Jobs with the status of a waiting or running one that are in no list: no worker would ever run them."""
     if seen.lost:
         names = ", ".join(job.job_id for job in seen.lost[:_NAMED])
-        said = f"{len(seen.lost):,} of {seen.words} are in no list, such as {names} (status {seen.lost[0].status})"
+        said = f"{len(seen.lost):,} of {seen.summary} are in no list, such as {names} (status {seen.lost[0].status})"
         mend = "rqjobs jobs run-now ID; a stock rq worker loses jobs when it is killed, rqjobs worker does not"
         yield fault("", said, mend)
     else:
-        yield fine("", seen.words)
+        yield fine("", seen.summary)
 
 
 def serializer(seen: Seen) -> Iterator[Finding]:

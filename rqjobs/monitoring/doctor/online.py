@@ -1,4 +1,4 @@
-"""The providers: are our credentials good? Asked only with ``--online``; nothing is sent, nothing is changed."""
+"""Checks of the providers' credentials, only with ``--online``. They send no mail and change nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mail() -> Iterator[Finding]:
         case "smtp":
             yield _smtp(settings.smtp_url)
         case _:
-            yield skipped("", "EMAIL_BACKEND=file asks nobody")
+            yield skipped("", "EMAIL_BACKEND=file needs no provider")
 
 
 def manychat() -> Iterator[Finding]:
@@ -63,9 +63,9 @@ def _smtp(url: SecretStr) -> Finding:
     try:
         sign_in(server, _SECONDS).quit()
     except smtplib.SMTPAuthenticationError:
-        return fault("", f"{server.host} refuses the login of SMTP_URL", "mend its user name and password")
+        return fault("", f"{server.host} refuses the login of SMTP_URL", "fix its user name and password")
     except (OSError, smtplib.SMTPException, ValueError) as error:
-        return fault("", f"{server.host} cannot be used: {error}", "mend SMTP_URL, or the network")
+        return fault("", f"{server.host} cannot be used: {error}", "fix SMTP_URL, or the network")
     return fine("", f"{server.host} accepts SMTP_URL")
 
 

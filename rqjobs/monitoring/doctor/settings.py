@@ -51,9 +51,7 @@ def contradictions() -> Iterator[Finding]:
             get_policy(name)
         except LookupError as error:
             variable = f"RQJOBS_{name.upper().replace('-', '_')}_..."
-            yield fault(
-                "", f"{variable} is set for a queue that does not exist: {error}", "mend its name, or remove it"
-            )
+            yield fault("", f"{variable} is set for a queue that does not exist: {error}", "fix its name, or remove it")
 
 
 def _weak(settings: Settings) -> Iterator[Finding]:
@@ -83,7 +81,7 @@ def _misspelt() -> Iterator[Finding]:
     for name in given:
         if not name.isupper() or "_" not in name or is_setting(name):
             continue
-        # Only what is close: Kubernetes and others set variables as well. One whose neighbour is set is another's.
+        # Only close names: Kubernetes and others set variables as well. If the correct name is set too, it is no typo.
         alike = _CLOSE if name.startswith("RQJOBS_") else _VERY_CLOSE
         for close in difflib.get_close_matches(name, known, 1, alike):
             if close not in given or name.startswith("RQJOBS_"):
@@ -115,4 +113,4 @@ def folders() -> Iterator[Finding]:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             yield fault("", f"{name}={folder} cannot be written to", f"make it a folder that user {os.getuid()} owns")
     if "email_templates" in settings.model_fields_set and not settings.email_templates.is_dir():
-        yield fault("", f"EMAIL_TEMPLATES={settings.email_templates} is no folder", "mend the path")
+        yield fault("", f"EMAIL_TEMPLATES={settings.email_templates} is no folder", "fix the path")

@@ -16,7 +16,7 @@ from rqjobs.policies import lanes_in_order
 
 
 def alive(client: redis.Redis) -> Iterator[Finding]:
-    """Whether there are workers; RQ forgets those that are heard of no more."""
+    """Whether there are workers; RQ's record of a worker expires without heartbeats."""
     if found := living(client):
         yield fine("", f"{len(found)} alive")
     else:
@@ -36,17 +36,17 @@ def versions(client: redis.Redis) -> Iterator[Finding]:
 
 
 def unattended(client: redis.Redis) -> Iterator[Finding]:
-    """Whether somebody listens to each queue."""
+    """Whether a worker listens to each queue."""
     if not living(client):
-        return  # said already
+        return  # the check of workers has reported it
     for queue in queue_health(client):
         if not queue.workers:
-            said = f"nobody listens to {queue.name} ({queue.waiting:,} waiting)"
+            said = f"no worker listens to {queue.name} ({queue.waiting:,} waiting)"
             yield fault("", said, f"start a worker for it: rqjobs worker {queue.name}")
 
 
 def unregistered(client: redis.Redis) -> Iterator[Finding]:
-    """Whether jobs wait in a queue that nothing here knows: an own one whose module was not named."""
+    """Whether jobs wait in a queue that is not registered here: RQJOBS_IMPORT lacks the module of an own one."""
     known = set(lanes_in_order())
     for name, waiting in waiting_by_queue(client).items():
         if name not in known and waiting:

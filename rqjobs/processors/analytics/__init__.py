@@ -1,6 +1,6 @@
-"""QR analytics: every scan counted once, answers in milliseconds.
+"""QR analytics: every scan is counted once, reports take milliseconds.
 
-``record`` and ``record_batch`` do the jobs, ``report`` answers, ``on_event`` tells the app.
+``record`` and ``record_batch`` run the jobs, ``report`` makes a report, ``on_event`` calls a function of the app.
 """
 
 from rqjobs.processors.analytics.events import QREvent

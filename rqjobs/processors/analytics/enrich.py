@@ -27,7 +27,7 @@ _DESKTOPS = ("Windows", "Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chro
 
 
 class Client(NamedTuple):
-    """What a user agent says."""
+    """Device, system and browser of a user agent."""
 
     bot: bool
     device: str
@@ -103,12 +103,12 @@ def read_ip(text: str) -> tuple[str, str | None]:
 
 
 def visitor_secret() -> bytes:
-    """The key of visitor keys, derived from the installation's secret: what is signed elsewhere tells nothing here."""
+    """The key of visitor keys, derived from the installation's secret: different from its other uses."""
     return hashlib.sha256(b"rqjobs.analytics.visitor\0" + secret_key().encode()).digest()
 
 
 def visitor_key(secret: bytes, day: date, tenant: str, ip: str, agent: str) -> str | None:
-    """The key of whoever has this address and user agent, for one tenant's codes and one UTC day.
+    """The key of the visitor with this address and user agent, for one tenant's codes and one UTC day.
 
     HMAC-SHA256 cut to 96 bits: nobody without the secret can try addresses, and nobody without the old addresses
     can follow a person from one day to the next. None when neither address nor agent is known.

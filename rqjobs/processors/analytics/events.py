@@ -24,14 +24,14 @@ class QREvent(NamedTuple):
     """One event as it is stored, and as ``on_event`` hands it to the app. The fields are the table's columns."""
 
     event_id: str
-    """Unique: what arrives again under it is not counted again."""
+    """The unique id: an event that arrives again is not counted again."""
     qr_code_id: str
     user_id: str | None
     """The owner of the code, as the producer gave it."""
     event: str
     """The event's one name, such as ``scan``; see rqjobs.jobs.analytics.QR_EVENTS."""
     result: str | None
-    """Of a validation, in lower case: ``valid``, ``expired`` ..."""
+    """The result of a validation, in lower case: ``valid``, ``expired`` ..."""
     occurred_at: datetime
     """In UTC."""
     bot: bool
@@ -44,13 +44,13 @@ class QREvent(NamedTuple):
     ip: str | None
     """Truncated: the last 8 bits of IPv4 and the last 80 bits of IPv6 are zero."""
     visitor: str | None
-    """A key that is the same for one visitor of one owner's codes on one UTC day, and says nothing else."""
+    """A key that is the same for one visitor of one owner's codes on one UTC day. It reveals nothing else."""
     extra: Mapping[str, Any] | None
     """The keys of the job's data that have no field of their own."""
 
 
 def make_event(job: QRAnalyticsJob, attempt: Attempt, secret: bytes) -> QREvent:
-    """The event that ``job`` says, enriched; ``secret`` keys its visitor.
+    """The event of ``job``, enriched; ``secret`` keys its visitor.
 
     Raises:
         PermanentFailure: a value of the job's data cannot be used; the reason names it.
@@ -116,7 +116,7 @@ def _result(value: object) -> str | None:
 
 
 def _place(location: object) -> tuple[str | None, str | None, object]:
-    """Country, city and what else ``location`` says: an object, or text such as ``Berlin, DE``."""
+    """Country, city and the other fields of ``location``: an object, or text such as ``Berlin, DE``."""
     if isinstance(location, str):
         head, comma, tail = location.rpartition(",")
         return (_name(tail), _name(head), None) if comma else (None, _name(tail), None)

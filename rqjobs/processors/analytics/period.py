@@ -20,7 +20,7 @@ _LONGEST = 366 * 10
 
 
 class InvalidPeriod(RQJobsError, ValueError):
-    """A period or time zone that a report cannot be made for; the message tells the mend."""
+    """A period or time zone that a report cannot be made for; the message names the fix."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Period:
 
     @classmethod
     def of(cls, since: date | str | None, until: date | str | None, zone: str, *, today: date | None = None) -> Period:
-        """The period that a question says; without days it is the last 30, today included.
+        """The period of a report; without days it is the last 30, today included.
 
         Raises:
             InvalidPeriod: naming what is wrong.
@@ -45,7 +45,7 @@ class Period:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise InvalidPeriod(f"unknown time zone {zone!r}; write one such as UTC or Europe/Berlin") from None
         last = _day(until) or (today or datetime.now(tz).date())
-        first = _day(since) or last - min(timedelta(days=29), last - date.min)  # its year is judged below
+        first = _day(since) or last - min(timedelta(days=29), last - date.min)  # its year is checked below
         if first > last:
             raise InvalidPeriod(f"the period ends ({last}) before it begins ({first})")
         if (last - first).days >= _LONGEST or not 1970 < first.year <= last.year < 2200:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""What a shop owner asks: how many, who, when, where, with what, and is it more than before?"""
+"""Reports: scans, visitors and validations by time, place and device, compared with the period before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Totals:
 
     scans: int
     visitors: int
-    """Visitors by day: whoever scans on two days counts twice, because a visitor's key changes daily (at 0:00 UTC).
+    """Visitors by day: one who scans on two days counts twice, because a visitor's key changes daily (at 0:00 UTC).
     Each counts at the first scan of the day; those whose address and user agent are unknown are not among them."""
     returning: int
     """Those of the visitors that scanned again on the same day."""
@@ -76,7 +76,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The answer to one question. All days and hours are those of ``zone``."""
+    """One report. All days and hours are those of ``zone``."""
 
     qr_code_id: str | None
     user_id: str | None
@@ -141,7 +141,7 @@ def report(
         user_id: the owner; None for all.
         since: the first day, a date or ``2026-11-01``; None for 30 days in all.
         until: the last day, which belongs to the period; None for today.
-        zone: the time zone whose days and hours are meant, such as ``Europe/Berlin``.
+        zone: the time zone of days and hours, such as ``Europe/Berlin``.
         step: of the series; None for what is readable.
         top: how many lines a breakdown has at most.
         engine: another database than that of DATABASE_URL.
@@ -152,7 +152,7 @@ def report(
         DatabaseUnavailable: the database does not answer.
     """
     if qr_code_id is not None and user_id is not None:
-        raise InvalidPeriod("ask for one code or for one owner, not for both")
+        raise InvalidPeriod("give one code or one owner, not both")
     period = Period.of(since, until, zone)
     step = step or best_step(period)
     starts = period.steps(step)
@@ -227,7 +227,7 @@ def _by(numbers: Mapping[tuple[str, ...], int], index: int) -> Counter[str]:
 
 
 def _cities(places: Mapping[tuple[str, ...], int]) -> Counter[str]:
-    """Scans by city, as ``Berlin, DE``: cities of one name are told apart by their country."""
+    """Scans by city, as ``Berlin, DE``: cities of one name in two countries are two."""
     found: Counter[str] = Counter()
     for (country, city), number in places.items():
         found[f"{city}, {country}" if city and country else city] += number

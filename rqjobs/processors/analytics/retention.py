@@ -1,4 +1,4 @@
-"""Raw events and visitors are kept for ANALYTICS_RETENTION; the counts, which name nobody, for ever."""
+"""Raw events and visitors are kept for ANALYTICS_RETENTION; the counts, which identify no person, for ever."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) ->
     Args:
         engine: the database.
         older_than: the age.
-        limit: stop after about so many rows; None for all.
+        limit: stop after about this many rows; None for all.
 
     Returns:
         How many rows of raw events and visitors were deleted.

@@ -81,7 +81,7 @@ def _sqlite_time(moment: datetime) -> str:
 
 
 def _meet(connection: Connection, new: dict[VisitorKey, Visit], today: str) -> Counter[Cell]:
-    """Notes the visitors of the batch, and says what that changes in the counts."""
+    """Stores the visitors of the batch; returns the changes of the counts."""
     changed, cells = merge_visits(new, _known_visits(connection, list(new)))
     rows = [(*key, *visit, today) for key, visit in changed.items()]
     _insert(connection, visitors, _VISITOR_COLUMNS, rows, _KEEP_VISITOR)
@@ -120,9 +120,9 @@ def _insert(
 ) -> int:
     """Many rows in one statement: from a JSON text on PostgreSQL, with a variable for each value on SQLite.
 
-    Answers how many were written.
+    Returns the number of events written.
 
-    One statement lets other threads work while it runs; sqlite3's executemany asks for the interpreter at every row.
+    One statement lets other threads work while it runs; sqlite3's executemany takes the GIL at every row.
     """
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if _is_postgres(connection):

@@ -1,4 +1,4 @@
-"""From events to increments of the counts: pure, so that what is counted can be read in one place."""
+"""Turns events into increments of the counts, without I/O."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def monday(day: str) -> str:
 
 
 def visits(events: Iterable[QREvent]) -> dict[VisitorKey, Visit]:
-    """Who scanned in ``events``: for each code, and for all codes of an owner (``user:`` for those without one)."""
+    """The visitors of ``events``: for each code, and for all codes of an owner (``user:`` for those without one)."""
     seen: dict[VisitorKey, Visit] = {}
     for event in events:
         if event.event != "scan" or event.bot or event.visitor is None:

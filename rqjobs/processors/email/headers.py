@@ -77,7 +77,7 @@ def _written(box: Mailbox, used: int) -> str:
 
 
 def _end(text: str, start: int, room: int, size: Callable[[str], int]) -> int:
-    """Where the word that begins at ``start`` ends: after its last blank, or where its room does."""
+    """The end of the word that begins at ``start``: after its last blank, or at its maximal length."""
     blank = 0
     for index in range(start, len(text)):
         room -= size(text[index])

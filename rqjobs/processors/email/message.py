@@ -13,7 +13,7 @@ from rqjobs.config.addresses import Mailbox
 from rqjobs.processors.email.headers import write_mailboxes, write_text
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""What a text of seven bits must not hold as it is: a server refuses a NUL, or cuts the mail there."""
+"""Characters that a text of seven bits must not hold unencoded: a server refuses a NUL, or cuts the mail there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Mail:
 
     @property
     def people(self) -> dict[str, list[Mailbox]]:
-        """Who it still goes to, once each, as to, cc, bcc: for APIs, which send to all that is shown, and want a to."""
+        """The recipients that are left, once each, as to, cc, bcc: APIs send to all listed, and require a to."""
         seen = set(self.done)
         found = {}
         for name, boxes in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
             fresh = [box for box in boxes if not (box.address in seen or seen.add(box.address))]  # type: ignore[func-returns-value]
             if fresh:
                 found[name] = fresh
-        if "to" not in found:  # nobody in Bcc may be shown to the others
+        if "to" not in found:  # a Bcc recipient must not be visible to the others
             found["to"] = found.pop("cc", [self.sender])
         return found
 
@@ -91,7 +91,7 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
 
     Args:
         mail: the mail.
-        bcc: show the Bcc field; only for files that nobody receives.
+        bcc: write the Bcc field; only for the files of EMAIL_BACKEND=file.
     """
     policy = email.policy.SMTP.clone(cte_type="7bit", utf8=mail.needs_utf8)
     message = EmailMessage(policy=policy)
@@ -119,7 +119,7 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
               "Reply-To": [mail.reply_to] if mail.reply_to else []}  # fmt: skip
     own = [write_mailboxes(name, boxes) for name, boxes in fields.items() if boxes]
     own.append(write_text("Subject", mail.subject))
-    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that nobody reads back.
+    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that no reader decodes.
     # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
     own += [f"{name}: {value}" for name, value in mail.headers.items()]
     return "".join(f"{line}\r\n" for line in own).encode() + message.as_bytes()

@@ -1,4 +1,4 @@
-"""What can become of handing a mail over. The one question that matters: may it have been sent?"""
+"""The outcomes of handing a mail over. Each says whether the mail may have been sent."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class UnknownOutcome(RQJobsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What the other side said of a mail that it took, or of each address that it did not."""
+    """The result for an accepted mail, with the addresses that were refused."""
 
     accepted: list[str]
     """The addresses that it goes to."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Addresses refused for good, each with the server's words."""
+    """Addresses refused for good, each with the server's reply."""
     later: dict[str, str] = field(default_factory=dict)
-    """Addresses to try again, each with the server's words."""
+    """Addresses to try again, each with the server's reply."""
     provider_id: str | None = None
     """The provider's own name for the mail."""

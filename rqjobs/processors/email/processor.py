@@ -29,7 +29,7 @@ from rqjobs.processors.email.backends import Backend, get_backend
 from rqjobs.processors.email.message import Mail, message_id
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.replies import is_hard_bounce, later
-from rqjobs.processors.email.send_record import Effect, read_effect
+from rqjobs.processors.email.send_record import SendRecord, read_send_record
 
 
 def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
@@ -40,38 +40,43 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
         with the reason), ``provider_id``.
 
     Raises:
-        PermanentFailure: the template, an attachment, the settings or the other side says no for good; or the outcome
+        PermanentFailure: the template, an attachment, the settings or the provider refuses it for good; or the outcome
             of an earlier attempt is unknown and EMAIL_UNKNOWN_OUTCOME is ``hold``.
-        RetryLater: the other side said when.
+        RetryLater: the provider set a time for the next attempt.
         NotSent: it was certainly not sent, and may be next time.
-        DependencyUnavailable: the mail server or the database is away, or refuses everybody.
+        DependencyUnavailable: the mail server or the database is away, or refuses all mails.
         UnknownOutcome: it may have been sent.
     """
     backend = get_backend()
-    effect = read_effect(attempt)
-    if effect.state == "sent":
+    record = read_send_record(attempt)
+    if record.state == "sent":
         sender = parse_address(job.sender or get_settings().email_from)
-        return _result(effect, backend, {}, message_id(effect.key, sender))
-    effect = _after_unknown(effect, backend)
-    mail, dropped = _mail(job, effect)
-    begun = effect
+        return _result(record, backend, {}, message_id(record.key, sender))
+    record = _after_unknown(record, backend)
+    mail, dropped = _mail(job, record)
+    begun = record
 
     def begin() -> None:
         nonlocal begun
-        begun = effect.begin(backend.name, attempt)
+        begun = record.begin(backend.name, attempt)
 
     try:
         receipt = backend.send(mail, begin, attempt.remaining)
     except (PermanentFailure, RetryLater, NotSent, DependencyUnavailable):
-        if begun is not effect:
-            effect.forget(attempt)
+        if begun is not record:
+            record.forget(attempt)
         raise
     except UnknownOutcome as error:
         outage = DependencyUnavailable(backend.dependency, str(error))
-        if begun is not effect and backend.covers(begun):  # the record stays: the next attempt is not a second mail
+        # Where the provider prevents a duplicate, the record stays: the next attempt is not a second mail.
+        if begun is not record and backend.prevents_duplicate(begun):
             raise outage from error
         _hold_others(attempt, outage)
-        if begun is not effect and get_settings().email_unknown_outcome == "hold" and not backend.covers(begun):
+        if (
+            begun is not record
+            and get_settings().email_unknown_outcome == "hold"
+            and not backend.prevents_duplicate(begun)
+        ):
             raise PermanentFailure(_held(begun, str(error))) from error
         raise
     settled = _settle(begun, receipt, attempt)
@@ -80,21 +85,21 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
 
 def admit(jobs: Sequence[tuple[EmailJob, Attempt]]) -> Sequence[Hold | None]:
     """Holds mails back that the provider would only refuse now: its rate is kept by all workers together."""
-    waits = get_backend().line([attempt for _job, attempt in jobs])
+    waits = get_backend().waits([attempt for _job, attempt in jobs])
     now = datetime.now(UTC)
     return [Hold(now + timedelta(seconds=wait), "the provider's rate limit") if wait else None for wait in waits]
 
 
-def _after_unknown(effect: Effect, backend: Backend) -> Effect:
+def _after_unknown(record: SendRecord, backend: Backend) -> SendRecord:
     """What to do with a mail that an earlier attempt may have sent."""
-    if effect.state != "sending" or backend.covers(effect):
-        return effect
-    again = replace(effect, unknown=effect.unknown + 1)
+    if record.state != "sending" or backend.prevents_duplicate(record):
+        return record
+    again = replace(record, unknown=record.unknown + 1)
     if get_settings().email_unknown_outcome == "hold":
-        if not effect.was_told():
-            raise PermanentFailure(_held(effect, "its worker died meanwhile"))
+        if not record.was_told():
+            raise PermanentFailure(_held(record, "its worker died meanwhile"))
         again = replace(again, state="released")
-    event(logging.WARNING, "mail sent again, its outcome was unknown", id=effect.job_id)
+    event(logging.WARNING, "mail sent again, its outcome was unknown", id=record.job_id)
     return again
 
 
@@ -104,19 +109,19 @@ def _hold_others(attempt: Attempt, outage: DependencyUnavailable) -> None:
         report_away(get_connection(), base_queue(attempt.queue), attempt.job_id, outage)
 
 
-def _held(effect: Effect, reason: str) -> str:
-    words = " ".join(reason.split())  # on one line, for Effect.was_told
+def _held(record: SendRecord, reason: str) -> str:
+    reason = " ".join(reason.split())  # on one line, for SendRecord.was_told
     return (
-        f"the mail {effect.key} may have been sent. It was handed over at {effect.handed_over}: {words}. "
-        f"Look whether it has arrived; if not, send it by: rqjobs failed requeue {effect.job_id}"
+        f"the mail {record.key} may have been sent. It was handed over at {record.handed_over}: {reason}. "
+        f"Look whether it has arrived; if not, send it by: rqjobs failed requeue {record.job_id}"
     )
 
 
-def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
-    """The mail, and who of its recipients is suppressed."""
+def _mail(job: EmailJob, record: SendRecord) -> tuple[Mail, dict[str, str]]:
+    """The mail, and its suppressed recipients with the reasons."""
     settings = get_settings()
     boxes = {name: [parse_address(text) for text in addresses(getattr(job, name))] for name in ("to", "cc", "bcc")}
-    done = frozenset({*effect.accepted, *effect.refused})  # who an earlier attempt had refused, is suppressed by now
+    done = frozenset({*record.accepted, *record.refused})  # an address refused before is suppressed
     everyone = [box.address for found in boxes.values() for box in found]
     dropped = {address: reason for address, reason in _suppressed(everyone).items() if address not in done}
     kept = {name: [box for box in found if box.address not in dropped] for name, found in boxes.items()}
@@ -128,7 +133,7 @@ def _mail(job: EmailJob, effect: Effect) -> tuple[Mail, dict[str, str]]:
     except TemplateFault as fault:
         raise PermanentFailure(str(fault)) from fault
     mail = Mail(
-        key=effect.key,
+        key=record.key,
         sender=parse_address(job.sender or settings.email_from),
         to=kept["to"],
         cc=kept["cc"],
@@ -150,21 +155,21 @@ def _box(text: str | None) -> Mailbox | None:
     return parse_address(text) if text else None
 
 
-def _settle(begun: Effect, receipt: Receipt, attempt: Attempt) -> Effect:
-    """Writes what became of the mail; what is left of a partly refused one is tried again."""
+def _settle(begun: SendRecord, receipt: Receipt, attempt: Attempt) -> SendRecord:
+    """Stores the outcome of the mail; the addresses to try again of a partly accepted one raise a retry."""
     accepted = [*begun.accepted, *receipt.accepted]
     refused = begun.refused | receipt.refused
-    bounced = {address: words for address, words in receipt.refused.items() if is_hard_bounce(words)}
+    bounced = {address: reason for address, reason in receipt.refused.items() if is_hard_bounce(reason)}
     if receipt.later:
         begun.settle("partial", attempt, accepted=accepted, refused=refused)
     elif accepted:
         begun = begun.settle("sent", attempt, accepted=accepted, refused=refused, provider_id=receipt.provider_id)
     _remember(bounced, attempt.job_id)
-    words = "; ".join(f"{address}: {reason}" for address, reason in (receipt.later or refused).items())
+    reason = "; ".join(f"{address}: {reason}" for address, reason in (receipt.later or refused).items())
     if receipt.later:
-        raise later(f"{len(accepted)} accepted, not yet accepted {words}")
+        raise later(f"{len(accepted)} accepted, not yet accepted {reason}")
     if not accepted:
-        raise PermanentFailure(f"every recipient was refused: {words}")
+        raise PermanentFailure(f"every recipient was refused: {reason}")
     return begun
 
 
@@ -181,16 +186,16 @@ def _suppressed(found: list[str]) -> dict[str, str]:
 def _remember(bounced: dict[str, str], job_id: str) -> None:
     try:
         suppress(bounced, job_id=job_id)
-    except (RQJobsError, SQLAlchemyError) as error:  # the mail's own outcome stands; the next bounce says it again
+    except (RQJobsError, SQLAlchemyError) as error:  # the mail's own outcome stands; the next bounce adds the address
         event(logging.WARNING, "bounces were not remembered", id=job_id, error=str(error))
 
 
-def _result(effect: Effect, backend: Backend, dropped: dict[str, str], message_id: str) -> dict[str, Any]:
+def _result(record: SendRecord, backend: Backend, dropped: dict[str, str], message_id: str) -> dict[str, Any]:
     return {
         "message_id": message_id,
         "backend": backend.name,
-        "accepted": len(effect.accepted),
-        "refused": effect.refused,
+        "accepted": len(record.accepted),
+        "refused": record.refused,
         "suppressed": dropped,
-        "provider_id": effect.provider_id,
+        "provider_id": record.provider_id,
     }

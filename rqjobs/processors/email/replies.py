@@ -1,4 +1,4 @@
-"""What an SMTP reply means (RFC 5321, 4.2; enhanced codes: RFC 3463), by its three digits and its words."""
+"""The meaning of an SMTP reply (RFC 5321, 4.2; enhanced codes: RFC 3463), by its three digits and its text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rqjobs.processors.email.outcome import NotSent
 
 _ENHANCED = re.compile(r"^(?:\d{3}[ -])?([245])\.(\d{1,3})\.(\d{1,3})\b")
 _GREYLISTED = re.compile(r"gr[ae]y.?list", re.IGNORECASE)
-_GREYLIST_WAIT = timedelta(minutes=5)  # what postgrey and rspamd ask for by default
+_GREYLIST_WAIT = timedelta(minutes=5)  # the default of postgrey and rspamd
 _TOO_MANY_RECIPIENTS = 552
 _HARD = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 """No such mailbox or host, moved, disabled; null MX (RFC 3463, RFC 7505): never to be tried again."""
@@ -19,7 +19,7 @@ _HARD = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
 MAIL_SERVER = "mail server"
 """The name under which health, alerts and metrics show the server at SMTP_URL."""
 CLOSING = 421
-"""The server closes the connection, whatever was said before: it restarts, or is too busy."""
+"""The server closes the connection: it restarts, or is too busy (RFC 5321, 3.8)."""
 SIGN_IN = (530, 534, 535, 538)
 """It wants a login, or refuses ours (RFC 4954). Not 454, which some servers answer to a recipient."""
 _SYSTEM = re.compile(r"^(?:\d{3}[ -])?4\.3\.[12]\b")
@@ -31,43 +31,43 @@ def is_transient(code: int, text: str, *, recipient: bool = False) -> bool:
 
     Args:
         code: the reply's three digits.
-        text: its words.
+        text: the text after the code.
         recipient: it is the reply to one RCPT: there 552 means 'too many recipients' (RFC 5321, 4.5.3.1.10).
     """
     enhanced = _ENHANCED.match(text)
-    if enhanced and enhanced[1] == "4":  # such as 550 4.7.1, which some servers say for 'later'
+    if enhanced and enhanced[1] == "4":  # such as 550 4.7.1, which some servers send for a temporary refusal
         return True
     return code // 100 == 4 or (recipient and code == _TOO_MANY_RECIPIENTS)  # noqa: PLR2004
 
 
 def refusal(what: str, code: int, text: str) -> Exception:
     """The outcome of a mail that the server refused as a whole."""
-    words = f"{what}: {reply_line(code, text)}"
+    reason = f"{what}: {reply_line(code, text)}"
     if code in (CLOSING, *SIGN_IN) or _SYSTEM.match(text):
-        return away(words)
+        return away(reason)
     if not is_transient(code, text):
-        return PermanentFailure(words)
-    return later(words)
+        return PermanentFailure(reason)
+    return later(reason)
 
 
-def away(words: str) -> DependencyUnavailable:
+def away(reason: str) -> DependencyUnavailable:
     """The mail server is away for all mails."""
-    return DependencyUnavailable(MAIL_SERVER, words)
+    return DependencyUnavailable(MAIL_SERVER, reason)
 
 
-def later(words: str) -> Exception:
-    """A retry by the policy, or after five minutes where the words speak of greylisting."""
-    if _GREYLISTED.search(words):
-        return RetryLater(_GREYLIST_WAIT, words)
-    return NotSent(words)
+def later(reason: str) -> Exception:
+    """A retry by the policy, or after five minutes where the text mentions greylisting."""
+    if _GREYLISTED.search(reason):
+        return RetryLater(_GREYLIST_WAIT, reason)
+    return NotSent(reason)
 
 
-def is_hard_bounce(words: str) -> bool:
-    """Whether a refusal says that the address does not exist, so that it goes onto the suppression list."""
-    enhanced = _ENHANCED.match(words)
+def is_hard_bounce(reason: str) -> bool:
+    """Whether a refusal means that the address does not exist, so that it goes onto the suppression list."""
+    enhanced = _ENHANCED.match(reason)
     return enhanced is not None and ".".join(enhanced.groups()) in _HARD
 
 
 def reply_line(code: int, text: str) -> str:
-    """A reply on one line, cut to what a dead letter can show."""
+    """A reply as one line, cut to the length that a dead letter shows."""
     return " ".join(f"{code} {text}".split())[:300]

@@ -1,4 +1,4 @@
-"""Whose rows and which of them, in SQL: the tenant's condition and one for each filter."""
+"""The WHERE clause of an export: the tenant's condition and one for each filter."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def raw(column: ColumnElement[Any], kind: Any = None) -> ColumnElement[Any]:
 
 
 def python_type(column: Column[Any]) -> type[Any] | None:
-    """int, str, UUID, date ...; None where SQLAlchemy does not know."""
+    """int, str, UUID, date ...; None if SQLAlchemy has none."""
     try:
         return column.type.python_type
     except NotImplementedError:
@@ -69,7 +69,7 @@ def _tenant(source: Source, table: Table, user_id: str) -> ColumnElement[bool]:
         return rule
     if source.tenant not in table.c:
         raise PermanentFailure(
-            f"the table {source.table} has no column {source.tenant!r} that tells whose a row is; "
+            f"the table {source.table} has no column {source.tenant!r} for the owner of a row; "
             "register the source with a tenant rule of yours"
         )
     return _equals(table.c[source.tenant], user_id)
@@ -93,7 +93,7 @@ def _condition(source: Source, table: Table, rule: Filter, value: object, *, sql
 def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
     """``column = value`` as the column has it; what cannot be one, or is spelled otherwise, matches nothing.
 
-    Strictly, as it says whose a row is: ``int()`` takes " 10" and "1_0" for 10 as well.
+    Strictly, as it decides about the owner of a row: ``int()`` takes " 10" and "1_0" for 10 as well.
     """
     kind: Any = str if isinstance(column.type, Enum) else python_type(column)
     text = _spelled(value)

@@ -26,16 +26,16 @@ _CELL = 32_767
 _DIGITS = 15
 _FIRST_DAY = date(1900, 3, 1)
 """Before it Excel counts a day that never was; earlier dates are written as text."""
-_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  # Excel knows no zones
+_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  # Excel has no time zones
 _END = datetime(9999, 12, 31, 23, 59, 59, 500_000)  # noqa: DTZ001
 """From here on Excel rounds to the year 10000, which it has not: such a moment is written as text."""
 
 _SHEET_BYTES = 1_900_000_000
 """A zip member of more needs ZIP64, which Excel meets with an offer to repair the file: the next sheet begins."""
 _PAGE_WIDTH = 220
-"""Characters that are still legible in one line of landscape A4."""
+"""The most characters in one line of landscape A4 that are legible."""
 _PIECE = 16_000
-"""Characters of which each may be two of Excel's."""
+"""The most characters of a piece: each may count as two in Excel (UTF-16)."""
 _LONG_TEXTS = "Long texts"
 _STYLES = {
     "date": "yyyy-mm-dd",
@@ -218,7 +218,7 @@ class _LongTexts:
         self.rows = 0
 
     def add(self, sheet: str, cell: str, text: str) -> str:
-        """Keeps ``text``; answers the cell that stands for it: its beginning, and where to read on."""
+        """Stores ``text``; returns the text of its cell: its beginning, and where it continues."""
         pieces = _pieces(text)
         first = self.rows + 2
         for part, piece in enumerate(pieces, 1):
@@ -252,7 +252,7 @@ def _define_styles(sheet: Any) -> None:
         cell.number_format = number_format
         if name == "text":
             cell.alignment = Alignment(horizontal="left", vertical="top", wrap_text=True, indent=1)
-            cell.quotePrefix = True  # it stays a text when somebody edits it
+            cell.quotePrefix = True  # it stays a text when the cell is edited
         assert cell.style_id == _STYLE[name]
 
 

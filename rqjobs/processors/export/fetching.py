@@ -16,14 +16,14 @@ Fetched = Generator[tuple[Sequence[Sequence[Any]], Sequence[Any]], None, None]
 
 _CURSOR = "rqjobs_export"
 _AHEAD = 2
-"""Batches that the server is asked for beforehand: with one it waits for us as often as we for it."""
+"""Batches fetched in advance: with one, server and worker wait for each other equally often."""
 _BINARY = {
     getattr(postgresql, name)
     for name in ("BIGINT", "BOOLEAN", "BYTEA", "CHAR", "DATE", "DOUBLE_PRECISION", "INTEGER", "JSON", "JSONB",
                  "NUMERIC", "SMALLINT", "TEXT", "TIME", "TIMESTAMP", "UUID", "VARCHAR")
 }  # fmt: skip
 """Types that psycopg reads alike from PostgreSQL's binary form, which costs the server half. Not REAL: as text it is
-0.1, in binary 0.10000000149011612; and what psycopg does not know comes as bytes.
+0.1, in binary 0.10000000149011612; and types unknown to psycopg come as bytes.
 """
 
 

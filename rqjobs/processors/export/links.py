@@ -17,10 +17,10 @@ _S3_LONGEST = timedelta(days=7)  # AWS refuses longer ones
 
 
 class LinkRefused(RQJobsError):
-    """A download link that gives nothing; the message says why, fit for the page.
+    """A download link that is refused; the message is the reason, fit for a page.
 
     Attributes:
-        status: the HTTP status that says the same: 404 or 410.
+        status: the HTTP status of the page: 404 or 410.
     """
 
     def __init__(self, reason: str, status: int) -> None:
@@ -29,15 +29,15 @@ class LinkRefused(RQJobsError):
 
 
 def make_token(export_id: str) -> str:
-    """The signed name of the export, for a URL. It tells nothing to who may not have the file."""
+    """The signed name of the export, for a URL. It reveals nothing about the export."""
     return _serializer().dumps(export_id)
 
 
 def make_link(export: Export) -> tuple[str, datetime]:
     """A link and until when it works: for EXPORT_LINK_LIFETIME, at most until the file is deleted.
 
-    It leads to the app's page at EXPORT_LINK_URL, which checks whose the file is. Without that setting it is
-    presigned where the store can (whoever has it may download), otherwise the path ``/exports/<token>``.
+    It leads to the app's page at EXPORT_LINK_URL, which checks the owner of the file. Without that setting it is
+    presigned where the store can (it works for everyone), otherwise the path ``/exports/<token>``.
     """
     settings = get_settings()
     now = datetime.now(UTC).replace(microsecond=0)
@@ -51,10 +51,10 @@ def make_link(export: Export) -> tuple[str, datetime]:
 
 
 def open_link(token: str, user_id: str | None) -> Export:
-    """The export behind ``token``, if ``user_id`` is who asked for it.
+    """The export behind ``token``, if ``user_id`` is its owner.
 
     Raises:
-        LinkRefused: the token is forged or too old, the file is gone, or it is somebody else's. That one reads as
+        LinkRefused: the token is forged or too old, the file is gone, or it belongs to another user. That one reads as
             "not found": a stranger does not learn that the file exists.
     """
     lifetime = get_settings().export_link_lifetime

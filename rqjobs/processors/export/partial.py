@@ -22,7 +22,7 @@ _CHECKPOINT_EVERY = 2.0
 """Seconds between two checkpoints: what a killed run can lose."""
 
 _WRITE_OUT_EVERY = 1_000_000
-"""Bytes after which the kernel is asked to begin with writing them to the disk."""
+"""The number of written bytes after which the kernel is made to flush them to the disk."""
 
 
 class PartialFile:
@@ -35,7 +35,7 @@ class PartialFile:
         resumable: whether the source can go on after a key.
 
     Raises:
-        RetryLater: another process holds the file: a run that was given up for dead is still at it.
+        RetryLater: another process holds the file: a run whose lease has expired is still writing it.
     """
 
     file: BinaryIO
@@ -66,7 +66,7 @@ class PartialFile:
         self.file = self._open_locked()
         end = self._resume() if self._resumable else 0
         if end == 0:
-            self._mark.unlink(missing_ok=True)  # it is of another content, and must never be taken for ours
+            self._mark.unlink(missing_ok=True)  # it belongs to another content, and must not be used
         self.file.truncate(end)
         self.file.seek(end)
 
@@ -119,7 +119,7 @@ class PartialFile:
             self._next = time.monotonic() + _CHECKPOINT_EVERY
 
     def publish(self) -> int:
-        """Makes it the final file; answers its size in bytes.
+        """Makes it the final file; returns its size in bytes.
 
         Raises:
             OSError: another file stands under its name: another user's, who may write into this folder.
@@ -167,9 +167,9 @@ def _is_ours(file: BinaryIO) -> bool:
 
 
 def _begin_write_out(file: BinaryIO) -> None:
-    """Has the disk at work while the next rows are made; many megabytes synced at once would hold up everybody else.
+    """Flushes while the next rows are made: many megabytes synced at once would hold up other processes.
 
-    Linux (mm/fadvise.c) begins to write what is said not to be needed again, and waits for nothing.
+    Linux (mm/fadvise.c) begins to write pages that are declared unneeded, and does not wait.
     """
     if hasattr(os, "posix_fadvise"):  # macOS has none
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

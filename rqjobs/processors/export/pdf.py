@@ -172,7 +172,7 @@ class PdfWriter(Writer):
         self._rows += 1
 
     def _lines(self, cells: Sequence[Sequence[str]], count: int) -> None:
-        """One row, or the part of one that fits on this page."""
+        """The lines of one row, or of the part of it that fits on this page."""
         height = count * self._leading + 2 * _PAD
         operators = self._operators
         total = sum(self._widths)
@@ -236,7 +236,7 @@ class PdfWriter(Writer):
         return f"{iso_datetime(self._heading.created_at)[:16].replace('T', ' ')} UTC"
 
     def _note_missing(self) -> None:
-        """A missing glyph is no error to a PDF reader: so it is said."""
+        """Logs glyphs that the font lacks: a PDF reader shows no error for them."""
         if not self._fonts.missing:
             return
         if self._y < _MARGIN + _FOOT + 20:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from reportlab.pdfbase import pdfdoc
 
-_PDFDocument: Any = pdfdoc.PDFDocument  # its published types do not know half of its attributes
+_PDFDocument: Any = pdfdoc.PDFDocument  # its published types lack half of its attributes
 
 
 class StreamedDocument(_PDFDocument):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""One export from its job to its link: read, write aside, publish, record, tell."""
+"""One export: reads the rows, writes a partial file, publishes it, records it, mails the link."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _outages(source: Source) -> contextlib.AbstractContextManager[None]:
 
 
 def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, partial: PartialFile) -> int:
-    """Writes all rows, or those that an earlier run has not; answers how many the file has."""
+    """Writes all rows, or those that an earlier run has not written; returns the number of rows in the file."""
     with storing():
         writer = formats.open_writer(job.export_type, partial, heading)
     count = partial.rows
@@ -121,7 +121,7 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
         with contextlib.closing(rows.batches(partial.key)) as batches:
             for batch, key in batches:
                 attempt.check()
-                os.sched_yield()  # to who answers within milliseconds; the kernel would end our turn later
+                os.sched_yield()  # lets threads with short work run: the kernel would switch later
                 with storing():
                     writer.write(batch)
                     os.sched_yield()

@@ -1,4 +1,4 @@
-"""Deleting what is due: files past their time, and what killed runs have left behind."""
+"""Deletes the files of expired exports, and the partial files of killed runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.processors.export.records import Export
 from rqjobs.processors.export.storage import WORKSPACE_ENDS, get_storage
 
 _LEFT_BEHIND = timedelta(days=1)
-"""A half-written file that nobody has touched for so long will not be resumed."""
+"""The age after which a partial file is not resumed any more."""
 
 _PAUSE = 60.0
 """Seconds from one look for what is due to the next, in each worker process."""
@@ -25,7 +25,7 @@ _next_look = 0.0
 
 
 def purge(*, dry_run: bool = False) -> list[Export]:
-    """Deletes the files of expired exports, and half-written ones that were given up; answers the deleted exports.
+    """Deletes the files of expired exports, and old partial files; returns the deleted exports.
 
     A file that cannot be deleted (its store, an earlier EXPORT_URL, is away) is named in the log and stays due.
 

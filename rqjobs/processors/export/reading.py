@@ -69,7 +69,7 @@ class Rows(ABC):
     columns: Sequence[str]
     """Their names."""
     total: int | None = None
-    """How many there are, if that can be known beforehand."""
+    """The number of rows, if the source can count them in advance."""
     ordered: bool = False
     """Whether reading can go on after a key."""
 
@@ -117,7 +117,7 @@ class _FunctionRows(Rows):
         self._rows = iter(source.rows(user_id, filters))
 
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
-        assert after is None  # it is never asked to go on
+        assert after is None  # this source cannot be resumed
         while rows := [self._row(row) for row in islice(self._rows, BATCH)]:
             yield Batch(normalised(list(zip(*rows, strict=True)))), None
 
@@ -180,7 +180,7 @@ class _TableRows(Rows):
                         columns[index] = convert(columns[index])
                     batch = Batch(columns)
                 last = rows[-1][position] if key is not None else None
-                # SQLite may keep anything in a column; what a checkpoint cannot say is none.
+                # SQLite may keep anything in a column; a value that a checkpoint cannot hold is no checkpoint.
                 yield batch, str(last) if isinstance(last, UUID) else last if isinstance(last, int | str) else None
 
     def _converters(self, codes: Sequence[Any]) -> list[tuple[int, Convert]]:
@@ -211,7 +211,7 @@ def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
     """Whether PostgreSQL holds what is no moment or duration in Python: infinity, years before 1 or after 9999, 24:00,
     months.
     """  # noqa: D205
-    if isinstance(column.type, SqlDate | SqlDateTime):  # many tables have them: the cheaper question
+    if isinstance(column.type, SqlDate | SqlDateTime):  # many tables have them, and this check is cheaper
         return not_(column.between(literal_column("'0001-01-01'"), literal_column("'9999-12-31 23:59:59.999999'")))
     kind = column.type.item_type if isinstance(column.type, ARRAY) else column.type
     if isinstance(kind, SqlDate | SqlDateTime | SqlTime | AbstractRange | AbstractMultiRange):
@@ -226,7 +226,7 @@ def _normalised(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _in_utc(column: Sequence[Any]) -> Sequence[Any]:
-    """Of a source whose moments without a zone are UTC."""
+    """A moment without a zone as UTC, for sources that store UTC."""
     return _normalised(
         [value.replace(tzinfo=UTC) if isinstance(value, datetime) and not value.tzinfo else value for value in column]
     )
@@ -260,7 +260,7 @@ def _decimal(scale: int | None, value: Any) -> Any:
 
 
 def _array(parse: Callable[[Any], Any], value: Any) -> Any:
-    """A list parsed; psycopg does not know all arrays (of domains, of extensions' types): those are texts."""
+    """A list parsed; arrays of domains and of extensions' types come from psycopg as texts."""
     return value if isinstance(value, str) else parse(value)
 
 

@@ -83,14 +83,14 @@ def recent(*, user_id: str | None = None, limit: int = 50) -> list[Export]:
 
 
 def expired() -> list[Export]:
-    """Those whose file is due to be deleted."""
+    """The exports whose file is due to be deleted."""
     query = select(exports).where(exports.c.deleted_at.is_(None), exports.c.expires_at <= time.time())
     with _engine().connect() as connection:
         return [_export(row) for row in connection.execute(query).mappings()]
 
 
 def mark_deleted(export_id: str) -> None:
-    """The file is gone; the row stays as the record of who took what."""
+    """Marks the file as deleted; the row stays as the record of who exported what."""
     with _engine().begin() as connection:
         connection.execute(update(exports).where(exports.c.id == export_id).values(deleted_at=time.time()))
 

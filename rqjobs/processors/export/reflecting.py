@@ -22,7 +22,7 @@ _STAMPS = {
     " WHERE t.oid = atttypid)"
     " FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
 }
-"""One cheap question whose answer changes with the table. Without an answer the table is reflected each time."""
+"""A cheap query whose result changes with the table. Without one the table is reflected each time."""
 
 _known: weakref.WeakKeyDictionary[Engine, dict[str, tuple[list[Any], Table]]] = weakref.WeakKeyDictionary()
 
@@ -47,7 +47,7 @@ def reflected(engine: Engine, connection: Connection, source: Source) -> Table:
 
 
 def _reflect(connection: Connection, source: Source) -> Table:
-    """A Table that loads itself asks for eight more things than these."""
+    """The inspections that we need: a Table that reflects itself makes eight more."""
     assert source.table is not None
     schema, _, name = source.table.rpartition(".")
     inspector = inspect(connection)
@@ -57,7 +57,7 @@ def _reflect(connection: Connection, source: Source) -> Table:
     except NoSuchTableError:
         raise PermanentFailure(
             f"there is no table {source.table!r} at DATABASE_URL for the source {source.name!r}; "
-            "mend DATABASE_URL, or register the source under the table's name with register_source()"
+            "fix DATABASE_URL, or register the source under the table's name with register_source()"
         ) from None
     made = (Column(column["name"], _base(column["type"]), primary_key=column["name"] in keys) for column in columns)
     return Table(name, MetaData(), *made, schema=schema or None)

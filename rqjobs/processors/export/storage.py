@@ -23,11 +23,11 @@ _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
 
 
 WORKSPACE_ENDS = ("part", "checkpoint", "draft")
-"""The half-written file, how far it is, and the next word on that."""
+"""The names of the partial file, of its checkpoint, and of the next checkpoint."""
 
 
 class StorageUnavailable(DependencyUnavailable):
-    """EXPORT_URL cannot be used: full, not ours to write, not there, or the store is away; the reason tells the fix."""
+    """EXPORT_URL cannot be used: it is full, read-only, missing, or the store is away; the reason names the fix."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("export store", reason)
@@ -79,7 +79,7 @@ class Storage(ABC):
         return None
 
     def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:  # noqa: ARG002
-        """A link straight to the store, for whoever has it; None where the store has no such thing."""
+        """A presigned link to the store, which works for everyone; None if the store has none."""
         return None
 
 
@@ -112,7 +112,7 @@ class Folder(Storage):
 
 
 class Remote(Storage):
-    """Any filesystem that fsspec knows."""
+    """Any filesystem of fsspec."""
 
     def __init__(self, url: str, workspace: Path) -> None:
         import fsspec
@@ -180,7 +180,7 @@ def get_storage(url: str | None = None) -> Storage:
     """The place that ``url`` (EXPORT_URL by default) names; its folder is made.
 
     Raises:
-        StorageUnavailable: the folder cannot be made, or fsspec does not know the URL, or lacks a package for it.
+        StorageUnavailable: the folder cannot be made, or fsspec does not support the URL, or lacks a package for it.
     """
     url = url if url is not None else get_settings().export_url
     close_data_folder()
@@ -194,7 +194,7 @@ def get_storage(url: str | None = None) -> Storage:
 
 
 def name_of_file(data_type: str, job_id: str, suffix: str) -> str:
-    """The final name of a job's file. An id that the API would not have made is in it as its digest."""
+    """The final name of a job's file. An id of the caller's own is in it as its digest."""
     if not JOB_ID.fullmatch(job_id):
         job_id = f"id-{hashlib.sha256(job_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
     return f"{data_type}-{job_id}.{suffix}"

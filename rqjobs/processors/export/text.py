@@ -145,7 +145,7 @@ def _dicts_of(names: tuple[str, ...]) -> Callable[[Iterable[Sequence[Any]]], lis
 
 
 def _default(value: Any) -> Any:
-    """What orjson does not know."""
+    """The JSON value of a type that orjson does not support."""
     convert = SCALARS.get(type(value))
     return jsonable(value) if convert is None else convert(value)
 
@@ -153,5 +153,5 @@ def _default(value: Any) -> Any:
 def _dump(row: dict[str, Any]) -> bytes:
     try:
         return _to_json(row).encode()
-    except UnicodeEncodeError:  # JSON can say a lone surrogate: as an escape
+    except UnicodeEncodeError:  # JSON can hold a lone surrogate as an escape
         return json.dumps(row, separators=(",", ":")).encode()

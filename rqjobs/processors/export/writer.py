@@ -15,9 +15,9 @@ class Heading:
     """What is known of a file before its first row."""
 
     columns: Sequence[str]
-    """The columns' names, in order."""
+    """The names of the columns, in order."""
     title: str
-    """What it is, for people: ``Bookings``."""
+    """The title of the file for people: ``Bookings``."""
     filters: str = ""
     """Which of the rows, in one line."""
     created_at: datetime

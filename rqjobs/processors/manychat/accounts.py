@@ -1,4 +1,4 @@
-"""Which ManyChat account a tool means: its token, and the name under which Redis knows the account."""
+"""The ManyChat account of a tool: its token, and the account's name in Redis."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rqjobs.config.settings import check_token, get_settings
 from rqjobs.errors import PermanentFailure
 
 TokenSource = Callable[[str], str | None]
-"""``source(tool_id)``: the tool's token, or None when it knows none."""
+"""``source(tool_id)``: the tool's token, or None if it has none."""
 
 _source: TokenSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One ManyChat account."""
+    """One ManyChat account, with its token."""
 
     tool_id: str
     token: str = field(repr=False)

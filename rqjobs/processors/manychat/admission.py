@@ -42,7 +42,7 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | Depend
     for account in dict.fromkeys(accounts.values()):
         asked = [index for index, of in accounts.items() if of == account]
         units = [_unit(*jobs[index], groups.get(index)) for index in asked]
-        for index, wait in zip(asked, limit_of(account).line(connection, units), strict=True):
+        for index, wait in zip(asked, limit_of(account).admit(connection, units), strict=True):
             if wait > 0:
                 holds[index] = _hold(wait, _PACE)
                 if index in groups:
@@ -51,10 +51,10 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | Depend
 
 
 def _accounts(tools: Iterable[str]) -> dict[str, Account]:
-    """The accounts of the tools that have one; a job of another tool says itself what is wrong when it runs."""
+    """The accounts of the tools that have one; a job of another tool fails with the reason when it runs."""
     found = {}
     for tool_id in tools:
-        with suppress(Exception):  # a registered source is somebody else's code
+        with suppress(Exception):  # a registered source is the app's code
             found[tool_id] = account_of(tool_id)
     return found
 

@@ -1,4 +1,4 @@
-"""What ManyChat's answers mean: pure functions."""
+"""Translates ManyChat's responses to outcomes, in pure functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
     if status in (401, 403):
         raise ManyChatUnavailable(
             f"it refuses the token of tool {account.tool_id!r}: {said}. "
-            "Check MANYCHAT_API_TOKEN / MANYCHAT_API_TOKENS, or what your token source answers",
+            "Check MANYCHAT_API_TOKEN / MANYCHAT_API_TOKENS, or what your token source returns",
             scope=account.key,
         )
     if fields.get("status"):
@@ -80,7 +80,7 @@ def _shown(text: str, account: Account) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta:
-    """The wait that the answer asks for, an hour at most; zero if it asks none.
+    """The wait that the response requests, an hour at most; zero if it requests none.
 
     ManyChat documents no Retry-After: a proxy before it may send it.
     """

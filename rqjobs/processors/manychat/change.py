@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The state wanted of one contact; what is not named stays as it is."""
+    """The desired state of one contact; fields that it does not name stay unchanged."""
 
     contact: Reference
     create: bool = False
@@ -108,7 +108,7 @@ def _then(first: Change, second: Change) -> Change:
 
 
 def _joined(first: Reference, second: Reference) -> Reference:
-    """Every way to find the contact that any of the two knows."""
+    """All identifiers of the contact that either of the two has."""
     names = ("subscriber_id", "lookup", "email", "phone", "whatsapp_phone")
     known = {name: getattr(second, name) or getattr(first, name) for name in names}
     return Reference.model_construct(**known)

@@ -1,4 +1,4 @@
-"""A typed client of ManyChat's public API (https://api.manychat.com/swagger), at the API's own pace."""
+"""A typed client of ManyChat's public API (https://api.manychat.com/swagger), within its rate limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import urllib3
 from pydantic import ValidationError
 
 from rqjobs.attempt import Attempt
-from rqjobs.broker.rate_limit import Brake, RateLimit
+from rqjobs.broker.rate_limit import Cooldown, RateLimit
 from rqjobs.errors import PermanentFailure, RetryLater
 from rqjobs.jobs.manychat_data import Value
 from rqjobs.processors.manychat.accounts import Account
@@ -44,14 +44,14 @@ _local = threading.local()
 def limit_of(account: Account, kind: Kind = "other") -> RateLimit:
     """The limit that all workers share for calls of this kind with the account's token."""
     name = f"manychat:{account.key}"
-    return RateLimit(f"{name}:{kind}", LIMITS[kind], _WINDOW, Brake(name))
+    return RateLimit(f"{name}:{kind}", LIMITS[kind], _WINDOW, Cooldown(name))
 
 
 class ManyChat:
     """The API with one account's token, for one run of a job.
 
     Every method raises ManyChatRefused for what the API refuses, ManyChatUnavailable when it does not answer or refuses
-    the token (the queue, or the account's jobs, wait), and RetryLater when the pace asks for a pause. After a 429 all
+    the token (the queue, or the account's jobs, wait), and RetryLater when a rate limit is used up. After a 429 all
     workers pause for this token.
     """
 
@@ -106,7 +106,7 @@ class ManyChat:
         return _items(Subscriber, path, self._get(path, "find", email=email))
 
     def find_by_phone(self, phone: str) -> list[Subscriber]:
-        """The contact with this phone, as a list of at most one. A whatsapp_phone is not looked at."""
+        """The contact with this phone, as a list of at most one. whatsapp_phone is not searched."""
         path = "subscriber/findBySystemField"
         return _items(Subscriber, path, self._get(path, "find", phone=phone))
 
@@ -116,7 +116,7 @@ class ManyChat:
         return _one(Subscriber, path, self._post(path, **profile))
 
     def update_subscriber(self, subscriber_id: int, **profile: Any) -> Subscriber | None:
-        """Changes system fields; answers the contact as it is then, if the API shows it."""
+        """Changes system fields; returns the contact as it is then, if the API returns it."""
         path = "subscriber/updateSubscriber"
         found = _items(Subscriber, path, self._post(path, subscriber_id=subscriber_id, **profile))
         return found[0] if found else None
@@ -157,24 +157,24 @@ class ManyChat:
             _local.session = None  # mostly a kept connection that the other side has closed: once more, on a new one
         status = response.status_code
         if status == 429:  # noqa: PLR2004
-            wait = limit_of(self.account).brake.press(self._redis, retry_after(response.headers))
-            raise RetryLater(timedelta(seconds=wait), f"ManyChat says 429 to {path}", counts=self._is_old)
+            wait = limit_of(self.account).cooldown.press(self._redis, retry_after(response.headers))
+            raise RetryLater(timedelta(seconds=wait), f"ManyChat answers 429 to {path}", counts=self._is_old)
         if status >= 500 or status in (408, 425):  # noqa: PLR2004
             raise self._unavailable(path, f"HTTP {status}")
         data = data_of(path, status, body, self.account)
         if pressed:
-            limit_of(self.account).brake.release(self._redis)
+            limit_of(self.account).cooldown.release(self._redis)
         return data
 
     def _paced(
         self, method: str, path: str, kind: Kind, arguments: dict[str, Any]
     ) -> tuple[requests.Response, bytes, int]:
-        """One request at its time; the answer, and how often the brake was pressed before."""
+        """One request when the rate limit admits it; the response, and how often a cooldown began before."""
         self._attempt.check()
         patience = min(_PATIENCE if self.calls else _FIRST_PATIENCE, self._attempt.remaining / 2)
         with limit_of(self.account, kind).place(self._redis, patience=patience) as place:
             if not place.granted:
-                reason = "ManyChat's pace: the token's limit is used up"
+                reason = "ManyChat's rate limit of the token is used up"
                 raise RetryLater(timedelta(seconds=place.wait), reason, counts=False)
             self.calls += 1
             return *self._send(method, path, arguments), place.pressed
@@ -199,7 +199,7 @@ class ManyChat:
 
     @property
     def _is_old(self) -> bool:
-        """429 says "too fast", of all jobs of the token: it uses up an attempt only after a day of it."""
+        """429 is about all jobs of the token: it uses up an attempt only after a day of it."""
         return datetime.now(UTC) - self._attempt.enqueued_at > _THROTTLED_FOR_FREE
 
 
@@ -229,7 +229,7 @@ def _chunks(response: requests.Response, deadline: float) -> Iterable[bytes]:
 
 
 def _items(model: type[_Record], path: str, data: Any) -> list[_Record]:
-    """The API answers a contact as an object or a list of one, and none as [] or null."""
+    """The API returns a contact as an object or a list of one, and none as [] or null."""
     items = data if isinstance(data, list) else [data] if data else []
     try:
         return [model.model_validate(item) for item in items]

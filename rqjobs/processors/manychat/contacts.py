@@ -43,7 +43,7 @@ class Contacts:
         self._catalog = catalog
 
     def apply(self, change: Change) -> Applied:
-        """Brings one contact to the state that ``change`` says.
+        """Brings one contact to the state that ``change`` describes.
 
         Raises:
             PermanentFailure: there is no such contact, or more than one, or no such field.
@@ -62,7 +62,7 @@ class Contacts:
         return self._update(found.id, self._mirrored(found, change.contact), change)
 
     def _find(self, contact: Reference, by_name: Iterable[str]) -> Subscriber | None:
-        """By custom field, email, phone, WhatsApp number in this order: the first that finds anybody."""
+        """By custom field, email, phone, WhatsApp number in this order: the first that finds a contact."""
         if contact.lookup is not None:
             wanted = self._catalog.field(contact.lookup.field)
             if wanted.type not in ("text", "number", None):

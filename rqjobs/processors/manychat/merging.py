@@ -32,7 +32,7 @@ _BUSY = timedelta(milliseconds=250)
 
 
 class Outcome(NamedTuple):
-    """What became of one change."""
+    """The outcome of one change."""
 
     merged_into: str
     """The id of the job that applied it."""
@@ -61,7 +61,7 @@ class Group:
         self._base = f"{PREFIX}:merge:{self.name}"
         self._own = json.dumps(job.dump()).encode()
         self._change = seal(self._own.decode(), self.unit)
-        self._hold = int(attempt.remaining * 1000) + 5000  # a job that outlives its limit holds nobody up
+        self._hold = int(attempt.remaining * 1000) + 5000  # a job that outlives its limit holds up no other
 
     def join(self, pipeline: Any, window: timedelta) -> None:
         """Puts the change beside the others. The answer: seconds * 1000 to wait, 0 = chosen, -1 = done already."""
@@ -82,7 +82,7 @@ class Group:
         word, *rest = script(self._keys(self.unit), [self.unit, self._change, self._hold], client=connection)
         if word == b"done":
             outcome = Outcome(**json.loads(rest[0]))
-            if outcome.failure is not None:  # told once: who requeues the dead job wants another try
+            if outcome.failure is not None:  # read once: a dead job that is requeued is tried again
                 connection.delete(self._keys(self.unit)[-1])
             return outcome
         if word == b"busy":
@@ -112,19 +112,19 @@ class Group:
 
     def settle(self, connection: redis.Redis, outcomes: dict[str, Outcome]) -> None:
         """Writes outcomes by unit and lets the next job go on."""
-        words = [
+        written = [
             (unit, "" if unit == self.unit and outcome.failure else json.dumps(outcome._asdict()))
             for unit, outcome in outcomes.items()
         ]
-        self._settle(connection, 0, words)
+        self._settle(connection, 0, written)
 
     def give_up(self, connection: redis.Redis, *, leave: bool) -> None:
         """The changes could not be applied now. ``leave`` takes this job's own out, since the job will be dead."""
         self._settle(connection, 0, [(self.unit, "")] if leave else [])
 
-    def _settle(self, connection: redis.Redis, wait: float, words: Sequence[tuple[str, str]]) -> None:
-        keys = self._keys(*(unit for unit, _outcome in words))
-        args: list[str | int] = [self.unit, int(wait * 1000), *(word for pair in words for word in pair)]
+    def _settle(self, connection: redis.Redis, wait: float, outcomes: Sequence[tuple[str, str]]) -> None:
+        keys = self._keys(*(unit for unit, _outcome in outcomes))
+        args: list[str | int] = [self.unit, int(wait * 1000), *(word for pair in outcomes for word in pair)]
         load_script("merge_settle")(keys, args, client=connection)
 
     def _keys(self, *units: str) -> list[str]:

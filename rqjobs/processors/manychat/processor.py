@@ -1,4 +1,4 @@
-"""The processor: from a job to calls, and from their answers to the job's outcome."""
+"""The processor: turns a job into calls of the API, and their responses into the job's outcome."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rqjobs.processors.manychat.records import ManyChatRefused
 
 
 def sync(job: ManyChatSyncJob, attempt: Attempt) -> dict[str, Any]:
-    """Brings the contact, tag or field to the state that the job says. Doing it twice changes nothing more.
+    """Brings the contact, tag or field to the state that the job describes. Doing it twice changes nothing more.
 
     Returns:
         ``outcome`` (created, updated, unchanged, exists, deleted or absent), ids, what was changed, and the number
@@ -30,7 +30,7 @@ def sync(job: ManyChatSyncJob, attempt: Attempt) -> dict[str, Any]:
 
     Raises:
         PermanentFailure: ManyChat refuses it, or has no such contact, tag or field.
-        RetryLater: the token's pace asks for a pause.
+        RetryLater: the token's rate limit requires a pause.
         ManyChatUnavailable: ManyChat does not answer, or refuses the account's token.
     """
     run = _Run(account_of(job.tool_id), attempt)
@@ -57,11 +57,11 @@ class _Run:
     def merged(self, job: ManyChatSyncJob) -> dict[str, Any]:
         """Applies all changes that wait for the contact, or finds that another job has done so."""
         group = Group(self._account, job, self._attempt)
-        taken = group.take(self._redis)
-        if isinstance(taken, Outcome):
-            return _result(taken)
+        claimed = group.take(self._redis)
+        if isinstance(claimed, Outcome):
+            return _result(claimed)
         try:
-            outcomes = self._apply_all(taken)
+            outcomes = self._apply_all(claimed)
         except Exception as error:
             away = isinstance(error, DependencyUnavailable)
             counted = not away and (not isinstance(error, RetryLater) or error.counts)
@@ -71,12 +71,12 @@ class _Run:
         own = outcomes[group.unit]
         if own.failure is not None:
             raise PermanentFailure(own.failure)
-        others = [one.unit.rpartition("@")[0] for one in taken if one.unit != group.unit]
+        others = [one.unit.rpartition("@")[0] for one in claimed if one.unit != group.unit]
         return {**(own.result or {}), "merged": others}
 
-    def _apply_all(self, taken: list[Waiting]) -> dict[str, Outcome]:
+    def _apply_all(self, claimed: list[Waiting]) -> dict[str, Outcome]:
         """All in one; if that is refused, one by one in order, so that a faulty change fails alone."""
-        changes = [(one.unit, change) for one in taken if (change := change_of(one.job.details())) is not None]
+        changes = [(one.unit, change) for one in claimed if (change := change_of(one.job.details())) is not None]
         try:
             result = self._apply(net(change for _unit, change in changes))
             return {unit: Outcome(self._attempt.job_id, result) for unit, _change in changes}
@@ -106,7 +106,7 @@ class _Run:
         return {**done.as_json(), "calls": self._api.calls}
 
     def _on_page(self, details: SyncData) -> dict[str, Any]:
-        """What is about the page's tags and fields, and no contact."""
+        """Applies a change of the page's tags and fields, which concerns no contact."""
         try:
             match details:
                 case TagCreate():
@@ -138,7 +138,7 @@ class _Run:
         return {"outcome": "deleted", "tag_id": str(tag.id)}
 
     def _create_field(self, details: FieldCreate) -> dict[str, Any]:
-        """A field of this name and type, ours or anybody's."""
+        """Creates a field of this name and type, unless another client has created it."""
         custom, outcome = self._catalog.find_field(details.name), "exists"
         if custom is None:
             try:

@@ -1,4 +1,4 @@
-"""What ManyChat's API answers, as types. Many values may be null, and ids come as strings or integers."""
+"""The responses of ManyChat's API as types. Many values may be null, and ids come as strings or integers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ManyChatRefused(RQJobsError):
 
     Attributes:
         path: the endpoint.
-        messages: everything that the answer says.
+        messages: all messages of the response.
     """
 
     def __init__(self, path: str, messages: list[str]) -> None:
@@ -69,7 +69,7 @@ class ManyChatRefused(RQJobsError):
 
     @property
     def already_exists(self) -> bool:
-        """Whether somebody else made it first."""
+        """Whether it exists already: another client made it first."""
         return any("already exist" in message.lower() for message in self.messages)
 
     @property

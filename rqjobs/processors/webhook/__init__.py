@@ -1,4 +1,4 @@
-"""Webhooks: one signed POST, its outcome by protocol, every attempt in a log, one dead receiver nobody's trouble."""
+"""Webhooks: one signed POST, its outcome by status code, every attempt in a log; a dead receiver holds up no other."""
 
 from rqjobs.processors.webhook.admission import admit
 from rqjobs.processors.webhook.endpoint_cache import on_endpoint_disabled

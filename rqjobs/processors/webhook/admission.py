@@ -1,4 +1,4 @@
-"""Before deliveries start: those to a destination that does not answer are parked, and nobody else waits."""
+"""Before deliveries start: those to a destination that does not answer are parked, and take no slot."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rqjobs.processors.webhook.endpoint_cache import key_of
 from rqjobs.processors.webhook.host_names import SCOPE
 from rqjobs.security.ssrf import TargetRefused
 
-_CLEAR_FOR = 0.25  # seconds: how late another worker's news of an open breaker may come
-_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first answers, the first of them
-_NEW_PACE = 2000.0  # so many of them a second ask again
-_TOGETHER = 0.02  # seconds that parked deliveries gather, so that one question is for many
+_CLEAR_FOR = 0.25  # seconds for which another worker's open breaker may go unnoticed
+_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first responses, the first of them
+_NEW_PACE = 2000.0  # of them a second are checked again
+_TOGETHER = 0.02  # seconds that parked deliveries gather, so that one request is for many
 
 
 def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
-    """Which of ``jobs`` may start now, and when the others may ask again. One round trip at most, mostly none.
+    """Which of ``jobs`` may start now, and when the others are checked again. One round trip at most, mostly none.
 
     Raises:
         DependencyUnavailable: the database with the endpoints is away; plain URLs wait as well, for one of them may be
@@ -47,7 +47,7 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
         if place := _place(shared, job):
             groups.setdefault(place.destination, (place, []))[1].append(index)
     attempts = [attempt for _, attempt in jobs]
-    for index, hold in itertools.chain(_resolve(shared, groups, attempts), _judge(shared, groups, attempts)):
+    for index, hold in itertools.chain(_resolve(shared, groups, attempts), _ask_breakers(shared, groups, attempts)):
         holds[index] = hold
         shared.names.leave(attempts[index].job_id)
     return holds
@@ -80,13 +80,13 @@ def _trials() -> frozenset[str]:
     return hold.jobs if hold is not None else frozenset()
 
 
-def _judge(
+def _ask_breakers(
     shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
 ) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait, by their index."""
     now, moment = time.monotonic(), time.time()
     unanswered = shared.destinations.unanswered(now)
-    questions: list[breaker.Question] = []
+    requests: list[breaker.AdmissionRequest] = []
     about: list[str] = []
     for name, (place, indices) in groups.items():
         if not indices:
@@ -103,29 +103,32 @@ def _judge(
         else:
             silent = destination.silent(now)
             asked = [(attempts[index].job_id, _order(attempts[index])) for index in indices]
-            questions.append(breaker.Question(place.breakers, room, silent, asked))
+            requests.append(breaker.AdmissionRequest(place.breakers, room, silent, asked))
             about.append(name)
-    if not questions:
+    if not requests:
         return
     shared.destinations.asks_at = moment + _TOGETHER
     try:
-        answers = breaker.ask(questions, shared.settings)
+        answers = breaker.ask(requests, shared.settings)
     except redis.exceptions.RedisError:
-        return  # a breaker that cannot be asked stops nothing
-    for name, question, answer in zip(about, questions, answers, strict=True):
+        return  # without Redis no breaker stops a delivery
+    for name, request, answer in zip(about, requests, answers, strict=True):
         destination = shared.destinations.get(name)
         destination.failing = answer.failing
         destination.clear_until = now + _CLEAR_FOR if answer.clear else 0.0
-        yield from _obey(question, answer, destination, groups[name])
+        yield from _apply_verdicts(request, answer, destination, groups[name])
 
 
-def _obey(
-    question: breaker.Question, answer: breaker.Answer, destination: Destination, group: tuple[Place, Sequence[int]]
+def _apply_verdicts(
+    request: breaker.AdmissionRequest,
+    answer: breaker.Answer,
+    destination: Destination,
+    group: tuple[Place, Sequence[int]],
 ) -> Iterator[tuple[int, Hold]]:
     now, moment = time.monotonic(), time.time()
     place, indices = group
     destination.parks_until = 0.0
-    for index, (job_id, _), verdict in zip(indices, question.jobs, answer.verdicts, strict=True):
+    for index, (job_id, _), verdict in zip(indices, request.jobs, answer.verdicts, strict=True):
         if verdict == "probe":
             destination.probes.add(job_id)
         if verdict in ("go", "probe"):

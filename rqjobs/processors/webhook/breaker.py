@@ -1,4 +1,4 @@
-"""The circuit breaker's seam to Redis, where all workers share its state (rqjobs/broker/lua/breaker.lua)."""
+"""The circuit breaker of a destination: its state is in Redis, for all workers (rqjobs/broker/lua/breaker.lua)."""
 
 from __future__ import annotations
 
@@ -15,66 +15,75 @@ from rqjobs.config.settings import Settings
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """How long an open breaker parks deliveries at most before the next probe."""
-_PROBE_MARGIN = 5.0  # seconds after a probe's deadline in which its worker tells how it ended
+_PROBE_MARGIN = 5.0  # seconds after a probe's deadline in which its worker reports the outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """May these jobs start?"""
+class AdmissionRequest:
+    """A request to admit jobs to one destination."""
 
     breakers: Sequence[str]
-    """Those that the jobs pass, the origin's first."""
+    """The names of the breakers of these jobs, the origin's first."""
     room: int
-    """How many of them this worker has room for."""
+    """The number of jobs that this worker has slots for."""
     silent: bool
-    """Whether it leaves this worker's deliveries unanswered: then what there is no room for is parked."""
+    """Whether the destination does not answer this worker's deliveries: then jobs without a slot are parked."""
     jobs: Sequence[tuple[str, float | None]]
     """Their ids, and when they were enqueued (Unix time; None comes last): in this order they start again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for one destination."""
+    """The response for one destination."""
 
     clear: bool
-    """Its breakers are closed and nothing is parked: no need to ask for a while."""
+    """Its breakers are closed and nothing is parked: the next deliveries need no request for a while."""
     failing: frozenset[str]
-    """The breakers that have counted failures lately: a success is news to them."""
+    """The breakers that have counted failures lately: a success must be reported to them."""
     verdicts: Sequence[str]
-    """For each job ``go``, ``probe``, ``soon`` (no room yet), or the seconds after which to ask again."""
+    """For each job ``go``, ``probe``, ``soon`` (no slot yet), or the seconds until the next request."""
 
 
-def _run(*words: Any) -> Any:
-    return load_script("breaker")(args=[keys.PREFIX, *words], client=get_connection())
+def _run(*arguments: Any) -> Any:
+    return load_script("breaker")(args=[keys.PREFIX, *arguments], client=get_connection())
 
 
-def ask(questions: Sequence[Question], settings: Settings) -> list[Answer]:
-    """Every destination's answer, in one round trip."""
+def ask(requests: Sequence[AdmissionRequest], settings: Settings) -> list[Answer]:
+    """The responses for all destinations, in one round trip."""
     patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
-    words: list[Any] = ["ask", settings.webhook_pace, patience]
-    for question in questions:
-        words += [question.room, int(question.silent), len(question.breakers), *question.breakers, len(question.jobs)]
-        for job_id, enqueued in question.jobs:
-            words += (job_id, "" if enqueued is None else repr(enqueued))
+    arguments: list[Any] = ["ask", settings.webhook_pace, patience]
+    for request in requests:
+        arguments += [request.room, int(request.silent), len(request.breakers), *request.breakers, len(request.jobs)]
+        for job_id, enqueued in request.jobs:
+            arguments += (job_id, "" if enqueued is None else repr(enqueued))
     return [
         Answer(
             clear == 1,
-            frozenset(name for name, fails in zip(question.breakers, failing, strict=True) if fails),
+            frozenset(name for name, fails in zip(request.breakers, failing, strict=True) if fails),
             [verdict.decode() for verdict in verdicts],
         )
-        for question, (clear, failing, verdicts) in zip(questions, _run(*words), strict=True)
+        for request, (clear, failing, verdicts) in zip(requests, _run(*arguments), strict=True)
     ]
 
 
 def report_answer(destination: str) -> bool:
-    """It answered, or (an origin) was connected to: what is parked starts again, paced. Whether it was open."""
+    """Records that a destination answered, or an origin accepted a connection: parked deliveries start again at a rate.
+
+    Returns whether the breaker was open.
+    """
     return bool(_run("ok", destination))
 
 
 def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
-    """It did not answer, or (an origin) was not connected to, by an attempt that began at ``began`` (Unix time).
+    """Records that a destination did not answer, or an origin refused a connection.
 
-    Whether that opened the breaker (again).
+    Args:
+        destination: the name of the breaker.
+        began: when the attempt began, Unix time.
+        probe: whether the attempt was a trial delivery.
+        settings: the thresholds and pauses.
+
+    Returns whether that opened the breaker (again).
     """
     opened = _run(
         "fail",
@@ -96,22 +105,22 @@ class Breaker:
     destination: str
     """An origin such as ``https://example.com:443``, a registered endpoint's name, a URL, or origin and webhook_id."""
     state: str
-    """``closed``, ``open`` (deliveries are parked) or ``probing`` (one of them is out to find out)."""
+    """``closed``, ``open`` (deliveries are parked) or ``probing`` (a trial delivery is under way)."""
     failures: int
-    """Deliveries in a row that it did not answer."""
+    """The number of deliveries in a row without an answer."""
     parked: int
     next_try: datetime | None
-    """When an open one tries again."""
+    """When the trial delivery of an open one is due."""
 
 
 def breakers() -> list[Breaker]:
-    """Those of destinations that have failed lately, or have deliveries parked, by name."""
+    """The breakers of destinations that have failed lately or have parked deliveries, sorted by name."""
     connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
     names = sorted(name.decode() for name in cast("list[bytes]", connection.zrange(keys.DESTINATIONS, 0, -1)))
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(prefix + name, "f", "open")
-            pipeline.zcard(keys.breaker_line(name))
+            pipeline.zcard(keys.breaker_parked(name))
         answers = pipeline.execute()
     found = []
     for name, (failures, opened), parked in zip(names, answers[::2], answers[1::2], strict=True):

@@ -47,22 +47,22 @@ class Client:
         self._idle: list[Transfer] = []
         self._running: dict[pycurl.Curl, asyncio.Future[tuple[int, str]]] = {}
         self._given: dict[tuple[str, int], Addresses] = {}
-        """The addresses, judged, that libcurl has of each host and port: it looks up no name by itself."""
+        """The checked addresses that libcurl has for each host and port: it resolves no name by itself."""
 
     async def post(self, target: Target, message: Message, seconds: float, job_id: str = "") -> Response:
         """Sends one POST and reads its answer, all within ``seconds``.
 
         Raises:
             TargetRefused: the guard refused the target.
-            DeliveryFailed: there is no complete answer; ``kind`` says why.
-            RetryLater: the name could not be asked for; that costs no attempt.
+            DeliveryFailed: there is no complete response; ``kind`` is the reason.
+            RetryLater: the name could not be resolved; that costs no attempt.
         """
         now = time.monotonic()
         end = now + seconds
         given = self._given.get((target.host, target.port))
         hosts: list[str] = []
         if given is None or (given is not _SPELT and not self._names.is_fresh(target.host, given, now)):
-            hosts = await self._judge(target, job_id, seconds)
+            hosts = await self._check_addresses(target, job_id, seconds)
         transfer = self._idle.pop() if self._idle else Transfer(self._guard, self._ca_file)
         transfer.prepare(target, message, end - time.monotonic(), hosts)
         done: asyncio.Future[tuple[int, str]] = self.loop.create_future()
@@ -92,20 +92,20 @@ class Client:
                 handle.cancel()
         self._multi.close()
 
-    async def _judge(self, target: Target, job_id: str, seconds: float) -> list[str]:
-        """What libcurl is to learn of the target's name: all its addresses, if they pass. The guard is asked again when
+    async def _check_addresses(self, target: Target, job_id: str, seconds: float) -> list[str]:
+        """The addresses of the target's name for libcurl: all of them, if all pass. The guard checks again when
         a socket is opened.
         """  # noqa: D205
         host, port = target.host, target.port
         spelt = literal(host)
         if spelt is not None:
-            self._guard.judge(host, port, [spelt])
+            self._guard.check_addresses(host, port, [spelt])
             self._given[host, port] = _SPELT
             return []
         found = await self._names.addresses(host, job_id, seconds)
         if self._given.get((host, port)) is found:
             return []
-        allowed = self._guard.judge(host, port, found)
+        allowed = self._guard.check_addresses(host, port, found)
         changes = []
         if len(self._given) >= _NAMES_KEPT:
             oldest = next(iter(self._given))
@@ -116,10 +116,10 @@ class Client:
         return [*changes, f"{host}:{port}:{','.join(texts)}"]
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """Libcurl tells which sockets it wants to read and write.
+        """Libcurl's callback for the sockets that it wants to read and write.
 
         It does not want a kept connection until its next request. The loop goes on watching it, for to stop and start
-        again costs a twentieth of a delivery; it stops when the connection has something to say: its end.
+        again costs a twentieth of a delivery; it stops when the connection has an event: its end.
         """
         wanted = 0 if what == pycurl.POLL_REMOVE else what
         watched = self._watched.get(fd, 0)
@@ -156,7 +156,7 @@ class Client:
             self._act(fd, pycurl.CSELECT_IN)
 
     def _set_timer(self, milliseconds: int) -> None:
-        """Libcurl tells when it wants to be called; from its own callback it must not be called at once.
+        """Libcurl's callback for its next timeout; from this callback it must not be called at once.
 
         It does so twice a transfer, mostly with a deadline that is far: a timer that fires earlier stays as it is.
         """
@@ -181,7 +181,7 @@ class Client:
     def _expired(self) -> None:
         self._timer, self._alarm = None, inf
         if self._due <= self.loop.time():
-            self._due = self.loop.time() + _AGAIN if self._running else inf  # unless libcurl says when
+            self._due = self.loop.time() + _AGAIN if self._running else inf  # unless libcurl sets a timeout
             self._act(pycurl.SOCKET_TIMEOUT, 0)
         self._set_alarm()
 

@@ -50,10 +50,10 @@ class Context:
         self._places: dict[tuple[str, str, str], Place] = {}
 
     def tell_unsigned(self) -> None:
-        """Says once that there is nothing to sign with."""
+        """Logs once that webhooks are sent unsigned."""
         if not self._told_unsigned:
             self._told_unsigned = True
-            event(logging.WARNING, "webhooks are sent unsigned", mend="set WEBHOOK_SIGNING_SECRET")
+            event(logging.WARNING, "webhooks are sent unsigned", fix="set WEBHOOK_SIGNING_SECRET")
 
     def place(self, job: WebhookJob, endpoint: Endpoint | None) -> Place:
         """Where ``job`` is delivered to. A registered endpoint may have moved since the job was enqueued.

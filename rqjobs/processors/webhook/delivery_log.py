@@ -37,7 +37,7 @@ class DeliveryLog:
         self._purge_at = time.monotonic() + _FIRST_PURGE
 
     def add(self, row: Delivery, health: Health | None) -> None:
-        """Takes one attempt; ``health`` is what it says of its endpoint, if anything."""
+        """Adds one attempt; ``health`` is its effect on the endpoint's health, if any."""
         self._rows.append(row)
         if health is not None:
             known = self._health.get(health.key)
@@ -58,7 +58,7 @@ class DeliveryLog:
     async def _write_soon(self) -> None:
         while self._rows:
             await asyncio.sleep(self._pause)
-            # Taken here, on the loop, where rows are added: none can slip in between.
+            # Here, on the loop, where rows are added: none can be added in between.
             batch = self._take()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, *batch)
 

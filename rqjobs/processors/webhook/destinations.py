@@ -1,4 +1,4 @@
-"""What this process knows of destinations: who answers, and how many slots each may have.
+"""The state of destinations in this process: whether each answers, and how many slots it may use.
 
 One that answers within a second may use every slot: the queue's order is fair enough. One that is slow, silent, or
 not known yet gets a quarter of them, and all the silent ones together half, so that the others always go on.
@@ -10,7 +10,7 @@ import threading
 import time
 
 PROMPT = 1.0
-"""Seconds: who answers within them is prompt, who does not for as long is silent."""
+"""Seconds: a destination that answers within them is prompt, one that does not is silent."""
 _LOST = 10.0  # seconds after which a job that was admitted and never started is no longer counted
 _KEPT = 10_000
 _UNLIMITED = 1_000_000  # more than come at once: a batch may be larger than the slots, which its end then waits for
@@ -33,13 +33,13 @@ class Destination:
         self.answered = 0.0
         self.latency = 0.0
         self.clear_until = 0.0
-        """Until then the breaker need not be asked."""
+        """Monotonic time until which the breaker in Redis need not be read."""
         self.failing: frozenset[str] | None = None
-        """Those of its breakers that have counted failures lately; None if they were not asked yet."""
+        """Those of its breakers that have counted failures lately; None if they were not read yet."""
         self.asked_again = 0.0
-        """Unix time: when the last of the deliveries that wait for its first answers asks again."""
+        """Unix time: when the last of the deliveries that wait for its first responses is checked again."""
         self.parks_until = 0.0
-        """Unix time: the first that the breaker has said a parked delivery may be tried at; 0 if it said none."""
+        """Unix time: the earliest trial of a parked delivery that the breaker has set; 0 if none."""
         self.probes: set[str] = set()
         self._admitted: dict[str, float] = {}
 
@@ -88,7 +88,7 @@ class Destinations:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.asks_at = 0.0
-        """Unix time: until then, questions about who does not answer are gathered."""
+        """Unix time until which requests about silent destinations are gathered."""
         self._known: dict[str, Destination] = {}
         self._lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""What deliveries know of endpoints: looked up in batches, believed for some seconds."""
+"""The endpoints of deliveries: read in batches, and cached for some seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _hooks: list[DisabledHook] = []
 
 def on_endpoint_disabled(hook: DisabledHook) -> DisabledHook:
     """Calls ``hook(name, reason)`` in the worker when an endpoint is disabled because it is gone, or has failed
-    for too long: tell its owner. Register it in a module named in RQJOBS_IMPORT; usable as a decorator.
+    for too long, for instance to inform its owner. Register it in a module of RQJOBS_IMPORT; usable as a decorator.
     """  # noqa: D205
     _hooks.append(hook)
     return hook
@@ -71,10 +71,10 @@ class KnownEndpoints:
         self._known: dict[str, _Known] = {}
 
     def load(self, keys: Iterable[str]) -> None:
-        """Makes sure that all of ``keys`` are known, by one SELECT at most.
+        """Loads those of ``keys`` that are not cached, by one SELECT at most.
 
         Raises:
-            SQLAlchemyError: the database cannot be asked.
+            SQLAlchemyError: the database cannot be read.
         """
         now = time.monotonic()
         missing = {key for key in keys if (entry := self._known.get(key)) is None or entry.until < now}
@@ -110,5 +110,5 @@ class KnownEndpoints:
         return entry
 
     def forget(self, key: str) -> None:
-        """Asks the table again at the next call."""
+        """Empties the cache: the next call reads the table."""
         self._known.pop(key, None)

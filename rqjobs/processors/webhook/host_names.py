@@ -1,9 +1,9 @@
-"""The names that deliveries lead to: asked for without slots and threads, remembered, and fair between domains.
+"""The host names of deliveries: resolved without slots and threads, cached, and fair between domains.
 
 - A registered domain has four questions open at most, all together 200; domains take turns. Waiting for a turn costs a
   delivery no attempt.
-- Addresses are used for an hour beyond their time to live while the question for newer ones is open or fails. They are
-  judged by the guard before each connection, and again as its socket is opened.
+- Addresses are used for an hour beyond their time to live while the query for newer ones is open or fails. They are
+  checked by the guard before each connection, and again as its socket is opened.
 - That a name has no address, or its name servers do not answer, is remembered for half a minute, in which it costs each
   delivery one attempt at most.
 - When our own name servers answer nothing at all, that is no delivery's fault: those to names that are not known wait.
@@ -39,9 +39,9 @@ USED_BEYOND = 3600.0
 _PREFERRED = 60.0  # seconds beyond their time after which a delivery waits for newer ones before it uses the old
 _PREFERENCE = 1.0  # seconds that it waits for them
 REMEMBERED = 30.0
-"""Seconds that a name without an address is remembered."""
+"""Seconds for which a name without an address is cached."""
 _HELD = (0.04, 5.0)
-"""Seconds from one look for an answer to the next; in between as long as it has taken so far. The shortest is less than
+"""Seconds from one check for a result to the next; in between as long as it has taken so far. The shortest is less than
 the worker's admission keeps a delivery in memory for."""
 _HELD_WHILE_AWAY = 0.5
 _CHECKS = (1.0, 10.0)  # seconds from one look for our own name servers to the next, while they are away
@@ -70,15 +70,15 @@ class Name:
         self.charged: set[str] = set()
         """The jobs that this error has cost an attempt."""
         self.busy = False
-        """A question for it is open, or waits for its turn."""
+        """A query for it is open, or waits for its turn."""
         self.sent = False
         self.wanted = time.monotonic()
-        """When its question was asked for."""
+        """When its query was requested."""
         self.waiters: list[Callable[[], object]] = []
 
 
 def registered_domain(host: str) -> str:
-    """The domain that somebody registered, nearly: the last two labels, three under names such as ``co.uk``."""
+    """The registered domain, approximately: the last two labels, three under names such as ``co.uk``."""
     labels = host.rsplit(".", 3)
     short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3  # noqa: PLR2004
     return ".".join(labels[-3:] if short else labels[-2:])
@@ -126,7 +126,7 @@ class Names:
         self._resolver.close()
 
     def is_fresh(self, host: str, addresses: Addresses, now: float) -> bool:
-        """Whether ``addresses`` are those of ``host``, and need no question (``now``: ``time.monotonic()``)."""
+        """Whether ``addresses`` are those of ``host``, and are still valid (``now``: ``time.monotonic()``)."""
         name = self._names.get(host)
         return name is not None and name.addresses is addresses and name.fresh_until > now
 
@@ -157,7 +157,7 @@ class Names:
         return min(max(now - name.wanted, shortest), longest), f"the name {host} is being resolved"
 
     async def addresses(self, host: str, job_id: str, seconds: float) -> Addresses:
-        """The addresses of ``host``, not judged yet; waits for the answer for ``seconds`` at most.
+        """The addresses of ``host``, not checked yet; waits for them for ``seconds`` at most.
 
         Raises:
             DeliveryFailed: it has none, or was not answered in time.
@@ -273,7 +273,7 @@ class Names:
         queue.append(name)
 
     def _send(self) -> None:
-        """Asks for as many names as may be asked for now; domains take turns."""
+        """Starts as many queries as are allowed now; domains take turns."""
         for _ in range(len(self._turns)):
             if self._open >= OPEN:
                 return
@@ -352,7 +352,7 @@ class Names:
         self._check_at = time.monotonic() + self._pause
         if self.away_since is None:
             self.away_since = time.time()
-            event(logging.WARNING, "no name server answers: deliveries to names that are not known wait")
+            event(logging.WARNING, "no name server answers: deliveries to names that are not cached wait")
         waiting = [name for queue in self._queues.values() for name in queue]
         self._queues.clear()
         self._turns.clear()

@@ -33,18 +33,18 @@ _MARGIN = 0.2
 """Seconds of a job's time limit that are left for telling how the delivery ended."""
 _CUT_OFF = "cut off"
 _AWAY = {502, 503, 504}
-"""Answers that say that nobody is there to answer."""
+"""Status codes of a proxy whose server does not answer."""
 
 
 async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
-    """POSTs the job's event, signed, and answers the receiver's status and the milliseconds it took.
+    """POSTs the job's event, signed; returns the receiver's status and the milliseconds it took.
 
     Every attempt ends in the delivery log, whatever it comes to.
 
     Raises:
         PermanentFailure: the guard refuses the target, its endpoint is disabled, or it will never accept this.
-        RetryLater: the receiver said when to come back.
-        DeliveryFailed: anything that another attempt may mend.
+        RetryLater: the receiver sent Retry-After.
+        DeliveryFailed: a failure that another attempt may not have.
         DependencyUnavailable: the database with the endpoints is away.
     """
     shared = context()
@@ -154,7 +154,9 @@ def _tell_breakers(shared: Context, run: _Report) -> None:
                 event(logging.WARNING, text, destination=without_path(name))
         destination.failing = known.difference(well).union(failed)
     except redis.exceptions.RedisError as error:
-        event(logging.WARNING, "the circuit breaker cannot be told", destination=without_path(origin), error=str(error))
+        event(
+            logging.WARNING, "the circuit breaker cannot be updated", destination=without_path(origin), error=str(error)
+        )
 
 
 class _Run:
@@ -191,6 +193,6 @@ class _Run:
 
     def _health(self, response: Response | None, error: RQJobsError | None) -> Health | None:
         if response is None and (not isinstance(error, DeliveryFailed) or error.kind == _CUT_OFF):
-            return None  # refused, or ended, by us: it says nothing of the endpoint
+            return None  # refused, or ended, by us: no sign of the endpoint's health
         gone = response is not None and response.status == GONE
         return Health(self._key, self._job.url, error is None, self._at_ms, self._at_ms, gone)

@@ -1,7 +1,7 @@
 """Questions to name servers by c-ares, on a thread of their own: hundreds at once, each with a time limit.
 
 c-ares reads /etc/resolv.conf (servers, search domains, ndots), /etc/hosts and their order in /etc/nsswitch.conf, and
-asks for IPv4 and IPv6 addresses. Other sources of nsswitch (mDNS, NIS, LDAP) are not asked.
+queries IPv4 and IPv6 addresses. Other sources of nsswitch (mDNS, NIS, LDAP) are not used.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 _TIMEOUT, _TRIES = 1.5, 2
-"""Seconds until c-ares asks again, and how often it asks. After a longer first wait it waits up to twice as long."""
+"""Seconds until c-ares repeats a query, and its number of tries. Each further wait may be twice as long."""
 LIMIT = 5.0
-"""Seconds after which a question counts as not answered, whatever c-ares still waits for."""
+"""Seconds after which a query counts as not answered, even if c-ares still waits."""
 _CHECK_LIMIT = 2.0
-_NS = 2  # the type of a question for name servers
+_NS = 2  # the type of a query for name servers
 _LONGEST_SLEEP = 60.0
 _NO_DATA, _NOT_FOUND, _BAD_NAME, _BAD_STRING, _NO_SOCKET = 1, 4, 8, 17, -1  # c-ares' codes
 _NO_SUCH = {_NOT_FOUND: "it does not exist", _NO_DATA: "it has no address"}
@@ -37,7 +37,7 @@ Addresses = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question, or why there is none."""
+    """The result of one query, or the reason that there is none."""
 
     addresses: Addresses = ()
     ttl: float = 0.0
@@ -93,7 +93,7 @@ class Resolver:
 
         try:
             self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=answered)
-        except ValueError as error:  # no name that c-ares could ask for
+        except ValueError as error:  # no valid name for c-ares
             self.call_later(0, partial(once, Answer(error=str(error), final=True)))
         except pycares.AresError as error:  # no question could be sent
             self.call_later(0, partial(once, Answer(error=str(error))))
@@ -104,8 +104,8 @@ class Resolver:
         With ``again``, since they did not the last time, /etc/resolv.conf is read once more.
 
 
-        The question is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
-        that it also tells whether they reach other name servers.
+        The query is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
+        that it also shows whether they reach other name servers.
         """
         if again:
             self._channel.reinit()

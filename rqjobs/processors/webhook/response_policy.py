@@ -9,21 +9,21 @@ from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
 
 GONE = 410
-"""The endpoint says that it will never want another delivery."""
+"""410 Gone: the endpoint wants no further delivery."""
 _RETRIED = {408, 425, 429}
 
 
 def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:  # noqa: PLR0911  # an outcome each
     """The error that ``response`` ends the attempt with, None for 2xx.
 
-    3xx is permanent (a redirect is never followed, the URL has to be mended), as is every 4xx but 408, 425 and
-    429; those and 5xx are tried again, when Retry-After says or by the queue's backoff.
+    3xx is permanent (a redirect is never followed, the URL must be changed), as is every 4xx but 408, 425 and
+    429; those and 5xx are tried again, at the time of Retry-After or by the queue's backoff.
     """
     status = response.status
     if 200 <= status < 300:  # noqa: PLR2004
         return None
     if 300 <= status < 400:  # noqa: PLR2004
-        return PermanentFailure(f"the endpoint answered {status}: redirects are not followed, mend its URL")
+        return PermanentFailure(f"the endpoint answered {status}: redirects are not followed, fix its URL")
     if status == GONE:
         return PermanentFailure("the endpoint answered 410: it is gone for good")
     if status >= 600:  # noqa: PLR2004

@@ -2,7 +2,7 @@
 
 Why libcurl: it costs a quarter of urllib3's CPU time, its deadline is total (the name's lookup, TLS and a slow
 drip of headers included), and its open-socket callback is given the address at the moment of connecting, where
-the guard has the last word.
+the guard decides.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Transfer:
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(deadline * 1000)))
 
     def finish(self, code: int, error: str) -> Response:
-        """The response, once libcurl says that the transfer ended with ``code`` (0 for well).
+        """The response, once the transfer has ended with libcurl's ``code`` (0 for success).
 
         Raises:
             TargetRefused: the guard refused an address.

@@ -31,7 +31,7 @@ class Script:
     hang_up: bool = False
     """The connection is closed without an answer."""
     before: Callable[[], object] | None = None
-    """Called before anything is answered."""
+    """A function that is called before each response."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class MailAPI(LocalServer):
         self.listen(port=self.port)
 
     def handle(self, request: Request) -> None:
-        """Answers as scripted, or as the request deserves."""
+        """Sends the scripted response, or else the one that the provider would send."""
         body, headers = request.read(), request.named_headers()
         with self._lock:
             self.requests += 1

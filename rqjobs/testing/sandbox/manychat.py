@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 @dataclass
 class Fault:
-    """An answer to give instead of the real one, once."""
+    """A response that replaces the next one, once."""
 
     status: int = 500
     body: str | bytes = '{"status":"error","message":"Internal error"}'

@@ -56,7 +56,7 @@ class _Server(ThreadingHTTPServer):
     played: LocalServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignores the error of a client that closed its connection."""
 
 
 class LocalServer:

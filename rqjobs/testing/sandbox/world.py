@@ -29,7 +29,7 @@ class World:
     """A customer's webhook endpoint."""
     manychat: ManyChatSandbox
     mails: Callable[[], int]
-    """How many mails have arrived."""
+    """Returns the number of mails that have arrived."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.config.settings import get_settings
 from rqjobs.processors.email.message import Mail
 from rqjobs.processors.email.outcome import Receipt
-from rqjobs.processors.email.send_record import Effect
+from rqjobs.processors.email.send_record import SendRecord
 
 Begin = Callable[[], None]
 """To be called at the last moment before the other side may take the mail."""
@@ -35,12 +35,12 @@ class Backend(Protocol):
         """
         ...
 
-    def covers(self, effect: Effect) -> bool:
+    def prevents_duplicate(self, record: SendRecord) -> bool:
         """Whether handing over a mail of unknown outcome again cannot send it twice."""
         ...
 
-    def line(self, attempts: Sequence[Attempt]) -> list[float]:
-        """How many seconds each mail has to wait for its turn."""
+    def waits(self, attempts: Sequence[Attempt]) -> list[float]:
+        """The seconds that each mail has to wait before it is sent; 0 for now."""
         ...
 
 

@@ -13,7 +13,7 @@ from rqjobs.errors import DependencyUnavailable
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.message import Mail, build
 from rqjobs.processors.email.outcome import Receipt
-from rqjobs.processors.email.send_record import Effect
+from rqjobs.processors.email.send_record import SendRecord
 
 
 class FileBackend:
@@ -40,11 +40,11 @@ class FileBackend:
             temporary.replace(path)
         return Receipt(accepted=mail.recipients, provider_id=str(path))
 
-    def covers(self, effect: Effect) -> bool:
+    def prevents_duplicate(self, record: SendRecord) -> bool:
         """The same file is written again."""
-        return effect.backend == self.name
+        return record.backend == self.name
 
-    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+    def waits(self, attempts: Sequence[Attempt]) -> list[float]:
         """A folder has no limits."""
         return [0.0] * len(attempts)
 

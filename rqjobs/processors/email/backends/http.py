@@ -88,8 +88,8 @@ def post(
             return Answer(response.status_code, response.headers, _body(response, deadline))
     except requests.RequestException as error:
         if _never_connected(error):
-            raise DependencyUnavailable(name, f"{url} cannot be reached: {_words(error)}") from error
-        raise UnknownOutcome(f"{url} did not answer: {_words(error)}") from error
+            raise DependencyUnavailable(name, f"{url} cannot be reached: {_describe(error)}") from error
+        raise UnknownOutcome(f"{url} did not answer: {_describe(error)}") from error
 
 
 def _body(response: requests.Response, deadline: float) -> Any:
@@ -111,5 +111,5 @@ def _never_connected(error: requests.RequestException) -> bool:
     return isinstance(getattr(cause, "reason", cause), NewConnectionError)
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return (str(error) or type(error).__name__)[:200]

@@ -11,18 +11,18 @@ from typing import Any, Literal, cast
 
 from rqjobs.attempt import Attempt
 from rqjobs.broker.connection import get_connection
-from rqjobs.broker.rate_limit import Brake, RateLimit
+from rqjobs.broker.rate_limit import Cooldown, RateLimit
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.message import Mail, address_of
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.processors.email.send_record import Effect
+from rqjobs.processors.email.send_record import SendRecord
 
 _ACCOUNT = {"missing_api_key", "restricted_api_key", "invalid_api_key", "monthly_quota_exceeded"}
 """Errors that every mail of the account meets (resend.com/docs/api-reference/errors)."""
-_KEY_KEPT = timedelta(hours=23)  # Resend says 24
+_KEY_KEPT = timedelta(hours=23)  # Resend keeps them for 24 hours
 _QUOTA_WAIT = timedelta(hours=1)
 _PATIENCE = 2.0  # seconds that a mail waits for its turn in its slot; a longer wait gives the slot back
 
@@ -49,19 +49,19 @@ class ResendBackend:
             answer = post("Resend", url, key, payload_of(mail), begin, remaining=left, headers=once)
         if answer.status // 100 == 2:  # noqa: PLR2004
             if place.pressed:
-                limit.brake.release(get_connection())
+                limit.cooldown.release(get_connection())
             made = answer.body.get("id") if isinstance(answer.body, dict) else None
             return Receipt(accepted=mail.recipients, provider_id=made)
-        raise _failure(answer, limit.brake, own_sender=mail.own_sender)
+        raise _failure(answer, limit.cooldown, own_sender=mail.own_sender)
 
-    def covers(self, effect: Effect) -> bool:
-        """For a day Resend answers a repeat with what it answered first, and sends nothing."""
-        return effect.backend == self.name and time.time() - effect.at < _KEY_KEPT.total_seconds()
+    def prevents_duplicate(self, record: SendRecord) -> bool:
+        """For a day Resend returns its first response to a repeated key, and sends nothing."""
+        return record.backend == self.name and time.time() - record.at < _KEY_KEPT.total_seconds()
 
-    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+    def waits(self, attempts: Sequence[Attempt]) -> list[float]:
         """Each mail's turn, so that none waits in a worker's slot."""
         units = [(attempt.job_id, 1, _priority(attempt.queue)) for attempt in attempts]
-        return _rate_limit().line(get_connection(), units)
+        return _rate_limit().admit(get_connection(), units)
 
 
 BACKEND = ResendBackend()
@@ -72,7 +72,8 @@ def _rate_limit() -> RateLimit:
     secret = settings.resend_api_key.get_secret_value() if settings.resend_api_key else ""
     name = f"resend-{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
     rate = settings.resend_rate
-    return RateLimit(name, max(1, int(rate.count)), rate.period / min(1, rate.count), Brake(name))  # 0.5/s: one in 2 s
+    window = rate.period / min(1, rate.count)  # 0.5/s is one in 2 s
+    return RateLimit(name, max(1, int(rate.count)), window, Cooldown(name))
 
 
 def _priority(queue: str) -> Literal["high", "normal", "low"]:
@@ -108,23 +109,23 @@ def payload_of(mail: Mail) -> dict[str, Any]:
     return payload
 
 
-def _failure(answer: Answer, brake: Brake, *, own_sender: bool) -> Exception:  # noqa: PLR0911  # an outcome each
+def _failure(answer: Answer, cooldown: Cooldown, *, own_sender: bool) -> Exception:  # noqa: PLR0911  # an outcome each
     body = answer.body if isinstance(answer.body, dict) else {}
     name = str(body.get("name", ""))
-    words = f"Resend answered {answer.status} {name}: {body.get('message') or 'no reason given'}"[:500]
+    reason = f"Resend answered {answer.status} {name}: {body.get('message') or 'no reason given'}"[:500]
     if answer.status == 409 and name in ("concurrent_idempotent_requests", "resource_locked"):  # noqa: PLR2004
-        return RetryLater(answer.retry_after(timedelta(seconds=5)), words)
+        return RetryLater(answer.retry_after(timedelta(seconds=5)), reason)
     if answer.status == 429 and name == "daily_quota_exceeded":  # noqa: PLR2004
-        return RetryLater(answer.retry_after(_QUOTA_WAIT), words, counts=False)
+        return RetryLater(answer.retry_after(_QUOTA_WAIT), reason, counts=False)
     unverified = name == "validation_error" and "not verified" in str(body.get("message")) and not own_sender
     refused = answer.status == 401 or name in _ACCOUNT or (answer.status == 403 and unverified)  # noqa: PLR2004
     if refused:
-        return DependencyUnavailable("Resend", words)
+        return DependencyUnavailable("Resend", reason)
     if answer.status == 429:  # noqa: PLR2004
-        wait = brake.press(get_connection(), answer.retry_after(timedelta(seconds=1)))
-        return RetryLater(timedelta(seconds=wait), words, counts=False)
+        wait = cooldown.press(get_connection(), answer.retry_after(timedelta(seconds=1)))
+        return RetryLater(timedelta(seconds=wait), reason, counts=False)
     if answer.status == 408:  # noqa: PLR2004
-        return NotSent(words)
+        return NotSent(reason)
     if answer.status >= 500:  # noqa: PLR2004
-        return UnknownOutcome(words)
-    return PermanentFailure(words)
+        return UnknownOutcome(reason)
+    return PermanentFailure(reason)

@@ -1,4 +1,4 @@
-"""EMAIL_BACKEND=sendgrid: the v3 Mail Send API. It knows no idempotency keys."""
+"""EMAIL_BACKEND=sendgrid: the v3 Mail Send API. It has no idempotency keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.message import Mail
 from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
-from rqjobs.processors.email.send_record import Effect
+from rqjobs.processors.email.send_record import SendRecord
 
 _ATTACHED = {"disposition": "attachment"}
 _SLOW_DOWN = timedelta(seconds=10)
@@ -40,11 +40,11 @@ class SendGridBackend:
             return Receipt(accepted=mail.recipients, provider_id=answer.headers.get("x-message-id"))
         raise _failure(answer, own_sender=mail.own_sender)
 
-    def covers(self, effect: Effect) -> bool:  # noqa: ARG002
+    def prevents_duplicate(self, record: SendRecord) -> bool:  # noqa: ARG002
         """Never: SendGrid takes the same mail twice."""
         return False
 
-    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+    def waits(self, attempts: Sequence[Attempt]) -> list[float]:
         """Mail Send allows more than workers do; RQJOBS_EMAIL_RATE sets a limit."""
         return [0.0] * len(attempts)
 
@@ -105,15 +105,15 @@ def _person(box: Mailbox) -> dict[str, str]:
 def _failure(answer: Answer, *, own_sender: bool) -> Exception:
     errors = answer.body.get("errors") if isinstance(answer.body, dict) else None
     messages = [str(error.get("message")) for error in errors or () if isinstance(error, dict)]
-    words = f"SendGrid answered {answer.status}: {'; '.join(messages) or 'no reason given'}"[:500]
+    reason = f"SendGrid answered {answer.status}: {'; '.join(messages) or 'no reason given'}"[:500]
     if answer.status == 429:  # noqa: PLR2004
-        return RetryLater(answer.retry_after(_SLOW_DOWN), words, counts=False)
+        return RetryLater(answer.retry_after(_SLOW_DOWN), reason, counts=False)
     if answer.status == 408:  # noqa: PLR2004
-        return NotSent(words)
+        return NotSent(reason)
     fields = [error.get("field") for error in errors or () if isinstance(error, dict)]
     about_mail = own_sender and any(fields)  # 403 names the field "from" where the sender is not verified
     if answer.status in (401, 500, 503) or (answer.status == 403 and not about_mail):  # noqa: PLR2004
-        return DependencyUnavailable("SendGrid", words)
-    if answer.status >= 500:  # noqa: PLR2004  # a gateway's words, which does not know what became of it
-        return UnknownOutcome(words)
-    return PermanentFailure(words)
+        return DependencyUnavailable("SendGrid", reason)
+    if answer.status >= 500:  # noqa: PLR2004  # from a gateway: the mail may have been accepted
+        return UnknownOutcome(reason)
+    return PermanentFailure(reason)

@@ -1,4 +1,4 @@
-"""EMAIL_BACKEND=smtp: the protocol step by step (RFC 5321), to know at which of them a mail was lost."""
+"""EMAIL_BACKEND=smtp: the protocol step by step (RFC 5321), so that each error has a known outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rqjobs.processors.email.replies import (
     refusal,
     reply_line,
 )
-from rqjobs.processors.email.send_record import Effect
+from rqjobs.processors.email.send_record import SendRecord
 
 _TIMEOUT = 30.0  # seconds a single step may take
 _MAX_MAILS = 100  # over one connection, then a new one: servers count
@@ -84,11 +84,11 @@ class SMTPBackend:
                 _kept().close()
         return receipt
 
-    def covers(self, effect: Effect) -> bool:  # noqa: ARG002  # the protocol knows no idempotency
+    def prevents_duplicate(self, record: SendRecord) -> bool:  # noqa: ARG002  # the protocol has no idempotency
         """Never: a server takes the same mail twice."""
         return False
 
-    def line(self, attempts: Sequence[Attempt]) -> list[float]:
+    def waits(self, attempts: Sequence[Attempt]) -> list[float]:
         """No limit is known; RQJOBS_EMAIL_RATE sets one."""
         return [0.0] * len(attempts)
 
@@ -150,8 +150,8 @@ def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> 
             raise refusal("the sender was refused", code, text)
         receipt = _recipients(smtp, mail)
         if not receipt.accepted:
-            if len(receipt.later) == len(mail.recipients):  # nobody yet, and nothing to remember
-                raise later("; ".join(f"{address}: {words}" for address, words in receipt.later.items()))
+            if len(receipt.later) == len(mail.recipients):  # no recipient was accepted, so nothing is recorded
+                raise later("; ".join(f"{address}: {reason}" for address, reason in receipt.later.items()))
             smtp.rset()
             return receipt
         code, text = _reply(smtp.docmd("DATA"))
@@ -205,15 +205,15 @@ def _recipients(smtp: smtplib.SMTP, mail: Mail) -> Receipt:
     receipt = Receipt(accepted=[])
     for address in mail.recipients:
         code, text = _reply(smtp.rcpt(address))
-        words = reply_line(code, text)
+        reason = reply_line(code, text)
         if code in (250, 251, 252):
             receipt.accepted.append(address)
         elif code in (CLOSING, _WANTS_LOGIN) and not receipt.accepted:
-            raise away(words)
+            raise away(reason)
         elif code == CLOSING:
-            raise later(words)
+            raise later(reason)
         elif is_transient(code, text, recipient=True):
-            receipt.later[address] = words
+            receipt.later[address] = reason
         else:
-            receipt.refused[address] = words
+            receipt.refused[address] = reason
     return receipt
