@@ -270,8 +270,9 @@ def test_the_search_list_and_new_name_servers_of_resolv_conf(
         with pytest.raises(DependencyUnavailable, match="no name server answers"):
             await names.addresses("good.test", "a", 20)
         conf.write_text(f"nameserver [127.0.0.1]:{server.port}\nsearch corp.test\n")
-        found = False
+        found, deadline = False, time.monotonic() + 60
         while not found:
+            assert time.monotonic() < deadline, f"asked: {server.asked}"
             await asyncio.sleep(0.2)
             with contextlib.suppress(DependencyUnavailable):
                 found = bool(await names.addresses("good.test", "a", 20))

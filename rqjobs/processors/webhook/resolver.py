@@ -136,24 +136,27 @@ class Resolver:
 
     def _run(self) -> None:
         while not self._ends.is_set():
-            wait = self._channel.timeout(_LONGEST_SLEEP)
-            if self._timers:
-                wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
-            ready = self._selector.select(wait)
-            for key, events in ready:
-                if key.fileobj is self._reader:
-                    self._drain()
-                else:
-                    read = key.fd if events & selectors.EVENT_READ else _NO_SOCKET
-                    write = key.fd if events & selectors.EVENT_WRITE else _NO_SOCKET
-                    self._channel.process_fd(read, write)
-            if not ready:
-                self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # what has timed out
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                _run_safely(heapq.heappop(self._timers)[2])
+            _run_safely(self._turn)
         self._channel.close()
         for thing in (self._selector, self._reader, self._writer):
             thing.close()
+
+    def _turn(self) -> None:
+        wait = self._channel.timeout(_LONGEST_SLEEP)
+        if self._timers:
+            wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
+        ready = self._selector.select(wait)
+        for key, events in ready:
+            if key.fileobj is self._reader:
+                self._drain()
+            else:
+                read = key.fd if events & selectors.EVENT_READ else _NO_SOCKET
+                write = key.fd if events & selectors.EVENT_WRITE else _NO_SOCKET
+                self._channel.process_fd(read, write)
+        if not ready:
+            self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # what has timed out
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            _run_safely(heapq.heappop(self._timers)[2])
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
         """c-ares wants to read and write ``fd``, or is done with it."""
@@ -164,7 +167,11 @@ class Resolver:
             if events:
                 self._selector.register(fd, events)
         elif events:
-            self._selector.modify(fd, events)
+            try:
+                self._selector.modify(fd, events)
+            except OSError:  # the socket was closed, and another one has its number now
+                self._selector.unregister(fd)
+                self._selector.register(fd, events)
         else:
             self._selector.unregister(fd)
 
