@@ -25,7 +25,7 @@ from rqjobs.security.printable import printable
 _COMMANDS = {
     "worker": "Run jobs of QUEUES, all by default, in priority order.",
     "enqueue": "Enqueue one job.",
-    "health": "Show the health of every queue.",
+    "health": "Show the jobs of every queue by state, and its health.",
     "queues": "Show the policy of every queue, and where each value comes from.",
     "pause": "Let no worker take jobs of QUEUE until it is resumed.",
     "resume": "End the pause of QUEUE.",

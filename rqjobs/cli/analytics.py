@@ -25,7 +25,7 @@ BAR = 28  # characters: 80 columns hold it beside the numbers
 
 @click.group()
 def analytics() -> None:
-    """What happened to the QR codes."""
+    """Report scans and validations of the QR codes."""
 
 
 @analytics.command("report")

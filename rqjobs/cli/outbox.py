@@ -14,7 +14,7 @@ from rqjobs.config.logs import set_up_logs
 
 @click.group()
 def outbox() -> None:
-    """Jobs on their way from the app's database to Redis.
+    """Move jobs from the app's database to Redis.
 
     Workers move them by themselves.
     """
