@@ -58,6 +58,7 @@ class Resolver:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._started = False
+        self._channel: Any = None  # c-ares' own, made with the first name
         self._ends = threading.Event()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -107,8 +108,10 @@ class Resolver:
         The query is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
         that it also shows whether they reach other name servers.
         """
-        if again:
-            self._channel.reinit()
+        if again:  # a new channel reads it; c-ares' own way, on a thread of its own, was seen never to come to its end
+            before, self._channel = self._channel, self._new_channel()
+            before.cancel()
+            before.close()
         once = self._once(done)
         self.call_later(_CHECK_LIMIT, partial(once, False))
 
@@ -123,16 +126,19 @@ class Resolver:
             self.call_later(0, partial(once, False))
 
     def _start(self) -> None:
-        import pycares  # with the first name: deliveries to addresses need none
-
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader, selectors.EVENT_READ)
-        servers = self._nameservers or None
-        self._channel: Any = pycares.Channel(timeout=_TIMEOUT, tries=_TRIES, servers=servers, sock_state_cb=self._watch)
+        self._channel = self._new_channel()
         threading.Thread(target=self._run, name="rqjobs-names", daemon=True).start()
+
+    def _new_channel(self) -> Any:
+        import pycares
+
+        servers = self._nameservers or None
+        return pycares.Channel(timeout=_TIMEOUT, tries=_TRIES, servers=servers, sock_state_cb=self._watch)
 
     def _run(self) -> None:
         while not self._ends.is_set():
