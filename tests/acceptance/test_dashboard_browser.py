@@ -93,7 +93,7 @@ def test_a_night_shift(page: Page, workers: Workers, redis: redis_py.Redis, tmp_
     eventually(lambda: redis.hget(job_key(endless.id), "status") == b"started")
     page.goto(f"/jobs/{endless.id}")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".tag").first).to_have_text("stopped")
+    expect(page.locator(".tag").first).to_have_text("dead")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("status")).to_contain_text("was deleted")
 

@@ -155,7 +155,8 @@ def test_a_job_that_kills_its_workers_is_dead_and_no_other_with_it(workers, redi
         return all(redis.hget(job, "status") in ended for job in statuses)
 
     eventually(over, every=0.3)
-    assert 2 <= len(workers.processes) <= 3  # the second job may not have begun when the first one killed its worker
+    # Each of the two kills a worker before it runs alone, and one more if over 32 jobs ran beside it. The last one ends.
+    assert 2 <= len(workers.processes) <= 5
     assert [job.get_status() for job in others] == ["finished"] * len(others)
     for job in poison:
         assert redis.hget(f"rq:job:{job.id}", "status") == b"failed"

@@ -111,7 +111,7 @@ def test_django(shell, receiver, tmp_path, monkeypatch):
     )
     django(shell, "rqjobs", "worker", "--burst", "data-export")
     shown = django(shell, "rqjobs", "jobs", "show", exported.stdout.strip())
-    assert "finished" in shown.stdout, shown.stdout
+    assert ", done," in shown.stdout, shown.stdout
     with sqlite3.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM rqjobs_exports").fetchone() == (1,)
     connection.close()

@@ -22,8 +22,8 @@ RUN = """
 import os, random, signal, sys
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import DataExportJob
-from rqjobs.processors.export import export, partial, process
-partial._CHECKPOINT_EVERY = process._REPORT_EVERY = 0.0
+from rqjobs.processors.export import export, partial, processor
+partial._CHECKPOINT_EVERY = processor._REPORT_EVERY = 0.0
 calls_left = random.randrange(200)
 most = int(sys.argv[2])
 begun = 0

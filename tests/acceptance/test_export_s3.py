@@ -118,8 +118,8 @@ def test_the_file_is_deleted_when_its_time_is_over(bucket, monkeypatch):
 RUN = """
 from rqjobs.attempt import Attempt
 from rqjobs.jobs import DataExportJob
-from rqjobs.processors.export import export, process
-process._REPORT_EVERY = 0.0
+from rqjobs.processors.export import export, processor
+processor._REPORT_EVERY = 0.0
 job = DataExportJob(user_id="user_1", export_type="ndjson", data_type="contacts")
 export(job, Attempt(job_id="j", queue="data-export", report=lambda progress: print(progress["rows"], flush=True)))
 """

@@ -89,6 +89,7 @@ def test_the_jobs_of_a_killed_worker_that_only_waited_are_not_charged(workers, r
     jobs = enqueue_many([Deadly(do="sleep", args={"seconds": 3600})] * 10 + [Deadly(do="return")] * 30, attempts=2)
     process = workers.start("deadly", **ENV)
     eventually(lambda: redis.zcard("rq:wip:deadly") == 10)
+    time.sleep(2)  # claimed jobs begin within milliseconds; only those that have begun are charged
     watcher = psutil.Process(process.pid).children()
     assert watcher
     process.kill()

@@ -177,7 +177,7 @@ def test_other_steps_and_other_questions(engine):
 
 
 def test_a_question_that_makes_no_sense():
-    with pytest.raises(InvalidPeriod, match="not for both"):
+    with pytest.raises(InvalidPeriod, match="not both"):
         report(qr_code_id="a", user_id="b")
     with pytest.raises(InvalidPeriod, match="take a longer step"):
         report(since="2025-01-01", until="2026-01-01", step="hour")

@@ -66,7 +66,7 @@ def test_the_command_line_as_tables(counted, capsys):
     [
         (["--since", "yesterday"], "'yesterday' is not a day|yesterday is not a day"),
         (["--zone", "Mars"], "unknown time zone 'Mars'"),
-        (["--qr-code", "a", "--user", "b"], "not for both"),
+        (["--qr-code", "a", "--user", "b"], "not both"),
         (["--step", "minute"], "minute"),
     ],
 )
