@@ -155,7 +155,7 @@ def test_a_job_that_kills_its_workers_is_dead_and_no_other_with_it(workers, redi
         return all(redis.hget(job, "status") in ended for job in statuses)
 
     eventually(over, every=0.3)
-    # Each of the two kills a worker before it runs alone, and one more if over 32 jobs ran beside it. The last one ends.
+    # Each of the two kills a worker before it runs alone, or two if over 32 jobs ran beside it. The last one ends.
     assert 2 <= len(workers.processes) <= 5
     assert [job.get_status() for job in others] == ["finished"] * len(others)
     for job in poison:
