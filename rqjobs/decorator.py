@@ -24,6 +24,9 @@ from rqjobs.errors import InvalidJob
 from rqjobs.jobs.base import JobModel, describe_faults, json_faults
 from rqjobs.policies import QueuePolicy, register_queue
 
+if typing.TYPE_CHECKING:
+    from rqjobs.schedules.records import ScheduleOptions
+
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
 
@@ -150,7 +153,14 @@ class OwnJob(Generic[PayloadT, ResultT]):
 
 
 def job(
-    queue: str | None = None, **policy: Unpack[PolicyOptions]
+    queue: str | None = None,
+    *,
+    payload: Mapping[str, Any] | None = None,
+    schedule: ScheduleOptions | None = None,
+    cron: str | None = None,
+    every: timedelta | str | None = None,
+    timezone: str = "UTC",
+    **policy: Unpack[PolicyOptions],
 ) -> Callable[[Callable[..., ResultT]], OwnJob[Any, ResultT]]:
     """Makes a function a job with a queue of its own: retries, dead letters, limits, health, dashboard.
 
@@ -165,6 +175,12 @@ def job(
 
     Args:
         queue: the queue's name; the function's with ``-`` for ``_`` by default. One function a queue.
+        cron: declares a schedule of the queue's name that enqueues the job at these times: five fields such as
+            ``"0 3 * * *"``. Workers follow the code: a changed declaration changes it, a removed one removes it.
+        every: an interval in the place of ``cron``, such as ``"5m"``.
+        timezone: the IANA zone of ``cron``.
+        payload: what the schedule enqueues; ``{}`` by default.
+        schedule: more of the schedule: ``starts``, ``ends``, ``catch_up``, ``overlap``, ``jitter``.
         policy: how the queue treats its jobs; ``RQJOBS_<QUEUE>_*`` changes it for one installation.
 
     Raises:
@@ -172,7 +188,15 @@ def job(
     """
 
     def decorate(function: Callable[..., ResultT]) -> OwnJob[Any, ResultT]:
-        return OwnJob(function, queue or function.__name__.strip("_").replace("_", "-"), policy)
+        own: OwnJob[Any, ResultT] = OwnJob(function, queue or function.__name__.strip("_").replace("_", "-"), policy)
+        if cron is not None or every is not None:
+            from rqjobs.schedules.declared import declare
+
+            times = {"cron": cron, "every": every, "timezone": timezone, **(schedule or {})}
+            declare(own.queue, own.job(payload or {}), times, _module_of(function))
+        elif payload is not None or schedule is not None:
+            raise ValueError("payload and schedule need cron or every")
+        return own
 
     return decorate
 

@@ -36,6 +36,32 @@ class InvalidSettings(RQJobsError, ValueError):
         super().__init__("\n".join(["the settings have faults:", *(f"  {fault}" for fault in faults)]))
 
 
+class InvalidSchedule(RQJobsError, ValueError):
+    """A schedule that cannot be kept; nothing has reached Redis.
+
+    Attributes:
+        name: the schedule.
+        faults: every fault found, each naming its argument.
+    """
+
+    def __init__(self, name: str, faults: Sequence[str]) -> None:
+        self.name = name
+        self.faults = tuple(faults)
+        super().__init__(f"schedule {name}: {'; '.join(faults)}")
+
+
+class ScheduleNotFound(RQJobsError, LookupError):
+    """There is no schedule of this name.
+
+    Attributes:
+        name: the name asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no schedule {name!r}; see them with: rqjobs schedules list")
+
+
 class UnknownQueue(RQJobsError, LookupError):
     """No queue of this name is in the policy table.
 

@@ -102,6 +102,11 @@ def captured(entries: Sequence[Entry]) -> bool:
     return True
 
 
+def is_capturing() -> bool:
+    """Whether a test has the jobs instead of Redis."""
+    return _capture is not None
+
+
 def is_captured(job_id: str) -> bool:
     """Whether a test has captured the job of this id."""
     return _capture is not None and _capture.has(job_id)

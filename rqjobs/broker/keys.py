@@ -104,6 +104,20 @@ DESTINATIONS = f"{PREFIX}:webhooks:destinations"
 """A sorted set: the webhook destinations whose breaker has a state, by the time of its latest change."""
 
 
+SCHEDULES_DUE = f"{PREFIX}:schedules:due"
+"""A sorted set: the schedules of recurring jobs by their next tick in Unix seconds; ``inf``: paused or ended."""
+
+
+def schedule(name: str) -> str:
+    """A hash: a schedule and the job that each of its ticks enqueues."""
+    return f"{PREFIX}:schedules:one:{name}"
+
+
+def schedule_ticks(name: str) -> str:
+    """A list: the last 20 ticks of a schedule as JSON, newest first."""
+    return f"{PREFIX}:schedules:ticks:{name}"
+
+
 ALERT_TURN = f"{PREFIX}:alerts:turn"
 """A string with an expiry: set by the process that checked last for alerts."""
 

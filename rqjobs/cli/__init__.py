@@ -30,6 +30,7 @@ _COMMANDS = {
     "pause": "Let no worker take jobs of QUEUE until it is resumed.",
     "resume": "End the pause of QUEUE.",
     "jobs": "Show, run sooner, stop and delete single jobs.",
+    "schedules": "Recurring jobs: list, add, pause, resume, run now, remove.",
     "failed": "List, explain, requeue and purge the jobs that died.",
     "doctor": "Examine this installation: each fault with its fix.",
     "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",

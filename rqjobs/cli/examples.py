@@ -41,6 +41,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs run-now": ("rqjobs jobs run-now booking-4711",),
     "jobs stop": ("rqjobs jobs stop 0660ffd5b0a8a30ea7544c88",),
     "jobs delete": ("rqjobs jobs delete booking-4711",),
+    "schedules": ("rqjobs schedules list", "rqjobs schedules show nightly"),
+    "schedules list": ("rqjobs schedules list",),
+    "schedules show": ("rqjobs schedules show nightly --json | jq .ticks",),
+    "schedules add": (
+        "rqjobs schedules add nightly data-export @export.json --cron '0 3 * * *' --timezone Europe/Berlin",
+        "rqjobs schedules add ping webhook @ping.json --every 5m --overlap skip",
+    ),
+    "schedules pause": ("rqjobs schedules pause nightly",),
+    "schedules resume": ("rqjobs schedules resume nightly",),
+    "schedules run-now": ("rqjobs schedules run-now nightly",),
+    "schedules remove": ("rqjobs schedules remove nightly",),
     "failed": (
         "rqjobs failed groups                                     # what they died of, counted",
         "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a rate",

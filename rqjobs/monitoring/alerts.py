@@ -24,7 +24,7 @@ from rqjobs.monitoring.queue_health import QueueHealth, queue_health
 
 Kind = Literal[
     "queue-unhealthy", "queue-recovered", "jobs-died", "dead-letters-dropped", "endpoint-disabled", "redis-unusable",
-    "redis-usable", "dependency-away", "dependency-back",
+    "redis-usable", "dependency-away", "dependency-back", "schedule-late", "schedule-skipped",
 ]  # fmt: skip
 
 EVERY = 15.0
@@ -43,6 +43,8 @@ _PAGES: dict[Kind, str] = {
     "redis-usable": "/",
     "dependency-away": "/",
     "dependency-back": "/",
+    "schedule-late": "/",
+    "schedule-skipped": "/",
 }
 """Where the dashboard shows the subject of an alert."""
 

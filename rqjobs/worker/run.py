@@ -17,6 +17,7 @@ from rqjobs.broker.connection import connect
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.policies import get_policy, import_registrations, policies
+from rqjobs.schedules.leader import keep_schedules
 from rqjobs.worker.engine_worker import EngineWorker, WorkerOptions
 from rqjobs.worker.exception_handlers import ExceptionHandler
 from rqjobs.worker.loop import WorkerLoop
@@ -78,7 +79,11 @@ def run_worker(
     loop = worker.loop
     maintenance = Maintenance(worker, settings, max_rss=max_rss)
     worker.register_birth()
-    with _signals(loop, grace), watched(worker.name, memory, loop.protocol.lease, grace):
+    with (
+        _signals(loop, grace),
+        watched(worker.name, memory, loop.protocol.lease, grace),
+        keep_schedules(worker.connection, lambda: bool(loop.leading)),
+    ):
         worker.time_limits.start()
         maintenance.start()
         _exclude_from_gc()

@@ -1,0 +1,90 @@
+"""Schedules that stand in the code, beside their functions; a worker brings Redis up to date when it starts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.job_builder import build_entry
+from rqjobs.broker.job_writer import Entry
+from rqjobs.config.logs import event
+from rqjobs.config.settings import get_settings
+from rqjobs.errors import RQJobsError, ScheduleNotFound
+from rqjobs.jobs.base import JobModel
+from rqjobs.schedules.store import check_times, define, put, remove
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One schedule of the code; it has the name of its queue."""
+
+    job: JobModel
+    times: dict[str, Any]
+    module: str
+
+
+_DECLARED: dict[str, Declaration] = {}
+
+
+def declare(name: str, job: JobModel, times: dict[str, Any], module: str) -> None:
+    """Registers a schedule of the code.
+
+    Raises:
+        ValueError: each fault of its times is named.
+    """
+    faults: list[str] = []
+    check_times(times, faults)
+    if faults:
+        raise ValueError(f"schedule {name}: {'; '.join(faults)}")
+    _DECLARED[name] = Declaration(job, times, module)
+
+
+def declared_entry(name: str) -> Entry:
+    """The job that a tick of the declared schedule enqueues.
+
+    Raises:
+        ScheduleNotFound: none of this name is declared.
+    """
+    if name not in _DECLARED:
+        raise ScheduleNotFound(name)
+    import time
+
+    return build_entry(_DECLARED[name].job, {}, None, time.time_ns() // 1000)
+
+
+def follow_code(client: redis.Redis) -> None:
+    """Writes the declared schedules to Redis, and removes those whose declaration is gone from the code.
+
+    Gone are those that a module which this process has imported declared once, and those of a process that imported no
+    other modules (RQJOBS_IMPORT) than this one does. Those of another app on the same Redis stay.
+    """
+    imports = set(get_settings().rqjobs_import)
+    for name, declaration in _DECLARED.items():
+        try:
+            definition, entry = define(name, declaration.job, declaration.times, {}, "code")
+        except RQJobsError as error:
+            event(logging.ERROR, "a declared schedule cannot be used", schedule=name, error=str(error))
+            continue
+        put(name, definition | {"module": declaration.module, "imports": sorted(imports)}, entry, client)
+    for raw in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1)):
+        name = raw.decode()
+        if name not in _DECLARED and _is_gone(client.hget(keys.schedule(name), "definition"), imports):
+            remove(name, connection=client)
+            event(logging.INFO, "schedule removed: its declaration is gone", schedule=name)
+
+
+def _is_gone(raw: Any, imports: set[str]) -> bool:
+    try:
+        definition = json.loads(raw or b"{}")
+        if definition.get("source") != "code":
+            return False
+        theirs = set(definition["imports"])
+        return definition["module"] in sys.modules or (bool(theirs) and theirs <= imports)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,192 @@
+"""Keeps the schedules: a thread of the workers' leader sleeps until the next tick, and enqueues its job.
+
+Which worker leads is a matter of cost only. recurring_tick.lua gives a tick to one caller, and writes its job and the
+next tick in the same step: two leaders, or one that is killed at any moment, neither lose a tick nor double it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
+
+import redis
+
+from rqjobs.broker import keys
+from rqjobs.broker.connection import PASSING
+from rqjobs.broker.rq_schema import run_script
+from rqjobs.config.durations import spell
+from rqjobs.config.logs import event
+from rqjobs.schedules.declared import follow_code
+from rqjobs.schedules.records import timing_of
+from rqjobs.schedules.store import tick_job_id, tick_words
+from rqjobs.schedules.ticks import Timing
+
+_LOOK = 1.0
+"""Seconds between two looks at the next tick: a schedule may be added, or another worker's lead may end, meanwhile."""
+
+LATE = 60
+"""Seconds after which a tick counts as late: it is shown and alerted, and ``catch_up`` decides about it."""
+
+_MOST = 100  # ticks that catch_up="all" runs
+_PAGE = 200  # schedules of one round
+
+
+class Step(NamedTuple):
+    """What is to be done about a tick."""
+
+    tick: int
+    upcoming: int | None
+    """The tick that follows."""
+    run: bool
+    last: int | None = None
+    """The last of the ticks that are skipped together with this one."""
+
+
+def plan(timing: Timing, due: int, now: int, catch_up: str) -> list[Step]:
+    """What is to be done about the ticks from ``due`` to ``now``: each is run, unless ``catch_up`` forbids it."""
+    on_time = [due] if due > now - LATE else []
+    on_time += timing.between(max(due, now - LATE), now, _PAGE)
+    keep = {"all": _MOST, "last": 0 if on_time else 1}.get(catch_up, 0)
+    missed = timing.between(due - 1, now - LATE, keep) if keep and due <= now - LATE else []
+    run = missed + on_time
+    upcoming = timing.after(now)
+    steps = []
+    if not run or run[0] != due:
+        first = run[0] if run else upcoming
+        last = timing.between(due - 1, (run[0] if run else now + 1) - 1, 1)
+        steps.append(Step(due, first, run=False, last=last[0] if last and last[0] != due else None))
+    follows = [*run, upcoming][1:]
+    return steps + [Step(tick, after, run=True) for tick, after in zip(run, follows, strict=False)]
+
+
+class ScheduleThread:
+    """Looks at the next tick while ``is_leading()``, and handles those that are due."""
+
+    def __init__(self, client: redis.Redis, is_leading: Callable[[], bool]) -> None:
+        self._client = client
+        self._is_leading = is_leading
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rqjobs-schedules", daemon=True)
+        self._alerts = ThreadPoolExecutor(1, "rqjobs-schedule-alerts")
+        self._followed = False
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops the thread."""
+        self._stopping.set()
+        self._thread.join(2)
+        self._alerts.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            try:
+                wait = self.look()
+            except PASSING:
+                logging.getLogger("rqjobs").debug("the schedules could not be read", exc_info=True)
+                wait = _LOOK
+            except Exception:  # the thread must outlive every error
+                logging.getLogger("rqjobs").exception("the schedules could not be kept")
+                wait = _LOOK
+
+    def look(self) -> float:
+        """Handles what is due; the seconds until the next look."""
+        if not self._followed:
+            follow_code(self._client)
+            self._followed = True
+        if not self._is_leading():
+            return _LOOK
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.zrange(keys.SCHEDULES_DUE, 0, 0, withscores=True)
+            (second, micros), first = pipeline.execute()
+        now = second + micros / 1_000_000
+        if not first:
+            return _LOOK
+        if first[0][1] > now:
+            return float(min(_LOOK, first[0][1] - now))
+        return 0.0 if self._handle_due(second) else _LOOK
+
+    def _handle_due(self, now: int) -> bool:
+        """Handles the ticks up to ``now``; whether there was any."""
+        due = cast(
+            "list[tuple[bytes, float]]",
+            self._client.zrangebyscore(keys.SCHEDULES_DUE, "-inf", now, start=0, num=_PAGE, withscores=True),
+        )
+        with self._client.pipeline(transaction=False) as pipeline:
+            for raw, _ in due:
+                pipeline.hmget(keys.schedule(raw.decode()), ["version", "definition"])
+            found = pipeline.execute()
+        names: list[str] = []
+        with self._client.pipeline(transaction=False) as pipeline:
+            for (raw, score), (version, definition) in zip(due, found, strict=True):
+                name = raw.decode()
+                for words in self._calls(name, version, definition, int(score), now):
+                    run_script("recurring_tick", pipeline, words)
+                    names.append(name)
+            answers = pipeline.execute()
+        latest: dict[tuple[str, bytes], list[bytes]] = {}
+        for name, answer in zip(names, answers, strict=True):  # one report of each kind, of the tick that is most late
+            latest.setdefault((name, answer[0]), answer)
+        for (name, _), answer in latest.items():
+            self._report(name, [each.decode() for each in answer])
+        return any(answer[0] in (b"enqueued", b"skipped") for answer in answers)
+
+    def _calls(self, name: str, version: bytes | None, raw: bytes | None, due: int, now: int) -> Iterator[Any]:
+        """The arguments of recurring_tick.lua for each tick of one schedule."""
+        try:
+            definition = json.loads(raw or b"")
+            timing, catch_up, jitter = timing_of(definition), definition["catch_up"], definition["jitter"]
+        except (ValueError, KeyError, TypeError):
+            # It would be the first of those due for ever; it is shown as unreadable.
+            event(logging.ERROR, "a schedule cannot be read, and has no more ticks", schedule=name)
+            self._client.zadd(keys.SCHEDULES_DUE, {name: float("inf")}, xx=True)
+            return
+        for step in plan(timing, due, now, catch_up):
+            job_id = tick_job_id(now) if step.run else ""
+            reason = "" if step.run else "no worker ran at its time"
+            wait = random.uniform(0, jitter) if jitter else None  # noqa: S311
+            yield tick_words(
+                name, (version or b"").decode(), step.tick, step.upcoming, job_id=job_id, client=self._client,
+                reason=reason, last=step.last, wait=wait,
+            )  # fmt: skip
+
+    def _report(self, name: str, answer: list[str]) -> None:
+        if answer[0] not in ("enqueued", "skipped"):
+            return
+        late, reason = float(answer[1]), answer[2]
+        if answer[0] == "skipped":
+            event(logging.WARNING, "tick skipped", schedule=name, reason=reason)
+            self._alerts.submit(_alert, "schedule-skipped", name, f"{name}: a tick was skipped: {reason}")
+        elif late > LATE:
+            text = f"{name}: a tick was {spell(timedelta(seconds=late))} late"
+            event(logging.WARNING, "tick late", schedule=name, seconds=round(late))
+            self._alerts.submit(_alert, "schedule-late", name, text)
+
+
+def _alert(kind: Any, name: str, text: str) -> None:
+    from rqjobs.monitoring.alerts import Alert, raise_alert
+
+    with contextlib.suppress(*PASSING):
+        raise_alert(Alert(kind=kind, subject=name, text=f"{text}. See: rqjobs schedules show {name}"))
+
+
+@contextlib.contextmanager
+def keep_schedules(client: redis.Redis, is_leading: Callable[[], bool]) -> Iterator[None]:
+    """Keeps the schedules while the block runs."""
+    thread = ScheduleThread(client, is_leading)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
