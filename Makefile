@@ -48,7 +48,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, the floor plan
 bench: $(STAMP)  ## the benchmarks, as ratios in one run
 	$(BIN)/python -m bench $(ARGS)
 
-chaos: $(STAMP)  ## every dependency fails while 200 jobs/s run, the long form (45 minutes), with a table of counts
+chaos: $(STAMP)  ## every dependency fails while 200 jobs/s run, the long form (an hour), with a table of counts
 	$(BIN)/python -m pytest -m slow tests/chaos tests/acceptance/test_chaos.py --ignore tests/chaos/test_soak.py -s $(ARGS)
 
 soak: $(STAMP)  ## 20 minutes at 200 jobs/s: memory, descriptors and threads stay flat (SOAK_MINUTES, SOAK_RATE)
