@@ -12,7 +12,7 @@ from tests.chaos.scenarios import SCENARIOS
 
 SHORT = [pytest.param(scenario, id=scenario.name) for scenario in SCENARIOS if scenario.short]
 ALL = [pytest.param(scenario, id=scenario.name) for scenario in SCENARIOS]
-RATE = {True: 200.0, False: 60.0}
+RATE = {True: 200.0, False: 40.0}
 """Jobs a second, in the long form and in the short one."""
 
 
