@@ -27,7 +27,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from bench.systems import show
-from rqjobs import EmailJob, WebhookJob, enqueue, enqueue_many
+from rqjobs import EmailJob, QRAnalyticsJob, WebhookJob, enqueue, enqueue_many, schedules
 from rqjobs.broker import keys
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.embedded import stop_server
@@ -168,6 +168,8 @@ def words(command: str, jobs: Jobs) -> list[str]:
         "jobs run-now": lambda: [jobs.delayed()],
         "jobs stop": lambda: [next(jobs.dead)],
         "jobs delete": lambda: [jobs.waiting()],
+        "schedules add": lambda: ["weekly", *typed["enqueue"](), "--cron", "0 7 * * 1"],
+        **{f"schedules {each}": _nightly for each in ("show", "pause", "resume", "run-now", "remove")},
         "failed list": lambda: ["--reason", "nothing"],
         "failed show": lambda: [next(jobs.dead)],
         "failed requeue": lambda: [next(jobs.dead)],
@@ -186,6 +188,12 @@ def words(command: str, jobs: Jobs) -> list[str]:
         "analytics purge": lambda: ["--older-than", "400d"],
     }
     return command.split() + typed.get(command, list)()
+
+
+def _nightly() -> list[str]:
+    """The name of a schedule that exists."""
+    schedules.add("nightly", QRAnalyticsJob(qr_code_id="c", event="scan", data={}), cron="0 3 * * *")
+    return ["nightly"]
 
 
 def run(command: str, jobs: Jobs) -> float:

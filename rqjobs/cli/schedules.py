@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rqjobs.cli.output import bold, cell, json_option, print_json, print_table
+from rqjobs.cli.output import bold, cell, json_option, print_json, print_table, say
 from rqjobs.cli.params import InvalidInput, read_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"])
 
 @click.group()
 def schedules() -> None:
-    """Recurring jobs.
+    """Recurring jobs: list, add, pause, resume, run now, remove.
 
     Workers enqueue their jobs; those that stand in the code (source: code) follow it when a worker starts.
     """
@@ -36,7 +36,7 @@ def list_command(*, as_json: bool) -> None:
         print_json({"schedules": [_document(each) for each in found]})
         return
     if not found:
-        click.echo("no schedules")
+        say("no schedules")
         return
     rows = [
         (each.name, each.queue, each.when, each.source, each.state, each.next, _last(each))
@@ -56,11 +56,11 @@ def show(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(found))
         return
-    click.echo(f"{bold(name)}  {found.state}, {found.when}, source {found.source}")
-    click.echo(f"queue {found.lane}, catch-up {found.catch_up}, overlap {found.overlap}, jitter {cell(found.jitter)}")
-    click.echo(f"next tick {_time(found.next)}")
+    say(f"{bold(name)}  {found.state}, {found.when}, source {found.source}")
+    say(f"queue {found.lane}, catch-up {found.catch_up}, overlap {found.overlap}, jitter {cell(found.jitter)}")
+    say(f"next tick {_time(found.next)}")
     if found.ticks:
-        click.echo("")
+        say("")
         rows = [
             (_time(tick.at), tick.late, tick.job_id, "by hand" if tick.manual else tick.skipped) for tick in found.ticks
         ]
@@ -146,7 +146,7 @@ def run_now(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "job_id": job_id})
     else:
-        click.echo(job_id)
+        say(job_id)
 
 
 @schedules.command()
@@ -160,14 +160,14 @@ def remove(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "removed": True})
     else:
-        click.echo(f"removed {name}")
+        say(f"removed {name}")
 
 
 def _said(schedule: Schedule, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(schedule))
     else:
-        click.echo(text)
+        say(text)
 
 
 def _document(schedule: Schedule) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rqjobs.config.durations import spell
 from rqjobs.config.logs import event
 from rqjobs.schedules.declared import follow_code
 from rqjobs.schedules.records import timing_of
-from rqjobs.schedules.store import tick_job_id, tick_words
+from rqjobs.schedules.store import tick_arguments, tick_job_id
 from rqjobs.schedules.ticks import Timing
 
 _LOOK = 1.0
@@ -131,8 +131,8 @@ class ScheduleThread:
         with self._client.pipeline(transaction=False) as pipeline:
             for (raw, score), (version, definition) in zip(due, found, strict=True):
                 name = raw.decode()
-                for words in self._calls(name, version, definition, int(score), now):
-                    run_script("recurring_tick", pipeline, words)
+                for arguments in self._calls(name, version, definition, int(score), now):
+                    run_script("recurring_tick", pipeline, arguments)
                     names.append(name)
             answers = pipeline.execute()
         latest: dict[tuple[str, bytes], list[bytes]] = {}
@@ -156,7 +156,7 @@ class ScheduleThread:
             job_id = tick_job_id(now) if step.run else ""
             reason = "" if step.run else "no worker ran at its time"
             wait = random.uniform(0, jitter) if jitter else None  # noqa: S311
-            yield tick_words(
+            yield tick_arguments(
                 name, (version or b"").decode(), step.tick, step.upcoming, job_id=job_id, client=self._client,
                 reason=reason, last=step.last, wait=wait,
             )  # fmt: skip

@@ -154,8 +154,8 @@ def put(name: str, definition: dict[str, Any], entry: Entry, client: redis.Redis
     }  # fmt: skip
     version = hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
     upcoming = timing_of(definition).after(redis_now(client))
-    words = [name, _word(upcoming), times, *chain.from_iterable(content.items()), "version", version]
-    run_script("recurring_put", client, words)
+    arguments = [name, _number(upcoming), times, *chain.from_iterable(content.items()), "version", version]
+    run_script("recurring_put", client, arguments)
     return get_schedule(name, connection=client)
 
 
@@ -170,7 +170,7 @@ def _view(name: str, definition: dict[str, Any], entry: Entry, upcoming: int | N
     return read_schedule(name, fields, upcoming, [])
 
 
-def _word(tick: int | None) -> str | int:
+def _number(tick: int | None) -> str | int:
     return "" if tick is None else tick
 
 
@@ -218,7 +218,7 @@ def _set_paused(name: str, client: redis.Redis, *, paused: bool) -> None:
     while not done:  # again if it was replaced meanwhile: its times may have changed
         version, definition = _read(name, client)
         upcoming = timing_of(definition).after(redis_now(client))
-        done = bool(run_script("recurring_pause", client, [name, version, "1" if paused else "", _word(upcoming)]))
+        done = bool(run_script("recurring_pause", client, [name, version, "1" if paused else "", _number(upcoming)]))
 
 
 def _read(name: str, client: redis.Redis) -> tuple[str, dict[str, Any]]:
@@ -248,7 +248,9 @@ def run_now(name: str, *, connection: redis.Redis | None = None) -> str:
         version, _definition = _read(name, client)
         job_id = tick_job_id(time.time())
         if (
-            run_script("recurring_tick", client, tick_words(name, version, None, None, job_id=job_id, client=client))[0]
+            run_script(
+                "recurring_tick", client, tick_arguments(name, version, None, None, job_id=job_id, client=client)
+            )[0]
             != b"gone"
         ):
             return job_id
@@ -259,7 +261,7 @@ def tick_job_id(moment: float) -> str:
     return f"{int(moment * 1_000_000):014x}{os.urandom(5).hex()}"
 
 
-def tick_words(
+def tick_arguments(
     name: str,
     version: str,
     tick: int | None,
@@ -274,7 +276,7 @@ def tick_words(
     """The arguments of ``recurring_tick.lua`` after RQ's prefix."""
     meta = json.dumps({"schedule": name, "tick": tick})
     return [
-        name, version, _word(tick), _word(upcoming), job_id, reason, _word(last), redis_timestamp(skew(client)),
+        name, version, _number(tick), _number(upcoming), job_id, reason, _number(last), redis_timestamp(skew(client)),
         "" if wait is None else repr(wait), meta,
     ]  # fmt: skip
 
