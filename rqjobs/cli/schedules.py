@@ -127,7 +127,10 @@ def pause(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def resume(name: str, *, as_json: bool) -> None:
-    """End the pause of a schedule; ticks that passed meanwhile are not caught up."""
+    """End the pause of a schedule.
+
+    Ticks that passed meanwhile are not made up for.
+    """
     from rqjobs import schedules as api
 
     api.resume(name)
