@@ -45,7 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "schedules list": ("rqjobs schedules list",),
     "schedules show": ("rqjobs schedules show nightly --json | jq .ticks",),
     "schedules add": (
-        "rqjobs schedules add nightly data-export @export.json --cron '0 3 * * *' --timezone Europe/Berlin",
+        "rqjobs schedules add nightly data-export @export.json --cron '0 3 * * *'",
         "rqjobs schedules add ping webhook @ping.json --every 5m --overlap skip",
     ),
     "schedules pause": ("rqjobs schedules pause nightly",),
