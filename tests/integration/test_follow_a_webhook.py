@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import redis as redis_py
 
-from rqjobs import WebhookJob, enqueue_webhook
 from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
-from tests.support.call_recorder import read_calls, recorded_calls
+from tests.support.call_recorder import read_calls
 from tests.support.workers import ROOT, Workers, eventually
 
 _PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
@@ -18,6 +19,19 @@ LIST, _, HELPERS = _PAGE.partition("<!-- the list")[2].partition("<!-- the end")
 FILES = re.findall(r"^\d+\. `(rqjobs/\S+)`", LIST, re.MULTILINE)
 THREADS = re.compile(r"MainThread|loop|admission|names")
 """The others do what a worker does every second, with jobs or without."""
+_APP = """
+import sys
+from rqjobs import WebhookJob, enqueue_webhook
+from tests.support.call_recorder import recorded_calls, write_calls
+def enqueue(url):
+    enqueue_webhook(WebhookJob(webhook_id="wh_1", event="booking.created", url=url, payload={}))
+enqueue(sys.argv[1] + "/ok")  # what is done once, at the first job: imports, the database's tables, Redis' scripts
+sys.stdin.read()
+with recorded_calls() as calls:  # a name that the worker has yet to look up and to check
+    enqueue(sys.argv[1].replace("127.0.0.1", "localhost") + "/ok")
+write_calls(calls, sys.argv[2])
+"""
+"""An app in a process of its own: a tracer in the test's process once looped for ever in the interpreter."""
 BESIDE = re.findall(r"`(rqjobs/\S+)`", HELPERS)
 
 
@@ -31,28 +45,26 @@ def test_the_list_is_short_and_names_files_that_exist() -> None:
 def test_no_other_file_works_on_a_webhook(redis: redis_py.Redis, workers: Workers, tmp_path: Path) -> None:
     arrived: list[float] = []
     with Receiver(signing_secret(), on_request=lambda _: arrived.append(time.monotonic())) as receiver:
-
-        def enqueue(host: str) -> None:
-            url = receiver.url.replace("127.0.0.1", host) + "/ok"
-            enqueue_webhook(WebhookJob(webhook_id="wh_1", event="booking.created", url=url, payload={}))
-
         environment = {"WEBHOOK_SIGNING_SECRET": receiver.secret, "WEBHOOK_ALLOW": "127.0.0.1 localhost"}
         record = str(tmp_path / "calls")
         worker = workers.command(
             "-m", "tests.support.call_recorder", record, "worker", "webhooks",
             program="python", RQJOBS_IMPORT="", **environment,
         )  # fmt: skip
-        enqueue("127.0.0.1")  # what is done once, at the first job: the database's tables, Redis' scripts
+        app = subprocess.Popen(
+            [sys.executable, "-c", _APP, receiver.url, str(tmp_path / "app")],
+            env=workers.environment(), stdin=subprocess.PIPE,
+        )  # fmt: skip
         eventually(lambda: len(arrived) == 1)
         eventually(lambda: redis.zcard("rq:finished:webhooks"))
         begin = time.monotonic()
-        with recorded_calls() as calls:
-            enqueue("localhost")  # a name that the worker has yet to look up and to check
+        app.communicate(b"go on", timeout=60)
+        assert app.returncode == 0
         eventually(lambda: len(arrived) == 2)
         worker.terminate()
         assert worker.wait(60) == 0
     meanwhile = [call for call in read_calls(Path(record)) if begin <= call.at <= arrived[1]]
-    worked = {call.file for call in (*calls, *meanwhile) if THREADS.search(call.thread)}
+    worked = {call.file for call in (*read_calls(tmp_path / "app"), *meanwhile) if THREADS.search(call.thread)}
     assert worked - {*FILES, *BESIDE} == set(), "add it to docs/lifecycle.md, or move the work"
     idle = {name for name in FILES if name.endswith(".py")} - worked
     assert idle == set(), "they take no part: take them off the list of docs/lifecycle.md"

@@ -48,6 +48,11 @@ def recorded_calls() -> Iterator[list[Call]]:
         sys.settrace(before)
 
 
+def write_calls(calls: list[Call], path: str) -> None:
+    """Writes one line for each call, for :func:`read_calls`."""
+    Path(path).write_text("".join("\t".join(map(str, call)) + "\n" for call in list(calls)))
+
+
 def read_calls(path: Path) -> list[Call]:
     """What a process that has ended has recorded."""
     lines = (line.split("\t") for line in path.read_text().splitlines())
@@ -67,7 +72,7 @@ def main() -> None:
     finally:
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
-        Path(path).write_text("".join("\t".join(map(str, call)) + "\n" for call in list(calls)))
+        write_calls(calls, path)
 
 
 if __name__ == "__main__":
