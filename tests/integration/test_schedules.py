@@ -59,15 +59,17 @@ def test_a_tick_enqueues_the_job_with_its_options_and_sets_the_next(redis: redis
 
 def test_a_tick_is_never_early_and_goes_to_one_of_two_callers(redis: redis_py.Redis) -> None:
     from rqjobs.broker.rq_schema import run_script
-    from rqjobs.schedules.store import tick_words
+    from rqjobs.schedules.store import tick_arguments
 
     found = schedules.add("report", MAIL, every="1h")
     assert found.next is not None
     tick = int(found.next.timestamp())
 
     def claim(tick: int) -> bytes:
-        words = tick_words("report", found.version, tick, tick + 3600, job_id=f"job-{time.time_ns()}", client=redis)
-        return run_script("recurring_tick", redis, words)[0]
+        arguments = tick_arguments(
+            "report", found.version, tick, tick + 3600, job_id=f"job-{time.time_ns()}", client=redis
+        )
+        return run_script("recurring_tick", redis, arguments)[0]
 
     assert claim(tick) == b"early"
     make_due(redis, "report", tick - 3600)
@@ -82,8 +84,7 @@ def test_missed_ticks_are_caught_up_by_policy_and_shown(redis: redis_py.Redis) -
         make_due(redis, policy, now // 3600 * 3600 - 3600 * 150)
     if now % 3600 <= 120:  # the last tick may not be late yet
         make_due(redis, "none", now // 3600 * 3600 - 3600)
-    while leader(redis).look() == 0:
-        pass
+    eventually(lambda: leader(redis).look())
     ticks = {each.name: each.ticks for each in schedules.list_schedules()}
     assert len([tick for tick in ticks["last"] if tick.job_id]) == 1
     assert ticks["last"][-1].skipped == "no worker ran at its time"
