@@ -149,12 +149,12 @@ class SchemaMismatch(DependencyUnavailable):
         self.found = found
         self.needed = needed
         if found is None:
-            fault, mend = "has no tables of rqjobs yet", "Make them with: rqjobs db init"
+            fault, fix = "has no tables of rqjobs yet", "Make them with: rqjobs db init"
         elif found < needed:
-            fault, mend = f"has tables of version {found}, and {needed} is needed", "Upgrade them with: rqjobs db init"
+            fault, fix = f"has tables of version {found}, and {needed} is needed", "Upgrade them with: rqjobs db init"
         else:
-            fault, mend = f"has tables of the newer version {found}", "Upgrade rqjobs here to the one that made them."
-        text = f"the database at {url} {fault}. {mend}"
+            fault, fix = f"has tables of the newer version {found}", "Upgrade rqjobs here to the one that made them."
+        text = f"the database at {url} {fault}. {fix}"
         super().__init__("database", text)
         self.args = (text,)
 

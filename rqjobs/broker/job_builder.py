@@ -79,8 +79,8 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     try:
         queue = job.queue
     except AttributeError:
-        mend = "a job model, which knows its queue, is needed: WebhookJob(**fields), or enqueue_webhook(fields)"
-        raise InvalidJob(type(job).__name__, [mend]) from None
+        fix = "a job model, which knows its queue, is needed: WebhookJob(**fields), or enqueue_webhook(fields)"
+        raise InvalidJob(type(job).__name__, [fix]) from None
     policy = get_policy(queue)
     faults: list[str] = []
     if own:

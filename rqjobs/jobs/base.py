@@ -60,8 +60,8 @@ def json_faults(value: object, path: str, depth: int = 0) -> Iterator[str]:  # n
         for index, item in enumerate(value):
             yield from json_faults(item, f"{path}[{index}]", depth + 1)
     else:
-        mend = "; pass its .isoformat()" if hasattr(value, "isoformat") else ""
-        yield f"'{path}': a {type(value).__name__} is not JSON{mend}"
+        fix = "; pass its .isoformat()" if hasattr(value, "isoformat") else ""
+        yield f"'{path}': a {type(value).__name__} is not JSON{fix}"
 
 
 def _check_json(value: dict[str, Any], path: str) -> dict[str, Any]:

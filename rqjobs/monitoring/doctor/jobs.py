@@ -158,8 +158,8 @@ def lost(seen: Seen) -> Iterator[Finding]:
     if seen.lost:
         names = ", ".join(job.job_id for job in seen.lost[:_NAMED])
         said = f"{len(seen.lost):,} of {seen.summary} are in no list, such as {names} (status {seen.lost[0].status})"
-        mend = "rqjobs jobs run-now ID; a stock rq worker loses jobs when it is killed, rqjobs worker does not"
-        yield fault("", said, mend)
+        fix = "rqjobs jobs run-now ID; a stock rq worker loses jobs when it is killed, rqjobs worker does not"
+        yield fault("", said, fix)
     else:
         yield fine("", seen.summary)
 
@@ -168,12 +168,12 @@ def serializer(seen: Seen) -> Iterator[Finding]:
     """Jobs that were enqueued with RQ's default serializer: our workers refuse to unpickle."""
     if seen.pickled:
         names = ", ".join(seen.pickled[:_NAMED])
-        mend = "enqueue with rqjobs, or Queue(..., serializer=JSONSerializer)"
-        yield fault("", f"{len(seen.pickled):,} jobs are pickled, such as {names}; they will be refused", mend)
+        fix = "enqueue with rqjobs, or Queue(..., serializer=JSONSerializer)"
+        yield fault("", f"{len(seen.pickled):,} jobs are pickled, such as {names}; they will be refused", fix)
 
 
 def functions(seen: Seen) -> Iterator[Finding]:
     """Jobs in our queues that name what our workers do not run."""
     for name, number in seen.unknown.items():
-        mend = "register it: rqjobs.broker.rq_schema.allow, in a module of RQJOBS_IMPORT"
-        yield fault("", f"{number:,} jobs call {name[:80]!r}, which is not registered; they will be refused", mend)
+        fix = "register it: rqjobs.broker.rq_schema.allow, in a module of RQJOBS_IMPORT"
+        yield fault("", f"{number:,} jobs call {name[:80]!r}, which is not registered; they will be refused", fix)
