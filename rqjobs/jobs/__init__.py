@@ -1,4 +1,4 @@
-"""The five jobs, as data."""
+"""The data models of the five jobs."""
 
 from typing import TYPE_CHECKING
 

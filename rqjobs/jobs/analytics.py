@@ -18,19 +18,19 @@ QR_EVENTS = {
     "download": ("download", "downloaded"),
     "share": ("share", "shared"),
 }
-"""The events that are counted, each with the spellings that producers use."""
+"""The events that are counted, each with the spellings that producers may use."""
 
 CANONICAL_EVENT = {spelling: event for event, spellings in QR_EVENTS.items() for spelling in spellings}
-"""Every spelling to its event."""
+"""The event of each spelling."""
 
-_MILLISECONDS = 100_000_000_000  # in seconds, this is the year 5138: a larger number is JavaScript's Date.now()
+_MILLISECONDS = 100_000_000_000  # as seconds this is the year 5138, so a larger number is in milliseconds
 
 
 def check_event(event: str) -> str:
-    """``event`` if it is one that is counted, with or without a leading ``qr.``.
+    """Returns ``event`` if it is a known one, with or without a leading ``qr.``.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is unknown.
     """
     if event.removeprefix("qr.") not in CANONICAL_EVENT:
         raise ValueError(f"unknown event {event!r}; the events are {', '.join(QR_EVENTS)}")
@@ -38,9 +38,9 @@ def check_event(event: str) -> str:
 
 
 def parse_timestamp(value: object) -> datetime:
-    """The moment in UTC of a producer's ``timestamp``.
+    """Returns a producer's ``timestamp`` as a moment in UTC.
 
-    ISO 8601 (without an offset it is UTC), or Unix time as a number, in seconds or in milliseconds.
+    It is ISO 8601 (in UTC if it has no offset), or Unix time as a number, in seconds or in milliseconds.
 
     Raises:
         ValueError: it is neither, or not between the years 1970 and 2200.
@@ -72,11 +72,11 @@ class QRAnalyticsJob(JobModel):
     queue: ClassVar[str] = "qr-analytics"
 
     qr_code_id: Name
-    """The code that it happened to."""
+    """The id of the QR code."""
     event: Annotated[EventName, AfterValidator(check_event)]
-    """What happened: a spelling of one of QR_EVENTS."""
+    """The event: a spelling of one of QR_EVENTS."""
     data: Annotated[dict[str, Any], json_object("data"), AfterValidator(_check_timestamp)]
-    """event_id, timestamp, user_id, user_agent, ip, location, result; other keys are kept as they are."""
+    """event_id, timestamp, user_id, user_agent, ip, location, result; other keys are stored unchanged."""
 
     def label(self) -> str:
         """``qr scan of qr_1``."""

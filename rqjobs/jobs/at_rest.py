@@ -1,4 +1,4 @@
-"""The encrypted field of a job: in clear for its processor, encrypted in Redis, the outbox and the delivery log."""
+"""Encrypts the secret field of a job for Redis, the outbox and the delivery log; decrypts it for the processor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ModelT = TypeVar("ModelT", bound=JobModel)
 
 
 def encrypt_job(job: ModelT, job_id: str, store: Store = "redis") -> ModelT:
-    """``job`` with the texts of its secret field encrypted, as the queue or the delivery log keeps it."""
+    """Returns ``job`` with the values of its secret field encrypted, if encryption is on for ``store``."""
     texts = _secret_texts(job)
     if not texts or store not in (ring := keyring()).stores:
         return job
@@ -20,10 +20,10 @@ def encrypt_job(job: ModelT, job_id: str, store: Store = "redis") -> ModelT:
 
 
 def decrypt_job(job: ModelT, job_id: str) -> ModelT:
-    """``job`` with its secret field in clear, for its processor.
+    """Returns ``job`` with its secret field decrypted, for its processor.
 
     Raises:
-        UnreadableSecret: a text cannot be decrypted here.
+        UnreadableSecret: a value cannot be decrypted with the keys of this process.
     """
     texts = _secret_texts(job)
     if not any(is_encrypted(text) for text in texts.values()):

@@ -1,4 +1,4 @@
-"""What the five job models share: frozen, strict, both spellings, every fault named at the call."""
+"""The base of the five job models: frozen, strict, keys in both spellings, all faults reported at the call."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from pydantic_core import PydanticCustomError, from_json
 from rqjobs.errors import InvalidJob
 
 _MAX_DEPTH = 64
-_MAX_DIGITS = sys.int_info.default_max_str_digits  # Python reads no longer number
+_MAX_DIGITS = sys.int_info.default_max_str_digits  # Python refuses to read longer numbers
 _TOO_LONG = 10**_MAX_DIGITS
 
 
 def _is_json(value: Any, depth: int = 0) -> bool:
-    """Whether json_faults finds nothing, in a fraction of its time; in doubt False."""
+    """Returns True if ``json_faults`` would find nothing; False if that is not certain.
+
+    It takes a fraction of the time.
+    """
     kind = type(value)
     if kind is str:
         return bool(value.isascii())
-    if kind is dict and depth < _MAX_DEPTH:  # lists, since generators cost more
+    if kind is dict and depth < _MAX_DEPTH:  # lists: generators cost more
         return all([type(key) is str and key.isascii() and _is_json(item, depth + 1) for key, item in value.items()])  # noqa: C419
     if kind is list and depth < _MAX_DEPTH:
         return all([_is_json(item, depth + 1) for item in value])  # noqa: C419
-    if kind is int and -(2**63) < value < 2**63:  # folded when compiled
+    if kind is int and -(2**63) < value < 2**63:  # computed when Python compiles it
         return True
     return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
 def json_faults(value: object, path: str, depth: int = 0) -> Iterator[str]:  # noqa: C901, PLR0912  # one case a kind of value
-    """Every place in ``value`` that JSON cannot carry faithfully, as ``'payload.when': ...``."""
+    """Yields every value in ``value`` that JSON cannot represent exactly, as ``'payload.when': ...``."""
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, int):
@@ -71,7 +74,7 @@ def _check_json(value: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def json_object(name: str) -> AfterValidator:
-    """A validator for the field ``name``: an object all of whose values JSON can carry."""
+    """Returns a validator for the field ``name``: an object with values that JSON can represent."""
     return AfterValidator(lambda value: _check_json(value, name))
 
 
@@ -80,11 +83,11 @@ Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=25
 
 EVENT_NAME = "[A-Za-z0-9_]+(?:[.:/-][A-Za-z0-9_]+)*"
 EventName = Annotated[str, Field(strict=True, max_length=128, pattern=f"^{EVENT_NAME}$")]
-"""An event's name in the form of Standard Webhooks: words joined by dots, such as ``qr.scanned``."""
+"""The name of an event in the form of Standard Webhooks: words joined by dots, such as ``qr.scanned``."""
 
 
 def describe_faults(model: type[BaseModel], error: ValidationError, prefix: str = "") -> list[str]:
-    """Every fault of ``error`` as a phrase that names its field, ``prefix`` before it, and if there is one, the fix."""
+    """Returns each fault of ``error`` as a phrase with ``prefix`` and the field's name, and the fix if there is one."""
     names = [name for field, info in model.model_fields.items() for name in {field, info.alias or field}]
     faults = []
     for item in error.errors(include_url=False, include_context=True):
@@ -113,17 +116,17 @@ STRICT = ConfigDict(
     hide_input_in_errors=True,
     ser_json_inf_nan="constants",
 )
-"""The base of all parts of a job: no type is converted, unknown fields are refused, errors show no value."""
+"""The configuration of all models: no type is converted, unknown fields are refused, errors show no values."""
 
 encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, ensure_ascii=False).encode
-"""JSON without blanks, in Unicode."""
+"""Encodes JSON without blanks, in Unicode."""
 
 
 def read_json(data: bytes) -> Any:
-    """The value of the JSON ``data``, in a quarter of the time of Python's json, which parses only unusual texts.
+    """Parses JSON in a quarter of the time of Python's json, which is used only for texts that this parser refuses.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: ``data`` is not JSON.
     """
     try:
         return from_json(data)
@@ -137,15 +140,15 @@ class JobModel(BaseModel):
     Field names are accepted in snake_case and in camelCase.
 
     Raises:
-        InvalidJob: with every fault named, when an instance is made from faulty data.
+        InvalidJob: the data is invalid; the message names every fault.
     """
 
     model_config = STRICT
 
     queue: ClassVar[str]
-    """The named queue that jobs of this kind go to."""
+    """The queue of jobs of this kind."""
     encrypted_field: ClassVar[str | None] = None
-    """The field, a mapping of texts, whose values are encrypted at rest (rqjobs.config.encryption); None for none."""
+    """The field (a mapping of texts) with values that are encrypted at rest (rqjobs.config.encryption), if any."""
 
     def __init__(self, /, **data: Any) -> None:
         try:
@@ -155,10 +158,10 @@ class JobModel(BaseModel):
 
     @classmethod
     def parse(cls, data: object) -> Self:
-        """The job of ``data``, an instance or a mapping.
+        """Returns the job of ``data``, which is an instance or a mapping.
 
         Raises:
-            InvalidJob: with every fault named.
+            InvalidJob: the data is invalid; the message names every fault.
         """
         if isinstance(data, cls):
             return data
@@ -169,22 +172,22 @@ class JobModel(BaseModel):
         return cls(**data)
 
     def secret_place(self) -> str:
-        """What the secret field is for, such as a destination: with another one it cannot be decrypted."""
+        """Returns what the secret field is for, such as a destination; with another one it cannot be decrypted."""
         return ""
 
     def label(self) -> str:
-        """One line that identifies this job in logs and pages, without payload and secrets."""
+        """Returns one line that identifies this job in logs and pages, without payload and secrets."""
         raise NotImplementedError
 
     def dump(self) -> dict[str, Any]:
-        """The fields as JSON can carry them; what is at its default is left out."""
+        """Returns the fields as JSON types, without those that have their default value."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def dump_json(self) -> bytes:
-        """The result of :meth:`dump` as JSON.
+        """Returns the result of :meth:`dump` as JSON.
 
         Raises:
-            ValueError: a value is no JSON, in a field that takes anything.
+            ValueError: a field of type ``Any`` has a value that JSON cannot represent.
         """
         if type(self).dump is JobModel.dump:
             data = self.__pydantic_serializer__.to_json(self, exclude_defaults=True)  # a quarter of the time

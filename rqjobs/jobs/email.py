@@ -16,7 +16,7 @@ _SET_BY_US = frozenset({
     "mime-version", "dkim-signature", "x-tags", "x-sg-id", "x-sg-eid",
 })  # fmt: skip
 MAX_RECIPIENTS = 50
-"""The most addresses in To, in Cc and in Bcc: Resend's limit. More people get a mail each."""
+"""The most addresses in each of To, Cc and Bcc: Resend's limit. To reach more people, enqueue several mails."""
 
 
 def _check_line(text: str) -> str:
@@ -62,18 +62,18 @@ EmailAddresses = Annotated[str | list[str], BeforeValidator(_check_addresses)]
 
 
 class Attachment(BaseModel):
-    """A file that goes with a mail. A plain string in ``EmailJob.attachments`` is its ``source``."""
+    """A file attached to a mail. A plain string in ``EmailJob.attachments`` is its ``source``."""
 
     model_config = STRICT
 
     source: Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_check_line)]
-    """The place from which the worker reads it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""
+    """The location from which the worker reads it: a path, or any fsspec URL such as ``s3://bucket/invoice.pdf``."""
     name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_line)] | None = None
-    """The file's name in the mail; the source's last part by default."""
+    """The file's name in the mail; by default the last part of ``source``."""
     content_type: Annotated[str, Field(pattern=r"^[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+$")] | None = None
-    """Such as ``application/pdf``; by the name's ending by default."""
+    """The media type, such as ``application/pdf``; by default derived from the suffix of the name."""
     content_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
-    """Makes it an image of the HTML, which shows it by ``<img src="cid:CONTENT_ID">``, instead of a file beside it."""
+    """If set, the file is an image inside the HTML, shown by ``<img src="cid:CONTENT_ID">``."""
 
 
 def _attachment(value: object) -> object:
@@ -86,21 +86,21 @@ def _attachment(value: object) -> object:
 
 if TYPE_CHECKING:
     AnyAttachment = str | Attachment
-else:  # whatever it was written as, the job holds an Attachment
+else:  # the job holds an Attachment also if it was made with a string
     AnyAttachment = Annotated[Attachment, BeforeValidator(_attachment)]
 
 Tag = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,256}$")]
 
 
 class EmailJob(JobModel):
-    """Send the mail that ``template`` makes of ``data``."""
+    """Send the mail that ``template`` renders with ``data``."""
 
     queue: ClassVar[str] = "email"
 
     to: EmailAddresses
     """The recipients: one address or up to fifty, each with or without a name."""
     subject: Annotated[str, Field(strict=True, min_length=1, max_length=998), AfterValidator(_check_line)] | None
-    """The subject, as it is; None for the one that the template brings in its block ``subject``."""
+    """The subject; None for the one in the template's block ``subject``."""
     template: Name
     """The template's name: ``welcome`` means ``welcome.html.j2`` and/or ``welcome.txt.j2``."""
     data: Annotated[dict[str, Any], json_object("data")]
@@ -114,17 +114,17 @@ class EmailJob(JobModel):
     reply_to: EmailAddress | None = None
     """The address for replies, if it is not the sender's."""
     headers: Annotated[dict[str, str], AfterValidator(_check_headers)] = Field(default_factory=dict)
-    """More headers, such as ``List-Unsubscribe``; they cannot overwrite ours."""
+    """Additional headers, such as ``List-Unsubscribe``; they cannot replace those that rqjobs sets."""
     attachments: list[AnyAttachment] = Field(default_factory=list, max_length=20)
-    """Files that go with it, read when it is sent; EMAIL_MAX_ATTACHMENTS bytes together."""
+    """Attached files, read when the mail is sent; at most EMAIL_MAX_ATTACHMENTS bytes in total."""
     tags: list[Tag] = Field(default_factory=list, max_length=10)
     """Tags by which the provider's statistics group mails: letters, digits, ``_`` and ``-``."""
 
     def label(self) -> str:
-        """``email booking-confirmation``: the addresses stay out of logs."""
+        """``email booking-confirmation``: the addresses must not appear in logs."""
         return f"email {self.template}"
 
 
 def addresses(value: str | list[str] | None) -> list[str]:
-    """The addresses of a field as a list."""
+    """Returns the addresses of a field as a list."""
     return [] if value is None else [value] if isinstance(value, str) else value

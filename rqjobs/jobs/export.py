@@ -1,4 +1,4 @@
-"""DataExportJob: rows of one user as a file."""
+"""DataExportJob: the rows of one user as a file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class DataExportJob(JobModel):
     data_type: Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     """The source: ``contacts``, ``bookings``, ``qr_scans`` or one that the app registered."""
     filters: Annotated[dict[str, Any], json_object("filters")] = Field(default_factory=dict)
-    """Which of the rows."""
+    """The filters that select rows, as the source defines them."""
     notify: EmailAddress | None = None
-    """The address that gets the link by mail (template ``export-ready``); none by default."""
+    """The address to which the link is mailed (template ``export-ready``); by default no mail is sent."""
 
     def label(self) -> str:
         """``export contacts as csv``."""

@@ -43,7 +43,7 @@ _CONTACT_KEYS = frozenset(
 
 
 def unsupported(kind: str, action: str, data: Mapping[str, Any]) -> str | None:
-    """Why ManyChat's API cannot do this, and what can be done instead; None if it can."""
+    """Returns why ManyChat's API cannot do this, and what can be done instead; None if it can."""
     of_contact = any(data.get(str(key)) is not None for key in _CONTACT_KEYS)
     match kind, action:
         case "contact", "delete" if not (data.get("soft_delete") or data.get("softDelete")):
@@ -80,20 +80,20 @@ class ManyChatSyncJob(JobModel):
     queue: ClassVar[str] = "manychat-sync"
 
     type: Literal["contact", "tag", "field"]
-    """What is changed."""
+    """The kind of thing to change."""
     action: Literal["create", "update", "delete"]
-    """How it is changed."""
+    """The kind of change."""
     tool_id: Name
     """The id of the app's tool, which selects the ManyChat account."""
     data: Annotated[dict[str, Any], json_object("data")]
     """The wanted state: see :mod:`rqjobs.jobs.manychat_data`, one model for each (type, action)."""
     merge: bool = False
-    """Let waiting changes of the same contact become one: of each field and tag the last one wins, in the order of
-    enqueueing, and ten updates in a second cost one set of calls."""
+    """Merge waiting changes of the same contact into one: for each field and tag the one enqueued last is applied, so
+    ten updates in a second cost one set of calls."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Refuses at the call what the API cannot do, and ``data`` that lacks a value."""
+        """Refuses an action that the API does not support, and ``data`` that lacks a value."""
         if reason := unsupported(self.type, self.action, self.data):
             raise _fault(f"{self.type} {self.action}: {reason}")
         model = _MODELS[self.type, self.action]

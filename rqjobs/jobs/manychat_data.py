@@ -1,4 +1,4 @@
-"""What ``ManyChatSyncJob.data`` holds, one model for each (type, action). Keys in snake_case or camelCase."""
+"""The models of ``ManyChatSyncJob.data``, one for each (type, action). Keys in snake_case or camelCase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
 def _id(value: object) -> object:
-    """ManyChat sends ids as strings and accepts integers: both are accepted here."""
+    """Converts an id: ManyChat sends ids as strings and accepts integers, so both are accepted."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
@@ -65,13 +65,13 @@ Id = Annotated[int, BeforeValidator(_id), Field(gt=0)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A name: 1 to 255 characters, none of them a control character."""
 Phone = Annotated[str, AfterValidator(_phone)]
-"""A number as E.164: ``+14155550123``. Blanks, dots, dashes and parentheses are dropped."""
+"""A phone number in E.164: ``+14155550123``. Blanks, dots, dashes and parentheses are removed."""
 Email = Annotated[str, AfterValidator(_email)]
-"""One address."""
+"""One mail address."""
 TagOrField = Annotated[int | str, PlainValidator(_tag_or_field)]
 """A tag or a field: its id as an integer, or its name."""
 Value = Annotated[str | bool | int | float | None, PlainValidator(_value)]
-"""A field's value; None clears it. Dates are ``2026-07-18``, datetimes ``2026-07-18T12:00:00+00:00``."""
+"""The value of a field; None clears it. Dates are ``2026-07-18``, datetimes ``2026-07-18T12:00:00+00:00``."""
 
 
 class _Data(BaseModel):
@@ -79,7 +79,7 @@ class _Data(BaseModel):
 
 
 class Lookup(_Data):
-    """A contact found by a custom field, which must be of type text or number."""
+    """Finds a contact by a custom field, which must be of type text or number."""
 
     field: TagOrField
     """The field's name or id."""
@@ -88,7 +88,10 @@ class Lookup(_Data):
 
 
 class Reference(_Data):
-    """Which contact: tried in the order id, custom field, email, phone, WhatsApp number; the first hit is it."""
+    """Identifies a contact by id, custom field, email, phone or WhatsApp number.
+
+    They are tried in this order; the first match is used.
+    """
 
     subscriber_id: Id | None = Field(None, validation_alias=_named("subscriber_id", "contact_id", "manychat_id"))
     lookup: Lookup | None = None
@@ -98,16 +101,16 @@ class Reference(_Data):
 
     @property
     def given(self) -> bool:
-        """Whether any way to find a contact is there."""
+        """Whether at least one way to find a contact is given."""
         return any((self.subscriber_id, self.lookup, self.email, self.phone, self.whatsapp_phone))
 
     @property
     def identity(self) -> str:
-        """The first way to find the contact as text: equal for jobs that name the same contact the same way."""
+        """The first way to find the contact, as text: equal for jobs that identify the contact in the same way."""
         if self.subscriber_id:
             return f"id:{self.subscriber_id}"
         if self.lookup:
-            return f"field:{json.dumps([str(self.lookup.field), str(self.lookup.value)])}"  # either may hold any sign
+            return f"field:{json.dumps([str(self.lookup.field), str(self.lookup.value)])}"  # both may have any sign
         return f"email:{self.email.lower()}" if self.email else f"phone:{self.phone or self.whatsapp_phone}"
 
 
@@ -128,7 +131,7 @@ class _Contact(_OfContact):
     consent_phrase: str | None = None
     """Required when has_opt_in_sms is true: the text that the contact agreed to."""
     fields: dict[Text, Value] = Field(default_factory=dict, validation_alias=_named("fields", "custom_fields"))
-    """Values by the field's name or id."""
+    """Values by the name or id of the field."""
     add_tags: list[TagOrField] = Field(default_factory=list)
     remove_tags: list[TagOrField] = Field(default_factory=list)
 
@@ -140,14 +143,14 @@ class _Contact(_OfContact):
 
     @property
     def profile(self) -> dict[str, Any]:
-        """The system fields that are given, as updateSubscriber takes them."""
+        """Returns the system fields that are given, in the form of updateSubscriber."""
         names = ("first_name", "last_name", "phone", "email", "gender", "has_opt_in_sms", "has_opt_in_email",
                  "consent_phrase")  # fmt: skip
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class ContactCreate(_Contact):
-    """Create the contact, or bring the one that is there to this state."""
+    """Create the contact, or update it if it exists."""
 
     tags: list[TagOrField] = Field(default_factory=list)
     """Tags to add."""
@@ -160,23 +163,23 @@ class ContactCreate(_Contact):
 
 
 class ContactUpdate(_Contact):
-    """Bring a contact that is there to this state."""
+    """Update a contact that exists."""
 
     tags: list[TagOrField] | None = None
-    """The whole set of tags: missing ones are added, all others removed. Leave it out to keep the tags."""
+    """The complete set of tags: missing ones are added, all others removed. None keeps the tags as they are."""
 
 
 class ContactDelete(_OfContact):
-    """Opt out and tag, since ManyChat deletes nothing."""
+    """Opt the contact out and tag it: ManyChat's API cannot delete contacts."""
 
     soft_delete: Literal[True]
     """has_opt_in_sms and has_opt_in_email become false and the contact gets ``deleted_tag``."""
     deleted_tag: Text = "deleted"
-    """The tag that an automation of yours can act on."""
+    """The tag, for automations in ManyChat that react to it."""
 
 
 class TagCreate(Reference):
-    """Create the tag; with a contact, put it on the contact as well."""
+    """Create the tag; if a contact is given, add the tag to it."""
 
     name: Text = Field(validation_alias=_named("name", "tag", "tag_name"))
 
@@ -195,12 +198,12 @@ class TagUpdate(_OfContact):
 
 
 class TagDelete(Reference):
-    """Take the tag off one contact, or off everyone."""
+    """Remove the tag from one contact, or delete it."""
 
     name: Text | None = Field(None, validation_alias=_named("name", "tag", "tag_name"))
     tag_id: Id | None = None
     delete_from_page: bool = False
-    """Delete the tag itself. It leaves every contact, which cannot be undone."""
+    """Delete the tag itself, which removes it from every contact and cannot be undone."""
 
     @model_validator(mode="after")
     def _which_tag(self) -> Self:
@@ -222,7 +225,7 @@ class FieldCreate(_Data):
 
 
 class FieldUpdate(_OfContact):
-    """Set values of one contact: ``fields``, or one ``name``/``field_id`` with its ``value``."""
+    """Set field values of one contact: ``fields``, or one ``name``/``field_id`` with its ``value``."""
 
     fields: dict[Text, Value] = Field(default_factory=dict, validation_alias=_named("fields", "custom_fields"))
     name: Text | None = Field(None, validation_alias=_named("name", "field_name"))
@@ -256,4 +259,4 @@ SyncData = (
     ContactCreate | ContactUpdate | ContactDelete | TagCreate | TagUpdate | TagDelete | FieldCreate | FieldUpdate
     | FieldDelete
 )  # fmt: skip
-"""What ``data`` may be."""
+"""Any model of ``data``."""

@@ -26,10 +26,10 @@ _RESERVED = (
 
 @lru_cache(1000)
 def check_url(url: str) -> str:
-    """``url`` if it is an http(s) URL with a host and without a user name; its target is checked when it is delivered.
+    """Returns ``url`` if it is an http(s) URL with a host and without a user name. Delivery checks the target itself.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the URL is invalid.
     """
     if not url.isprintable() or " " in url or "\\" in url or len(url) > 2048:  # noqa: PLR2004
         raise ValueError("a URL has at most 2048 characters, none of them blank or a control character")
@@ -48,10 +48,10 @@ def check_url(url: str) -> str:
 
 
 def check_headers(headers: dict[str, str]) -> dict[str, str]:
-    """``headers`` if none can break the request, or overwrite what we sign.
+    """Returns ``headers`` if none of them can break the request or replace what we sign.
 
     Raises:
-        ValueError: naming every header that can.
+        ValueError: a header can; the message names all that can.
     """
     faults = []
     for name, value in headers.items():
@@ -73,20 +73,20 @@ class WebhookJob(JobModel):
     encrypted_field: ClassVar[str | None] = "headers"
 
     webhook_id: Name
-    """The subscription or endpoint of yours that this delivery belongs to."""
+    """The app's id of the subscription or endpoint to which this delivery belongs."""
     event: EventName
-    """The event's name, such as ``qr.scanned``."""
+    """The name of the event, such as ``qr.scanned``."""
     url: Annotated[str, AfterValidator(check_url)]
-    """Where to: http or https, without a user name."""
+    """The destination: http or https, without a user name."""
     payload: Annotated[dict[str, Any], json_object("payload")]
-    """What happened, in detail: an object that JSON can carry."""
+    """The data of the event: an object that JSON can represent."""
     headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
-    """More headers for the receiver; they cannot overwrite ours. Their values are encrypted at rest."""
+    """Additional headers; they cannot replace those that rqjobs sets. Their values are encrypted at rest."""
     endpoint: Name | None = None
-    """The registered endpoint that this delivery is for: its secret signs, its present URL is used."""
+    """The registered endpoint for this delivery: its secret signs the request, and its current URL is used."""
 
     def secret_place(self) -> str:
-        """The endpoint, or the URL."""
+        """Returns the endpoint, or the URL if there is none."""
         return self.endpoint or self.url
 
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""For the tests of apps: jobs captured and asserted on, run inline, or drained from a real Redis in this process."""
+"""Helpers for the tests of apps: capture enqueued jobs, run a job inline, or drain queues in a real Redis."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""For the tests of apps: jobs captured and asserted on, run inline, or drained from a real Redis in this process."""
+"""Helpers for the tests of apps: capture enqueued jobs, run a job inline, or drain queues in a real Redis."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ ModelT = TypeVar("ModelT", bound=JobModel)
 
 
 def run(job: JobModel, *, job_id: str = "test", number: int = 1, of: int | None = None) -> Any:
-    """Runs ``job`` here and now, without Redis, and returns what its processor returns.
+    """Runs ``job`` in this thread, without Redis, and returns the result of its processor.
 
     Args:
         job: any job model; of an own job, ``make_thumbnail.job({...})``.
         job_id: the id that the processor sees.
-        number: which attempt it is, from 1.
-        of: how many attempts there are; the queue's policy by default.
+        number: the number of the attempt, from 1.
+        of: the number of attempts allowed; by default that of the queue's policy.
 
     Raises:
-        Exception: whatever the processor raises, ``PermanentFailure`` and ``RetryLater`` included.
+        Exception: any exception of the processor, including ``PermanentFailure`` and ``RetryLater``.
     """
     policy = get_policy(job.queue)
     attempt = Attempt(job_id=job_id, queue=policy.name, number=number, of=of or policy.attempts, timeout=policy.timeout)
@@ -55,16 +55,16 @@ def run(job: JobModel, *, job_id: str = "test", number: int = 1, of: int | None 
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedJob(Generic[ModelT]):
-    """One job that was enqueued."""
+    """One captured job."""
 
     job: ModelT
     job_id: str
     lane: str
-    """The named queue, such as ``webhooks:high``."""
+    """The lane (a named queue of one priority), such as ``webhooks:high``."""
     attempts: int
     delay: timedelta | None
     at: datetime | None = None
-    """When it runs first, in UTC, if it was enqueued with ``at=``."""
+    """The time of the first run, in UTC, if it was enqueued with ``at=``."""
 
     @property
     def priority(self) -> str:
@@ -74,29 +74,29 @@ class CapturedJob(Generic[ModelT]):
 
 @dataclass
 class Captured:
-    """What was enqueued inside a :func:`capture` block, oldest first."""
+    """The jobs enqueued inside a :func:`capture` block, oldest first."""
 
     jobs: list[CapturedJob[JobModel]] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
-    """Jobs that wait for a commit: their lanes by their ids. They are among ``jobs`` after it."""
+    """The lanes, by job id, of jobs that wait for a commit, after which they move to ``jobs``."""
     _ids: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.jobs)
 
     def of(self, model: type[ModelT]) -> list[CapturedJob[ModelT]]:
-        """Those of one model."""
+        """Returns the jobs of one model."""
         return [cast("CapturedJob[ModelT]", item) for item in self.jobs if isinstance(item.job, model)]
 
     def assert_enqueued(
         self, model: type[ModelT], *, count: int | None = None, priority: str | None = None, **fields: Any
     ) -> CapturedJob[ModelT]:
-        """The first job of ``model`` whose fields are as given.
+        """Returns the first job of ``model`` with the given values; fails if there is none.
 
         Args:
             model: such as ``WebhookJob``.
-            count: how many there must be; any number from one by default.
-            priority: the lane it must be in.
+            count: the exact number of such jobs; by default one or more.
+            priority: the priority that the job must have.
             fields: values that fields of the job must have.
 
         Raises:
@@ -115,7 +115,7 @@ class Captured:
         return found[0]
 
     def assert_nothing(self, model: type[JobModel] = JobModel) -> None:
-        """That no job (of ``model``) was enqueued.
+        """Fails if a job (of ``model``) was enqueued.
 
         Raises:
             AssertionError: one was; the message shows it.
@@ -124,10 +124,10 @@ class Captured:
             raise AssertionError(f"expected no {model.__name__}; {self._described()}")
 
     def run_all(self) -> list[Any]:
-        """Runs them inline, those included that they enqueue themselves; returns their results, and clears the list.
+        """Runs the jobs inline, including those that they enqueue; returns the results, and clears the list.
 
         Raises:
-            Exception: whatever a processor raises.
+            Exception: any exception of a processor.
         """
         results = []
         while self.jobs:
@@ -147,15 +147,15 @@ class Captured:
         )
 
     def wait(self, entries: Sequence[Entry]) -> None:
-        """Takes note of jobs that wait for a commit."""
+        """Records jobs that wait for a commit."""
         self.waiting |= {entry.job_id: entry.kind.lane for entry in entries}
 
     def has(self, job_id: str) -> bool:
-        """Whether a job of this id was enqueued, or waits for a commit."""
+        """Returns whether a job with this id was enqueued or waits for a commit."""
         return job_id in self._ids or job_id in self.waiting
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Takes what would have been written to Redis, or to an outbox."""
+        """Records jobs that would have been written to Redis or to an outbox."""
         for entry in entries:
             self.waiting.pop(entry.job_id, None)
             self._ids.add(entry.job_id)
@@ -174,11 +174,11 @@ class Captured:
 
 @contextlib.contextmanager
 def capture() -> Iterator[Captured]:
-    """Inside the block nothing reaches Redis (none is needed): what is enqueued is in the object given.
+    """Inside the block jobs are captured instead of written to Redis, which is not needed; yields the captured jobs.
 
-    Jobs are checked as ever. Those of a call with ``outbox=`` are captured at the call, whether or not its transaction
-    commits, and nothing is written to the table. Those that wait for a transaction of Django are captured when it
-    commits; until then they are in ``waiting``.
+    Jobs are validated as usual. Those of a call with ``outbox=`` are captured at the call, whether or not its
+    transaction commits, and nothing is written to the table. Those that wait for a transaction of Django are captured
+    when it commits; until then they are in ``waiting``.
     """
     captured = Captured()
     capture_with(captured)
@@ -190,19 +190,19 @@ def capture() -> Iterator[Captured]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """One run of one job while draining."""
+    """One run of one job in :func:`drain`."""
 
     job_id: str
     queue: str
     outcome: Literal["done", "retried", "dead"]
     result: Any = None
     error: str | None = None
-    """One line; None for a run that was done."""
+    """The error in one line; None for a run that was done."""
 
 
 @dataclass
 class Drained:
-    """Every run that :func:`drain` made, in order."""
+    """The runs of a call of :func:`drain`, in order."""
 
     runs: list[Ran] = field(default_factory=list)
 
@@ -217,10 +217,10 @@ class Drained:
         return [ran for ran in self.runs if ran.outcome == "dead"]
 
     def assert_no_failures(self) -> None:
-        """That something ran, and that every run was done at once.
+        """Fails unless at least one job ran and every run was done.
 
         Raises:
-            AssertionError: nothing ran, or naming the runs that were not done.
+            AssertionError: nothing ran, or a run was not done; the message names it.
         """
         if not self.runs:
             raise AssertionError(
@@ -232,15 +232,15 @@ class Drained:
 
 
 def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
-    """Runs what waits in ``queues`` (all by default) here, in order, until nothing waits; returns every run.
+    """Runs the jobs of ``queues`` (by default all) in this process, in order, until none waits; returns every run.
 
-    The jobs go through Redis and RQ's own code: outcomes, history, dead letters and totals are real. What committed
-    transactions left in the outbox at DATABASE_URL is moved first.
+    The jobs go through Redis and RQ's own code: outcomes, history, dead letters and totals are real. First, jobs in
+    the outbox at DATABASE_URL are moved to Redis.
 
     Args:
         queues: names of queues.
         delayed: whether delayed jobs and retries run at once, as if their time had come.
-        rounds: how often the queues are looked through at most.
+        rounds: the most passes over the queues.
 
     Raises:
         RuntimeError: jobs still wait after ``rounds``, such as one that always raises RetryLater.
@@ -283,13 +283,13 @@ def _make_due(names: Sequence[str]) -> None:
 
 
 class _NoLimit(BaseDeathPenalty):
-    """A test has its own patience, and signals reach the main thread only."""
+    """No time limit: the test has its own, and signals reach the main thread only."""
 
     def setup_death_penalty(self) -> None:
-        """No limit."""
+        """Does nothing."""
 
     def cancel_death_penalty(self) -> None:
-        """No limit."""
+        """Does nothing."""
 
 
 class _InlineWorker(SimpleWorker, StockWorker):
@@ -297,7 +297,7 @@ class _InlineWorker(SimpleWorker, StockWorker):
     drained: Drained
 
     def _install_signal_handlers(self) -> None:
-        """The test's process keeps its own."""
+        """Does nothing: the process of the test keeps its own handlers."""
 
     def handle_job_success(self, job: Job, *args: Any, **kwargs: Any) -> None:
         super().handle_job_success(job, *args, **kwargs)
@@ -312,7 +312,7 @@ class _InlineWorker(SimpleWorker, StockWorker):
 
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Inside the block these variables are set, for this process and its children, and the settings read anew."""
+    """Inside the block these variables are set, for this process and its children, and settings are read again."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     use_settings(None)
@@ -329,7 +329,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def embedded_redis() -> Iterator[str]:
-    """An embedded Redis in a temporary folder, for as long as the block runs; its URL is given.
+    """Starts an embedded Redis in a temporary folder, and stops it after the block; yields its URL.
 
     Raises:
         EmbeddedServerError: no server is installed: ``pip install 'rqjobs[embedded]'``.
@@ -343,7 +343,7 @@ def embedded_redis() -> Iterator[str]:
 
 
 def empty_redis(url: str) -> None:
-    """Empties the database at ``url``, and lets go of connections of before. Only for a Redis made for tests."""
+    """Empties the database at ``url`` and closes cached connections. Only for a Redis made for tests."""
     client = connect(url)
     client.flushdb()
     client.close()

@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures, and nothing that happens unless one of them is used.
+"""The pytest plugin: fixtures, without any effect on tests that do not use them.
 
-``rqjobs_captured``: what the test enqueues, without Redis. ``rqjobs_redis``: an embedded Redis, empty for each test,
-as REDIS_URL. ``rqjobs_drain``: runs what waits there.
+``rqjobs_captured``: the jobs that the test enqueues, without Redis. ``rqjobs_redis``: an embedded Redis, empty for each
+test, as REDIS_URL. ``rqjobs_drain``: runs the jobs that wait there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def rqjobs_captured() -> Iterator[Captured]:
-    """What the test enqueues; nothing reaches Redis, and none is needed."""
+    """The jobs that the test enqueues; no Redis is needed."""
     from rqjobs.testing import capture
 
     with capture() as captured:
@@ -27,7 +27,7 @@ def rqjobs_captured() -> Iterator[Captured]:
 
 @pytest.fixture(scope="session")
 def rqjobs_redis_url() -> Iterator[str]:
-    """The URL of an embedded Redis that lives as long as the test run."""
+    """The URL of an embedded Redis that runs for the whole test session."""
     from rqjobs.testing import embedded_redis
 
     with embedded_redis() as url:
@@ -36,7 +36,7 @@ def rqjobs_redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def rqjobs_redis(rqjobs_redis_url: str, tmp_path: Path) -> Iterator[str]:
-    """REDIS_URL is an empty embedded Redis, DATABASE_URL an empty SQLite file, for this test and its processes."""
+    """Sets REDIS_URL to an empty embedded Redis and DATABASE_URL to an empty SQLite file, for one test."""
     from rqjobs.broker.connection import close_connection
     from rqjobs.testing import empty_redis, environment
 
@@ -52,7 +52,7 @@ def rqjobs_redis(rqjobs_redis_url: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def rqjobs_drain(rqjobs_redis: str) -> Callable[..., Drained]:  # noqa: ARG001  # asked for its effect
-    """``rqjobs_drain("webhooks")`` runs what waits there, retries included: see ``rqjobs.testing.drain``."""
+    """``rqjobs_drain("webhooks")`` runs the waiting jobs, retries included: see ``rqjobs.testing.drain``."""
     from rqjobs.testing import drain
 
     return drain

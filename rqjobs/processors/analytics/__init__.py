@@ -1,6 +1,6 @@
-"""QR analytics: every scan is counted once, reports take milliseconds.
+"""QR analytics: counts every scan once, and makes reports in milliseconds.
 
-``record`` and ``record_batch`` run the jobs, ``report`` makes a report, ``on_event`` calls a function of the app.
+``record`` and ``record_batch`` run the jobs, ``report`` makes a report, ``on_event`` registers a function of the app.
 """
 
 from rqjobs.processors.analytics.events import QREvent

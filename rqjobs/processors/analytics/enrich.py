@@ -1,4 +1,4 @@
-"""What is kept of a user agent and an address: a device, a truncated network and a key that changes every day."""
+"""Reduces a user agent and an address to what is stored: a device, a truncated network, and a daily visitor key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.config.secret_key import secret_key
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _LONGEST_AGENT = 512  # real ones have 100 to 300 characters
 
-# Programs that ua-parser does not flag as spiders. Each begins a word, so that "Cubot" (a phone) is no bot.
+# Programs that ua-parser does not report as spiders. They match at word starts only: "Cubot" is a phone, not a bot.
 _PROGRAMS = re.compile(
     r"\b(curl|wget|python|aiohttp|httpx|go-http-client|okhttp|java/|apache-httpclient|node-fetch|node\b|axios|undici|"
     r"got \(|libwww|ruby|guzzle|postman|insomnia|headlesschrome|phantomjs|puppeteer|playwright|selenium|"
@@ -27,7 +27,7 @@ _DESKTOPS = ("Windows", "Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chro
 
 
 class Client(NamedTuple):
-    """Device, system and browser of a user agent."""
+    """The device, system and browser of a user agent."""
 
     bot: bool
     device: str
@@ -36,15 +36,15 @@ class Client(NamedTuple):
 
 
 UNKNOWN = Client(False, "unknown", None, None)
-"""No user agent was given, as by a server that reports a validation."""
+"""The client of an event without a user agent, such as a validation that a server reports."""
 
 
 @lru_cache(maxsize=16_384)
 def classify(agent: str) -> Client:
-    """The client of a user agent; an empty one is a bot's.
+    """Returns the client of a user agent; an empty one is classified as a bot.
 
-    Rules over ua-parser's families: iPad, Kindle and ``..._Tablet`` are tablets, as is an Android browser that does
-    not say Mobile (https://developer.chrome.com/docs/multidevice/user-agent); other iOS and Android is mobile.
+    Rules over ua-parser's families: iPad, Kindle and ``..._Tablet`` are tablets, as is an Android browser without
+    ``Mobile`` in its agent (https://developer.chrome.com/docs/multidevice/user-agent); other iOS and Android is mobile.
     """
     from ua_parser import parse
 
@@ -73,17 +73,17 @@ def _short(text: str | None) -> str | None:
 
 
 def clean(text: str, length: int) -> str:
-    """``text`` on one line, without control characters, at most ``length`` characters."""
+    """Returns ``text`` on one line, without control characters, cut to ``length`` characters."""
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return text.strip()[:length]
 
 
 def read_ip(text: str) -> tuple[str, str | None]:
-    """An address in its one spelling, and its network: IPv4 without its last 8 bits, IPv6 without its last 80.
+    """Returns the address in canonical spelling, and its network.
 
-    Of an X-Forwarded-For list the first address counts; a port is left out. What is no address stays as it is, and
-    has no network.
+    The network is IPv4 without the last 8 bits, IPv6 without the last 80. Of an X-Forwarded-For list the first address
+    is read; a port is dropped. A text that is not an address is returned unchanged, without a network.
     """
     host = text.partition(",")[0].strip()
     if host.startswith("["):
@@ -103,15 +103,15 @@ def read_ip(text: str) -> tuple[str, str | None]:
 
 
 def visitor_secret() -> bytes:
-    """The key of visitor keys, derived from the installation's secret: different from its other uses."""
+    """Returns the key of visitor keys, derived from the installation's secret and used for nothing else."""
     return hashlib.sha256(b"rqjobs.analytics.visitor\0" + secret_key().encode()).digest()
 
 
 def visitor_key(secret: bytes, day: date, tenant: str, ip: str, agent: str) -> str | None:
-    """The key of the visitor with this address and user agent, for one tenant's codes and one UTC day.
+    """Returns the key of the visitor with this address and user agent, for one tenant's codes and one UTC day.
 
-    HMAC-SHA256 cut to 96 bits: nobody without the secret can try addresses, and nobody without the old addresses
-    can follow a person from one day to the next. None when neither address nor agent is known.
+    HMAC-SHA256 cut to 96 bits: without the secret no address can be tested against a key, and without the addresses
+    no person can be followed from one day to the next. None if neither address nor agent is known.
     """
     if not ip and not agent:
         return None

@@ -1,4 +1,4 @@
-"""From a job to the event that is stored: keys in both spellings, times in UTC, nothing raw of a person."""
+"""Makes the stored event from a job: keys in one spelling, times in UTC, no raw personal data."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _OWN_KEYS = frozenset(
 
 
 class QREvent(NamedTuple):
-    """One event as it is stored, and as ``on_event`` hands it to the app. The fields are the table's columns."""
+    """One event as it is stored, and as ``on_event`` functions receive it. The fields are the table's columns."""
 
     event_id: str
-    """The unique id: an event that arrives again is not counted again."""
+    """The unique id, by which an event that arrives twice is counted once."""
     qr_code_id: str
     user_id: str | None
     """The owner of the code, as the producer gave it."""
     event: str
-    """The event's one name, such as ``scan``; see rqjobs.jobs.analytics.QR_EVENTS."""
+    """The canonical name of the event, such as ``scan``; see rqjobs.jobs.analytics.QR_EVENTS."""
     result: str | None
     """The result of a validation, in lower case: ``valid``, ``expired`` ..."""
     occurred_at: datetime
@@ -44,16 +44,16 @@ class QREvent(NamedTuple):
     ip: str | None
     """Truncated: the last 8 bits of IPv4 and the last 80 bits of IPv6 are zero."""
     visitor: str | None
-    """A key that is the same for one visitor of one owner's codes on one UTC day. It reveals nothing else."""
+    """A key of the visitor: the same for all codes of one owner on one UTC day. It reveals nothing else."""
     extra: Mapping[str, Any] | None
-    """The keys of the job's data that have no field of their own."""
+    """The keys of the job's data that are not fields of the event."""
 
 
 def make_event(job: QRAnalyticsJob, attempt: Attempt, secret: bytes) -> QREvent:
-    """The event of ``job``, enriched; ``secret`` keys its visitor.
+    """Returns the enriched event of ``job``; ``secret`` is the key of visitor keys.
 
     Raises:
-        PermanentFailure: a value of the job's data cannot be used; the reason names it.
+        PermanentFailure: a value of the job's data is invalid; the reason names it.
     """
     data = job.data
     user_id = _identifier(data, "user_id", "userId")
@@ -116,7 +116,7 @@ def _result(value: object) -> str | None:
 
 
 def _place(location: object) -> tuple[str | None, str | None, object]:
-    """Country, city and the other fields of ``location``: an object, or text such as ``Berlin, DE``."""
+    """Returns country, city and the other fields of ``location``, an object or a text such as ``Berlin, DE``."""
     if isinstance(location, str):
         head, comma, tail = location.rpartition(",")
         return (_name(tail), _name(head), None) if comma else (None, _name(tail), None)

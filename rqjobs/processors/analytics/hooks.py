@@ -1,4 +1,4 @@
-"""What the app does when something happens to a code: trigger a webhook, sync a contact."""
+"""Functions of the app that run after an event is stored, for example to enqueue a webhook or sync a contact."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _hooks: list[Hook] = []
 
 
 def on_event(hook: Hook) -> Hook:
-    """Registers ``hook`` (a decorator); RQJOBS_IMPORT makes workers import its module.
+    """Registers ``hook``, which is called with each new event; usable as a decorator. RQJOBS_IMPORT imports its module.
 
-    It is called once the event is committed, and again if the job has to run again before it is done; duplicates
-    that producers send are left out. So enqueue with a ``job_id`` made from ``event.event_id``. What it raises
-    makes the job run again; the event is not counted twice.
+    It is called after the event is committed, and again if the job runs again before it is done; it is not called for
+    duplicates that producers send. So enqueue with a ``job_id`` made from ``event.event_id``. If it raises an
+    exception, the job runs again; the event is not counted twice.
     """
     if hook not in _hooks:
         _hooks.append(hook)

@@ -1,4 +1,4 @@
-"""Days of a time zone cut from days in UTC: which rows and quarter hours belong to a period, and when each was."""
+"""Periods of whole days in a time zone, mapped to the UTC days and quarter hours of the counts."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _LONGEST = 366 * 10
 
 
 class InvalidPeriod(RQJobsError, ValueError):
-    """A period or time zone that a report cannot be made for; the message names the fix."""
+    """A report cannot be made for this period or time zone; the message names the fix."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Whole days of a time zone, from the first day's midnight to the midnight after the last."""
+    """Whole days of a time zone, from midnight of the first day to midnight after the last."""
 
     since: date
     """The first day."""
     until: date
-    """The last day; it belongs to the period."""
+    """The last day, inclusive."""
     zone: ZoneInfo
 
     @classmethod
     def of(cls, since: date | str | None, until: date | str | None, zone: str, *, today: date | None = None) -> Period:
-        """The period of a report; without days it is the last 30, today included.
+        """Returns the period of a report; by default the last 30 days, including today.
 
         Raises:
-            InvalidPeriod: naming what is wrong.
+            InvalidPeriod: a day, their order or the time zone is invalid.
         """
         try:
             tz = ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise InvalidPeriod(f"unknown time zone {zone!r}; write one such as UTC or Europe/Berlin") from None
         last = _day(until) or (today or datetime.now(tz).date())
-        first = _day(since) or last - min(timedelta(days=29), last - date.min)  # its year is checked below
+        first = _day(since) or last - min(timedelta(days=29), last - date.min)  # the year is checked below
         if first > last:
             raise InvalidPeriod(f"the period ends ({last}) before it begins ({first})")
         if (last - first).days >= _LONGEST or not 1970 < first.year <= last.year < 2200:  # noqa: PLR2004
@@ -54,27 +54,27 @@ class Period:
 
     @property
     def days(self) -> int:
-        """How many days it has."""
+        """The number of days."""
         return (self.until - self.since).days + 1
 
     @property
     def before(self) -> Period:
-        """The period of as many days just before it."""
+        """The period of the same length that ends one day earlier than this one begins."""
         return Period(self.since - timedelta(days=self.days), self.since - timedelta(days=1), self.zone)
 
     @property
     def start(self) -> datetime:
-        """Its first instant, in UTC."""
+        """The first instant, in UTC."""
         return _midnight(self.since, self.zone)
 
     @property
     def end(self) -> datetime:
-        """The instant at which it is over, in UTC."""
+        """The instant at which the period is over, in UTC."""
         return _midnight(self.until + timedelta(days=1), self.zone)
 
     @property
     def whole_days(self) -> tuple[date, date]:
-        """The first and the last UTC day that lie in it as a whole; the last may be before the first."""
+        """The first and the last UTC day that lie completely in the period; the last may be before the first."""
         first, last = self.utc_days
         return (
             first if len(self.clip(first)) == QUARTERS else first + timedelta(days=1),
@@ -82,7 +82,7 @@ class Period:
         )
 
     def clip(self, day: date) -> range:
-        """The quarter hours of the UTC day ``day`` that belong to the period."""
+        """Returns the quarter hours of the UTC day ``day`` that belong to the period."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         first = max(0, (self.start - midnight) // _QUARTER)
         last = min(QUARTERS, (self.end - midnight) // _QUARTER)
@@ -90,11 +90,11 @@ class Period:
 
     @property
     def utc_days(self) -> tuple[date, date]:
-        """The first and the last UTC day that it touches."""
+        """The first and the last UTC day that overlap the period."""
         return self.start.date(), (self.end - timedelta(microseconds=1)).date()
 
     def local_hours(self, day: date) -> list[tuple[int, int, datetime]]:
-        """The quarter hours of the UTC day ``day`` in the period by local hour: first, end, beginning of the hour."""
+        """Returns the local hours in the UTC day ``day``: first quarter hour, end, beginning of the local hour."""
         quarters = self.clip(day)
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
 
@@ -102,14 +102,14 @@ class Period:
             return (midnight + _QUARTER * quarter).astimezone(self.zone)
 
         start = local(quarters.start)
-        if start.utcoffset() != local(quarters.stop).utcoffset():  # clocks are changed, maybe by half an hour
+        if start.utcoffset() != local(quarters.stop).utcoffset():  # clocks change on this day, possibly by half an hour
             return [(quarter, quarter + 1, local(quarter).replace(minute=0, tzinfo=None)) for quarter in quarters]
         bounds = [quarters.start, *range(quarters.start + 4 - start.minute // 15, quarters.stop, 4), quarters.stop]
         hour = start.replace(minute=0, tzinfo=None)
         return [(first, end, hour + number * _HOUR) for number, (first, end) in enumerate(pairwise(bounds))]
 
     def steps(self, step: Step) -> list[date | datetime]:
-        """The beginnings of all hours, days, weeks or months that the period touches, in order."""
+        """Returns the beginnings of all hours, days, weeks or months that overlap the period, in order."""
         if step == "hour":
             first, last = self.utc_days
             utc_days = (first + timedelta(days=number) for number in range((last - first).days + 1))
@@ -120,7 +120,7 @@ class Period:
 
 
 def begin(local: datetime, step: Step) -> date | datetime:
-    """The beginning of the hour, day, week (Monday) or month that the local time lies in."""
+    """Returns the beginning of the hour, day, week (Monday) or month of the local time."""
     if step == "hour":
         return local.replace(minute=0)
     day = local.date()
@@ -130,7 +130,7 @@ def begin(local: datetime, step: Step) -> date | datetime:
 
 
 def best_step(period: Period) -> Step:
-    """The step that gives a readable series: hours of a day or two, days of a quarter, weeks of two years."""
+    """Returns the step for a readable series: hours up to two days, days up to 100, weeks up to 750, else months."""
     for step, longest in (("hour", 2), ("day", 100), ("week", 750)):
         if period.days <= longest:
             return step  # type: ignore[return-value]  # each is a Step

@@ -1,4 +1,4 @@
-"""The processor: one job or many, each event counted once, each job with an outcome of its own."""
+"""The processor of ``qr-analytics``: counts one event or a batch; each job of a batch has its own outcome."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def record(job: QRAnalyticsJob, attempt: Attempt) -> dict[str, Any]:
     """Counts one event.
 
     Returns:
-        ``event_id``, and whether it was ``counted`` now; False means that it had been counted before.
+        ``event_id``, and whether it was ``counted`` by this call; False if it had been counted before.
 
     Raises:
-        PermanentFailure: a value of the job's data cannot be used.
-        DependencyUnavailable: the database is away.
+        PermanentFailure: a value of the job's data is invalid.
+        DependencyUnavailable: the database does not answer.
     """
     outcome = record_batch([(job, attempt)])[0]
     if isinstance(outcome, Exception):
@@ -45,7 +45,7 @@ def record_batch(items: Sequence[Item]) -> list[Outcome]:
     """Counts many events in one transaction.
 
     Returns:
-        For each item, in order, what :func:`record` returns, or the exception that it would raise.
+        For each item, in order, the result of :func:`record`, or the exception that it would raise.
     """
     outcomes: list[Outcome] = [RuntimeError("not stored")] * len(items)
     secret = visitor_secret()
@@ -72,14 +72,14 @@ def _store(engine: Engine, parsed: list[tuple[int, QREvent]], items: Sequence[It
         return
     try:
         fresh = store(engine, [event for _, event in parsed])
-    except (OperationalError, InterfaceError, PoolTimeout) as error:  # away, or busy: no event's fault
+    except (OperationalError, InterfaceError, PoolTimeout) as error:  # away or busy: no event's fault
         for index, _ in parsed:
             outcomes[index] = database_outage(error) or error
     except DBAPIError as error:
         if (outage := database_outage(error)) is not None:
             for index, _ in parsed:
                 outcomes[index] = outage
-        elif len(parsed) > 1:  # one of them cannot be stored: halving finds it, and the others are stored
+        elif len(parsed) > 1:  # one of them cannot be stored: halving isolates it, and the others are stored
             half = len(parsed) // 2
             _store(engine, parsed[:half], items, outcomes)
             _store(engine, parsed[half:], items, outcomes)
@@ -92,7 +92,7 @@ def _store(engine: Engine, parsed: list[tuple[int, QREvent]], items: Sequence[It
 
 
 def _finish(event: QREvent, counted: bool, attempt: Attempt) -> Outcome:
-    # A later attempt whose event is already stored may have died, or failed, in its hooks.
+    # On a later attempt the event may be stored, but the hooks may not have run to their end.
     if counted or attempt.number > 1:
         try:
             call_hooks(event)

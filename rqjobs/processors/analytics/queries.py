@@ -1,4 +1,4 @@
-"""The questions to the counts, in forms that both databases answer by looking up days in the primary key."""
+"""The queries of reports, in forms that both databases answer from the primary key."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _QUARTERS = [str(quarter) for quarter in range(QUARTERS)]
 
 
 def begin_reading(connection: Connection) -> None:
-    """Makes all questions of a transaction see the same moment, as they do on SQLite."""
+    """Makes all queries of the transaction read one snapshot, as they do on SQLite."""
     if connection.dialect.name == "postgresql":
-        # The planner overestimates them: to start other processes, or to compile, costs more than they do.
+        # The planner overestimates these queries: parallel workers and JIT would cost more than the queries.
         for setting in (
             "TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
             "LOCAL max_parallel_workers_per_gather = 0",
@@ -43,7 +43,7 @@ def begin_reading(connection: Connection) -> None:
 def by_time(
     connection: Connection, scope: str, period: Period, starts: Iterable[date | datetime], step: Step
 ) -> tuple[dict[date | datetime, list[int]], list[list[int]]]:
-    """Scans, visitors and validations by step, and scans by weekday (Monday first) and hour; local time."""
+    """Returns scans, visitors and validations by step, and scans by weekday (Monday first) and hour, in local time."""
     series = {start: [0, 0, 0] for start in starts}
     heatmap = [[0] * 24 for _ in range(7)]
     days = _days(*period.utc_days)
@@ -63,7 +63,7 @@ def by_time(
 
 
 def by_result(connection: Connection, scope: str, metrics: Sequence[str], period: Period) -> dict[tuple[str, str], int]:
-    """The sums of a period by metric and value, of metrics that have few values."""
+    """Returns the sums of a period by metric and value, for metrics with few values."""
     parts = [_rows(scope, metrics, _days(*period.whole_days), counts.c.value, counts.c.total)]
     part = union_all(*parts, *_edges(connection, scope, metrics, period)).subquery()
     statement = select(part.c.metric, part.c.value, func.sum(part.c.total)).group_by(part.c.metric, part.c.value)
@@ -71,9 +71,9 @@ def by_result(connection: Connection, scope: str, metrics: Sequence[str], period
 
 
 def by_value(connection: Connection, scope: str, metric: str, period: Period, top: int | None = None) -> dict[str, int]:
-    """The sums of a period by the values of one breakdown; the ``top`` largest.
+    """Returns the sums of a period by the values of one breakdown; only the ``top`` largest.
 
-    Whole weeks are read as such where they are kept, the days before and after them one by one.
+    Whole weeks are read from weekly sums where those exist; the days before and after are read one by one.
     """
     assert metric in BREAKDOWNS
     days = _days(*period.whole_days)
@@ -100,7 +100,7 @@ def _rows(scope: str, metrics: Sequence[str], days: Sequence[date], *columns: Co
 
 
 def _edges(connection: Connection, scope: str, metrics: Sequence[str], period: Period) -> list[Select[Any]]:
-    """The UTC days that lie in the period in part: those of their quarter hours that do."""
+    """Returns the queries for UTC days that lie partly in the period; they sum only its quarter hours."""
     first, last = period.whole_days
     part = _part_on_postgres if connection.dialect.name == "postgresql" else _part
     return [
@@ -111,14 +111,14 @@ def _edges(connection: Connection, scope: str, metrics: Sequence[str], period: P
 
 
 def _part(quarters: range) -> ColumnElement[int]:
-    """The sum of these quarter hours of a row."""
+    """Returns the sum of these quarter hours of a row."""
     item = func.json_each(counts.c.quarters).table_valued("key", "value")
     total = select(func.coalesce(func.sum(item.c.value), 0))
     return total.where(cast(item.c.key, Integer).between(quarters.start, quarters.stop - 1)).scalar_subquery()
 
 
 def _part_on_postgres(quarters: range) -> ColumnElement[int]:
-    # Looking up those in it, or those out of it, is four times as fast as looking at all.
+    # Summing the quarter hours in the range, or subtracting those outside it, is four times as fast as reading all.
     is_most = len(quarters) > QUARTERS // 2
     keys = [quarter for quarter in range(QUARTERS) if (quarter in quarters) != is_most]
     words = " + ".join(f"coalesce((quarters ->> '{key}')::bigint, 0)" for key in keys)

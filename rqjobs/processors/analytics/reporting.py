@@ -1,4 +1,4 @@
-"""Reports: scans, visitors and validations by time, place and device, compared with the period before."""
+"""Reports: scans, visitors and validations by time, place and device, compared with the previous period."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rqjobs.processors.analytics.queries import begin_reading, by_result, by_tim
 from rqjobs.processors.analytics.tally import ALL, code_scope, user_scope
 
 SUCCESSFUL = ("", "valid", "validated", "success", "successful", "ok", "true", "accepted", "approved", "redeemed")
-"""Results of a validation that count as a conversion; one without a result does."""
+"""The results of validations that count as conversions; ``""`` is a validation without a result."""
 
 _METRICS = (*QR_EVENTS, "bot", "visitor", "returning")
 _MOST_STEPS = 1_000
@@ -26,36 +26,36 @@ _MOST_STEPS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """The numbers of one period. Bots are counted in ``bots`` and nowhere else."""
+    """The numbers of one period. Bots are counted only in ``bots``."""
 
     scans: int
     visitors: int
-    """Visitors by day: one who scans on two days counts twice, because a visitor's key changes daily (at 0:00 UTC).
-    Each counts at the first scan of the day; those whose address and user agent are unknown are not among them."""
+    """Visitors per day: a person with scans on two days counts twice, because the visitor's key changes at 0:00 UTC.
+    Each is counted at the first scan of the day. Visitors without address and user agent are not counted."""
     returning: int
-    """Those of the visitors that scanned again on the same day."""
+    """The number of visitors with more than one scan on the same day."""
     bots: int
     validations: int
     results: Mapping[str, int]
-    """Validations by result; ``""`` for those without one."""
+    """Validations by result; the key ``""`` has those without a result."""
     events: Mapping[str, int]
     """The other events, such as ``redemption``."""
 
     @property
     def conversion(self) -> float | None:
-        """Successful validations by scan, 0.25 for one in four; None without scans."""
+        """Successful validations divided by scans, 0.25 for one in four; None without scans."""
         good = sum(number for result, number in self.results.items() if result in SUCCESSFUL)
         return good / self.scans if self.scans else None
 
     @property
     def repeat_rate(self) -> float | None:
-        """The share of visitors that scanned again on the same day; None without visitors."""
+        """The share of visitors with more than one scan on the same day; None without visitors."""
         return self.returning / self.visitors if self.visitors else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One hour, day, week or month of a series, local time."""
+    """One hour, day, week or month of a series, in local time."""
 
     start: date | datetime
     scans: int
@@ -65,29 +65,29 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """One line of a breakdown of the scans."""
+    """One row of a breakdown of the scans."""
 
     name: str
-    """Empty where it was not known."""
+    """The value, such as a country; empty for scans without it."""
     scans: int
     share: float
-    """Of all scans, 0 to 1."""
+    """The part of all scans, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One report. All days and hours are those of ``zone``."""
+    """One report. All days and hours are in the time zone ``zone``."""
 
     qr_code_id: str | None
     user_id: str | None
     zone: str
     since: date
     until: date
-    """The last day; it belongs to the period."""
+    """The last day, inclusive."""
     step: Step
     totals: Totals
     previous: Totals
-    """Of as many days just before."""
+    """The totals of the period of the same length before this one."""
     series: tuple[Point, ...]
     heatmap: tuple[tuple[int, ...], ...]
     """Scans by weekday (Monday first) and hour."""
@@ -101,12 +101,12 @@ class Report:
 
     @property
     def change(self) -> dict[str, float | None]:
-        """How much more than in the previous period: 0.5 for half as much again; None where that had none."""
+        """The relative change to the previous period: 0.5 for an increase by half; None if that had a zero."""
         names = ("scans", "visitors", "validations", "bots", "conversion", "repeat_rate")
         return {name: _change(getattr(self.totals, name), getattr(self.previous, name)) for name in names}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can carry it; days and times as ISO 8601."""
+        """Returns the report as JSON types; days and times in ISO 8601."""
 
         def totals(numbers: Totals) -> dict[str, Any]:
             return asdict(numbers) | {"conversion": numbers.conversion, "repeat_rate": numbers.repeat_rate}
@@ -132,22 +132,22 @@ def report(
     top: int = 10,
     engine: Engine | None = None,
 ) -> Report:
-    """The report of one code, of all codes of an owner, or of everything.
+    """Makes the report of one code, of all codes of an owner, or of everything.
 
-    It reads the counts only, a row a day: its cost does not depend on the number of events.
+    It reads only the daily counts, so its cost does not depend on the number of events.
 
     Args:
         qr_code_id: the code; None for all.
         user_id: the owner; None for all.
-        since: the first day, a date or ``2026-11-01``; None for 30 days in all.
-        until: the last day, which belongs to the period; None for today.
+        since: the first day, a date or ``2026-11-01``; None for a period of 30 days.
+        until: the last day, inclusive; None for today.
         zone: the time zone of days and hours, such as ``Europe/Berlin``.
-        step: of the series; None for what is readable.
-        top: how many lines a breakdown has at most.
+        step: the step of the series; None chooses one by the length of the period.
+        top: the most rows of a breakdown.
         engine: another database than that of DATABASE_URL.
 
     Raises:
-        InvalidPeriod: the period, the zone or the step cannot be used.
+        InvalidPeriod: the period, the zone or the step is invalid.
         SchemaMismatch: the tables are missing.
         DatabaseUnavailable: the database does not answer.
     """
@@ -227,7 +227,7 @@ def _by(numbers: Mapping[tuple[str, ...], int], index: int) -> Counter[str]:
 
 
 def _cities(places: Mapping[tuple[str, ...], int]) -> Counter[str]:
-    """Scans by city, as ``Berlin, DE``: cities of one name in two countries are two."""
+    """Returns scans by city, as ``Berlin, DE``: cities of the same name in two countries are kept apart."""
     found: Counter[str] = Counter()
     for (country, city), number in places.items():
         found[f"{city}, {country}" if city and country else city] += number

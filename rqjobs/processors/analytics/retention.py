@@ -1,4 +1,4 @@
-"""Raw events and visitors are kept for ANALYTICS_RETENTION; the counts, which identify no person, for ever."""
+"""Deletes raw events and visitors after ANALYTICS_RETENTION; the counts, which identify no person, are kept."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rqjobs.config import logs
 from rqjobs.config.settings import get_settings
 from rqjobs.database.analytics import events, visitors
 
-_CHUNK = 5_000  # rows a transaction: other writers wait for some ten milliseconds at most
-_PAUSE = 3600.0  # seconds from one look to the next
+_CHUNK = 5_000  # rows per transaction: other writers wait for tens of milliseconds at most
+_PAUSE = 3600.0  # seconds between two checks in one worker process
 
 _next_look = 0.0
 
 
 def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) -> int:
-    """Deletes what was recorded longer ago than ``older_than``, in short transactions.
+    """Deletes the raw events and visitors recorded longer ago than ``older_than``, in short transactions.
 
-    The time of recording counts, not the event's own: an event's id is then known for the whole time, and a
-    duplicate is recognised however old the events of an import are.
+    The time of recording decides, not the event's own time: so an event's id is kept for the whole retention, and
+    duplicates are recognised even when old events are imported.
 
     Args:
         engine: the database.
@@ -31,7 +31,7 @@ def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) ->
         limit: stop after about this many rows; None for all.
 
     Returns:
-        How many rows of raw events and visitors were deleted.
+        The number of deleted rows of raw events and visitors.
     """
     cutoff = datetime.now(UTC) - older_than
     deleted = 0
@@ -51,7 +51,7 @@ def purge(engine: Engine, older_than: timedelta, *, limit: int | None = None) ->
 def _purge_visitors(engine: Engine, before: date, limit: int | None) -> int:
     is_old = (visitors.c.day < before) & (visitors.c.seen_on < before)
     key = tuple_(*visitors.primary_key)
-    # What was recorded lately of days long ago is passed over, once.
+    # Visitors of old days that were recorded recently stay.
     rest, deleted = is_old, 0
     while limit is None or deleted < limit:
         with engine.begin() as connection:
@@ -67,13 +67,13 @@ def _purge_visitors(engine: Engine, before: date, limit: int | None) -> int:
 
 
 def purge_now_and_then(engine: Engine) -> None:
-    """A part of :func:`purge` once an hour in each worker process, until nothing old is left."""
+    """Runs a part of :func:`purge`, at most once an hour in each worker process while nothing old is left."""
     global _next_look  # noqa: PLW0603
     if time.monotonic() < _next_look:
         return
     try:
         deleted = purge(engine, get_settings().analytics_retention, limit=_CHUNK)
-    except DBAPIError as error:  # the events are stored: tidying up can wait, and must not fail their jobs
+    except DBAPIError as error:  # the events are stored; a failed cleanup must not fail their jobs
         logs.event(logging.WARNING, "old analytics events not deleted", error=str(error.orig))
         deleted = 0
     if deleted < _CHUNK:

@@ -1,4 +1,4 @@
-"""One batch of events into the database: raw rows, visitors and counts in one transaction, each event once."""
+"""Stores a batch of events: raw rows, visitors and counts in one transaction, each event once."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ _MOST_VARIABLES = 32_000  # SQLite takes 32,766 in a statement
 
 
 def store(engine: Engine, events: Sequence[QREvent]) -> set[str]:
-    """Stores and counts those of ``events`` that are not stored yet; all of them or, if it raises, none.
+    """Stores and counts those of ``events`` that are new; all of them or, if it raises, none.
 
-    Batches take turns: in a process by a lock, between processes by SQLite's one writer or PostgreSQL's advisory
-    lock. They all add to the same rows (the counts of today), so they would wait for each other anyway; taking
-    turns, they cannot deadlock.
+    One batch is stored at a time: a lock serialises the threads of a process, SQLite's single writer or PostgreSQL's
+    advisory lock the processes. All batches update the same rows (today's counts), so they would wait for each other
+    anyway; in turn they cannot deadlock.
 
     Returns:
-        The event ids that are new.
+        The ids of the new events.
     """
     by_id: dict[str, QREvent] = {}
     for event in events:
         by_id.setdefault(event.event_id, event)
-    # What can be worked out before it is our turn is: most events are new, and the others are taken off again.
+    # The counts are computed before the lock is taken: most events are new, and the others are subtracted below.
     write = datetime.isoformat if engine.dialect.name == "postgresql" else _sqlite_time
     rows = [_event_row(event, write) for event in by_id.values()]
     cells, seen = tally(by_id.values()), visits(by_id.values())
@@ -76,7 +76,7 @@ def _event_row(event: QREvent, write: Callable[[datetime], str]) -> tuple[Any, .
 
 
 def _sqlite_time(moment: datetime) -> str:
-    """As SQLAlchemy's DateTime stores and reads it on SQLite: without the offset, which is always UTC's."""
+    """Returns the moment as SQLAlchemy's DateTime stores it on SQLite: in UTC, without an offset."""
     return moment.isoformat(" ", "microseconds")[:26]
 
 
@@ -118,11 +118,12 @@ def _count(connection: Connection, cells: Mapping[Cell, int]) -> None:
 def _insert(
     connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], conflict: str = ""
 ) -> int:
-    """Many rows in one statement: from a JSON text on PostgreSQL, with a variable for each value on SQLite.
-
-    Returns the number of events written.
+    """Inserts many rows in one statement: from JSON on PostgreSQL, with a variable for each value on SQLite.
 
     One statement lets other threads work while it runs; sqlite3's executemany takes the GIL at every row.
+
+    Returns:
+        The number of inserted rows.
     """
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if _is_postgres(connection):

@@ -1,4 +1,4 @@
-"""Turns events into increments of the counts, without I/O."""
+"""Computes what events add to the counts, without I/O."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rqjobs.processors.analytics.events import QREvent
 ALL = "all"
 
 BREAKDOWNS = ("client", "place", "code")
-"""The metrics with many values. Outside a single code's scope they are also summed by week: ``code_week``."""
+"""The metrics with many values. Except in the scope of a single code they also have weekly sums: ``code_week``."""
 
 
 Cell = tuple[str, str, str, str, int]
-"""One number of the counts: scope, metric, day (ISO 8601), value, and the quarter hour."""
+"""The key of one count: scope, metric, day (ISO 8601), value, and the quarter hour."""
 
 
 class VisitorKey(NamedTuple):
@@ -29,29 +29,29 @@ class VisitorKey(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """What is known of a visitor on a day: the quarter hour of the first scan, and whether there was another."""
+    """A visitor's scans of one day: the quarter hour of the first, and whether there was another."""
 
     first: int
     again: bool
 
 
 def quarter_of(moment: datetime) -> int:
-    """The quarter hour of its UTC day that ``moment`` lies in, 0 to 95."""
+    """Returns the quarter hour of the UTC day of ``moment``, 0 to 95."""
     return moment.hour * 4 + moment.minute // 15
 
 
 def code_scope(qr_code_id: str) -> str:
-    """The scope of one code's counts."""
+    """Returns the scope of one code's counts."""
     return f"code:{qr_code_id}"
 
 
 def user_scope(user_id: str) -> str:
-    """The scope of the counts of all codes of an owner."""
+    """Returns the scope of the counts of all codes of an owner."""
     return f"user:{user_id}"
 
 
 def tally(events: Iterable[QREvent]) -> Counter[Cell]:
-    """What ``events`` add to the counts, visitors apart."""
+    """Returns what ``events`` add to the counts, except those of visitors."""
     cells: list[Cell] = []
     for event in events:
         day, quarter = event.occurred_at.date().isoformat(), quarter_of(event.occurred_at)
@@ -75,7 +75,7 @@ def tally(events: Iterable[QREvent]) -> Counter[Cell]:
 
 
 def by_week(cells: Mapping[Cell, int]) -> Counter[tuple[str, str, str, str]]:
-    """What ``cells`` add to the weeks (of the Monday): scope, metric, day, value."""
+    """Returns what ``cells`` add to the weekly sums, by scope, metric, Monday and value."""
     weeks: Counter[tuple[str, str, str, str]] = Counter()
     for (scope, metric, day, value, _), number in cells.items():
         if metric in BREAKDOWNS and not scope.startswith("code:"):
@@ -85,13 +85,13 @@ def by_week(cells: Mapping[Cell, int]) -> Counter[tuple[str, str, str, str]]:
 
 @lru_cache(maxsize=512)
 def monday(day: str) -> str:
-    """The Monday of the week that ``day`` lies in."""
+    """Returns the Monday of the week of ``day``."""
     parsed = date.fromisoformat(day)
     return (parsed - timedelta(days=parsed.weekday())).isoformat()
 
 
 def visits(events: Iterable[QREvent]) -> dict[VisitorKey, Visit]:
-    """The visitors of ``events``: for each code, and for all codes of an owner (``user:`` for those without one)."""
+    """Returns the visitors of ``events``, per code and per owner (``user:`` for codes without an owner)."""
     seen: dict[VisitorKey, Visit] = {}
     for event in events:
         if event.event != "scan" or event.bot or event.visitor is None:
@@ -107,9 +107,10 @@ def visits(events: Iterable[QREvent]) -> dict[VisitorKey, Visit]:
 def merge_visits(
     new: dict[VisitorKey, Visit], known: dict[VisitorKey, Visit]
 ) -> tuple[dict[VisitorKey, Visit], Counter[Cell]]:
-    """What changes for the visitors ``known`` before when the ``new`` scans are added: their rows, and the counts.
+    """Merges ``new`` scans into the visitors ``known``; returns the changed rows and the changes of the counts.
 
-    A scan that arrives late may be earlier than the first one known; the visitor's count then moves to it.
+    A scan that arrives late may be earlier than the first known one; the visitor's count then moves to its quarter
+    hour.
     """
     changed: dict[VisitorKey, Visit] = {}
     cells: Counter[Cell] = Counter()
@@ -126,7 +127,7 @@ def merge_visits(
 
 
 def _add(cells: Counter[Cell], key: VisitorKey, visit: Visit, number: int) -> None:
-    # A visitor's key differs from owner to owner, so the owners' visitors are also those of the whole installation.
+    # Visitor keys differ between owners, so the visitors of the whole installation are the sum of all owners' visitors.
     scopes = [key.scope] if key.scope.startswith("code:") else [ALL, key.scope]
     for scope in scopes:
         if scope == user_scope(""):

@@ -1,4 +1,4 @@
-"""Data export: the rows of one user as a file, published whole, with a link."""
+"""The data export: writes the rows of one user to a file, publishes it, and returns a link to it."""
 
 from rqjobs.processors.export.links import LinkRefused, make_link, open_link
 from rqjobs.processors.export.processor import export

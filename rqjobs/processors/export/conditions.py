@@ -1,4 +1,4 @@
-"""The WHERE clause of an export: the tenant's condition and one for each filter."""
+"""Builds the WHERE clause of an export: the condition on the tenant, and one condition for each filter."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from rqjobs.errors import PermanentFailure
 from rqjobs.sources import Filter, Source
 
 _NUMBER = re.compile(r"(?!-[0.]+\Z)-?(0|[1-9]\d{0,30})(\.\d{1,30})?", re.ASCII)
-"""A number as databases spell it. Not -0, which is another text than 0 and no other user."""
+"""A number in the spelling of databases. ``-0`` does not match: it is another text than ``0``, but the same user."""
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 def where(
     source: Source, table: Table, user_id: str, filters: Mapping[str, object], *, sqlite: bool
 ) -> ColumnElement[bool]:
-    """The condition on ``table`` for the rows of ``user_id`` that fit the parsed ``filters``.
+    """Returns the condition on ``table`` for the rows of ``user_id`` that match the parsed ``filters``.
 
     Raises:
-        PermanentFailure: the table lacks a column, or one has no order that a date range could use.
+        PermanentFailure: the table lacks a column, or a date range is on a column whose type has no order.
     """
     chosen = [_condition(source, table, source.filters[name], value, sqlite=sqlite) for name, value in filters.items()]
     return and_(_tenant(source, table, user_id), *chosen)
 
 
 def raw(column: ColumnElement[Any], kind: Any = None) -> ColumnElement[Any]:
-    """``column`` as the database has it, without SQLAlchemy's idea of its type."""
+    """Returns ``column`` with the type that the driver returns, without SQLAlchemy's conversion."""
     return type_coerce(column, kind or NullType())
 
 
 def python_type(column: Column[Any]) -> type[Any] | None:
-    """int, str, UUID, date ...; None if SQLAlchemy has none."""
+    """Returns the Python type of the column's values (int, str, UUID ...); None if SQLAlchemy has none."""
     try:
         return column.type.python_type
     except NotImplementedError:
@@ -91,9 +91,10 @@ def _condition(source: Source, table: Table, rule: Filter, value: object, *, sql
 
 
 def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
-    """``column = value`` as the column has it; what cannot be one, or is spelled otherwise, matches nothing.
+    """Returns the condition ``column = value``; a value that the column cannot hold matches no row.
 
-    Strictly, as it decides about the owner of a row: ``int()`` takes " 10" and "1_0" for 10 as well.
+    The spelling must be exact, because the condition decides about the owner of a row: ``int()`` also reads " 10"
+    and "1_0" as 10.
     """
     kind: Any = str if isinstance(column.type, Enum) else python_type(column)
     text = _spelled(value)
@@ -112,27 +113,30 @@ def _equals(column: Column[Any], value: object) -> ColumnElement[bool]:
 
 
 def _spelled(value: object) -> str:
-    """The value as databases have it in a text: Booleans in small letters."""
+    """Returns the value in the spelling of databases: Booleans in lower case."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(text: str, kind: type) -> ColumnElement[Any]:
-    """The number, exact and however large: a column of smaller ones is compared with it all the same."""
+    """Returns the number as an exact SQL expression, which may exceed the range of the column's type."""
     whole = kind is int and text.lstrip("-").isdecimal() and -(2**63) <= int(text) < 2**63
     return literal(int(text), BigInteger()) if whole else cast(literal(text, Text()), Numeric())
 
 
 def _moment(column: Column[Any], moment: datetime, *, since: bool, sqlite: bool) -> ColumnElement[bool]:
-    """``column`` from ``moment`` on, or before it. A date without a time is the beginning of its day, 00:00 UTC."""
+    """Returns the condition that ``column`` is at or after ``moment``, or before it.
+
+    A date without a time is the beginning of its day, 00:00 UTC.
+    """
     left: ColumnElement[Any] = column
     right: object = moment
     kind = python_type(column)
     if sqlite or kind is str:
-        # Text sorts by time once all spellings agree; a date alone is before every time of its day.
+        # Texts sort by time if all have one spelling; a date without a time sorts before every time of its day.
         left = func.replace(raw(column, String()), " ", "T")
         right = _spelled_moment(moment)
     elif kind is date:
-        if moment.time() != time():  # after the beginning of its day, at which the day itself counts
+        if moment.time() != time():  # a date without a time is the beginning of its day, and this is later
             return column > moment.date() if since else column <= moment.date()
         right = moment.date()
     elif isinstance(column.type, SqlDateTime):
@@ -150,24 +154,27 @@ def _spelled_moment(moment: datetime) -> str:
 
 
 def _within_second(column: Column[Any], moment: Any, *, sqlite: bool) -> ColumnElement[bool]:
-    """``column = moment``: SQLite's texts spell fractions or leave them out."""
+    """Returns the condition ``column = moment`` to the second: SQLite's texts may have fractions or not."""
     later = moment + timedelta(seconds=1)
     return and_(_moment(column, moment, since=True, sqlite=sqlite), _moment(column, later, since=False, sqlite=sqlite))
 
 
 def _contains(column: Column[Any], value: object, *, sqlite: bool) -> ColumnElement[bool]:
-    """An entry of an array, of a JSON list (of texts, or of objects that hold it), or of ``a, b, c``."""
+    """Returns the condition that ``column`` has the entry ``value``.
+
+    The column is an array, a JSON list (of texts, or of objects that hold the value), or a text ``a, b, c``.
+    """
     if isinstance(column.type, ARRAY):
         return literal(_spelled(value)) == func.any(cast(column, ARRAY(Text)))
     text = raw(column, String()) if sqlite else cast(column, Text)
     position = func.instr if sqlite else func.strpos
-    if not isinstance(value, str):  # unquoted in JSON: 5 is no entry of [15]
+    if not isinstance(value, str):  # numbers have no quotes in JSON: 5 must not match [15]
         for sign in " []{}:":
             text = func.replace(text, sign, ",")
         return position(literal(",") + text + literal(","), f",{json.dumps(value)},") > 0
     entries = {json.dumps(value), json.dumps(value, ensure_ascii=False)}
     plain = func.replace(text, ", ", ",")
-    # Only text that is no JSON is a plain list: in JSON a comma may be part of an entry.
+    # Only text that is not JSON is read as "a, b, c": in JSON a comma may be part of an entry.
     listed = and_(
         func.substr(func.trim(text), 1, 1).not_in(["[", "{"]),
         position(literal(",") + plain + literal(","), f",{value},") > 0,

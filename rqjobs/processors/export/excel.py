@@ -1,6 +1,6 @@
-"""Excel workbooks. openpyxl makes everything but the rows; those are written here, straight into the zip.
+"""Writes Excel workbooks. openpyxl makes everything except the rows; this module writes the rows into the zip.
 
-A row costs a tenth of what openpyxl or XlsxWriter take for it, and nothing is kept: neither cells nor temporary files.
+A row costs a tenth of the time that openpyxl or XlsxWriter need, and no cells or temporary files are kept.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ _ROWS = 1_048_576
 _CELL = 32_767
 _DIGITS = 15
 _FIRST_DAY = date(1900, 3, 1)
-"""Before it Excel counts a day that never was; earlier dates are written as text."""
+"""Earlier dates are written as text: Excel's calendar has a 29 February 1900, which did not exist."""
 _EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001  # Excel has no time zones
 _END = datetime(9999, 12, 31, 23, 59, 59, 500_000)  # noqa: DTZ001
-"""From here on Excel rounds to the year 10000, which it has not: such a moment is written as text."""
+"""Later moments are written as text: Excel would round them to the year 10000, which it does not support."""
 
 _SHEET_BYTES = 1_900_000_000
-"""A zip member of more needs ZIP64, which Excel meets with an offer to repair the file: the next sheet begins."""
+"""The most bytes of one sheet; then the next one begins. A larger zip member needs ZIP64, which Excel reports as a
+damaged file.
+"""
 _PAGE_WIDTH = 220
 """The most characters in one line of landscape A4 that are legible."""
 _PIECE = 16_000
-"""The most characters of a piece: each may count as two in Excel (UTF-16)."""
+"""The most characters of one part of a long text: Excel counts UTF-16 units, so each may count twice."""
 _LONG_TEXTS = "Long texts"
 _STYLES = {
     "date": "yyyy-mm-dd",
@@ -45,27 +47,27 @@ _STYLES = {
     "boolean": '"TRUE";"TRUE";"FALSE"',  # LibreOffice would show some as 1 and 0
     "text": "General",
 }
-_STYLE = {name: number for number, name in enumerate(_STYLES, 1)}  # 0 is the plain one
+_STYLE = {name: number for number, name in enumerate(_STYLES, 1)}  # number 0 is the default style
 _HEIGHT = ' ht="15" customHeight="1"'
-"""One line, in points: a long text must neither run over its neighbours nor make a row as high as the window."""
+"""The height of one line, in points. It is set on every row so that a long text does not make its row taller."""
 _TEXT = f' s="{_STYLE["text"]}" t="inlineStr"><is><t xml:space="preserve">'
 
 _SPECIAL = re.compile("[&<>\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]|_x[0-9A-Fa-f]{4}_")
-_DIMENSION = re.compile(rb"<dimension [^>]*/>")  # it would promise the header's row only; it may be left out
+_DIMENSION = re.compile(rb"<dimension [^>]*/>")  # optional, and removed: it would state the header's row only
 _XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 class ExcelWriter(Writer):
-    """One or more sheets with a frozen, filtered header, typed dates and numbers, and texts that are only texts.
+    """One or more sheets with a frozen header with filters, typed dates and numbers, and texts that never are formulas.
 
-    Moments are UTC. A text too long for a cell is cut there and stands whole in the sheet ``Long texts``; numbers of
+    Moments are in UTC. A text too long for a cell is cut, and the sheet ``Long texts`` has all of it. Numbers of
     more than 15 digits are texts, because Excel would round them.
 
     Args:
-        file: where to, empty.
-        heading: the columns and the sheets' title.
-        workspace: a folder for what does not fit into memory.
-        rows: rows a sheet, the header's included.
+        file: an empty file, open for writing.
+        heading: the columns and the title of the sheets.
+        workspace: a folder for temporary files.
+        rows: the most rows of a sheet, including the header.
     """
 
     def __init__(self, file: BinaryIO, heading: Heading, *, workspace: Path, rows: int = _ROWS) -> None:
@@ -78,7 +80,7 @@ class ExcelWriter(Writer):
         self._long = _LongTexts(workspace)
 
     def write(self, batch: Batch) -> None:
-        """Appends ``batch``, on a new sheet where the last one is full."""
+        """Appends ``batch``; begins a new sheet when the last one is full."""
         done, count = 0, len(batch)
         while done < count:
             sheet = self._sheet or self._begin(batch.columns)
@@ -89,7 +91,7 @@ class ExcelWriter(Writer):
                 self._end()
 
     def close(self) -> None:
-        """Ends the last sheet and adds all that is not rows."""
+        """Ends the last sheet and writes the remaining parts of the workbook."""
         if self._sheet is not None or not self._counts:
             self._begin([])
             self._end()
@@ -104,7 +106,10 @@ class ExcelWriter(Writer):
         self._long.close()
 
     def abandon(self) -> None:
-        """What zipfile would still write when it is collected goes nowhere: the file is closed by then."""
+        """Discards the workbook.
+
+        zipfile writes to its file once more when it is collected, so it gets a buffer instead.
+        """
         self._zip.fp = io.BytesIO()
         self._long.close()
 
@@ -152,11 +157,11 @@ class ExcelWriter(Writer):
 
     def _title(self, number: int) -> str:
         title = re.sub(r"[][:*?/\\']", " ", displayed(self._heading.title))[:25].strip() or "Export"
-        # Excel keeps the name History for itself, and our own sheet has the other.
+        # Excel reserves the name History, and the sheet of long texts has the other name.
         return title if number == 1 and title.casefold() not in ("history", "long texts") else f"{title} {number}"
 
     def _skeleton(self) -> dict[str, bytes]:
-        """The parts of a workbook with these sheets, each with its header and no rows, as openpyxl makes it."""
+        """Returns the parts of a workbook with these sheets as openpyxl makes them: each has its header and no rows."""
         from openpyxl import Workbook
         from openpyxl.styles import Alignment, Font, PatternFill
         from openpyxl.utils import get_column_letter
@@ -177,13 +182,13 @@ class ExcelWriter(Writer):
             sheet: Worksheet = book.create_sheet(title)
             for column, name in enumerate(names, 1):
                 cell = sheet.cell(1, column, _printable(name))
-                cell.data_type = "s"  # openpyxl takes a text that begins with = for a formula
+                cell.data_type = "s"  # otherwise openpyxl makes a text that begins with = a formula
                 cell.font, cell.fill, cell.alignment = bold, fill, Alignment(horizontal="left", indent=1)
                 sheet.column_dimensions[get_column_letter(column)].width = widths[column - 1]
             sheet.freeze_panes = "A2"
             sheet.print_title_rows = "1:1"
             sheet.page_setup.orientation = "landscape"
-            sheet.page_setup.fitToHeight = 0  # as many pages as it takes
+            sheet.page_setup.fitToHeight = 0  # no limit on the number of pages
             sheet.page_setup.fitToWidth = 1 + sum(widths) // _PAGE_WIDTH
             sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
             sheet.auto_filter.ref = f"A1:{get_column_letter(len(names))}{max(rows, 1)}"
@@ -201,7 +206,7 @@ class ExcelWriter(Writer):
 
 
 class _Sheet:
-    """The sheet that is being written."""
+    """The sheet that is currently written."""
 
     def __init__(self, member: IO[bytes], title: str) -> None:
         self.member = member
@@ -211,14 +216,14 @@ class _Sheet:
 
 
 class _LongTexts:
-    """Texts of more than 32,767 characters, in pieces, kept on the disk until their sheet's turn comes."""
+    """Texts of more than 32,767 characters, split into parts and kept on disk until their sheet is written."""
 
     def __init__(self, workspace: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=workspace)  # noqa: SIM115  # closed by close()
         self.rows = 0
 
     def add(self, sheet: str, cell: str, text: str) -> str:
-        """Stores ``text``; returns the text of its cell: its beginning, and where it continues."""
+        """Stores ``text``; returns the text for its cell: its beginning, and a reference to the rest."""
         pieces = _pieces(text)
         first = self.rows + 2
         for part, piece in enumerate(pieces, 1):
@@ -230,7 +235,7 @@ class _LongTexts:
         return _text_cell(f"{pieces[0]}\u2026 [{_LONG_TEXTS}, row {first}]")
 
     def copy(self, member: IO[bytes], skeleton: bytes) -> None:
-        """Writes the whole sheet."""
+        """Writes the sheet of long texts to the zip member."""
         head, end, tail = skeleton.partition(b"</sheetData>")
         member.write(head)
         self._file.seek(0)
@@ -243,7 +248,7 @@ class _LongTexts:
 
 
 def _define_styles(sheet: Any) -> None:
-    """Makes the styles that rows name by number, before any other."""
+    """Makes the styles first, so that their numbers are those of ``_STYLE``."""
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.styles import Alignment
 
@@ -252,7 +257,7 @@ def _define_styles(sheet: Any) -> None:
         cell.number_format = number_format
         if name == "text":
             cell.alignment = Alignment(horizontal="left", vertical="top", wrap_text=True, indent=1)
-            cell.quotePrefix = True  # it stays a text when the cell is edited
+            cell.quotePrefix = True  # keeps the cell a text when a user edits it
         assert cell.style_id == _STYLE[name]
 
 
@@ -282,7 +287,7 @@ def _shown(value: Any) -> int:
 
 
 class _LongText(str):
-    """A text that needs the sheet of long texts."""
+    """A text that is too long for a cell and goes to the sheet of long texts."""
 
     __slots__ = ()
 
@@ -296,7 +301,7 @@ def _escape(match: re.Match[str]) -> str:
     if found in _XML:
         return _XML[found]
     if len(found) > 1:
-        return f"_x005F{found}"  # ECMA-376, ST_Xstring: _xHHHH_ is a character, and so is its own escape
+        return f"_x005F{found}"  # ECMA-376, ST_Xstring: _xHHHH_ stands for a character, so a literal one is escaped
     return "\ufffd" if "\ud800" <= found <= "\udfff" else f"_x{ord(found):04X}_"
 
 
@@ -315,7 +320,7 @@ def _text(value: str) -> str | None:
 
 
 def _units(text: str) -> int:
-    """Excel counts UTF-16 units."""
+    """Returns the length of ``text`` in UTF-16 units, as Excel counts it."""
     return len(text) + sum(char > "\uffff" for char in text)
 
 

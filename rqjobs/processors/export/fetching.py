@@ -1,4 +1,4 @@
-"""Rows straight from the driver: SQLAlchemy makes the query, and no objects of its own for what comes back."""
+"""Reads rows directly from the database driver: SQLAlchemy builds the query, but makes no objects for the results."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 
 Fetched = Generator[tuple[Sequence[Sequence[Any]], Sequence[Any]], None, None]
-"""Rows, and the driver's code for the type of each column."""
+"""Yields lists of rows, each with the driver's type codes of the columns."""
 
 _CURSOR = "rqjobs_export"
 _AHEAD = 2
-"""Batches fetched in advance: with one, server and worker wait for each other equally often."""
+"""Batches requested in advance. With only one, the server idles while the worker writes."""
 _BINARY = {
     getattr(postgresql, name)
     for name in ("BIGINT", "BOOLEAN", "BYTEA", "CHAR", "DATE", "DOUBLE_PRECISION", "INTEGER", "JSON", "JSONB",
                  "NUMERIC", "SMALLINT", "TEXT", "TIME", "TIMESTAMP", "UUID", "VARCHAR")
 }  # fmt: skip
-"""Types that psycopg reads alike from PostgreSQL's binary form, which costs the server half. Not REAL: as text it is
-0.1, in binary 0.10000000149011612; and types unknown to psycopg come as bytes.
+"""Types that psycopg reads from PostgreSQL's binary format with the same result; it costs the server half the time.
+
+REAL is not among them: the text format gives 0.1, the binary one 0.10000000149011612. A type that psycopg does not
+support would arrive as bytes.
 """
 
 
 def fetch(connection: Connection, query: Select[Any], size: int) -> Fetched:
-    """What ``query`` selects, streamed, in lists of ``size`` rows at most."""
+    """Yields the rows that ``query`` selects, streamed, in lists of at most ``size`` rows."""
     if connection.dialect.driver == "psycopg":
         connection.execute(_Declare(query))
         binary = all(type(column.type) in _BINARY for column in query.selected_columns)
@@ -41,20 +43,23 @@ def fetch(connection: Connection, query: Select[Any], size: int) -> Fetched:
 
 
 def _fetch_ahead(connection: Any, size: int, *, binary: bool) -> Fetched:
-    """From the cursor on the server, which works on the next rows while we write these."""
+    """Reads from the server's cursor; the server prepares the next rows while these are written."""
     command = f"FETCH FORWARD {size} FROM {_CURSOR}"
     codes: list[Any] = []
     with connection.pipeline():
         asked = deque([connection.execute(command, binary=binary)])
         while rows := (current := asked.popleft()).fetchall():
-            codes = codes or [column.type_code for column in current.description]  # psycopg makes it at each call
+            codes = codes or [column.type_code for column in current.description]  # built anew at each access
             while len(asked) < _AHEAD:
                 asked.append(connection.execute(command, binary=binary))
             yield rows, codes
 
 
 class _Declare(Executable, ClauseElement):
-    """A cursor on the server, until the transaction ends. SQLAlchemy's own cannot send rows in binary, or ahead."""
+    """Declares a cursor on the server, open until the transaction ends.
+
+    SQLAlchemy's own server-side cursors can neither use the binary format nor fetch in advance.
+    """
 
     inherit_cache = False
 

@@ -1,4 +1,4 @@
-"""Which writer writes which format."""
+"""Chooses the writer for each export format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from rqjobs.processors.export.writer import Heading, Writer
 
 
 def suffix(export_type: str) -> str:
-    """The file's suffix for the format, without its dot."""
+    """Returns the file suffix of the format, without a dot."""
     return "xlsx" if export_type == "excel" else export_type
 
 
 def open_writer(export_type: str, partial: PartialFile, heading: Heading) -> Writer:
-    """The writer of the format, at the end of ``partial`` if it can go on there."""
+    """Returns a writer of the format.
+
+    It appends to ``partial`` if the format can be resumed; otherwise it starts over.
+    """
     settings = get_settings()
     if export_type == "csv":
         return CsvWriter(partial.file, heading, bom=settings.export_csv_bom, guarded=settings.export_csv_guard)

@@ -1,4 +1,4 @@
-"""Download links: signed, expiring, over the export's id and never over a path."""
+"""Download links: signed and expiring. They contain the export's id, never a path."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _S3_LONGEST = timedelta(days=7)  # AWS refuses longer ones
 
 
 class LinkRefused(RQJobsError):
-    """A download link that is refused; the message is the reason, fit for a page.
+    """Raised when a download link is refused; the message is the reason, and may be shown on a page.
 
     Attributes:
-        status: the HTTP status of the page: 404 or 410.
+        status: the HTTP status for the response: 404 or 410.
     """
 
     def __init__(self, reason: str, status: int) -> None:
@@ -29,15 +29,16 @@ class LinkRefused(RQJobsError):
 
 
 def make_token(export_id: str) -> str:
-    """The signed name of the export, for a URL. It reveals nothing about the export."""
+    """Returns a signed token for the export, for use in a URL. It reveals nothing about the export."""
     return _serializer().dumps(export_id)
 
 
 def make_link(export: Export) -> tuple[str, datetime]:
-    """A link and until when it works: for EXPORT_LINK_LIFETIME, at most until the file is deleted.
+    """Returns a link and its expiry: EXPORT_LINK_LIFETIME from now, at most until the file is deleted.
 
-    It leads to the app's page at EXPORT_LINK_URL, which checks the owner of the file. Without that setting it is
-    presigned where the store can (it works for everyone), otherwise the path ``/exports/<token>``.
+    With EXPORT_LINK_URL the link leads to the app's page, which checks the owner of the file. Without it the link is
+    a presigned one where the store supports that (everyone with the link can use it), otherwise the path
+    ``/exports/<token>``.
     """
     settings = get_settings()
     now = datetime.now(UTC).replace(microsecond=0)
@@ -51,11 +52,11 @@ def make_link(export: Export) -> tuple[str, datetime]:
 
 
 def open_link(token: str, user_id: str | None) -> Export:
-    """The export behind ``token``, if ``user_id`` is its owner.
+    """Returns the export of ``token``, if ``user_id`` is its owner.
 
     Raises:
-        LinkRefused: the token is forged or too old, the file is gone, or it belongs to another user. That one reads as
-            "not found": a stranger does not learn that the file exists.
+        LinkRefused: the token is forged or too old, the file is deleted, or it belongs to another user. In the last
+            case the message is "not found", so that a stranger does not learn that the file exists.
     """
     lifetime = get_settings().export_link_lifetime
     try:

@@ -1,4 +1,4 @@
-"""The half-written file: locked by its writer, cut back to its last checkpoint by the next one."""
+"""The partial file of an export: locked by its writer; a retry truncates it to the last checkpoint and resumes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from rqjobs.processors.export.reading import Key
 from rqjobs.processors.export.storage import Storage, remove_workspace_files, storing, workspace_file
 
 _CHECKPOINT_EVERY = 2.0
-"""Seconds between two checkpoints: what a killed run can lose."""
+"""Seconds between two checkpoints: a killed run loses at most this much work."""
 
 _WRITE_OUT_EVERY = 1_000_000
-"""The number of written bytes after which the kernel is made to flush them to the disk."""
+"""After this many written bytes the kernel is asked to flush them to the disk."""
 
 
 class PartialFile:
-    """The file ``.<name>.part`` beside the final one, and its checkpoint.
+    """The file ``.<name>.part`` in the workspace, and its checkpoint.
 
     Args:
-        storage: where it will be published.
-        name: the final name.
-        content: a fingerprint of what is written; another one starts over.
-        resumable: whether the source can go on after a key.
+        storage: the place where the file will be published.
+        name: the name under which it will be published.
+        content: a fingerprint of the content. If it differs from the checkpoint's, the file starts over.
+        resumable: whether the source can be read from a key on.
 
     Raises:
-        RetryLater: another process holds the file: a run whose lease has expired is still writing it.
+        RetryLater: another process has locked the file: a run whose lease has expired is still writing it.
     """
 
     file: BinaryIO
     """Open for writing, at its end."""
     rows: int = 0
-    """How many rows it holds already."""
+    """The number of rows in the file."""
     key: Key = None
-    """The last of them."""
+    """The key of the last row in the file."""
 
     def __init__(self, storage: Storage, name: str, content: str, *, resumable: bool) -> None:
         self._storage = storage
@@ -66,7 +66,7 @@ class PartialFile:
         self.file = self._open_locked()
         end = self._resume() if self._resumable else 0
         if end == 0:
-            self._mark.unlink(missing_ok=True)  # it belongs to another content, and must not be used
+            self._mark.unlink(missing_ok=True)  # it was made for another content
         self.file.truncate(end)
         self.file.seek(end)
 
@@ -77,7 +77,7 @@ class PartialFile:
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                self.path.unlink(missing_ok=True)  # a symbolic link: another user's, who may write into this folder
+                self.path.unlink(missing_ok=True)  # a symbolic link, made by another user with access to this folder
                 continue
             if not _is_ours(file):
                 file.close()
@@ -93,17 +93,22 @@ class PartialFile:
                 file.close()
                 reason = "an earlier run still writes this export"
                 raise RetryLater(timedelta(seconds=5), reason, counts=False) from None
-            file.close()  # published between our open and our lock: that file is not ours to write
+            file.close()  # another run published it between our open and our lock, so it must not be written
 
     def start_over(self) -> None:
-        """For formats that cannot be continued."""
+        """Empties the file, and writes no checkpoints from now on: for formats that cannot be resumed."""
         self._resumable = False
         self.rows, self.key = 0, None
         self.file.truncate(0)
         self.file.seek(0)
 
     def checkpoint(self, rows: int, key: Key) -> None:
-        """Called after each batch: now and then makes it durable that the file holds ``rows`` rows, up to ``key``."""
+        """Writes a checkpoint if the last one is old enough; called after each batch.
+
+        Args:
+            rows: the number of rows in the file.
+            key: the key of the last one.
+        """
         position = self.file.tell()
         if position - self._written_out >= _WRITE_OUT_EVERY:
             _begin_write_out(self.file)
@@ -119,10 +124,10 @@ class PartialFile:
             self._next = time.monotonic() + _CHECKPOINT_EVERY
 
     def publish(self) -> int:
-        """Makes it the final file; returns its size in bytes.
+        """Publishes the file under its final name; returns its size in bytes.
 
         Raises:
-            OSError: another file stands under its name: another user's, who may write into this folder.
+            OSError: the path names another file now, made by another user with access to this folder.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -137,39 +142,39 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Published, or never to be continued: nothing is left behind. Otherwise the next run goes on here."""
+        """Deletes the partial file unless a retry will resume it."""
         retried = isinstance(error, Exception) and not isinstance(error, PermanentFailure)
-        # After the error that holds the queue, the next one of the same store must not take its place.
+        # A second error of the same store must not replace the one that is being raised.
         with contextlib.suppress(OSError) if error is not None else storing():
             if self._published:
-                self._mark.unlink(missing_ok=True)  # nothing more: the next run may have a .part already
+                self._mark.unlink(missing_ok=True)  # only this one: the next run may have made its .part already
             elif not (retried and self._resumable and self._mark.exists()):
                 remove_workspace_files(self._storage, self._name)
         with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
             self.file.close()
 
     def _resume(self) -> int:
-        """Where to go on, in bytes; 0 if there is nothing of use."""
+        """Returns the byte position at which to resume; 0 if there is no usable checkpoint."""
         try:
             mark = json.loads(self._mark.read_text(encoding="utf-8"))
             if mark["content"] != self._content or mark["bytes"] > self.path.stat().st_size:
                 return 0
             self.rows, self.key = int(mark["rows"]), mark["key"]
             return int(mark["bytes"])
-        except (FileNotFoundError, ValueError, TypeError, LookupError):  # none, or not ours
+        except (FileNotFoundError, ValueError, TypeError, LookupError):  # no checkpoint, or not one of ours
             return 0
 
 
 def _is_ours(file: BinaryIO) -> bool:
-    """Whether it is a file of this name only: not another file that was linked to it."""
+    """Returns whether ``file`` is a regular file without other hard links."""
     found = os.fstat(file.fileno())
     return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
 
 
 def _begin_write_out(file: BinaryIO) -> None:
-    """Flushes while the next rows are made: many megabytes synced at once would hold up other processes.
+    """Starts flushing the file while the next rows are made: one large sync at the end would delay other processes.
 
-    Linux (mm/fadvise.c) begins to write pages that are declared unneeded, and does not wait.
+    Linux (mm/fadvise.c) begins to write pages that are declared unneeded, and returns without waiting.
     """
     if hasattr(os, "posix_fadvise"):  # macOS has none
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""PDF: a table over as many pages as it takes, drawn row by row with wrapped cells and a repeated header."""
+"""Writes PDF files: a table over many pages with wrapped cells, and the header on each page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rqjobs.processors.export.values import NESTED, SCALARS, Batch, Columns, con
 from rqjobs.processors.export.writer import Heading, Writer
 
 _PAPERS = ((842.0, 595.0), (1191.0, 842.0), (1684.0, 1191.0), (2384.0, 1684.0), (3370.0, 2384.0))
-"""A4 to A0, landscape, in points: the first on which no short word is broken."""
+"""A4 to A0, landscape, in points. The smallest is used on which no short word is broken."""
 _MARGIN = 28.0
 _FOOT = 22.0
 _PAD = 3.0
 _SAMPLE = 200
 _WORDS = re.compile(r"[^\s_/-]*[\s_/-]?")
 _WORD = 12
-"""Longer words, such as addresses, may be broken."""
+"""Characters: longer words, such as addresses, may be broken."""
 
 _TYPES = {
     **SCALARS,
@@ -43,16 +43,18 @@ def _cell_text(text: str) -> str:
 
 
 class PdfWriter(Writer):
-    """Landscape A4, or larger where columns need it. A row that does not fit moves on; one taller than a page is split.
+    """A table in landscape A4, or on larger paper if the columns need it.
+
+    A row that does not fit on the page begins the next one; a row taller than a page is split.
 
     Args:
-        file: where to, empty.
-        heading: columns, title, filters.
-        fonts: TrueType files to use before the installed ones.
+        file: an empty file, open for writing.
+        heading: the columns, the title and the filters.
+        fonts: TrueType files that are used before the installed fonts.
     """
 
     def __init__(self, file: BinaryIO, heading: Heading, *, fonts: Sequence[Path] = ()) -> None:
-        gc.collect()  # reportlab's last document and its fonts hang in circles; those of East Asia are tens of MB
+        gc.collect()  # reportlab's last document is a reference cycle, and East Asian fonts have tens of megabytes
         self._heading = heading
         self._document = StreamedDocument(file)
         self._fonts = Fonts(self._document, fonts)
@@ -76,7 +78,7 @@ class PdfWriter(Writer):
             self._row([self._wrap(text, width) for text, width in zip(row, self._widths, strict=True)])
 
     def close(self) -> None:
-        """Ends the last page and writes what is known only now: how many pages and rows there are."""
+        """Ends the last page and writes the totals: the number of pages and of rows."""
         if not self._widths:
             self._lay_out([[] for _ in self._heading.columns], [])
         self._note_missing()
@@ -96,7 +98,10 @@ class PdfWriter(Writer):
     # --- layout ------------------------------------------------------------------------------------------------------
 
     def _lay_out(self, texts: Sequence[Sequence[str]], given: Columns) -> None:
-        """The columns' widths, from the header and the first rows: what they need, or a fair share of the page."""
+        """Computes the widths of the columns from the header and the first rows.
+
+        Each column gets what it needs, or a share of the page if the page is too narrow.
+        """
         needed, least = [], []
         for name, column in zip(self._heading.columns, texts, strict=True):
             lines = [name, *(line for text in column[:_SAMPLE] for line in text[:300].split("\n"))]
@@ -113,7 +118,7 @@ class PdfWriter(Writer):
             rest -= more
         self._widths = [width * available / sum(widths) for width in widths]
         self._right = [_is_numeric(column[:_SAMPLE]) for column in given or [()] * len(widths)]
-        most = int(self._height / 4 / self._leading)  # of names that would fill the page only the beginning
+        most = int(self._height / 4 / self._leading)  # the header has at most a quarter of the page
         columns = zip(self._heading.columns, self._widths, strict=True)
         self._header = [self._wrap(_cell_text(name), width)[:most] for name, width in columns]
         self._header_lines = max(map(len, self._header))
@@ -126,7 +131,7 @@ class PdfWriter(Writer):
         return self._fonts.width(text) * self._size / 1000
 
     def _wrap(self, text: str, width: float) -> list[str]:
-        """``text`` in lines that fit: at blanks, behind ``_``, ``/`` and ``-`` where there are some, else anywhere."""
+        """Splits ``text`` into lines that fit: at blanks, after ``_``, ``/`` and ``-``, otherwise anywhere."""
         room = (width - 2 * _PAD) * 1000 / self._size
         if "\n" not in text and self._fonts.width(text) <= room:
             return [text] if text else []
@@ -172,7 +177,7 @@ class PdfWriter(Writer):
         self._rows += 1
 
     def _lines(self, cells: Sequence[Sequence[str]], count: int) -> None:
-        """The lines of one row, or of the part of it that fits on this page."""
+        """Draws the lines of one row, or of its part that fits on this page."""
         height = count * self._leading + 2 * _PAD
         operators = self._operators
         total = sum(self._widths)
@@ -186,7 +191,7 @@ class PdfWriter(Writer):
             for line in lines:
                 if line:
                     at_right = right or (not line.isascii() and reads_from_right(line))
-                    drawn = line if line.isascii() else visual(line)  # joined Arabic letters are narrower
+                    drawn = line if line.isascii() else visual(line)  # before its width: joined letters are narrower
                     left = x + width - _PAD - self._measure(drawn) if at_right else x + _PAD
                     operators.append(f"1 0 0 1 {left:.2f} {y:.2f} Tm {show(line, size)}")
                 y -= self._leading
@@ -195,7 +200,7 @@ class PdfWriter(Writer):
         self._y -= height
 
     def _top(self) -> float:
-        """Where rows begin on a page that is not the first."""
+        """Returns the height at which rows begin on every page after the first."""
         return self._height - _MARGIN - (self._header_lines * self._leading + 2 * _PAD)
 
     def _begin_page(self) -> None:
@@ -213,7 +218,7 @@ class PdfWriter(Writer):
         height = self._header_lines * self._leading + 2 * _PAD
         total = sum(self._widths)
         self._operators.append(f"0.122 0.227 0.373 rg {_MARGIN:g} {self._y - height:.2f} {total:.2f} {height:.2f} re f")
-        self._operators.append("1 g 1 G 2 Tr 0.2 w")  # filled and outlined: bold without a second font
+        self._operators.append("1 g 1 G 2 Tr 0.2 w")  # fills and outlines: bold type without a second font
         rows, self._rows = self._rows, 0
         self._lines(self._header, self._header_lines)
         self._rows = rows
@@ -236,7 +241,7 @@ class PdfWriter(Writer):
         return f"{iso_datetime(self._heading.created_at)[:16].replace('T', ' ')} UTC"
 
     def _note_missing(self) -> None:
-        """Logs glyphs that the font lacks: a PDF reader shows no error for them."""
+        """Writes a note into the PDF and logs a warning if the fonts lack characters: readers would show no error."""
         if not self._fonts.missing:
             return
         if self._y < _MARGIN + _FOOT + 20:

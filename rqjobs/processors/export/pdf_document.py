@@ -1,4 +1,4 @@
-"""A PDF file that is written page by page. reportlab keeps every page until it saves; a million rows would not fit."""
+"""A PDF document that is written page by page: reportlab keeps all pages in memory until it saves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PDFDocument: Any = pdfdoc.PDFDocument  # its published types lack half of its a
 
 
 class StreamedDocument(_PDFDocument):  # type: ignore[misc]
-    """reportlab's document for fonts, catalog and information; pages go straight to ``file``.
+    """reportlab's document for fonts, catalog and information; pages are written to ``file`` at once.
 
-    ISO 32000-1, 7.5: objects, then a table of where each one begins, then the trailer.
+    ISO 32000-1, 7.5: a PDF file is its objects, then a table of their positions, then the trailer.
     """
 
     page_size: tuple[float, float]
-    """Width and height in points, for the pages to come."""
+    """The width and height in points of the pages that are added from now on."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(compression=1, lang="en")
@@ -33,7 +33,7 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
         self._resources_number = self._new_number()
 
     def add_streamed_page(self, operators: str) -> None:
-        """Writes a page with these operators; ``/Total Do`` in them draws what :meth:`finish` is given."""
+        """Writes a page with these operators; ``/Total Do`` in them draws the form that :meth:`finish` defines."""
         page, content = self._new_number(), self._new_number()
         width, height = self.page_size
         self._kids.append(page)
@@ -47,11 +47,11 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
 
     @property
     def page_count(self) -> int:
-        """The pages written so far."""
+        """The number of pages written."""
         return len(self._kids)
 
     def finish(self, total: str) -> None:
-        """Writes fonts, catalog, and the form ``/Total``, which draws the operators ``total`` on every page."""
+        """Writes the fonts, the catalog, and the form ``/Total``, which draws the operators ``total`` on each page."""
         for font in self.delayedFonts:
             font.addObjects(self)
         total_number = self._number(self._total)
@@ -71,7 +71,7 @@ class StreamedDocument(_PDFDocument):  # type: ignore[misc]
         self._write_table(self._number(catalog), self._number(info))
 
     def _write_others(self) -> None:
-        """All that reportlab has registered; formatting an object may register more."""
+        """Writes all objects registered with reportlab; formatting an object may register more of them."""
         number = 0
         while number < self.objectcounter:
             number += 1

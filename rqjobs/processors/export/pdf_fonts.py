@@ -1,6 +1,6 @@
-"""Fonts for PDFs: Noto Sans, and behind it whatever else is installed, one character at a time.
+"""The fonts of a PDF: Noto Sans first, and for each character that it lacks the next installed font that has it.
 
-reportlab reads and embeds the fonts; here is decided which of them shows a character.
+reportlab reads and embeds the fonts; this module chooses the font of each character.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INSTALLED = (
     ("justmytype_intl_cjk", "fonts/ofl/notosanskr/*.ttf"),
     ("justmytype_intl_cjk", "fonts/ofl/notosanstc/*.ttf"),
 )
-"""Packages with fonts, and where in them; those of the extra `fonts` may be missing."""
+"""Packages with fonts, and the pattern of the font files in each; only the extra `fonts` installs all of them."""
 
 _SPECIAL = re.compile(rb"[\\()\r\n]")
 _MISSING = "\ufffd"
@@ -34,8 +34,8 @@ class Fonts:
     """The fonts of one document.
 
     Args:
-        document: reportlab's PDFDocument that the fonts are embedded in.
-        files: TrueType files to look into first.
+        document: reportlab's PDFDocument, in which the fonts are embedded.
+        files: TrueType files that are searched before the installed fonts.
     """
 
     def __init__(self, document: Any, files: Sequence[Path] = ()) -> None:
@@ -51,14 +51,14 @@ class Fonts:
         self._base = _ascii_name(self._faces[0], self._document)
 
     def width(self, text: str) -> float:
-        """How wide ``text`` is, in thousandths of the font's size."""
+        """Returns the width of ``text`` in thousandths of the font size."""
         return sum(map(self.widths.__getitem__, text))
 
     def show(self, text: str, size: float) -> str:
-        """The operators that draw one line of ``text`` at the current place."""
-        if text.isascii():  # subset 0 of the first font keeps ASCII where it is
+        """Returns the operators that draw one line of ``text`` at the current position."""
+        if text.isascii():  # in subset 0 of the first font ASCII characters keep their codes
             return f"{self._base} {size:g} Tf ({_escape(text.encode())}) Tj"
-        self.width(text)  # decides each character's font
+        self.width(text)  # chooses the font of each character
         parts = []
         for face, chars in groupby(visual(text), key=self._face_of):
             font = self._faces[face]
@@ -66,12 +66,15 @@ class Fonts:
             for subset, codes in font.splitString(shown, self._document):
                 name = font.getSubsetInternalName(subset, self._document)
                 drawn = f"{name} {size:g} Tf ({_escape(codes)}) Tj"
-                # A variable font is shown as it is stored: Noto's of East Asia as hairlines, so they are outlined.
+                # A variable font is drawn in its default weight, which is hairline in Noto's East Asian fonts.
                 parts.append(f"2 Tr {size / 30:.2f} w {drawn} 0 Tr" if face in self._thin else drawn)
         return " ".join(parts)
 
     def find(self, char: str) -> tuple[int, float]:
-        """The font of ``char`` and its width; the fonts that are not needed are never read."""
+        """Returns the number of the first font that has ``char``, and the character's width.
+
+        Fonts are read when they are first needed.
+        """
         code = ord(char)
         number = 0
         while number < len(self._faces) or self._load():
@@ -111,7 +114,7 @@ class _Widths(dict[str, float]):
 
 
 def _ascii_name(font: TTFont, document: Any) -> str:
-    """The name under which the page's operators select the ASCII part of ``font``."""
+    """Returns the name under which the page's operators select the ASCII subset of ``font``."""
     font.splitString("a", document)
     name: str = font.getSubsetInternalName(0, document)
     return name

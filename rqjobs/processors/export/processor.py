@@ -1,4 +1,4 @@
-"""One export: reads the rows, writes a partial file, publishes it, records it, mails the link."""
+"""The processor of ``data-export``: reads the rows, writes a partial file, publishes and records it, mails the link."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from rqjobs.processors.export.writer import Heading
 from rqjobs.sources import Source, UnknownSource, describe, get_source
 
 _REPORT_EVERY = 0.5
-"""Seconds between two reports of progress."""
+"""The least number of seconds between two reports of progress."""
 
 
 def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     """Writes the user's rows to a file and publishes it; the processor of ``data-export``.
 
-    Killed at any moment it leaves nothing under the final name. CSV and NDJSON go on where the last run stopped,
-    the other formats start over.
+    A run that is killed leaves nothing under the final name. CSV and NDJSON resume where the last run stopped; the
+    other formats start over.
 
     Returns:
-        export_id, file_name, data_type, rows, bytes, url, url_expires_at and expires_at (ISO 8601): when the link ends,
-        and when the file is deleted.
+        export_id, file_name, data_type, rows, bytes, url, url_expires_at (when the link expires) and expires_at (when
+        the file is deleted); moments in ISO 8601.
 
     Raises:
         PermanentFailure: the source, a filter, the table or a column does not exist.
         RetryLater: another process is still writing the same export.
-        DependencyUnavailable: the database is away, or the place for exports is, or it is full.
+        DependencyUnavailable: the database does not answer, or the export store does not, or it is full.
     """
     try:
         source = get_source(job.data_type)
@@ -58,7 +58,7 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
     settings = get_settings()
     storage = get_storage()
     with database_outages():
-        ensure_schema(get_engine())  # before the work, not after it
+        ensure_schema(get_engine())  # first, so that a missing table does not fail the job after the work
     started = datetime.now(UTC)
     with _outages(source), open_rows(source, job.user_id, filters) as rows:
         heading = Heading(
@@ -107,12 +107,12 @@ def export(job: DataExportJob, attempt: Attempt) -> dict[str, Any]:
 
 
 def _outages(source: Source) -> contextlib.AbstractContextManager[None]:
-    """What the database's errors mean where it is ours; a function of the app's has its own errors."""
+    """Translates outages of our database; for a source that is a function of the app, errors pass unchanged."""
     return contextlib.nullcontext() if source.table is None else database_outages()
 
 
 def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, partial: PartialFile) -> int:
-    """Writes all rows, or those that an earlier run has not written; returns the number of rows in the file."""
+    """Writes the rows that the partial file lacks; returns the number of rows in the file."""
     with storing():
         writer = formats.open_writer(job.export_type, partial, heading)
     count = partial.rows
@@ -121,7 +121,7 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
         with contextlib.closing(rows.batches(partial.key)) as batches:
             for batch, key in batches:
                 attempt.check()
-                os.sched_yield()  # lets threads with short work run: the kernel would switch later
+                os.sched_yield()  # lets threads with short jobs run now: the kernel would switch later
                 with storing():
                     writer.write(batch)
                     os.sched_yield()
@@ -139,7 +139,7 @@ def _write(job: DataExportJob, attempt: Attempt, rows: Rows, heading: Heading, p
 
 
 class _Progress:
-    """Rows done, of how many, and per cent, some times a second at most."""
+    """Reports the rows done, their total and the percentage, at most every ``_REPORT_EVERY`` seconds."""
 
     def __init__(self, attempt: Attempt, total: int | None) -> None:
         self._attempt = attempt
@@ -159,7 +159,7 @@ class _Progress:
 
 
 def _notify(address: str, attempt: Attempt, result: dict[str, Any]) -> None:
-    """One mail a run of the job: a retry that publishes again does not send another."""
+    """Enqueues the mail with the link, one per job: a retry that publishes again does not send another."""
     content = f"{attempt.job_id} {attempt.enqueued_at.timestamp()}".encode()
     mail = EmailJob(
         to=address,

@@ -16,21 +16,21 @@ from rqjobs.processors.export.records import Export
 from rqjobs.processors.export.storage import WORKSPACE_ENDS, get_storage
 
 _LEFT_BEHIND = timedelta(days=1)
-"""The age after which a partial file is not resumed any more."""
+"""The age after which a partial file is not resumed but deleted."""
 
 _PAUSE = 60.0
-"""Seconds from one look for what is due to the next, in each worker process."""
+"""Seconds between two checks for expired files in one worker process."""
 
 _next_look = 0.0
 
 
 def purge(*, dry_run: bool = False) -> list[Export]:
-    """Deletes the files of expired exports, and old partial files; returns the deleted exports.
+    """Deletes the files of expired exports, and old partial files; returns the exports whose files were deleted.
 
-    A file that cannot be deleted (its store, an earlier EXPORT_URL, is away) is named in the log and stays due.
+    A file that cannot be deleted (its store does not answer) is logged and tried again at the next call.
 
     Args:
-        dry_run: only answer what would be deleted.
+        dry_run: return the exports without deleting anything.
     """
     due = records.expired()
     if dry_run:
@@ -48,19 +48,19 @@ def purge(*, dry_run: bool = False) -> list[Export]:
     storage = get_storage()
     abandoned = time.time() - _LEFT_BEHIND.total_seconds()
     for path in chain.from_iterable(storage.workspace.glob(f".*.{end}") for end in WORKSPACE_ENDS):
-        with contextlib.suppress(FileNotFoundError):  # it was published meanwhile
+        with contextlib.suppress(FileNotFoundError):  # another run has published it
             if path.stat().st_mtime < abandoned:
                 path.unlink()
     return deleted
 
 
 def purge_now_and_then() -> None:
-    """:func:`purge` at the end of an export, once a minute in each worker process."""
+    """Calls :func:`purge`, but at most once a minute in each worker process; called at the end of each export."""
     global _next_look  # noqa: PLW0603
     if time.monotonic() < _next_look:
         return
     _next_look = time.monotonic() + _PAUSE
     try:
         purge()
-    except (SQLAlchemyError, OSError) as error:  # the export is published: tidying up can wait, and must not fail it
+    except (SQLAlchemyError, OSError) as error:  # the export is published; a failed cleanup must not fail its job
         event(logging.WARNING, "expired exports not deleted", error=str(error).partition("\n")[0])

@@ -1,4 +1,4 @@
-"""The rows of one export, streamed: of one tenant, in the order of the key, in batches of bounded size."""
+"""Reads the rows of one export: those of one tenant, streamed, ordered by the key, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -47,40 +47,41 @@ from rqjobs.processors.export.values import Batch, normalised
 from rqjobs.sources import Source
 
 BATCH = 250
-"""Rows a batch: some hundred are as fast as thousands, and hold less when each has 40,000 characters."""
+"""Rows in a batch. Thousands would be no faster, and need more memory when each row has 40,000 characters."""
 
 _SPELLED_ALIKE = (
     "SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true),"
     " set_config('IntervalStyle', 'postgres', true)"
 )
-"""Moments for this transaction: in UTC, which spares a conversion for each, and however the role likes them."""
+"""Sets UTC and ISO spelling for this transaction: no moment needs a conversion, and the role's settings do not matter.
+"""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-"""What parsing a value raises that is in no spelling known."""
+"""The errors that a parser raises for a value in an unknown spelling."""
 
 Convert = Callable[[Sequence[Any]], Sequence[Any]]
 Key = int | str | None
-"""Where a batch ends, as a checkpoint keeps it; None where the source has no such thing."""
+"""The key of a batch's last row, which a checkpoint stores; None if the source has no key."""
 
 
 class Rows(ABC):
     """The rows of one export."""
 
     columns: Sequence[str]
-    """Their names."""
+    """The names of the columns."""
     total: int | None = None
     """The number of rows, if the source can count them in advance."""
     ordered: bool = False
-    """Whether reading can go on after a key."""
+    """Whether reading can resume after a key."""
 
     @abstractmethod
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
-        """The batches after the key ``after``, each with its last key."""
+        """Yields the batches after the row with key ``after``, each with the key of its last row."""
 
 
 @contextmanager
 def open_rows(source: Source, user_id: str, filters: Mapping[str, object]) -> Iterator[Rows]:
-    """The rows of ``source`` that belong to ``user_id`` and fit the parsed ``filters``.
+    """Opens the rows of ``source`` that belong to ``user_id`` and match the parsed ``filters``.
 
     Raises:
         PermanentFailure: the table or a needed column does not exist.
@@ -97,11 +98,11 @@ def open_rows(source: Source, user_id: str, filters: Mapping[str, object]) -> It
 
 @contextmanager
 def _small_cache(connection: Connection) -> Iterator[None]:
-    """Each page is read once: SQLite's usual cache would only make the process grow."""
+    """Shrinks SQLite's page cache for this read: each page is read once, so the cache would only use memory."""
     if connection.dialect.name != "sqlite":
         yield
         return
-    driver: Any = connection.connection.driver_connection  # SQLAlchemy takes ten times as long for such a statement
+    driver: Any = connection.connection.driver_connection  # ten times as fast as SQLAlchemy for a PRAGMA
     (usual,) = driver.execute("PRAGMA cache_size").fetchone()
     driver.execute("PRAGMA cache_size=-500")
     try:
@@ -180,11 +181,11 @@ class _TableRows(Rows):
                         columns[index] = convert(columns[index])
                     batch = Batch(columns)
                 last = rows[-1][position] if key is not None else None
-                # SQLite may keep anything in a column; a value that a checkpoint cannot hold is no checkpoint.
+                # SQLite may keep values of any type in a column; not every one can be stored as a checkpoint.
                 yield batch, str(last) if isinstance(last, UUID) else last if isinstance(last, int | str) else None
 
     def _converters(self, codes: Sequence[Any]) -> list[tuple[int, Convert]]:
-        """What the driver's values of a column still need, by its index."""
+        """Returns the conversions that the driver's values still need, each with the index of its column."""
         found = []
         dialect = self._connection.dialect
         for index, (name, code) in enumerate(zip(self.columns, codes, strict=False)):
@@ -202,16 +203,17 @@ class _TableRows(Rows):
                 found.append((index, _each(parse)))
             if self._utc and isinstance(kind, SqlDateTime):
                 found.append((index, _in_utc))
-            elif isinstance(kind, SqlDateTime) and dialect.name != "postgresql":  # there it is the session's time zone
+            elif isinstance(kind, SqlDateTime) and dialect.name != "postgresql":  # that one returns UTC already
                 found.append((index, _normalised))
         return found
 
 
 def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
-    """Whether PostgreSQL holds what is no moment or duration in Python: infinity, years before 1 or after 9999, 24:00,
-    months.
-    """  # noqa: D205
-    if isinstance(column.type, SqlDate | SqlDateTime):  # many tables have them, and this check is cheaper
+    """Returns the condition that PostgreSQL's value has no counterpart in Python; None if the type has no such values.
+
+    These are infinity, years before 1 or after 9999, 24:00, and intervals with months.
+    """
+    if isinstance(column.type, SqlDate | SqlDateTime):  # cheaper than a check of the text, for the most common types
         return not_(column.between(literal_column("'0001-01-01'"), literal_column("'9999-12-31 23:59:59.999999'")))
     kind = column.type.item_type if isinstance(column.type, ARRAY) else column.type
     if isinstance(kind, SqlDate | SqlDateTime | SqlTime | AbstractRange | AbstractMultiRange):
@@ -226,14 +228,14 @@ def _normalised(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _in_utc(column: Sequence[Any]) -> Sequence[Any]:
-    """A moment without a zone as UTC, for sources that store UTC."""
+    """Returns the column with UTC as the time zone of moments without one, for sources that store UTC."""
     return _normalised(
         [value.replace(tzinfo=UTC) if isinstance(value, datetime) and not value.tzinfo else value for value in column]
     )
 
 
 def _each(parse: Callable[[Any], Any]) -> Convert:
-    """``parse`` for a column; what the app wrote in a spelling of its own is exported as it is."""
+    """Returns ``parse`` for a whole column; a value that it cannot parse stays as it is."""
 
     def parse_one(value: Any) -> Any:
         try:
@@ -252,7 +254,7 @@ def _each(parse: Callable[[Any], Any]) -> Convert:
 
 
 def _decimal(scale: int | None, value: Any) -> Any:
-    """SQLite's number as the Decimal that it is, with the column's places where it has no more."""
+    """Returns SQLite's number as a Decimal, with at least the number of decimal places of the column."""
     if value.__class__ not in (int, float):
         return value
     exact = Decimal(str(value))
@@ -260,12 +262,15 @@ def _decimal(scale: int | None, value: Any) -> Any:
 
 
 def _array(parse: Callable[[Any], Any], value: Any) -> Any:
-    """A list parsed; arrays of domains and of extensions' types come from psycopg as texts."""
+    """Parses a list; psycopg returns arrays of domains and of extension types as texts, which stay as they are."""
     return value if isinstance(value, str) else parse(value)
 
 
 def _but_24(parse: Callable[[Any], Any], example: str) -> Callable[[Any], Any]:
-    """``parse``, but without 24:00, which Python since 3.14 reads as 00:00, and the database has not written so."""
+    """Returns ``parse`` without support for 24:00, so that such a value is exported as it is.
+
+    Python 3.14 and later would read it as 00:00.
+    """
     try:
         parse(example)
     except ValueError:
@@ -287,4 +292,4 @@ _SPELLINGS: Mapping[type, Callable[[Any], Any]] = {
     SqlTime: _but_24(time.fromisoformat, "24:00:00"),
     JSON: json.loads,
 }
-"""SQLite has no types for moments and JSON: apps keep many spellings in them, and all are understood."""
+"""The parsers for SQLite, which has no types for moments and JSON: apps store texts of many spellings."""

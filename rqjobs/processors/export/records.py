@@ -1,4 +1,4 @@
-"""The rows of ``rqjobs_exports``: written when a file is published, read for links, deleted files marked."""
+"""The table ``rqjobs_exports``: one row for each published file, marked when the file is deleted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rqjobs.database.schema import ensure_schema
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """One export that was published."""
+    """One published export."""
 
     id: str
     user_id: str
@@ -27,9 +27,9 @@ class Export:
     rows: int
     bytes: int
     location: str
-    """The folder or fsspec URL that the file was published under."""
+    """The folder or fsspec URL in which the file was published."""
     file_name: str
-    """The file in it."""
+    """The name of the file in ``location``."""
     created_at: datetime
     expires_at: datetime
     """When the file is deleted."""
@@ -37,12 +37,12 @@ class Export:
 
     @property
     def download_name(self) -> str:
-        """What a browser saves it as: ``bookings-2026-01-31.csv``."""
+        """The file name that a browser suggests: ``bookings-2026-01-31.csv``."""
         return f"{self.data_type}-{self.created_at:%Y-%m-%d}.{self.file_name.rpartition('.')[2]}"
 
     @property
     def available(self) -> bool:
-        """Whether the file may be downloaded now."""
+        """Whether the file can be downloaded now."""
         return self.deleted_at is None and datetime.now(UTC) < self.expires_at
 
 
@@ -56,7 +56,7 @@ _REPLACE = {"sqlite": _replace(sqlite), "postgresql": _replace(postgresql)}
 
 
 def save(export: Export) -> None:
-    """Writes ``export``; an earlier one of the same job is replaced."""
+    """Writes ``export``; replaces an earlier one of the same job."""
     values = vars(export) | {
         "created_at": export.created_at.timestamp(),
         "expires_at": export.expires_at.timestamp(),
@@ -67,14 +67,14 @@ def save(export: Export) -> None:
 
 
 def find(export_id: str) -> Export | None:
-    """The export of the id, its file deleted or not."""
+    """Returns the export with this id, also if its file is deleted; None if there is none."""
     with _engine().connect() as connection:
         row = connection.execute(select(exports).where(exports.c.id == export_id)).mappings().first()
     return _export(row) if row is not None else None
 
 
 def recent(*, user_id: str | None = None, limit: int = 50) -> list[Export]:
-    """The newest exports, of one user or of all."""
+    """Returns the newest exports, of one user or of all users."""
     query = select(exports).order_by(exports.c.created_at.desc(), exports.c.id).limit(limit)
     if user_id is not None:
         query = query.where(exports.c.user_id == user_id)
@@ -83,14 +83,14 @@ def recent(*, user_id: str | None = None, limit: int = 50) -> list[Export]:
 
 
 def expired() -> list[Export]:
-    """The exports whose file is due to be deleted."""
+    """Returns the exports whose file has expired and is not deleted yet."""
     query = select(exports).where(exports.c.deleted_at.is_(None), exports.c.expires_at <= time.time())
     with _engine().connect() as connection:
         return [_export(row) for row in connection.execute(query).mappings()]
 
 
 def mark_deleted(export_id: str) -> None:
-    """Marks the file as deleted; the row stays as the record of who exported what."""
+    """Marks the file as deleted; the row stays as a record of the export and its user."""
     with _engine().begin() as connection:
         connection.execute(update(exports).where(exports.c.id == export_id).values(deleted_at=time.time()))
 

@@ -1,4 +1,4 @@
-"""The app's tables as the database has them: reflected once, and again when they have changed."""
+"""Reflects the app's tables from the database: once, and again after a change."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _STAMPS = {
     " WHERE t.oid = atttypid)"
     " FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
 }
-"""A cheap query whose result changes with the table. Without one the table is reflected each time."""
+"""Per database a cheap query whose result changes with the table. Without one, each export reflects the table."""
 
 _known: weakref.WeakKeyDictionary[Engine, dict[str, tuple[list[Any], Table]]] = weakref.WeakKeyDictionary()
 
 
 def reflected(engine: Engine, connection: Connection, source: Source) -> Table:
-    """The source's table, columns and primary key.
+    """Returns the source's table with its columns and primary key.
 
-    To ask for them takes PostgreSQL 3 ms, and a table that is the same object keeps its compiled queries.
+    The table is cached: reflecting takes 3 ms with PostgreSQL, and the same object keeps its compiled queries.
 
     Raises:
-        PermanentFailure: there is no such table.
+        PermanentFailure: the table does not exist.
     """
     assert source.table is not None
     quote = connection.dialect.identifier_preparer.quote
@@ -47,7 +47,7 @@ def reflected(engine: Engine, connection: Connection, source: Source) -> Table:
 
 
 def _reflect(connection: Connection, source: Source) -> Table:
-    """The inspections that we need: a Table that reflects itself makes eight more."""
+    """Reflects only columns and primary key: a Table with ``autoload_with`` sends eight more queries."""
     assert source.table is not None
     schema, _, name = source.table.rpartition(".")
     inspector = inspect(connection)
@@ -64,7 +64,7 @@ def _reflect(connection: Connection, source: Source) -> Table:
 
 
 def _base(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """What a domain is one of."""
+    """Returns the base type of a domain; any other type as it is."""
     while isinstance(kind, DOMAIN):
         kind = kind.data_type
     return kind

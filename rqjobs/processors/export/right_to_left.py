@@ -1,4 +1,4 @@
-"""Right-to-left text in the order in which it is drawn. A short form of Unicode's bidirectional algorithm (UAX 9)."""
+"""Puts right-to-left text into drawing order, by a subset of Unicode's bidirectional algorithm (UAX 9)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _MIRRORED = str.maketrans("()[]{}<>\u00ab\u00bb", ")(][}{><\u00bb\u00ab")
 
 
 def visual(line: str) -> str:
-    """``line`` as it is drawn from left to right: letters joined, right-to-left runs turned round.
+    """Returns ``line`` in drawing order: letters joined, right-to-left runs reversed.
 
-    The line's first strong letter gives its direction. Without levels of embedding, which names and notes do not use.
+    The first strong letter gives the direction of the line. Embedding levels, which names and notes do not use, are
+    not supported.
     """
     if not _RIGHT_TO_LEFT.search(line):
         return line
@@ -30,7 +31,7 @@ def visual(line: str) -> str:
 
 
 def reads_from_right(line: str) -> bool:
-    """Whether the first strong letter of ``line`` belongs to a script that is read from right to left."""
+    """Returns whether the first strong letter of ``line`` belongs to a right-to-left script."""
     if not _RIGHT_TO_LEFT.search(line):
         return False
     return next((_strong(char) for char in line if _strong(char)), "L") == "R"
@@ -42,7 +43,7 @@ def _strong(char: str) -> str:
 
 
 def _runs(line: str, base: str) -> list[tuple[str, str]]:
-    """Runs of one direction. Neutral characters join their neighbours where both sides agree, else the base."""
+    """Splits ``line`` into runs of one direction; neutral characters take that of both neighbours, else ``base``."""
     kinds = [_strong(char) or ("N" if unicodedata.bidirectional(char) in ("EN", "AN") else "") for char in line]
     directions: list[str] = []
     for index, kind in enumerate(kinds):
@@ -67,7 +68,10 @@ _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 def _turn(run: str) -> str:
-    """Reversed, but numbers are read from left to right in every script; combining marks stay on their letter."""
+    """Reverses ``run``, except for its numbers, which read from left to right in every script.
+
+    Combining marks stay behind their letter.
+    """
     clusters: list[str] = []
     position = 0
     while position < len(run):

@@ -1,4 +1,4 @@
-"""Where finished exports go: a folder, or any fsspec URL. A file is there whole or not at all."""
+"""The stores for finished exports: a folder, or any fsspec URL. A file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from rqjobs.config.settings import close_data_folder, data_folder, get_settings
 from rqjobs.errors import DependencyUnavailable
 
 _WHOLE_AT_ONCE = (*OBJECT_STORES, "memory")
-"""Stores where a key appears when its upload is complete. On the others a file is uploaded aside and then moved."""
+"""Stores in which a file appears when its upload is complete. In others it is uploaded under another name, then moved.
+"""
 
 
 WORKSPACE_ENDS = ("part", "checkpoint", "draft")
-"""The names of the partial file, of its checkpoint, and of the next checkpoint."""
+"""The suffixes of the partial file, of its checkpoint, and of a checkpoint that is being written."""
 
 
 class StorageUnavailable(DependencyUnavailable):
-    """EXPORT_URL cannot be used: it is full, read-only, missing, or the store is away; the reason names the fix."""
+    """EXPORT_URL cannot be used: the store is full, read-only, missing, or does not answer.
+
+    The message names the fix.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__("export store", reason)
@@ -38,12 +42,12 @@ _NOT_THE_FILES = {
     errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO,
     errno.EEXIST, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY,
 }  # fmt: skip
-"""Errors of a folder that no export could have caused, those of network file systems among them."""
+"""Errors of the folder (network file systems included) that are never the fault of one export."""
 
 
 @contextlib.contextmanager
 def storing() -> Iterator[None]:
-    """Raises what means that the place for exports is away, or full, as StorageUnavailable; all else as it is."""
+    """Translates errors that mean "the store does not work" to StorageUnavailable; all others pass unchanged."""
     try:
         yield
     except OSError as error:
@@ -53,44 +57,47 @@ def storing() -> Iterator[None]:
 
 
 class Storage(ABC):
-    """A place for finished files."""
+    """A store for finished files."""
 
     workspace: Path
-    """The local folder for files that are being written."""
+    """The local folder for partial files."""
 
     @abstractmethod
     def publish(self, partial: Path, name: str) -> None:
-        """Makes the file ``partial``, already synced to the disk, the file ``name``, replacing an older one."""
+        """Publishes the file ``partial``, which is already synced to disk, as ``name``; replaces an older file."""
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
-        """The file for reading.
+        """Opens the file for reading.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
         """
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Deletes the file; it may be gone already."""
+        """Deletes the file if it exists."""
 
     def local_path(self, name: str) -> Path | None:  # noqa: ARG002
-        """Where the file is on this machine, for servers that send files themselves; None if it is elsewhere."""
+        """Returns the path of the file on this machine; None if it is remote.
+
+        For servers that send files themselves.
+        """
         return None
 
     def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:  # noqa: ARG002
-        """A presigned link to the store, which works for everyone; None if the store has none."""
+        """Returns a presigned link, which works for everyone; None if the store does not support that."""
         return None
 
 
 class Folder(Storage):
-    """A folder of this machine, or one that is mounted."""
+    """A folder of this machine, local or mounted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = self.workspace = folder
 
     def publish(self, partial: Path, name: str) -> None:
-        """An atomic rename within the folder, made durable."""
+        """Renames the file within the folder, which is atomic, and syncs the folder."""
         partial.replace(self.folder / name)
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -99,20 +106,20 @@ class Folder(Storage):
             os.close(descriptor)
 
     def open(self, name: str) -> IO[bytes]:
-        """The file for reading."""
+        """Opens the file for reading."""
         return (self.folder / name).open("rb")
 
     def delete(self, name: str) -> None:
-        """Deletes the file; it may be gone already."""
+        """Deletes the file if it exists."""
         (self.folder / name).unlink(missing_ok=True)
 
     def local_path(self, name: str) -> Path | None:
-        """Where the file is."""
+        """Returns the path of the file."""
         return self.folder / name
 
 
 class Remote(Storage):
-    """Any filesystem of fsspec."""
+    """A file system of fsspec."""
 
     def __init__(self, url: str, workspace: Path) -> None:
         import fsspec
@@ -127,10 +134,10 @@ class Remote(Storage):
         self._whole_at_once = any(protocol in _WHOLE_AT_ONCE for protocol in protocols)
 
     def publish(self, partial: Path, name: str) -> None:
-        """Uploads; where that is not atomic, aside and then moved."""
+        """Uploads the file; where uploads are not atomic, under another name that is then changed."""
         try:
             self._upload(partial, name)
-        except Exception as error:  # each store has errors of its own: none can be the file's, which is whole and ours
+        except Exception as error:  # each store has its own types of errors; the local file cannot be the cause
             raise StorageUnavailable(f"EXPORT_URL: {type(error).__name__}: {error}") from error
         partial.unlink()
 
@@ -145,22 +152,22 @@ class Remote(Storage):
             self._fs.put_file(str(partial), aside)
             self._fs.mv(aside, path)
         except BaseException:
-            with contextlib.suppress(Exception):  # it may not be there, or the store be away
+            with contextlib.suppress(Exception):  # it may not exist, or the store may not answer
                 self._fs.rm_file(aside)
             raise
 
     def open(self, name: str) -> IO[bytes]:
-        """The file for reading."""
+        """Opens the file for reading."""
         file: IO[bytes] = self._fs.open(self._path(name), "rb")
         return file
 
     def delete(self, name: str) -> None:
-        """Deletes the file; it may be gone already."""
+        """Deletes the file if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
 
     def presign(self, name: str, lifetime: timedelta, download_name: str) -> str | None:
-        """A presigned link (S3 allows seven days at most)."""
+        """Returns a presigned link (S3 allows at most seven days); None if the store does not support that."""
         options: dict[str, Any] = {}
         if "s3" in self._fs.protocol:
             options["ResponseContentDisposition"] = f'attachment; filename="{download_name}"'
@@ -177,10 +184,10 @@ class Remote(Storage):
 
 
 def get_storage(url: str | None = None) -> Storage:
-    """The place that ``url`` (EXPORT_URL by default) names; its folder is made.
+    """Returns the store of ``url`` (by default EXPORT_URL), and makes its folder.
 
     Raises:
-        StorageUnavailable: the folder cannot be made, or fsspec does not support the URL, or lacks a package for it.
+        StorageUnavailable: the folder cannot be made, or fsspec does not support the URL or lacks a package for it.
     """
     url = url if url is not None else get_settings().export_url
     close_data_folder()
@@ -194,18 +201,18 @@ def get_storage(url: str | None = None) -> Storage:
 
 
 def name_of_file(data_type: str, job_id: str, suffix: str) -> str:
-    """The final name of a job's file. An id of the caller's own is in it as its digest."""
+    """Returns the name of a job's file. A job id that is not safe in a file name is replaced by its digest."""
     if not JOB_ID.fullmatch(job_id):
         job_id = f"id-{hashlib.sha256(job_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
     return f"{data_type}-{job_id}.{suffix}"
 
 
 def workspace_file(storage: Storage, name: str, end: str) -> Path:
-    """The file of the workspace that belongs to the final file ``name``; ``end`` is one of WORKSPACE_ENDS."""
+    """Returns the path of a workspace file for the final file ``name``; ``end`` is one of WORKSPACE_ENDS."""
     return storage.workspace / f".{name}.{end}"
 
 
 def remove_workspace_files(storage: Storage, name: str) -> None:
-    """Deletes what a run that ended early has left behind of the file ``name``."""
+    """Deletes the workspace files that an interrupted run has left for the file ``name``."""
     for end in WORKSPACE_ENDS:
         workspace_file(storage, name, end).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""CSV, JSON and NDJSON. All three are written batch by batch; CSV and NDJSON can be resumed anywhere between two."""
+"""Writes CSV, JSON and NDJSON batch by batch. CSV and NDJSON can be resumed after any batch."""
 
 from __future__ import annotations
 
@@ -37,21 +37,23 @@ _QUOTED = re.compile('[",\r\n]')
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _JSON_TYPES = {**SCALARS, **dict.fromkeys(NESTED, jsonable), float: jsonable}
 _BREAK = b"\n" * 16
-"""Between two rows: orjson itself writes no line break. Long, so that it is found at a glance."""
+"""Separates two rows, because orjson writes no line breaks. Its length makes the search for it fast."""
 
 
 class CsvWriter(Writer):
-    """RFC 4180 with CRLF, UTF-8. None is an empty cell, a Boolean is ``true`` or ``false``.
+    """Writes CSV by RFC 4180, with CRLF, in UTF-8. None is an empty cell, a Boolean is ``true`` or ``false``.
 
     Args:
-        bom: begin with a byte order mark, without which Excel takes UTF-8 for something else.
-        guarded: defuse what a spreadsheet would run as a formula.
+        file: open for writing, at its end.
+        heading: the names of the columns.
+        bom: begin with a byte order mark, without which Excel does not read the file as UTF-8.
+        guarded: change texts that a spreadsheet would run as a formula.
     """
 
     def __init__(self, file: BinaryIO, heading: Heading, *, bom: bool = True, guarded: bool = True) -> None:
         self._file = file
         self._guarded = guarded
-        # Half the time of csv.writer, which looks at each character; here only columns that need it are quoted.
+        # Half the time of csv.writer, which checks each character; here only columns that need it are quoted.
         self._line = (",".join(["%s"] * len(heading.columns)) + "\r\n").__mod__
         if file.tell() == 0:
             file.write(b"\xef\xbb\xbf" if bom else b"")
@@ -61,15 +63,15 @@ class CsvWriter(Writer):
         """Appends ``batch``."""
         columns = [_csv_cells(column, guarded=self._guarded) for column in converted(batch.columns, _CSV_TYPES)]
         if len(columns) == 1:
-            columns = [['""' if cell == "" else cell for cell in columns[0]]]  # an empty line would be no row
+            columns = [['""' if cell == "" else cell for cell in columns[0]]]  # readers skip an empty line
         self._file.write(encode("".join(map(self._line, zip(*columns, strict=True)))))
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Does nothing: a CSV file has no end mark."""
 
 
 def _csv_cells(column: Sequence[Any], *, guarded: bool) -> Sequence[Any]:
-    """``column`` as it stands between commas: no None, texts guarded and quoted where they need it."""
+    """Returns the cells of ``column`` as CSV text: None as an empty cell, texts guarded and quoted where needed."""
     kinds = set(map(type, column))
     if type(None) in kinds:
         column = ["" if value is None else value for value in column]
@@ -87,7 +89,7 @@ def _csv_cells(column: Sequence[Any], *, guarded: bool) -> Sequence[Any]:
 
 
 class NdjsonWriter(Writer):
-    """One JSON object a line, UTF-8: moments ISO 8601 in UTC, Decimals as text, never altered otherwise."""
+    """Writes one JSON object per line, in UTF-8: moments in ISO 8601 in UTC, Decimals as text."""
 
     def __init__(self, file: BinaryIO, heading: Heading) -> None:
         self._file = file
@@ -98,11 +100,11 @@ class NdjsonWriter(Writer):
         self._file.write(objects(self._names, batch, b"\n") + b"\n")
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Does nothing: an NDJSON file has no end mark."""
 
 
 class JsonWriter(Writer):
-    """One JSON array of objects, one a line; values as in NDJSON."""
+    """Writes one JSON array with one object per line; values as in NDJSON."""
 
     def __init__(self, file: BinaryIO, heading: Heading) -> None:
         self._file = file
@@ -120,15 +122,15 @@ class JsonWriter(Writer):
 
 
 def objects(names: Sequence[str], batch: Batch, separator: bytes) -> bytes:
-    """The rows of ``batch`` as JSON objects."""
+    """Returns the rows of ``batch`` as JSON objects, separated by ``separator``."""
     if orjson is not None:
         items: list[Any] = [orjson.Fragment(_BREAK)] * (2 * len(batch) - 1)
         items[::2] = _dicts_of(tuple(names))(batch.rows)
         options = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
         try:
-            # One call for all rows: orjson begins each with a buffer of its own.
+            # One call for all rows: orjson allocates a buffer at each call.
             return separator.join(orjson.dumps(items, _default, options)[1:-1].split(b"," + _BREAK + b","))
-        except TypeError:  # a lone surrogate, a number of more than 64 bits, a key that is no text
+        except TypeError:  # a lone surrogate, an integer of more than 64 bits, or a key that is not a text
             pass
     columns = converted(batch.columns, _JSON_TYPES)
     return separator.join([_dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)])
@@ -136,7 +138,10 @@ def objects(names: Sequence[str], batch: Batch, separator: bytes) -> bytes:
 
 @cache
 def _dicts_of(names: tuple[str, ...]) -> Callable[[Iterable[Sequence[Any]]], list[dict[str, Any]]]:
-    """What makes rows dicts. A display knows its keys beforehand: half the time of dict(zip())."""
+    """Returns a function that makes rows dicts.
+
+    A dict display with fixed keys takes half the time of ``dict(zip())``.
+    """
     values = [f"v{index}" for index in range(len(names))]
     pairs = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
     code = f"lambda rows: [{{{pairs}}} for {', '.join(values)}, in rows]"
@@ -145,7 +150,7 @@ def _dicts_of(names: tuple[str, ...]) -> Callable[[Iterable[Sequence[Any]]], lis
 
 
 def _default(value: Any) -> Any:
-    """The JSON value of a type that orjson does not support."""
+    """Returns the JSON value of an object whose type orjson does not support."""
     convert = SCALARS.get(type(value))
     return jsonable(value) if convert is None else convert(value)
 

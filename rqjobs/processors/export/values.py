@@ -1,4 +1,4 @@
-"""Values of a database as text: one column of a batch at a time, so that a million rows stay cheap."""
+"""Converts database values to text, a column of a batch at a time, which is cheap for a million rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ except ImportError:  # the extra `fast`
     orjson = None  # type: ignore[assignment]
 
 Columns = Sequence[Sequence[Any]]
-"""Some rows turned on their side: one sequence of values for each column."""
+"""Rows in column form: one sequence of values for each column."""
 Table = Mapping[type, Callable[[Any], Any] | None]
-"""How each type is written; None: as it is."""
+"""The conversion for each type; None leaves the value as it is."""
 
 _UTC = {None, UTC, ZoneInfo("UTC")}
 _MOMENTS = {datetime, type(None)}
@@ -31,7 +31,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Batch:
-    """Some rows, with values as :func:`normalised` has them. Made of one form, it has the other when that is needed."""
+    """Some rows, with values as :func:`normalised` returns them; made from columns or rows, it has both forms."""
 
     def __init__(self, columns: Columns | None = None, *, rows: Sequence[Sequence[Any]] = ()) -> None:
         self._columns = columns
@@ -42,19 +42,19 @@ class Batch:
 
     @property
     def columns(self) -> Columns:
-        """One sequence of values for each column."""
+        """The values of each column."""
         if self._columns is None:
             self._columns = list(zip(*self._rows, strict=True))
         return self._columns
 
     @property
     def rows(self) -> Iterable[Sequence[Any]]:
-        """One sequence of values for each row."""
+        """The values of each row."""
         return zip(*self._columns, strict=True) if self._columns is not None else self._rows
 
 
 def converted(given: Columns, table: Table) -> list[Sequence[Any]]:
-    """``given`` with each value converted by ``table``; a type that is not in it, by its base class."""
+    """Returns ``given`` with each value converted by ``table``; a type that is not in it uses its base class."""
     columns: list[Sequence[Any]] = []
     for column in given:
         kinds = set(map(type, column))
@@ -74,7 +74,7 @@ def converted(given: Columns, table: Table) -> list[Sequence[Any]]:
 
 
 def _converter(kind: type, table: Table) -> Callable[[Any], Any] | None:
-    if issubclass(kind, Enum):  # it may be a text or a number as well
+    if issubclass(kind, Enum):  # first, because an enum may be a str or an int as well
         return table.get(Enum, _enum)
     for base in kind.__mro__:
         if base in table:
@@ -83,13 +83,13 @@ def _converter(kind: type, table: Table) -> Callable[[Any], Any] | None:
 
 
 def iso_datetime(value: datetime) -> str:
-    """ISO 8601, in UTC with a ``Z``; a time without a zone stays as it is, its zone is not known to us."""
+    """Returns the moment in ISO 8601, in UTC with a ``Z``; a time without a zone stays as it is."""
     text = in_utc(value).isoformat()
     return text[:-6] + "Z" if text.endswith("+00:00") else text
 
 
 def in_utc(value: datetime) -> datetime:
-    """The moment in UTC; a time without a zone stays as it is, and so does one that is beyond the calendar in UTC."""
+    """Returns the moment in UTC; a time without a zone, or one outside the calendar in UTC, stays as it is."""
     try:
         return value if value.tzinfo in _UTC else value.astimezone(UTC)
     except OverflowError:
@@ -103,7 +103,7 @@ def _all_in_utc(column: Sequence[datetime | None]) -> Sequence[datetime | None]:
 
 
 def _all_iso(column: Sequence[datetime | None]) -> Sequence[str | None]:
-    """Moments as ISO 8601 by orjson, in a tenth of the time; orjson's form is ours once they are in UTC."""
+    """Returns moments in ISO 8601 in UTC. orjson takes a tenth of the time, and its spelling is the same."""
     if orjson is not None:
         moments = _all_in_utc([value for value in column if value is not None])
         texts: list[str] = orjson.dumps(moments, None, orjson.OPT_UTC_Z).decode()[2:-2].split('","')
@@ -115,21 +115,21 @@ def _all_iso(column: Sequence[datetime | None]) -> Sequence[str | None]:
 
 
 _WHOLE: Mapping[Any, Callable[[Sequence[Any]], Sequence[Any]]] = {iso_datetime: _all_iso, in_utc: _all_in_utc}
-"""What does the same for a column of moments (and None), faster."""
+"""Conversions with a faster form for a whole column of moments and None."""
 
 
 def iso_duration(value: timedelta) -> str:
-    """ISO 8601, in seconds: ``PT90.5S``."""
+    """Returns the duration in ISO 8601, in seconds: ``PT90.5S``."""
     return f"PT{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "S"
 
 
 def encode_bytes(value: bytes | bytearray | memoryview) -> str:
-    """Base64."""
+    """Returns ``value`` in Base64."""
     return base64.b64encode(value).decode()
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` as JSON has it: moments ISO 8601 in UTC, Decimals as text, NaN and infinity as null."""
+    """Returns ``value`` for JSON: moments in ISO 8601 in UTC, Decimals as text, NaN and infinity as None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -143,22 +143,22 @@ def jsonable(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """An object or a list of a JSON column as one compact text."""
+    """Returns an object or a list of a JSON column as compact JSON text."""
     return json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def displayed(text: str) -> str:
-    """``text`` with each control character but tab and line breaks, and each lone surrogate, as U+FFFD."""
+    """Replaces control characters (except tab and line breaks) and lone surrogates in ``text`` by U+FFFD."""
     return _CONTROL.sub("\ufffd", text)
 
 
 def whole(text: str) -> str:
-    """``text`` with every lone surrogate, which no encoding can carry, as U+FFFD."""
+    """Replaces lone surrogates, which UTF-8 cannot encode, in ``text`` by U+FFFD."""
     return _SURROGATES.sub("\ufffd", text)
 
 
 def encode(text: str) -> bytes:
-    """``text`` in UTF-8, lone surrogates as U+FFFD."""
+    """Returns ``text`` in UTF-8, with U+FFFD for lone surrogates."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -185,18 +185,18 @@ SCALARS: Table = {
     bytearray: encode_bytes,
     memoryview: encode_bytes,
 }
-"""The conversions of scalar types that all formats but Excel share."""
+"""The conversions of scalar types for all formats except Excel."""
 NESTED: Table = dict.fromkeys((dict, list, tuple, set, frozenset), json_text)
-"""What formats of flat cells write as JSON."""
+"""The conversions of nested types to JSON text, for formats without nested values."""
 _NORMAL: Table = {object: None, Enum: None, datetime: in_utc, **dict.fromkeys(NESTED, jsonable)}
 
 
 def normalised(columns: Columns) -> list[Sequence[Any]]:
-    """``columns`` with moments that have a zone in UTC, and objects and lists of nothing but JSON's own types."""
+    """Returns ``columns`` with moments in UTC if they have a zone, and with objects and lists of JSON types only."""
     return converted(columns, _NORMAL)
 
 
-# --- what a spreadsheet would run ------------------------------------------------------------------------------------
+# --- formulas: texts that a spreadsheet would run --------------------------------------------------------------------
 
 _FORMULA = "=+\\-@\uff1d\uff0b\uff0d\uff20"  # OWASP, "CSV Injection", with the full-width forms
 _INVISIBLE = "\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -205,30 +205,33 @@ _HOSTILE = re.compile(f"[\t\r\n]|[{_BLANK}]*+[{_FORMULA}]")
 _NUMBER = re.compile(r"[+-]?(?:\d++(?:[.,]\d++)*+|[.,]\d++)(?:[eE][+-]?\d++)?%?", re.ASCII)
 _GROUPS = r"(?: (?:\([0-9]++\) ?)?[0-9]++(?:[-/.][0-9]++)*+)"
 _PHONE = re.compile(rf"\+[0-9]++{_GROUPS}++")
-"""Such as +49 151 2345000 and +1 (212) 555-0123, but not +1-212-555-0123, which a spreadsheet calculates.
+"""A phone number such as +49 151 2345000 or +1 (212) 555-0123; not +1-212-555-0123, which a spreadsheet calculates.
 
-No letter, quote, bar or exclamation mark: it can call and fetch nothing. A blank between two numbers: it is no formula
-at all, because in a formula a blank is the intersection of two ranges, and ranges have letters or colons.
+It has no letter, quote, bar or exclamation mark, so it cannot call a function. It has a blank between two numbers, so
+it is no formula: in a formula a blank is the intersection of two ranges, and ranges have letters or colons.
 """
 _SUSPECT = re.compile(f"\x01(?=[{_BLANK}{_FORMULA}])(?!(?:-[0-9]++|\\+[0-9]++{_GROUPS}*+)(?:\x01|\\Z))")
-"""In a column, joined: texts that may be formulas and are no plain numbers."""
+"""Finds, in the joined texts of a column, one that may be a formula and is not a plain number."""
 
 
 def guard(text: str) -> str:
-    """``text`` with a leading ``'`` if a spreadsheet would take it for a formula; the rest is never altered.
+    """Returns ``text`` with a leading ``'`` if a spreadsheet would run it as a formula; otherwise unchanged.
 
-    Plain numbers and phone numbers with blanks stay.
+    Plain numbers, and phone numbers with blanks, are unchanged.
     """
     return text if _HOSTILE.match(text) is None or _is_plain(text) else f"'{text}"
 
 
 def _is_plain(text: str) -> bool:
-    """Whether ``text`` is a number, or a phone number that no spreadsheet would calculate."""
+    """Returns whether ``text`` is a number, or a phone number that a spreadsheet does not calculate."""
     return _NUMBER.fullmatch(text) is not None or _PHONE.fullmatch(text) is not None
 
 
 def guard_column(column: Sequence[str]) -> Sequence[str]:
-    """``column`` with its texts guarded. One search in all of them clears most columns."""
+    """Returns ``column`` with its texts guarded.
+
+    One search in the joined texts shows for most columns that none needs it.
+    """
     joined = "\x01" + "\x01".join(column)
     if _SUSPECT.search(joined) is None and joined.count("\x01") == len(column):
         return column

@@ -1,4 +1,4 @@
-"""What every writer of a format is."""
+"""The base class of the writers of all formats."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rqjobs.processors.export.values import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """What is known of a file before its first row."""
+    """The properties of a file that are known before its first row."""
 
     columns: Sequence[str]
     """The names of the columns, in order."""
     title: str
-    """The title of the file for people: ``Bookings``."""
+    """The title that readers see: ``Bookings``."""
     filters: str = ""
-    """Which of the rows, in one line."""
+    """The filters of the export, in one line of text."""
     created_at: datetime
-    """When the export was begun, in UTC."""
+    """The start of the export, in UTC."""
 
 
 class Writer(ABC):
-    """Writes batches of rows to a file; what it holds in memory does not grow with their number."""
+    """Writes batches of rows to a file; its memory does not grow with the number of rows."""
 
     @abstractmethod
     def write(self, batch: Batch) -> None:
@@ -33,7 +33,7 @@ class Writer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Completes the file; its handle stays open and is the caller's."""
+        """Completes the file; the caller closes the handle."""
 
     def abandon(self) -> None:  # noqa: B027  # most have nothing
-        """Lets go of what :meth:`close` would have; the file is of no use."""
+        """Discards the file; releases what :meth:`close` would have released."""

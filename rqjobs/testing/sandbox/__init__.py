@@ -1,1 +1,4 @@
-"""The outside world, played on loopback over its real protocols: for the demo, for tests, for trying things out."""
+"""Test doubles of the services that jobs call: servers on loopback that speak the real protocols.
+
+They serve the demo, tests, and first trials.
+"""

@@ -1,4 +1,4 @@
-"""SendGrid's and Resend's APIs over HTTP, as their documentation says them: checked, counted, scripted to fail."""
+"""A test double of SendGrid's and Resend's HTTP APIs: checks and counts mails, and fails when a test scripts it."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ _MAX_TO = 50
 
 @dataclass(frozen=True)
 class Script:
-    """What the next request is answered with, instead of what it deserves."""
+    """A scripted response, sent instead of the one that the provider would send."""
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     accept: bool = False
-    """The mail is taken all the same."""
+    """Whether the mail is accepted despite the status."""
     hang_up: bool = False
-    """The connection is closed without an answer."""
+    """Whether the connection is closed without a response."""
     before: Callable[[], object] | None = None
-    """A function that is called before each response."""
+    """A function to call before the response."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A mail that went out."""
+    """One accepted mail."""
 
     path: str
     headers: dict[str, str]
-    """By lower-case name."""
+    """The headers by name, in lower case."""
     payload: dict[str, Any]
     id: str
 
 
 @dataclass
 class MailAPI(LocalServer):
-    """Both APIs on 127.0.0.1. Use it as a context manager; ``url`` is for both ``..._API_URL``."""
+    """Both APIs on 127.0.0.1: a context manager, which serves inside its block. ``url`` suits both ``..._API_URL``."""
 
     key: str = "test-key"
     port: int = 0
-    """Where to listen; 0 takes any free port."""
+    """The port to listen on; 0 for any free port."""
     sent: list[Sent] = field(default_factory=list)
     requests: int = 0
     script: deque[Script] = field(default_factory=deque)
-    """Answers to come; when it is empty, requests get what they deserve."""
+    """The scripted responses to the next requests; without one the response is the provider's."""
     on_sent: Callable[[Sent], None] | None = None
-    """Told of each mail that goes out."""
+    """Called with each accepted mail."""
 
     def __post_init__(self) -> None:
         self._answers: dict[str, tuple[str, str]] = {}
@@ -65,7 +65,7 @@ class MailAPI(LocalServer):
         self.listen(port=self.port)
 
     def handle(self, request: Request) -> None:
-        """Sends the scripted response, or else the one that the provider would send."""
+        """Sends the scripted response, or the one that the provider would send."""
         body, headers = request.read(), request.named_headers()
         with self._lock:
             self.requests += 1
@@ -134,7 +134,7 @@ class MailAPI(LocalServer):
 
 
 def sendgrid_faults(payload: Any) -> list[str]:
-    """What SendGrid would refuse of a Mail Send request."""
+    """Returns the faults for which SendGrid would refuse a Mail Send request."""
     if not isinstance(payload, dict):
         return ["Bad Request"]
     faults = [
@@ -169,7 +169,7 @@ def sendgrid_faults(payload: Any) -> list[str]:
 
 
 def resend_faults(payload: Any) -> list[str]:
-    """What Resend would refuse of a Send Email request."""
+    """Returns the faults for which Resend would refuse a Send Email request."""
     if not isinstance(payload, dict):
         return ["The request body must be JSON"]
     faults = [f"Missing `{name}` field" for name in ("from", "to", "subject") if not payload.get(name)]

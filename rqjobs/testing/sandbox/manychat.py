@@ -1,6 +1,6 @@
-"""ManyChat's public API on loopback: its endpoints, limits, errors and quirks, over HTTP.
+"""A test double of ManyChat's public API over HTTP, with its endpoints, limits, errors and quirks.
 
-Known to differ: nothing is sent to anybody, and accounts live in memory. ``GET /sandbox/state`` shows them.
+Known differences: it sends no messages, and accounts exist in memory only. ``GET /sandbox/state`` shows them.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from rqjobs.testing.sandbox.manychat_account import Account, ApiFault, Clearing
 from rqjobs.testing.sandbox.server import LocalServer, Request
 
 LIMITS = {"page": 100, "find": 50, "send": 20, "other": 10}
-"""Calls a second and token, by the kind of call."""
+"""Calls per second and token, by the kind of call."""
 
 DEFAULT_TOKEN = "1000:sandbox"  # noqa: S105  # opens nothing but the sandbox
-"""The token that ``rqjobs sandbox manychat`` accepts unless told otherwise."""
+"""The token that ``rqjobs sandbox manychat`` accepts by default."""
 
 _NOT_FOUND = "<!DOCTYPE html><html><head><title>Page not found</title></head><body>" + "<p></p>" * 5500 + "</body>"
 
 
 class Call(NamedTuple):
-    """One request that came in."""
+    """One received request."""
 
     moment: float
-    """``time.monotonic()``."""
+    """The time of arrival (``time.monotonic()``)."""
     path: str
-    """Without the ``/fb/``."""
+    """The path without ``/fb/``."""
     kind: str
-    """Which of LIMITS it counts for."""
+    """The key of LIMITS under which it counts."""
     status: int
-    """What was answered."""
+    """The HTTP status of the response."""
 
 
 @dataclass
 class Fault:
-    """A response that replaces the next one, once."""
+    """A scripted response, sent once instead of the real one."""
 
     status: int = 500
     body: str | bytes = '{"status":"error","message":"Internal error"}'
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    """Seconds before the answer."""
+    """Seconds before the response."""
     applied: bool = False
-    """Whether the request is carried out all the same."""
+    """Whether the request is executed despite the fault."""
     dropped: bool = False
-    """Whether the connection is closed without an answer."""
+    """Whether the connection is closed without a response."""
 
 
 class ManyChatSandbox(LocalServer):
-    """The API on ``http://127.0.0.1:<port>``; a context manager that serves while it is entered.
+    """The API on ``http://127.0.0.1:<port>``: a context manager, which serves inside its block.
 
     Args:
-        tokens: the accounts, one for each token.
-        host: the interface.
-        port: 0 for any free one.
+        tokens: the tokens, each of one account.
+        host: the address to listen on.
+        port: the port; 0 for any free one.
         clearing: how a field's value is cleared, which the documentation leaves open.
-        limits: calls a second by kind, LIMITS by default.
+        limits: calls per second by kind; by default LIMITS.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class ManyChatSandbox(LocalServer):
         return next(iter(self.accounts.values()))
 
     def fail_next(self, path: str, *faults: Fault) -> None:
-        """The next calls of ``path`` (such as ``subscriber/addTag``) get these answers, one each."""
+        """Scripts the next calls of ``path`` (such as ``subscriber/addTag``) to get these responses, one each."""
         with self._lock:
             self._faults.setdefault(path, deque()).extend(faults)
 
     def busiest(self, kind: str, window: float = 1.0) -> int:
-        """The most calls of ``kind`` that came within any ``window`` seconds."""
+        """Returns the most calls of ``kind`` within any ``window`` seconds."""
         moments = sorted(call.moment for call in self.calls if call.kind == kind)
         most = start = 0
         for end, moment in enumerate(moments):
@@ -103,7 +103,7 @@ class ManyChatSandbox(LocalServer):
         return most
 
     def state(self) -> dict[str, Any]:
-        """Tags, fields and contacts of every account, by page id."""
+        """Returns tags, fields and contacts of every account, by page id."""
         return {
             str(account.page_id): {
                 "tags": account.call("GET", "page/getTags", {}),
@@ -117,7 +117,7 @@ class ManyChatSandbox(LocalServer):
         }
 
     def handle(self, request: Request) -> None:
-        """Answers one request: the query of a GET is its arguments, or a JSON body."""
+        """Responds to one request; its arguments are the query of a GET, or a JSON body."""
         parts, body = urlsplit(request.path), request.read()
         if parts.path == "/sandbox/state":
             request.answer(200, json.dumps(self.state(), indent=2).encode(), {"Content-Type": "application/json"})
@@ -139,7 +139,7 @@ class ManyChatSandbox(LocalServer):
             request.answer(status, text.encode(), {"Content-Type": "application/json", **headers})
 
     def _answer(self, method: str, path: str, token: str, args: dict[str, Any]) -> tuple[Fault | None, int, Any]:
-        """What to do with one request: a fault to play, the status, the body (bytes are HTML)."""
+        """Returns the scripted fault for one request or None, the status, and the body (bytes are HTML)."""
         now = time.monotonic()
         kind = _kind(method, path)
         account = self.accounts.get(token)

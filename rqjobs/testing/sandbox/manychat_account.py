@@ -1,4 +1,4 @@
-"""One ManyChat account in memory: the endpoints of its public API, their rules and their quirks."""
+"""One ManyChat account in memory: the endpoints of its public API, with their rules and quirks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Clearing = Literal["null", "empty", "silent"]
-"""How a field's value is cleared, which ManyChat's documentation leaves open: by null ('' is refused), by ''
-(null is refused), or by '' (null is accepted and changes nothing)."""
+"""How a field's value is cleared, which ManyChat's documentation leaves open.
+
+``null``: by null ('' is refused); ``empty``: by '' (null is refused); ``silent``: by '' (null is accepted, but changes
+nothing).
+"""
 
 _PROFILE = ("first_name", "last_name", "phone", "email", "gender", "has_opt_in_sms", "has_opt_in_email",
             "consent_phrase")  # fmt: skip
@@ -27,7 +30,7 @@ _MOST_FLOWS = 100  # an hour and contact
 
 
 class ApiFault(Exception):
-    """A request that the API refuses with 400."""
+    """A request that the API refuses with status 400."""
 
     def __init__(self, messages: list[dict[str, str]] | dict[str, dict[str, list[str]]]) -> None:
         self.messages = messages
@@ -48,18 +51,18 @@ class Subscriber:
     fields: dict[int, Any] = field(default_factory=dict)
     tags: set[int] = field(default_factory=set)
     flows: list[float] = field(default_factory=list)
-    """When flows were sent to it (``time.monotonic()``)."""
+    """The times at which flows were sent to it (``time.monotonic()``)."""
 
     @property
     def name(self) -> str:
-        """The full name; the number of one that has none."""
+        """The full name; for a contact without one, its WhatsApp number."""
         words = [self.profile.get("first_name"), self.profile.get("last_name")]
         return " ".join(word for word in words if word) or self.whatsapp_phone or ""
 
 
 @dataclass
 class Account:
-    """The state of one page, and what the API does with it. Not thread-safe: the caller holds ``lock``."""
+    """The state of one page, and the API's operations on it. Not thread-safe: the caller holds ``lock``."""
 
     page_id: int
     clearing: Clearing = "null"
@@ -70,7 +73,7 @@ class Account:
     last_id: int = 1000
 
     def call(self, method: str, path: str, args: Mapping[str, Any]) -> Any:
-        """Runs one endpoint and answers its ``data``.
+        """Runs one endpoint and returns its ``data``.
 
         Raises:
             LookupError: there is no such endpoint.
@@ -137,7 +140,7 @@ class Account:
         given = [name for name in ("email", "phone") if args.get(name)]
         if len(given) != 1:
             raise _refuse("Exactly one of email and phone is required")
-        # A contact that has only a whatsapp_phone is not found by it.
+        # The API does not search whatsapp_phone.
         found = self._holder(given[0], args[given[0]])
         return self._view(found) if found else []
 
@@ -244,7 +247,7 @@ class Account:
             subscriber.fields[known["id"]] = value
 
     def _view(self, one: Subscriber) -> dict[str, Any]:
-        """As the API shows it: the id as a string, null where nothing is."""
+        """Returns the contact as the API shows it: the id as a string, null for missing values."""
         return {
             "id": str(one.id),
             "page_id": str(self.page_id),

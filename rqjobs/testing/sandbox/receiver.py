@@ -1,4 +1,4 @@
-"""A webhook receiver: checks signatures as a customer's would, and can be told to fail."""
+"""A webhook receiver for tests: checks signatures as a customer's server would, and fails on request."""
 
 from __future__ import annotations
 
@@ -21,49 +21,50 @@ _NUMBER = re.compile(r"\d{1,6}(\.\d{1,6})?")
 
 @dataclass(frozen=True)
 class Received:
-    """One request, as it came in."""
+    """One received request."""
 
     path: str
     headers: dict[str, str]
-    """By lower-case name."""
+    """The headers by name, in lower case."""
     body: bytes
     at: float
-    """Unix time."""
+    """The time of arrival, as Unix time."""
     verified: bool
-    """Whether the signature fits the body."""
+    """Whether the signature is valid."""
     status: int
-    """What was answered."""
+    """The HTTP status of the response."""
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """Returns the parsed body."""
         return json.loads(self.body)
 
 
 @dataclass
 class Receiver(LocalServer):
-    """A receiver on 127.0.0.1. Use it as a context manager.
+    """A receiver on 127.0.0.1: a context manager, which serves inside its block.
 
-    ``/ok`` answers 204 to whoever signed well and 401 to others, ``/flaky/N`` fails N times for each webhook-id
-    and then works, ``/gone`` answers 410, ``/status/N`` answers N, ``/slow/N`` answers after N seconds. A query may
-    follow, so that one delivery can be told from another; without a number these three answer 404.
+    ``/ok`` returns 204 for a valid signature and 401 otherwise, ``/flaky/N`` fails N times for each webhook-id and then
+    succeeds, ``/gone`` returns 410, ``/status/N`` returns N, ``/slow/N`` responds after N seconds. A query may follow,
+    to
+    tell deliveries apart; without a number the last two and ``/flaky`` return 404.
     """
 
     secret: str
     received: list[Received] = field(default_factory=list)
     port: int = 0
-    """Where to listen; 0 takes any free port."""
+    """The port to listen on; 0 for any free port."""
     more_secrets: Sequence[str] = ()
-    """Signed with one of these is well signed too."""
+    """Further secrets whose signatures are valid."""
     on_request: Callable[[Received], None] | None = None
-    """Told of each request."""
+    """Called with each request."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self.listen(port=self.port)
 
     def handle(self, request: Request) -> None:
-        """Checks the signature, keeps the request, and answers by its path."""
+        """Checks the signature, records the request, and responds according to its path."""
         body, headers = request.read(), request.named_headers()
         try:
             verify([self.secret, *self.more_secrets], headers, body, now=time.time())
@@ -96,11 +97,11 @@ class Receiver(LocalServer):
 
 
 def _behaviour(path: str) -> tuple[str, float | None]:
-    """What ``path`` asks for, and its number; a query says nothing."""
+    """Returns the kind of response that ``path`` selects, and its number; ignores the query."""
     _, kind, number, *_ = (urlsplit(path).path + "//").split("/")
     return kind, float(number) if _NUMBER.fullmatch(number) else None
 
 
 def signing_secret() -> str:
-    """A new ``whsec_`` secret."""
+    """Returns a new ``whsec_`` secret."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback for whoever plays somebody else's API."""
+"""The HTTP server on loopback that all test doubles share."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, Self
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request, and its answer. Connections are kept; nothing is logged."""
+    """One request and its response. Connections are kept open; nothing is logged."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     server: _Server
 
     def read(self) -> bytes:
-        """The body."""
+        """Returns the body."""
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def named_headers(self) -> dict[str, str]:
-        """The headers by lower-case name."""
+        """Returns the headers by name, in lower case."""
         return {name.lower(): value for name, value in self.headers.items()}
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Answers; whoever asked may have gone."""
+        """Sends the response; ignores a client that has closed its connection."""
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
@@ -36,48 +36,48 @@ class Request(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def hang_up(self) -> None:
-        """Closes the connection without an answer."""
+        """Closes the connection without a response."""
         self.close_connection = True
 
     def do_GET(self) -> None:
-        """Hands the request on."""
-        self.server.played.handle(self)
+        """Passes the request to the test double."""
+        self.server.test_double.handle(self)
 
     do_POST = do_GET  # noqa: N815  # http.server names it so
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server names it so
-        """Nothing."""
+        """Logs nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    played: LocalServer
+    test_double: LocalServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignores the error of a client that closed its connection."""
 
 
 class LocalServer:
-    """Listens from :meth:`listen` on, and serves while it is entered. Subclasses say in :meth:`handle` what."""
+    """Listens after :meth:`listen`, and serves inside its block. Subclasses implement :meth:`handle`."""
 
     _http: _Server
     url: str
-    """Where it is, once it listens."""
+    """The URL, set by :meth:`listen`."""
 
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Takes the port; 0 for any free one.
+        """Opens the port; 0 for any free one.
 
         Raises:
-            OSError: somebody else has it.
+            OSError: another process uses the port.
         """
         self._http = _Server((host, port), Request)
-        self._http.played = self
+        self._http.test_double = self
         self.url = f"http://{host}:{self._http.server_port}"
 
     def handle(self, request: Request) -> None:
-        """Answers one request, in a thread of its connection."""
+        """Responds to one request; called in the thread of its connection."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

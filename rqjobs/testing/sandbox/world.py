@@ -1,4 +1,4 @@
-"""A whole small world on loopback: Redis, a database with an app's tables, and everybody that jobs talk to."""
+"""A complete environment on loopback: Redis, a database with an app's tables, and all services that jobs call."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rqjobs.testing.sandbox.receiver import Receiver, signing_secret
 
 @dataclass(frozen=True)
 class World:
-    """Who is there."""
+    """The servers of the environment."""
 
     folder: Path
     receiver: Receiver
-    """A customer's webhook endpoint."""
+    """The webhook endpoint of a customer."""
     manychat: ManyChatSandbox
     mails: Callable[[], int]
     """Returns the number of mails that have arrived."""
@@ -34,7 +34,7 @@ class World:
 
 @contextmanager
 def play() -> Iterator[World]:
-    """Starts the world and points this process's settings (and those of its children) at it; ends it all after."""
+    """Starts the environment and sets this process's settings to it; stops it at the end of the block."""
     with (
         tempfile.TemporaryDirectory(prefix="rqjobs-demo-") as name,
         Receiver(signing_secret()) as receiver,
@@ -65,7 +65,7 @@ def play() -> Iterator[World]:
 
 @contextmanager
 def _mailbox() -> Iterator[tuple[dict[str, str], Callable[[], int]]]:
-    """A real SMTP server if aiosmtpd is installed (the extra ``demo``), else the backend that writes files."""
+    """A real SMTP server if aiosmtpd is installed (the extra ``demo``), otherwise the backend that writes files."""
     try:
         from aiosmtpd.controller import Controller
     except ImportError:
@@ -78,7 +78,7 @@ def _mailbox() -> Iterator[tuple[dict[str, str], Callable[[], int]]]:
             arrived.append(envelope)
             return "250 kept"
 
-    with socket.socket() as probe:  # aiosmtpd cannot say which port it was given
+    with socket.socket() as probe:  # aiosmtpd does not report the port that it was given
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     controller = Controller(Handler(), hostname="127.0.0.1", port=port)
@@ -90,7 +90,7 @@ def _mailbox() -> Iterator[tuple[dict[str, str], Callable[[], int]]]:
 
 
 def _app_tables(url: str) -> None:
-    """The app's own table that an export reads."""
+    """Creates and fills the app's own table, which an export reads."""
     metadata = MetaData()
     contacts = Table(
         "contacts",
