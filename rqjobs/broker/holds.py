@@ -1,7 +1,7 @@
-"""Dependencies that are away: which queues wait for them, since when, and functions to report one outside a worker.
+"""Unavailable dependencies: which queues are held for them, and functions to report one outside a worker.
 
 A processor that raises :class:`rqjobs.errors.DependencyUnavailable` holds its queue. The state is in one hash in Redis
-(rqjobs/broker/lua/holds.lua), shared by all workers, by Redis' clock.
+(rqjobs/broker/lua/holds.lua), shared by all workers, with times by Redis' clock.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from rqjobs.errors import DependencyUnavailable
 
 @dataclass(frozen=True, kw_only=True)
 class Away:
-    """One dependency that is away, and the queue that waits for it."""
+    """One unavailable dependency, and the queue that is held for it."""
 
     queue: str
-    """The queue that waits."""
+    """The queue that is held."""
     dependency: str
-    """What is away, such as ``database``."""
+    """The name of the dependency, such as ``database``."""
     scope: str
-    """The part of the queue that waits; "" is the whole queue."""
+    """The part of the queue that is held; "" is the whole queue."""
     reason: str
     """The error of the last trial."""
     since: datetime
-    """When it was first found away."""
+    """The time of the first failure."""
     next_trial: datetime
-    """When the next trial is due; in the past if one is under way, or no job is there to try."""
+    """The time of the next trial; in the past if a trial is running, or the queue has no job for it."""
     trials: int
-    """How many trials there were."""
+    """The number of trials."""
     trying: bool
-    """Whether a trial is under way."""
+    """Whether a trial is running."""
     jobs: frozenset[str] = frozenset()
-    """The ids of the jobs that try it."""
+    """The ids of the jobs that run as trials."""
 
     @property
     def error(self) -> DependencyUnavailable:
-        """What a job that needs it would raise."""
+        """The error that a job that needs the dependency would raise."""
         return DependencyUnavailable(self.dependency, self.reason, scope=self.scope)
 
     def tries(self, job_id: str) -> bool:
-        """Whether the job is a trial, and so must run."""
+        """Returns whether the job is a trial, which must run."""
         return job_id in self.jobs
 
     @property
@@ -65,7 +65,7 @@ class Away:
 
     @cached_property
     def text(self) -> str:
-        """One line for people: what is away, since when, why, when it is tried again."""
+        """One line for pages and logs: the dependency, since when and why it is unavailable, and the next trial."""
         now = datetime.now(UTC)
         wait = self.next_trial - now
         part = f" for {self.scope}" if self.scope else ""
@@ -77,16 +77,18 @@ class Away:
 
 
 def dependencies_away(connection: redis.Redis | None = None) -> list[Away]:
-    """Every dependency that is away, the longest first; one round trip."""
+    """Returns all unavailable dependencies, the longest unavailable first; one round trip."""
     client = client_of(connection)
     answer: Any = client.hgetall(keys.HOLDS)
     return read_holds(answer, skew(client)) if answer else []
 
 
 def read_holds(answer: Any, ahead: float) -> list[Away]:
-    """The dependencies in the hash of holds as Redis returns it, the longest away first.
+    """Returns the dependencies in the hash of holds, the longest unavailable first.
 
-    Their times are by this process' clock; Redis' clock is ``ahead`` seconds ahead of it.
+    Args:
+        answer: the hash as Redis returns it.
+        ahead: the seconds by which Redis' clock is ahead. The returned times are by this process's clock.
     """
     found = []
     for value in answer.values():
@@ -108,7 +110,7 @@ def read_holds(answer: Any, ahead: float) -> list[Away]:
 
 
 def held_scopes(connection: redis.Redis, queue: str) -> dict[str, Away]:
-    """The parts of ``queue`` that wait for a dependency, by their scope, for its ``admit``; one round trip.
+    """Returns the held parts of ``queue`` by scope, for its ``admit``; one round trip.
 
     An ``admit`` returns :attr:`Away.error` for a job of such a part, unless the job is the trial (:meth:`Away.tries`).
     """
@@ -116,28 +118,34 @@ def held_scopes(connection: redis.Redis, queue: str) -> dict[str, Away]:
 
 
 def start(connection: redis.Redis, queue: str, job_id: str) -> tuple[float, bool]:
-    """Whether a job may run that no worker's claim has checked: seconds to wait, and whether it is a trial."""
+    """Admits a job that no worker's claim has checked.
+
+    Returns:
+        The seconds to wait (0: run it), and whether it is a trial.
+    """
     wait, trial, _ = _run(connection, "start", queue, job_id)
     return float(wait), bool(trial)
 
 
 def end(connection: redis.Redis, queue: str, job_id: str, how: Literal["done", "quiet", "back"]) -> None:
-    """A trial has ended without finding its dependency away: it was ``done``, failed otherwise, or was released."""
+    """Ends a trial that found no dependency unavailable: it was ``done``, failed otherwise, or was released."""
     _run(connection, "end", queue, job_id, how)
 
 
 def report_away(connection: redis.Redis, queue: str, job_id: str, error: DependencyUnavailable) -> float:
-    """A run of the job has found a dependency away: its queue is held. Returns the seconds until the next trial, or -1
-    if the dependency answers other jobs, so that it is the job's own failure.
+    """Records that a run of the job found a dependency unavailable, and holds its queue.
 
-    For a run whose own outcome is another one; a processor that raises the error need not call it.
-    """  # noqa: D205
+    Only for a run with another outcome of its own: a processor that raises the error need not call it.
+
+    Returns:
+        The seconds until the next trial; -1 if the dependency answers other jobs, so that the job itself has failed.
+    """
     wait, *_ = _run(connection, "away", queue, job_id, error.scope, error.dependency, error.reason, "run")
     return float(wait)
 
 
 def try_now(queue: str, connection: redis.Redis | None = None) -> int:
-    """Makes the next trials of ``queue`` due at once; returns the number of dependencies that it waits for."""
+    """Makes the next trials of ``queue`` due at once; returns the number of dependencies for which it is held."""
     answer, *_ = _run(client_of(connection), "try", queue, "")
     return int(float(answer))
 
@@ -149,7 +157,7 @@ def _run(connection: redis.Redis, *values: str) -> Any:
 
 
 def log_changes(values: Sequence[Any]) -> None:
-    """Logs the holds that a script has opened or closed: a line each."""
+    """Writes one log line for each hold that a script has started or ended."""
     texts = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in values]
     for start in range(0, len(texts), 7):
         what, queue, scope, dependency, reason, seconds, jobs = texts[start : start + 7]

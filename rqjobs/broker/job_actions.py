@@ -1,4 +1,4 @@
-"""What people do to single jobs that are not dead: run them sooner, stop them, delete them."""
+"""Actions of users on single jobs that are not dead: run a job now, stop it, delete it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rqjobs.broker.rq_schema import fetch_job, run_script
 
 
 def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
-    """Makes a delayed job due now, or puts a lost one back into its queue; False if it is neither.
+    """Makes a delayed job due now, or puts a lost job back into its queue; returns False if it is neither.
 
-    A lost job has the status of a waiting or running one, and is in no list. Rate limits and
-    open circuit breakers stay in force: they may delay it again.
+    A lost job has the status of a waiting or running one, but is in no list. Rate limits and open circuit breakers
+    still apply, and may delay the job again.
 
     Raises:
         JobNotFound: there is no such job.
@@ -26,7 +26,9 @@ def run_now(job_id: str, connection: redis.Redis | None = None) -> bool:
 
 
 def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
-    """Sends the worker of a running job the command to stop it: it becomes a dead letter. False if it does not run.
+    """Sends the worker of a running job the command to stop it; returns False if the job is not running.
+
+    The stopped job is dead.
 
     Raises:
         JobNotFound: there is no such job.
@@ -40,7 +42,7 @@ def stop(job_id: str, connection: redis.Redis | None = None) -> bool:
 
 
 def delete(job_id: str, connection: redis.Redis | None = None) -> bool:
-    """Deletes a waiting or delayed job for good; False if it is neither (any more).
+    """Deletes a waiting or delayed job; returns False if it is in another state.
 
     Raises:
         JobNotFound: there is no such job.

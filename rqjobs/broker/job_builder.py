@@ -1,4 +1,4 @@
-"""Builds a job as Redis and the outbox keep it: its options checked, its id, its fields, and RQ's object of it."""
+"""Builds a job from its model and options, in the form that Redis and the outbox store."""
 
 from __future__ import annotations
 
@@ -34,48 +34,48 @@ _id_lock = threading.Lock()
 _last_id = 0
 
 _usual: dict[tuple[str, Priority, bool, bool], tuple[QueuePolicy, Kind]] = {}
-"""The kinds of jobs whose options are their policy's, by queue, priority, ``unique`` and whether they wait first."""
+"""Cached kinds of jobs without options of their own, by queue, priority, ``unique`` and whether they are delayed."""
 
 
 class JobOptions(TypedDict, total=False):
-    """How a job is enqueued. They never share a namespace with the job's own fields; None means the policy's."""
+    """The options of an enqueue call, apart from the job's own fields. None means the value of the queue's policy."""
 
     priority: Priority
     """``high``, ``normal`` (the default) or ``low``: the lane."""
     attempts: int | None
-    """How often the job is run at most, 1 to 100."""
+    """The most runs of the job, 1 to 100."""
     backoff: Backoff | str | None
-    """The waits between the runs, such as ``exponential("5s")`` or ``"fixed:10s"``."""
+    """The wait before each retry, such as ``exponential("5s")`` or ``"fixed:10s"``."""
     delay: timedelta | str | None
-    """How long the job waits before its first run: a timedelta, or text with a unit such as ``"1h"``; ten years at
-    most. A bare number is an error: here it could be seconds, in Bull it is milliseconds.
+    """The wait before the first run: a timedelta, or text with a unit such as ``"1h"``; at most ten years.
+    A number without a unit is refused: it might be seconds, or milliseconds as in Bull.
     """
     at: datetime | None
-    """When the job runs first, with a time zone: an instant, as Redis' clock shows it. Excludes ``delay``."""
+    """The time of the first run, with a time zone, by Redis' clock. Not together with ``delay``."""
     job_id: str | None
-    """An id of the caller's own: letters, digits, ``_`` and ``-``, 128 at most."""
+    """The caller's own id for the job: up to 128 letters, digits, ``_`` and ``-``."""
     unique: bool
-    """Refuse a job that was done lately as well; without job_id the id is made from the job's content."""
+    """Refuse the job also if one with its id is done and still kept. Without job_id the id is a hash of the content."""
     timeout: timedelta | str | None
-    """The time limit of one run, written as ``delay`` is."""
+    """The time limit of one run, in the form of ``delay``."""
     connection: redis.Redis | None
     """Another Redis than that of REDIS_URL."""
     on_commit: bool
-    """Inside a transaction that an integration tracks (Django's ``atomic``): enqueue after its commit, and not at
-    all if it is rolled back. True by default; without such a transaction it makes no difference.
+    """Inside a transaction that an integration tracks (Django's ``atomic``): enqueue after its commit, and not if it
+    is rolled back. True by default; without such a transaction it has no effect.
     """
     outbox: Any
-    """A SQLAlchemy session or connection, or a Django or DB-API one: the job is written to the table ``rqjobs_outbox``
-    in its transaction, and a worker moves it to Redis after the commit, once.
+    """A SQLAlchemy session or connection, or one of Django or DB-API: the job is written to the table
+    ``rqjobs_outbox`` in its transaction, and a worker moves it to Redis after the commit, once.
     """
 
 
 _OPTIONS = frozenset(JobOptions.__annotations__)
-_OF_THE_CALL = frozenset({"connection", "on_commit", "outbox"})  # one write, so no job of it can bring its own
+_OF_THE_CALL = frozenset({"connection", "on_commit", "outbox"})  # of the whole call, not of a single job
 
 
 def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now: int) -> Entry:
-    """The job as Redis will hold it; ``now`` in microseconds of Unix time."""
+    """Returns the job in the form that is written to Redis; ``now`` is in microseconds of Unix time."""
     try:
         queue = job.queue
     except AttributeError:
@@ -113,9 +113,10 @@ def _unknown(name: str) -> str:
 
 
 def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:
-    """What the job has in common with others. Left out is what RQ restores as None anyway, and the time of enqueueing,
-    which is that of creation: memory counts for a backlog.
-    """  # noqa: D205
+    """Returns the part of the job that many jobs share.
+
+    To save memory it omits the fields that RQ restores as None, and the time of enqueueing, which is that of creation.
+    """
     priority = options.get("priority", "normal")
     if priority not in PRIORITIES:
         faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
@@ -175,7 +176,7 @@ def _duration(options: JobOptions, name: str, faults: list[str]) -> timedelta | 
 
 
 def _at(options: JobOptions, faults: list[str]) -> float | None:
-    """When the job is due, in Unix seconds."""
+    """Returns when the job is due, in Unix seconds."""
     value: Any = options.get("at")
     if value is None:
         return None
@@ -200,7 +201,7 @@ def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> 
 
 
 def _new_id(now: int) -> str:
-    """24 hex digits that sort by time and, in one process, by order: 56 bits of microseconds, 40 random bits."""
+    """Returns 24 hex digits: 56 bits of microseconds, 40 random bits. They sort by time, in one process by order."""
     global _last_id  # noqa: PLW0603
     with _id_lock:
         _last_id = stamp = max(now, _last_id + 1)
@@ -213,7 +214,7 @@ def _content_id(job: JobModel) -> str:
 
 
 def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
-    """The entry as the outbox keeps it."""
+    """Returns the entry as a row of the outbox."""
     own: dict[str, Any] = {} if entry.delay is None else {ROW_DELAY: entry.delay}
     own |= {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
     return {
@@ -228,13 +229,13 @@ def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
 
 @cache
 def _blank() -> dict[str, Any]:
-    """The attributes of an empty RQ job. RQ's constructor takes longer than Redis to write one."""
+    """Returns the attributes of an empty RQ job, cached: RQ's constructor takes longer than Redis to write a job."""
     return vars(Job("blank", connection=later(), serializer=SERIALIZER))
 
 
 @lru_cache(1000)
 def _attributes(kind: Kind) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """The attributes of an RQ job of this kind, and those of them that must not be shared between jobs."""
+    """Returns the attributes of an RQ job of this kind, and those of them that jobs must not share."""
     fields: dict[str, Any] = kind.fields
     attributes = _blank() | {
         "origin": kind.lane,
@@ -248,7 +249,7 @@ def _attributes(kind: Kind) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
 
 
 def rq_job(entry: Entry, connection: redis.Redis) -> Job:
-    """The RQ job that was written, without reading it back."""
+    """Returns the RQ job that was written, without reading it from Redis."""
     attributes, mutable = _attributes(entry.kind)
     created_at = datetime.fromisoformat(entry.created_at)
     job = Job.__new__(Job)

@@ -1,4 +1,4 @@
-"""Jobs read one by one for lists and pages: a record that cannot be read is shown as such and hides no other."""
+"""Reads jobs for lists and pages. A record that cannot be read is shown as such, and the others are still listed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rq.exceptions import NoSuchJobError
 
 from rqjobs.broker.rq_schema import ENDED, SERIALIZER, RegisteredJob, job_key, key
 
-_LONGEST_REPORT = 500  # characters of a line about progress
+_LONGEST_REPORT = 500  # the most characters of a progress report
 
 
 class Record(NamedTuple):
-    """One job of a list as Redis holds it."""
+    """One job of a list, as read from Redis."""
 
     job_id: str
     """The id as text; bytes that are not UTF-8 are replaced."""
     job: RegisteredJob | None
-    """None if there is no such job any more, or its record cannot be read."""
+    """The job; None if it does not exist any more, or its record cannot be read."""
     fault: str | None = None
-    """Why the record cannot be read; None if it can, or if there is none."""
+    """Why the record cannot be read; None if it can, or if it does not exist."""
 
 
 def read_records(job_ids: Iterable[bytes | str], connection: redis.Redis) -> list[Record]:
-    """The records of these jobs in the same order, in one round trip."""
+    """Returns the records of these jobs in the same order, in one round trip."""
     ids = list(job_ids)
     if not ids:
         return []
@@ -38,18 +38,18 @@ def read_records(job_ids: Iterable[bytes | str], connection: redis.Redis) -> lis
 
 
 def id_text(job_id: bytes | str) -> str:
-    """An id of a list as text."""
+    """Returns a job id from a list of Redis as text."""
     return job_id.decode(errors="replace") if isinstance(job_id, bytes) else job_id
 
 
 def progress_of(meta: object) -> dict[str, Any] | None:
-    """What a job reported of its progress, from its meta; None if it reported nothing."""
+    """Returns the progress that a job has reported in its meta; None if it has reported none."""
     report = meta.get("progress") if isinstance(meta, dict) else None
     return report if isinstance(report, dict) and report else None
 
 
 def describe_progress(report: dict[str, Any]) -> str:
-    """A report of progress as text: ``500 of 1,200 rows, 41.7 %``; one of an unknown shape as it is."""
+    """Returns reported progress as text: ``500 of 1,200 rows, 41.7 %``; a report of unknown form as it is."""
     rows, total, percent = report.get("rows"), report.get("of"), report.get("percent")
     if not isinstance(rows, int):
         others = [f"{name} {value}" for name, value in report.items() if name != "percent"]
@@ -80,7 +80,7 @@ def _record(job_id: bytes | str, raw: object, connection: redis.Redis) -> Record
 
 
 def created_if_unfinished(job_ids: Iterable[str], connection: redis.Redis) -> list[datetime | None]:
-    """When each of these jobs was enqueued; None for one that will not run: deleted, ended, or unreadable."""
+    """Returns when each of these jobs was enqueued; None for one that is deleted, ended, or unreadable."""
     ids = list(job_ids)
     if not ids:
         return []
@@ -91,7 +91,7 @@ def created_if_unfinished(job_ids: Iterable[str], connection: redis.Redis) -> li
 
 
 def _created_if_unfinished(fields: Any) -> datetime | None:
-    if not isinstance(fields, list) or None in fields:  # an error: a key of another type
+    if not isinstance(fields, list) or None in fields:  # an error, such as a key of the wrong type
         return None
     created_at, status = fields
     try:

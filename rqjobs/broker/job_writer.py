@@ -1,4 +1,4 @@
-"""The one place that writes jobs to Redis, and the places that may take them instead: a transaction, a test."""
+"""Writes jobs to Redis. An open transaction can defer the write, and a test can capture the jobs instead."""
 
 from __future__ import annotations
 
@@ -23,59 +23,59 @@ from rqjobs.config.logs import event
 from rqjobs.errors import DuplicateJob
 from rqjobs.policies import base_queue
 
-_CHUNK = 500  # jobs a Lua call: a call blocks Redis for some milliseconds at most
-_LOOK = 50  # calls of one sender, after which it compares the clocks again
+_CHUNK = 500  # jobs per Lua call, so that a call blocks Redis for a few milliseconds at most
+_LOOK = 50  # calls of one sender between two comparisons of the clocks
 
 ROW_DELAY = "delay"
-"""In the fields of an outbox row, beside the job's hash: the seconds from the row's creation until the job is due."""
+"""The field of an outbox row with the seconds from the row's creation until the job is due."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Kind:
-    """What jobs of one queue and the same options have in common; it travels once for all of them."""
+    """The part that jobs of one queue with the same options share; it is sent to Redis once for all of them."""
 
     lane: str
     unique: bool
     fields: dict[str, str | int]
-    """A part of their hashes."""
+    """The fields that their hashes share."""
 
 
 class Entry(NamedTuple):
-    """One job as the script wants it, and what the caller gets back is made of."""
+    """One job in the form that the script writes; the RQ job that callers receive is made from it."""
 
     kind: Kind
     job_id: str
     delay: float | None
-    """Seconds from the writing, by Redis' clock, until it is due; None for at once."""
+    """Seconds from the write (by Redis' clock) until it is due; None for at once."""
     data: bytes
     created_at: str
     description: str
     token: str = ""
-    """The outbox row's id: an entry of the same token is written once, however often it is tried."""
+    """The id of the outbox row: an entry with the same token is written only once."""
     at: float | None = None
-    """When it is due, in Unix seconds, in the place of ``delay``."""
+    """When it is due, in Unix seconds; replaces ``delay``."""
 
     @property
     def is_delayed(self) -> bool:
-        """Whether it waits for its time before it can run."""
+        """Whether the job has to wait for its time before it can run."""
         return self.delay is not None or self.at is not None
 
 
 Defer = Callable[[Callable[[], None]], bool]
-"""Given what is to be done after the commit: whether there is a transaction that it now waits for."""
+"""Defers a function until the current transaction has committed; returns False if there is no transaction."""
 
 
 class Capture(Protocol):
-    """What a test has in the place of Redis (rqjobs.testing)."""
+    """The object to which a test redirects jobs instead of Redis (rqjobs.testing)."""
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Takes jobs that would have been written to Redis, or to an outbox."""
+        """Receives jobs that would have been written to Redis, or to an outbox."""
 
     def wait(self, entries: Sequence[Entry]) -> None:
-        """Learns of jobs that wait for a commit; they are added after it."""
+        """Receives jobs that wait for a commit; after it they are added."""
 
     def has(self, job_id: str) -> bool:
-        """Whether the id belonged to another job."""
+        """Returns whether a captured job has this id."""
 
 
 _defer: Defer | None = None
@@ -83,19 +83,19 @@ _capture: Capture | None = None
 
 
 def defer_with(defer: Defer | None) -> None:
-    """Lets an integration hold jobs back until the transaction around them has committed."""
+    """Sets the function by which an integration defers jobs until the current transaction has committed."""
     global _defer  # noqa: PLW0603
     _defer = defer
 
 
 def capture_with(capture: Capture | None) -> None:
-    """Lets a test have the jobs instead of Redis."""
+    """Sets the object that captures jobs in a test; None ends capturing."""
     global _capture  # noqa: PLW0603
     _capture = capture
 
 
 def captured(entries: Sequence[Entry]) -> bool:
-    """Gives the jobs to the test that captures them, if one does."""
+    """Passes the jobs to the test that captures them; returns False if there is none."""
     if _capture is None:
         return False
     _capture.add(entries)
@@ -103,23 +103,23 @@ def captured(entries: Sequence[Entry]) -> bool:
 
 
 def is_capturing() -> bool:
-    """Whether a test has the jobs instead of Redis."""
+    """Returns whether a test captures jobs."""
     return _capture is not None
 
 
 def is_captured(job_id: str) -> bool:
-    """Whether a test has captured the job of this id."""
+    """Returns whether a test has captured the job with this id."""
     return _capture is not None and _capture.has(job_id)
 
 
 def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit: bool) -> redis.Redis:
-    """Writes the jobs now or, with ``on_commit`` and inside a transaction that is known of, after its commit.
+    """Writes the jobs now or, with ``on_commit`` and inside a tracked transaction, after its commit.
 
     Returns:
-        The connection to read them by.
+        The connection by which the jobs can be read.
 
     Raises:
-        DuplicateJob: naming the ids that were there already; after a commit this is only logged.
+        DuplicateJob: jobs with these ids exist; after a commit this is only logged.
         RedisUnavailable: Redis does not answer.
     """
     if on_commit and _defer is not None and _defer(lambda: _write_after_commit(entries, connection)):
@@ -132,7 +132,7 @@ def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit
 
 
 def _write_after_commit(entries: Sequence[Entry], connection: redis.Redis | None) -> None:
-    # The transaction stands: a job that is there already is what its id is for, and no reason to fail a request.
+    # The transaction is committed, so a duplicate is only logged: it must not fail the request.
     if refused := write_now(entries, connection):
         event(logging.WARNING, "already enqueued", ids=",".join(refused))
 
@@ -147,15 +147,15 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
         sender = _Sender()
     sender.number += 1
     refused = _send(entries, connection, sender)
-    if sender.sound:  # nor is it used again after an error
+    if sender.sound:  # a sender is not used again after an error
         _idle.append(sender)
     return refused
 
 
 class _Sender:
-    """The sender of one call at a time: by its receipt in Redis a call that is sent again is recognised (enqueue.lua).
+    """Identifies one caller at a time; with its receipt in Redis (enqueue.lua) a call that is sent twice is recognised.
 
-    A receipt for each sender, not for each job, takes next to no memory: there are as many as calls at one moment.
+    Receipts are kept per sender, not per job, so they take little memory: there are as many as concurrent calls.
     """
 
     __slots__ = ("behind", "name", "number", "sound")
@@ -195,7 +195,7 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 
 
 def _send_one(entry: Entry, sender: _Sender) -> bool:
-    """Writes the usual job, alone and to be run at once, in the shortest way; False if there is more to it."""
+    """Writes a single job that is due at once by the shortest path; returns False if the job needs the general one."""
     kind, job_id, _delay, data, created_at, description, token, _at = entry
     if entry.is_delayed or token:
         return False
@@ -209,20 +209,20 @@ def _send_one(entry: Entry, sender: _Sender) -> bool:
         arguments += ("enqueued_at", redis_timestamp(sender.behind))
     try:
         return bool(ask("EVALSHA", load_script("enqueue_one").sha, 0, RQ_KEY_PREFIX, *arguments))
-    except redis.exceptions.RedisError:  # again, then: a call that did arrive is recognised
+    except redis.exceptions.RedisError:  # sent again below: if this call did arrive, the script recognises it
         sender.sound = False
         return bool(run_script("enqueue_one", get_connection(), arguments))
 
 
 def _dated(entries: Sequence[Entry], behind: float) -> list[Entry]:
-    """The entries with a time of enqueueing of their own: ours would be that of a wrong clock."""
+    """Adds a time of enqueueing by Redis' clock to the entries, because this process's clock is wrong."""
     fields: dict[str, str | int] = {"enqueued_at": redis_timestamp(behind)}
     kinds = {entry.kind: replace(entry.kind, fields=entry.kind.fields | fields) for entry in entries}
     return [entry._replace(kind=kinds[entry.kind]) if not entry.is_delayed else entry for entry in entries]
 
 
 def redis_timestamp(behind: float) -> str:
-    """The time by Redis' clock, as RQ writes it; ``behind`` is its :func:`rqjobs.broker.clock_skew.skew`."""
+    """Returns the time by Redis' clock, as RQ writes it; ``behind`` is :func:`rqjobs.broker.clock_skew.skew`."""
     return timestamp(time.time_ns() // 1000 + round(behind * 1_000_000))
 
 
@@ -249,5 +249,5 @@ class _LazyConnection:
 
 
 def later() -> redis.Redis:
-    """The connection of jobs that are not in Redis yet; it is opened at its first use."""
+    """Returns the connection of jobs that are not in Redis yet; it is opened at its first use."""
     return cast("redis.Redis", _LazyConnection())

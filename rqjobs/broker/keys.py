@@ -1,38 +1,36 @@
-"""The names of our own keys in Redis. RQ's keys come from RQ (see layout.py)."""
+"""The names of rqjobs' own keys in Redis. RQ's keys are in rq_schema.py."""
 
 from __future__ import annotations
 
 import os
 
 PREFIX = os.environ.get("RQ_KEY_PREFIX", "rq") + "jobs"
-"""``rqjobs``; RQ's own prefix setting changes ours with it, so both stay in one Redis Cluster slot."""
+"""``rqjobs``. RQ's prefix setting changes this prefix too, so that both can be in one Redis Cluster slot."""
 
 PAUSED = f"{PREFIX}:paused"
 """A set: the names of paused queues."""
 
 HOLDS = f"{PREFIX}:holds"
-"""A hash: the dependencies that are away, by the queue, or the part of a queue, that waits for them (holds.lua)."""
+"""A hash: the unavailable dependencies, by the queue, or the part of a queue, that is held for them (holds.lua)."""
 
 
 def held_jobs(queue: str, scope: str) -> str:
-    """A set: the delayed jobs, each as ``lane id``, of the part ``scope`` of ``queue`` whose dependency is away."""
+    """A set: the delayed jobs of the part ``scope`` of ``queue`` that is held, each as ``lane id``."""
     return f"{PREFIX}:held:{queue}|{scope}"
 
 
 def totals(queue: str) -> str:
-    """A hash: ``completed``, ``failed``, ``retried`` of ``queue`` since it exists."""
+    """A hash: the totals ``completed``, ``failed`` and ``retried`` of ``queue``."""
     return f"{PREFIX}:totals:{queue}"
 
 
 def running(queue: str, worker: str) -> str:
-    """A string: of all executions of ``queue`` and ``worker`` whose jobs have had a worker die under them, those that
-    run now.
-    """  # noqa: D205
+    """A string: the running executions of ``queue`` and ``worker`` whose jobs have lost a worker before."""
     return f"{PREFIX}:running:{queue}:{worker}"
 
 
 def ran(worker: str) -> str:
-    """A hash: ``executions`` that ran in a worker when it died; ``why``, their error, if it was frozen."""
+    """A hash: the ``executions`` that ran in a worker when it died; ``why``: their error, if the worker was frozen."""
     return f"{PREFIX}:ran:{worker}"
 
 
@@ -57,20 +55,20 @@ def dead_texts(lane: str) -> str:
 
 
 WAITERS = f"{PREFIX}:waiters"
-"""A sorted set: the ids of jobs for whose results a process waits, by the time at which the waiting ends."""
+"""A sorted set: the ids of jobs whose results a process waits for, by the time at which the wait ends."""
 
 
 METRICS = f"{PREFIX}:metrics"
-"""A hash: counters and histogram buckets of all queues since they exist (rqjobs.monitoring.metrics)."""
+"""A hash: the counters and histogram buckets of all queues (rqjobs.monitoring.metrics)."""
 
 
 def minute(number: int) -> str:
-    """A hash like METRICS, of one minute (Unix time // 60) only; kept for a little over an hour."""
+    """A hash like METRICS for one minute (Unix time // 60); kept for a little over an hour."""
     return f"{PREFIX}:minute:{number}"
 
 
 def session(digest: str) -> str:
-    """A string, JSON: one sign-in at the dashboard, by the SHA-256 of its id; it expires with the sign-in."""
+    """A string (JSON): one session of the dashboard, by the SHA-256 of its id; it expires with the session."""
     return f"{PREFIX}:session:{digest}"
 
 
@@ -84,24 +82,24 @@ def bulk_requeue(bulk_id: str) -> str:
 
 
 OUTBOX = f"{PREFIX}:outbox"
-"""A sorted set: the tokens of outbox rows that are in Redis and perhaps still in their table, by the time of it."""
+"""A sorted set: the tokens of outbox rows that were written to Redis and may still be in their table, by time."""
 
 
 def email_send_record(job_id: str) -> str:
-    """A string, JSON: what is known of the way out of the mail of job ``job_id``."""
+    """A string (JSON): the send record of the mail of job ``job_id``."""
     return f"{PREFIX}:email:{job_id}"
 
 
 def breaker_parked(destination: str) -> str:
-    """A sorted set: the deliveries that are parked for a webhook destination, by when they were enqueued."""
+    """A sorted set: the parked deliveries of a webhook destination, by the time of enqueueing."""
     return f"{PREFIX}:webhooks:line:{destination}"
 
 
 PARKED = f"{PREFIX}:webhooks:parked"
-"""A sorted set: the webhook destinations whose breaker is open, by the time until which they are parked."""
+"""A sorted set: the webhook destinations with an open breaker, by the time at which it becomes half-open."""
 
 DESTINATIONS = f"{PREFIX}:webhooks:destinations"
-"""A sorted set: the webhook destinations whose breaker has a state, by the time of its latest change."""
+"""A sorted set: the webhook destinations with a breaker state, by the time of its latest change."""
 
 
 SCHEDULES_DUE = f"{PREFIX}:schedules:due"
@@ -109,7 +107,7 @@ SCHEDULES_DUE = f"{PREFIX}:schedules:due"
 
 
 def schedule(name: str) -> str:
-    """A hash: a schedule and the job that each of its ticks enqueues."""
+    """A hash: a schedule, and the job that each of its ticks enqueues."""
     return f"{PREFIX}:schedules:one:{name}"
 
 
@@ -119,18 +117,18 @@ def schedule_ticks(name: str) -> str:
 
 
 ALERT_TURN = f"{PREFIX}:alerts:turn"
-"""A string with an expiry: set by the process that checked last for alerts."""
+"""A string with an expiry, set by the process that checks for alerts, so that no other one does at the same time."""
 
 ALERT_SEEN = f"{PREFIX}:alerts:seen"
 """A hash: for each queue the number of dead jobs that an alert has reported."""
 
 ALERT_DROPPED = f"{PREFIX}:alerts:dropped"
-"""A hash: how many dropped dead letters of each queue an alert has named."""
+"""A hash: for each queue the number of dropped dead letters that an alert has reported."""
 
 ALERT_ILL = f"{PREFIX}:alerts:ill"
-"""A hash: for each queue that was unhealthy at the last check ``seen``, or ``told`` once an alert was sent."""
+"""A hash: the queues that were unhealthy at the last check, each ``seen``, or ``told`` after an alert was sent."""
 
 
 def alert(kind: str, subject: str) -> str:
-    """Set for as long as no other alert of this kind and subject goes out."""
+    """A string with an expiry, during which no second alert of this kind and subject is sent."""
     return f"{PREFIX}:alerts:{kind}:{subject}"

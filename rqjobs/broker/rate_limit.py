@@ -1,9 +1,8 @@
-"""Limits per second that all workers share through Redis: for the rate limits of other people's APIs.
+"""Rate limits that all workers share through Redis, for APIs with limits per second.
 
-A plain token bucket of ten a second lets up to twenty calls through within one second (the full bucket, and what
-flows in meanwhile), and more when calls are not equally long under way. Here there are ten places: a call holds one
-from before it is sent until a second after its answer. So however long each was under way, the other side never sees
-more than ten within a second; the price is a rate of 10 / (1 s + what a call takes).
+A token bucket of ten per second lets up to twenty calls through in one second: the full bucket and the refill. Here a
+limit of ten has ten slots, and a call holds one from before it is sent until a second after its response. So the API
+never receives more than ten calls in a second, whatever their latency; the price is a rate of 10 / (1 s + latency).
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ _PRIORITIES = {"high": 1, "normal": 2, "low": 3}
 
 
 class Place(NamedTuple):
-    """The result of :meth:`RateLimit.place`: whether one call may be made now."""
+    """The result of :meth:`RateLimit.place`: whether the call may be made, or how long to wait."""
 
     granted: bool
     """Whether the call may be made now."""
     wait: float
-    """Seconds until the next try makes sense, if not."""
+    """If not: the seconds until it may be granted."""
     pressed: int
-    """How often the cooldown began since the last success; if above 0, call :meth:`Cooldown.release` after the next."""
+    """The number of cooldowns since the last success; above 0 the next success must call :meth:`Cooldown.release`."""
     call: str
-    """The id of the call."""
+    """The id of the call, for :meth:`RateLimit.done`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """One wait for the calls of all workers, after the API answered "too many requests" or did not answer.
+    """A pause of all workers' calls after the API returned "too many requests" or did not answer.
 
-    The first wait is one second; each that follows without a success between is twice as long, at most a minute.
+    The first pause is one second; each further one without a success in between is twice as long, at most a minute.
     """
 
     name: str
@@ -52,36 +51,36 @@ class Cooldown:
 
     @property
     def key(self) -> str:
-        """The hash in Redis."""
+        """The key of the hash in Redis."""
         return f"{PREFIX}:rate:{self.name}:brake"
 
     def press(self, connection: redis.Redis, asked: timedelta = timedelta()) -> float:
-        """Starts the wait, at least ``asked``, which is the API's Retry-After. Returns the wait in seconds."""
+        """Starts the pause, of at least ``asked`` (the API's Retry-After); returns its length in seconds."""
         waits = [_micro(wait) for wait in (self.first, self.longest, asked)]
         return float(load_script("rate_brake")([self.key], waits, client=connection)) / _MICRO
 
     def release(self, connection: redis.Redis) -> None:
-        """Records a success: the next wait is the first one again."""
+        """Records a success: the next pause has the first length again."""
         connection.delete(self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``limit`` calls in any ``window``, by all workers together."""
+    """At most ``limit`` calls in any ``window``, for all workers together."""
 
     name: str
-    """The name of what is limited. It becomes part of keys in Redis, so it must not be a secret."""
+    """The name of the limit. It becomes part of keys in Redis, so it must not be a secret."""
     limit: int
     window: timedelta
     cooldown: Cooldown
     longest: timedelta = timedelta(seconds=30)
-    """The longest time of a call. The place of a worker that died is free after it."""
+    """The longest duration of a call. The slot of a worker that died is free after this time."""
 
     @contextmanager
     def place(self, connection: redis.Redis, *, patience: float) -> Iterator[Place]:
-        """Sleeps until a call may be made, if that is within ``patience`` seconds; the body makes the call.
+        """Waits at most ``patience`` seconds for a slot; the body of the block makes the call.
 
-        If it is not ``granted``, no place was taken, and the body must not make the call.
+        If the place is not ``granted``, the body must not make the call.
         """
         deadline = time.monotonic() + patience
         while not (place := self.take(connection)).granted and time.monotonic() + place.wait <= deadline:
@@ -93,7 +92,7 @@ class RateLimit:
                 self.done(connection, place.call)
 
     def take(self, connection: redis.Redis) -> Place:
-        """Takes a place for one call, if one is free right now."""
+        """Takes a slot for one call, if one is free now."""
         call = secrets.token_hex(8)
         args: list[int | str] = [self.limit, _micro(self.window), _micro(self.longest), call]
         keys = [self._key("places"), self.cooldown.key]
@@ -101,7 +100,7 @@ class RateLimit:
         return Place(bool(granted), wait / _MICRO, pressed, call)
 
     def done(self, connection: redis.Redis, call: str) -> None:
-        """Ends a call, answered or not: its place is free one window from now."""
+        """Ends a call, with or without a response: its slot is free one window later."""
         args: list[int | str] = [_micro(self.window), _micro(self.longest), call]
         load_script("rate_done")([self._key("places"), self._key("ends")], args, client=connection)
 
@@ -112,15 +111,16 @@ class RateLimit:
         *,
         slack: float = 0.3,
     ) -> list[float]:
-        """When each unit of work may start: seconds to wait, 0 for now. Call this again after the wait.
+        """Returns when each unit of work may start: seconds to wait, 0 for now. Call it again after the wait.
 
-        Units get their turns by priority, then in the order of their first call, each for as long as its calls take.
-        So no unit waits inside a worker's slot, and a unit that starts gets its calls.
+        Units are admitted by priority, then in the order of their first call, each for the time of its calls. So no
+        unit
+        waits inside a worker's slot, and a unit that starts can make its calls.
 
         Args:
             connection: the shared Redis.
-            units: a name that stays the same in repeated calls, how many calls it will make, its priority.
-            slack: a unit whose wait is at most this, in seconds, starts now.
+            units: for each unit a name that is the same in repeated calls, its number of calls, its priority.
+            slack: a unit that would wait at most this long, in seconds, starts now.
         """
         keys = [self._key("places"), self.cooldown.key, self._key("line"), self._key("ends")]
         script = load_script("rate_line")

@@ -1,4 +1,4 @@
-"""Brings every secret at rest under the present key: in the database, and in the jobs that Redis holds."""
+"""Encrypts all stored secrets again under the current key: in the database, and in the jobs in Redis."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _WITH_HEADERS = '%"headers":%'
 
 @dataclass
 class Area:
-    """What was found, and done, in one place."""
+    """The counts for one store."""
 
     name: str
     """``endpoints``, ``deliveries`` (the log), ``outbox`` or ``jobs`` (in Redis)."""
     current: int = 0
-    """Records whose secrets are all under the present key already."""
+    """Records whose secrets are all encrypted under the current key already."""
     changed: int = 0
-    """Records that were brought under it, or would be in a dry run."""
+    """Records that were encrypted again, or would be without ``dry_run``."""
     unreadable: int = 0
-    """Records with a secret that no key of this process decrypts; they were left alone."""
+    """Records with a secret that no key of this process decrypts; they are unchanged."""
     clear: int = 0
-    """Records with a secret in clear: nothing is encrypted there (rqjobs.config.encryption.keyring)."""
+    """Records with an unencrypted secret, in a store without encryption (rqjobs.config.encryption.keyring)."""
 
     def count(self, before: Iterable[str], after: Iterable[str], ring: Keyring) -> bool:
-        """Counts one record by its secrets ``before`` and ``after``; whether it is to be written."""
+        """Counts one record by its secrets ``before`` and ``after``; returns whether it must be written."""
         before, after = list(before), list(after)
         if before != after:
             self.changed += 1
@@ -60,12 +60,12 @@ class Area:
 def reencrypt(
     *, dry_run: bool = False, connection: redis.Redis | None = None, engine: Engine | None = None
 ) -> list[Area]:
-    """Encrypts every secret under the present key; safe while workers run, and to be repeated.
+    """Encrypts every secret under the current key; safe while workers run, and can be repeated.
 
-    All processes must have the new key before: what one with the old key writes meanwhile stays under that.
+    All processes must have the new key first: secrets that a process with the old key writes stay under the old key.
 
     Args:
-        dry_run: count only.
+        dry_run: only count.
         connection: another Redis than that of REDIS_URL.
         engine: another database than that at DATABASE_URL.
 
@@ -75,7 +75,7 @@ def reencrypt(
     """
     database = engine or get_engine()
     ensure_schema(database)
-    # A job moves from the outbox to Redis, and from there into the log.
+    # In the order in which a job moves: from the outbox to Redis, and from there into the log.
     return [
         _outbox(database, dry_run=dry_run),
         _jobs(client_of(connection), dry_run=dry_run),
@@ -89,7 +89,7 @@ def _texts(job: JobModel) -> list[str]:
 
 
 def _again(area: Area, job: JobModel, job_id: str, store: Store) -> JobModel | None:
-    """The job under the present key; None if it is to stay as it is."""
+    """Returns the job encrypted under the current key; None if it needs no change."""
     if not _texts(job):
         return None
     found = encrypt_job(job, job_id, store)
@@ -97,7 +97,7 @@ def _again(area: Area, job: JobModel, job_id: str, store: Store) -> JobModel | N
 
 
 def _data_again(area: Area, data: bytes, job_id: str) -> bytes | None:
-    """The data of a job under the present key; None if it is to stay as it is."""
+    """Returns the data of a job encrypted under the current key; None if it needs no change."""
     try:
         _function, _instance, (queue, payload), _options = read_call(data)
         job = get_policy(queue).job_type.parse(payload)
@@ -140,7 +140,7 @@ def _jobs(client: redis.Redis, *, dry_run: bool) -> Area:
 
 
 def _signature_again(client: redis.Redis, job_id: str, data: bytes, found: bytes) -> str:
-    """The signature of the new data, if the job was signed; a forged job stays one."""
+    """Returns the signature of the new data; an empty text if the old one was invalid, so a forged job stays forged."""
     signature, queue = client.hget(job_key(job_id), FIELD), str(read_call(data)[2][0])
     return sign(queue, job_id, found) if is_signed(cast("bytes | None", signature), queue, job_id, data) else ""
 
@@ -156,7 +156,7 @@ def _pages(names: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _read(client: redis.Redis, names: list[bytes]) -> Iterator[tuple[str, bytes]]:
-    """The ids and the data of those jobs whose model has something encrypted."""
+    """Yields the ids and the data of the jobs whose model has an encrypted field."""
     prefix = len(key("job", ""))
     origins = _ask(client, lambda pipeline, name: pipeline.hget(name, "origin"), names)
     meant = [name for name, origin in zip(names, origins, strict=True) if _may_have_secrets(origin)]
@@ -169,7 +169,7 @@ def _ask(client: redis.Redis, command: Callable[[Any, bytes], object], names: li
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
             command(pipeline, name)
-        return pipeline.execute(raise_on_error=False)  # a key of another type
+        return pipeline.execute(raise_on_error=False)  # errors, such as a key of the wrong type, are results here
 
 
 def _may_have_secrets(origin: object) -> bool:
@@ -195,7 +195,7 @@ def _deliveries(engine: Engine, *, dry_run: bool) -> Area:
             try:
                 job = WebhookJob.parse(json.loads(row.job))
             except ValueError:
-                continue  # of another version, or not ours
+                continue  # written by another version, or not one of ours
             if (found := _again(area, job, row.job_id, "database")) is not None:
                 changes.append((row.id, found.model_dump_json(exclude_defaults=True)))
         if changes and not dry_run:

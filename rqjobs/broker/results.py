@@ -1,4 +1,4 @@
-"""Waiting for a job's result."""
+"""Waits for a job's result."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rqjobs.config.durations import parse_duration
 from rqjobs.errors import JobCaptured, JobFailed, JobNotFound, ResultTimeout
 
 _DEAD = ("failed", "stopped", "canceled")
-_SLICE = 2.0  # seconds a read blocks: shorter than any socket timeout, so redis-py does not give up first
+_SLICE = 2.0  # seconds for which a read blocks; shorter than any socket timeout
 
 
 def wait_for_result(
     job: Job | str, timeout: timedelta | str = timedelta(seconds=30), *, connection: redis.Redis | None = None
 ) -> Any:
-    """Waits until ``job``, or the job of that id, is done, and returns what its processor returned.
+    """Waits until ``job``, or the job with that id, is done, and returns its processor's return value.
 
     Args:
-        job: what an ``enqueue_*`` returned, or its id.
-        timeout: how long to wait at most, 30 s by default.
+        job: the return value of an ``enqueue_*`` function, or a job id.
+        timeout: the longest wait, 30 s by default.
         connection: another Redis than that of REDIS_URL (or of ``job``).
 
     Raises:
-        JobFailed: it is dead; the reason is in the error.
-        ResultTimeout: it is not done yet. The job goes on.
-        JobNotFound: there is no such job; JobCaptured of a job that a test has captured.
+        JobFailed: the job is dead; the error has the reason.
+        ResultTimeout: the job is not done yet. It is not affected.
+        JobNotFound: there is no such job; JobCaptured if a test has captured it.
         RedisUnavailable: Redis does not answer.
     """
     job_id = job.id if isinstance(job, Job) else job
@@ -45,7 +45,7 @@ def wait_for_result(
     client = client_of(connection or (job.connection if isinstance(job, Job) else None))
     limit = parse_duration(timeout)
     deadline = time.monotonic() + limit.total_seconds()
-    # A queue keeps its last 100 done jobs; one that is waited for is kept beside them (keys.WAITERS).
+    # A queue keeps its last 100 done jobs; keys.WAITERS keeps the ones that a process waits for as well.
     client.zadd(keys.WAITERS, {job_id: time.time() + limit.total_seconds() + 5})
     try:
         return _wait(job_id, client, limit, deadline)
@@ -54,13 +54,13 @@ def wait_for_result(
 
 
 def look_for_result(job_id: str, client: redis.Redis, limit: timedelta) -> Any:
-    """The result if there is one, without a wait; raises ResultTimeout while the job is not done."""
+    """Returns the result without waiting; raises ResultTimeout if the job is not done."""
     return _wait(job_id, client, limit, time.monotonic())
 
 
 def _wait(job_id: str, client: redis.Redis, limit: timedelta, deadline: float) -> Any:
     while True:
-        with client.pipeline() as pipeline:  # at one moment: an end is written together with its result
+        with client.pipeline() as pipeline:  # atomic: the end of a job is written together with its result
             pipeline.hget(job_key(job_id), "status")
             pipeline.xrevrange(results_key(job_id), count=1)
             status, newest = pipeline.execute()
@@ -71,7 +71,7 @@ def _wait(job_id: str, client: redis.Redis, limit: timedelta, deadline: float) -
         if result is not None and result.type is Result.Type.SUCCESSFUL:
             return result.return_value
         dead = result is not None and result.type is not Result.Type.RETRIED
-        if state in _DEAD or (dead and not state):  # else it was requeued since: that death was not its end
+        if state in _DEAD or (dead and not state):  # otherwise it was requeued after it died
             raise JobFailed(
                 job_id, reason_of(result.exc_string) if result and dead and state != "canceled" else f"it was {state}"
             )

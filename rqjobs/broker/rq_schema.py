@@ -1,4 +1,4 @@
-"""RQ 3's own layout in Redis: RQ's keys, its job hash and its serializer, for all other modules."""
+"""RQ 3's data in Redis: its keys, its job hash and its serializer. All other modules use this one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rqjobs.jobs.base import encode_json, read_json
 from rqjobs.policies import base_queue
 
 ENTRY = "rqjobs.worker.entry.perform"
-"""The one function that our jobs name; its first argument is the name of the queue, and so of its processor."""
+"""The function in every job of ours; its first argument is the name of the queue, which selects the processor."""
 
 SERIALIZER = JSONSerializer
-"""JSON only: RQ's default, pickle, runs code when it is read."""
+"""JSON only: RQ's default is pickle, which runs code when it is read."""
 
 _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
 
@@ -37,61 +37,61 @@ _PICKLED = (
 )
 
 UNREADABLE = "(unreadable)"
-"""Shown in the place of a value that cannot be read."""
+"""Shown instead of a value that cannot be read."""
 
 LARGEST_DATA = 32 * 2**20
-"""Bytes of a job's ``data``, deflated or not, that are read: a worker takes no larger job (reserve.lua)."""
+"""The most bytes of a job's ``data``, deflated or not: a worker refuses larger jobs (reserve.lua)."""
 
-_PLAIN = 512  # bytes: what a hash of the embedded server holds in its compact form
+_PLAIN = 512  # bytes: the longest value in a compact hash of the embedded server
 
 _allowed: dict[str, Callable[..., Any]] = {}
 
 
 def allow(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets workers run ``function`` when a plain RQ job (or its callback) names it. Usable as a decorator.
+    """Registers ``function``, so that workers may run it for a plain RQ job or as its callback. Usable as a decorator.
 
-    RQ imports whatever dotted name a job holds, ``os.system`` included. Our workers run our own entry and what
-    was allowed here, and nothing else.
+    RQ imports any dotted name in a job, even ``os.system``. Our workers run only our own entry and the functions
+    registered here.
     """
     _allowed[f"{function.__module__}.{function.__qualname__}"] = function
     return function
 
 
 def allowed() -> frozenset[str]:
-    """The names of the functions that workers may run besides our own entry."""
+    """Returns the names of the functions that workers may run besides our own entry."""
     return frozenset(_allowed)
 
 
 def registered(name: str) -> Callable[..., Any] | None:
-    """The function that was registered (:func:`allow`) under this dotted name, or None."""
+    """Returns the function registered under this dotted name by :func:`allow`, or None."""
     return _allowed.get(name)
 
 
 class RegisteredJob(Job):
-    """An RQ job whose function and callbacks are looked up, never imported by a name read from Redis."""
+    """An RQ job whose function and callbacks are looked up among the registered ones, never imported by name."""
 
     forged = False
-    """RQJOBS_SIGN_JOBS demands a signature, and the record has none that fits."""
+    """Whether RQJOBS_SIGN_JOBS is on and the record has no valid signature."""
 
     held = False
-    """Its run has found a dependency away: RQ's retry is no failed attempt."""
+    """Whether its run found a dependency unavailable, so that RQ's retry does not count as a failed attempt."""
 
     def restore(self, raw_data: Any) -> None:
-        """Reads the job; one that must not run loses its retries, so that its failure is final.
+        """Reads the job from its hash; one that must not run loses its retries, so that its failure is final.
 
-        RQ's ``webhooks`` field is never read: RQ would send the requests that it describes to any address.
+        RQ's field ``webhooks`` is ignored: RQ would send the requests in it to any address.
         """
         read = {field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")}
         super().restore(_inflated(read))
         self.forged = signs_jobs() and not is_signed(raw_data.get(FIELD.encode()), *_signed_parts(self))
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
-            self.enqueued_at = self.created_at  # one time is kept for both
+            self.enqueued_at = self.created_at  # our hashes keep one time for both
         if self.refusal is not None:
             self.retries_left = 0
             self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
-        """What RQ writes, without the time that was not read."""
+        """Returns the fields that RQ writes, except an ``enqueued_at`` that was not in the hash."""
         fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         if self.enqueued_at == self.created_at:
             fields.pop("enqueued_at", None)
@@ -99,7 +99,7 @@ class RegisteredJob(Job):
 
     @property
     def refusal(self) -> str | None:
-        """Why this job must not run, or None."""
+        """Why this job must not run, or None if it may."""
         if self.forged:
             return NOT_SIGNED
         try:
@@ -119,7 +119,7 @@ class RegisteredJob(Job):
 
     @property  # type: ignore[misc]  # RQ's has a setter, which rqjobs never calls
     def func_name(self) -> str:
-        """The name that the job holds, for pages and logs."""
+        """The name of the function in the job, for pages and logs."""
         try:
             return str(Job.func_name.fget(self))  # type: ignore[attr-defined]
         except DeserializationError:
@@ -130,7 +130,7 @@ class RegisteredJob(Job):
         """The registered function.
 
         Raises:
-            PermanentFailure: the job names another one, or is not JSON.
+            PermanentFailure: the job names a function that is not registered, or its data is not JSON.
         """
         if (refusal := self.refusal) is not None:
             raise PermanentFailure(refusal)
@@ -140,9 +140,11 @@ class RegisteredJob(Job):
 
 
 def sign_job(job: Job) -> None:
-    """Signs a plain RQ job, made by ``Job.create`` with the JSON serializer and not yet enqueued, as RQJOBS_SIGN_JOBS
-    demands: workers run it if its function is registered (:func:`allow`). Then give it to ``Queue.enqueue_job``.
-    """  # noqa: D205
+    """Signs a plain RQ job for RQJOBS_SIGN_JOBS; then pass it to ``Queue.enqueue_job``.
+
+    The job is made by ``Job.create`` with the JSON serializer. Workers run it if its function is registered
+    (:func:`allow`).
+    """
     job.connection.hset(job.key, FIELD, sign(*_signed_parts(job)))
 
 
@@ -153,9 +155,10 @@ def _signed_parts(job: Job) -> tuple[str, str, bytes, tuple[str, str, str]]:
 
 
 def _inflated(raw: Any) -> Any:
-    """A job's hash with its data inflated, for RQ inflates it without a limit. Data that RQ would inflate once more, or
-    that is too large, is replaced by none, which is refused.
-    """  # noqa: D205
+    """Returns a job's hash with its data inflated up to a limit, because RQ inflates without one.
+
+    Data that is too large, or that RQ would inflate again, is replaced by empty data, which is refused.
+    """
     name = "data" if "data" in raw else b"data"
     data = raw.get(name)
     if not data or data[:1] != b"x":
@@ -169,17 +172,17 @@ def _inflated(raw: Any) -> Any:
 
 @cache
 def rqjobs_version() -> str:
-    """The version of rqjobs that is installed here; workers store it in Redis."""
+    """Returns the installed version of rqjobs, which workers store in Redis."""
     return version("rqjobs")
 
 
 def key(*parts: str) -> str:
-    """A key of RQ's: ``key("queue", "webhooks")`` is ``rq:queue:webhooks``."""
+    """Returns a key of RQ: ``key("queue", "webhooks")`` is ``rq:queue:webhooks``."""
     return ":".join((RQ_KEY_PREFIX, *parts))
 
 
 def timestamp(micros: int | None = None) -> str:
-    """A time as RQ writes it, from microseconds of Unix time; now by default."""
+    """Returns a time in RQ's format, from microseconds of Unix time; by default the current time."""
     second, rest = divmod(time.time_ns() // 1000 if micros is None else micros, 1_000_000)
     return f"{_second(second)}.{rest:06}Z"
 
@@ -190,25 +193,25 @@ def _second(second: int) -> str:
 
 
 def job_key(job_id: str) -> str:
-    """The hash of a job."""
+    """Returns the key of a job's hash."""
     return key("job", job_id)
 
 
 def results_key(job_id: str) -> str:
-    """The stream of a job's results, newest last."""
+    """Returns the key of the stream with a job's results, newest last."""
     return key("results", job_id)
 
 
 def fetch_job(job_id: str, connection: redis.Redis) -> RegisteredJob:
-    """The job of this id.
+    """Returns the job with this id.
 
     Raises:
         JobNotFound: there is none.
-        UnreadableJob: its record is not what RQ writes.
+        UnreadableJob: its record is not one of RQ.
     """
     try:
         job = RegisteredJob(job_id, connection=connection, serializer=SERIALIZER)
-    except ValueError:  # a text that RQ accepts as no job's id
+    except ValueError:  # RQ does not accept the text as a job's id
         raise JobNotFound(job_id) from None
     if not (raw := connection.hgetall(job_key(job_id))):
         raise JobNotFound(job_id)
@@ -222,7 +225,7 @@ def fetch_job(job_id: str, connection: redis.Redis) -> RegisteredJob:
 
 
 def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
-    """The queue and the payload of one of our jobs; None for a plain RQ job."""
+    """Returns the queue and the payload of one of our jobs; None for a plain RQ job."""
     try:
         if job.func_name == ENTRY and len(job.args) == 2 and isinstance(job.args[1], dict):  # noqa: PLR2004
             return str(job.args[0]), job.args[1]
@@ -232,23 +235,23 @@ def payload_of(job: Job) -> tuple[str, dict[str, Any]] | None:
 
 
 ENDED = ("finished", "failed", "stopped", "canceled")
-"""The statuses of jobs that no worker will run unless they are requeued."""
+"""RQ's statuses of jobs that no worker runs unless they are requeued."""
 
 
 def attempts_of(job: Job) -> int:
-    """How many runs the job may have: RQ counts retries, and we keep one interval for each."""
+    """Returns the most runs of the job: RQ counts retries, and the job has one interval for each."""
     return len(job.retry_intervals or ()) + 1
 
 
 def attempt_number(job: Job) -> int:
-    """Which run comes next, or goes on now, from 1."""
+    """Returns the number of the current or next run, from 1."""
     return max(1, attempts_of(job) - (job.retries_left or 0))
 
 
 def attempts_seen(job: Job, runs: int) -> str:
-    """How many of its attempts a job has begun: ``0 of 3`` while it waits for its first run.
+    """Returns the attempts that a job has begun, such as ``0 of 3`` before its first run.
 
-    Of a job that has ended: how often it has run, its runs before a requeue included.
+    For a job that has ended it is the number of its runs, including those before a requeue.
     """
     status = job.get_status(refresh=False)
     if status.value in ENDED:
@@ -260,13 +263,13 @@ def attempts_seen(job: Job, runs: int) -> str:
 def run_script(name: str, connection: redis.Redis, args: Sequence[Any]) -> Any:
     """Runs ``rqjobs/broker/lua/<name>.lua`` with RQ's prefix as ARGV[1] and ``args`` after it.
 
-    The scripts make their keys from the prefix, so they need one Redis, or one slot of a Redis Cluster.
+    The scripts make their keys from the prefix, so they need a single Redis, or one slot of a Redis Cluster.
     """
     return load_script(name)(args=[RQ_KEY_PREFIX, *args], client=connection)
 
 
 def encode_data(queue: str, payload: bytes) -> bytes:
-    """The ``data`` of a job: its function and arguments. ``payload`` is the job model as JSON."""
+    """Returns the ``data`` of a job: its function and arguments. ``payload`` is the job model as JSON."""
     return _call(queue) + payload + b"],{}]"
 
 
@@ -276,44 +279,44 @@ def _call(queue: str) -> bytes:
 
 
 def pack_data(data: bytes) -> bytes:
-    """``data`` as the job's hash holds it. RQ deflates all data, and reads plain data as well.
+    """Returns ``data`` in the form of the job's hash: deflated if it is long, otherwise plain. RQ reads both.
 
-    Short data stays plain, which is faster. Deflated, what is longer takes less than half the memory, and most of it
-    fits the compact form of a hash again.
+    Short data stays plain, which is faster. Deflated, long data takes less than half the memory, and most of it
+    fits into a compact hash.
     """
     return min(data, zlib.compress(data, 1), key=len) if len(data) > _PLAIN else data
 
 
 def read_call(data: bytes) -> Any:
-    """The call in the ``data`` of a job's hash, deflated or plain: function, instance, args and kwargs; None if none.
+    """Returns function, instance, args and kwargs from the ``data`` of a job's hash, deflated or plain.
 
     Raises:
-        ValueError, zlib.error: it is no JSON.
-        TooLarge: it is deflated, and has more than 32 MiB.
+        ValueError, zlib.error: it is not JSON.
+        TooLarge: it inflates to more than 32 MiB.
     """
     return read_json(unpack_data(data))
 
 
 def unpack_data(data: bytes) -> bytes:
-    """The ``data`` of a job's hash as it was before :func:`pack_data`.
+    """Returns the argument of :func:`pack_data`, from the ``data`` of a job's hash.
 
     Raises:
-        zlib.error: it begins as deflated data does, and is none.
-        TooLarge: it is deflated, and has more than 32 MiB.
+        zlib.error: it begins like deflated data, but is not.
+        TooLarge: it inflates to more than 32 MiB.
     """
     return inflate(data) if data[:1] == b"x" else data
 
 
 class TooLarge(ValueError):
-    """Deflated data that would take too much memory."""
+    """Deflated data that would inflate to too many bytes."""
 
 
 def inflate(data: bytes, most: int = LARGEST_DATA) -> bytes:
-    """What ``data``, deflated by zlib, holds: ``most`` bytes or fewer.
+    """Inflates ``data``, which zlib has deflated, to at most ``most`` bytes.
 
     Raises:
-        TooLarge: more than that. No more is inflated.
-        zlib.error: it is not deflated, or ends too early.
+        TooLarge: there is more. Inflating stops at the limit.
+        zlib.error: it is not deflated, or incomplete.
     """
     stream = zlib.decompressobj()
     found = stream.decompress(data, most)
@@ -325,7 +328,7 @@ def inflate(data: bytes, most: int = LARGEST_DATA) -> bytes:
 
 
 def decode_data(data: bytes) -> dict[str, Any] | None:
-    """The payload in the ``data`` of a job's hash; None for a plain RQ job and for what is not JSON."""
+    """Returns the payload in the ``data`` of a job's hash; None for a plain RQ job, and for data that is not JSON."""
     try:
         function, _, args, _ = read_call(data)
         return args[1] if function == ENTRY and isinstance(args[1], dict) else None

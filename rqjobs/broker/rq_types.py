@@ -1,4 +1,4 @@
-"""RQ's names that other packages use: they import them from here, and only ``broker`` and ``worker`` import RQ."""
+"""RQ's names for other packages, which import them from here: only ``broker`` and ``worker`` import RQ."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["VERSION", "Job", "as_text", "waiting_by_queue"]
 
 
 def waiting_by_queue(client: redis.Redis) -> dict[str, int]:
-    """How many jobs wait in each named queue (lane) that RQ has a record of, registered here or not."""
+    """Returns the number of waiting jobs in each lane of which RQ has a record, registered here or not."""
     return {queue.name: queue.count for queue in Queue.all(connection=client)}

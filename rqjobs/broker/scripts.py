@@ -1,4 +1,4 @@
-"""Lua scripts: the steps that must be atomic in Redis."""
+"""Loads the Lua scripts, which run the steps that must be atomic in Redis."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ _BEFORE = {
     **dict.fromkeys(("ended", "release"), ("ready",)),
     **dict.fromkeys(("enqueue", "purge", "recover", "requeue", "trim"), ("dead",)),
 }
-"""What other files stand before a script: Redis has no libraries for scripts."""
+"""The files that are put before a script, because a script in Redis cannot load others."""
 
 
 def source(name: str) -> bytes:
-    """The text of ``rqjobs/broker/lua/<name>.lua``, what belongs before it included."""
+    """Returns the text of ``rqjobs/broker/lua/<name>.lua``, preceded by the files that it uses."""
     parts = (*_BEFORE.get(name, ()), name)
     return b"".join(resources.files("rqjobs.broker.lua").joinpath(f"{part}.lua").read_bytes() for part in parts)
 
 
 @cache
 def load_script(name: str) -> Script:
-    """``rqjobs/broker/lua/<name>.lua``, to be called with ``client=``; only its hash travels after the first call."""
+    """Returns ``rqjobs/broker/lua/<name>.lua``, to be called with ``client=``.
+
+    After the first call only its hash is sent.
+    """
     return Script(None, source(name))  # type: ignore[arg-type]  # the client is given at each call

@@ -1,4 +1,4 @@
-"""``redis+sentinel://`` addresses, and following the Sentinels to another primary."""
+"""Connects to ``redis+sentinel://`` addresses, and follows the Sentinels to a new primary."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rqjobs.broker.client import Client
 from rqjobs.config.settings import split_url
 
 _EVERY = 0.5
-"""Seconds between two looks at the Sentinels. The old primary of a planned failover stays alive and takes jobs, which
-are lost, until the Sentinels make it a replica some ten seconds later: there is no error to wait for."""
+"""Seconds between two queries to the Sentinels. In a planned failover the old primary stays alive and accepts jobs,
+which are lost, until it becomes a replica about ten seconds later; no error reports that."""
 
 
 class _Sentinels(Sentinel):
-    """redis-py's list of Sentinels, which goes by an address that they change last in a failover."""
+    """redis-py's list of Sentinels, except that it takes the primary's address from another command of Sentinel."""
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
-        """The primary's address, as the Sentinel gives it to clients: the new one as soon as it is promoted."""
+        """Returns the address that Sentinel gives to clients: that of a new primary as soon as it is promoted."""
         listed = super().discover_master(service_name)  # type: ignore[no-untyped-call]
         address: Any = self.sentinels[0].sentinel_get_master_addr_by_name(service_name)
         return tuple(address or listed)
@@ -36,11 +36,11 @@ class _Sentinels(Sentinel):
 
 _lock = threading.Lock()
 _pools: weakref.WeakSet[SentinelConnectionPool] = weakref.WeakSet()
-_watching = False  # whether a thread of this process looks
+_watching = False  # whether a thread of this process queries the Sentinels
 
 
 def _forget() -> None:
-    """A forked process has no such thread; its parent's may have held the lock at the fork."""
+    """Resets the state after a fork: the child has no such thread, and the parent's may have held the lock."""
     global _lock, _watching  # noqa: PLW0603
     _lock = threading.Lock()
     _watching = False
@@ -51,7 +51,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def connect_to_primary(url: str, options: dict[str, Any]) -> Client:
-    """A client for the primary that the Sentinels of ``url`` name; it moves to another one within a second.
+    """Returns a client for the primary that the Sentinels of ``url`` name; it follows a failover within a second.
 
     Raises:
         ValueError: ``url`` names no service.
@@ -101,18 +101,18 @@ def _run() -> None:
 
 
 def _follow(pool: Any) -> None:
-    """Ends the connections to a primary that is one no more; their users connect anew, to the new one."""
+    """Shuts down the connections to a former primary, so that their users connect to the new one."""
     _newest_first(pool.sentinel_manager, pool.service_name)
     primary = pool.get_master_address()
     for connection in list(pool._in_use_connections):  # noqa: SLF001  # redis-py closes idle ones only
         connected: Any = connection._sock  # noqa: SLF001
         if connected is not None and (connection.host, connection.port) != primary:
-            with contextlib.suppress(OSError):  # not closed here: another thread reads from it
+            with contextlib.suppress(OSError):  # only shut down: another thread may be reading from it
                 connected.shutdown(socket.SHUT_RDWR)
 
 
 def _newest_first(manager: Any, service: str) -> None:
-    """Puts first the Sentinel with the latest failover: the others have it up to two seconds later."""
+    """Puts the Sentinel with the latest failover first: the others learn of it up to two seconds later."""
     newest, first = -1, None
     for sentinel in list(manager.sentinels):
         with contextlib.suppress(RedisError, OSError):

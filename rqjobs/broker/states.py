@@ -1,4 +1,4 @@
-"""The five states of a job, and the one table that translates RQ's words to them."""
+"""The five states of a job, and the table that translates RQ's words to them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class State(StrEnum):
     """The state of a job. Commands, pages, metrics and logs show these words."""
 
     WAITING = "waiting"
-    """In its queue: a worker can claim it now, or claims it as soon as the jobs that it depends on are done."""
+    """In its queue: a worker can claim it now, or when the jobs that it depends on are done."""
     DELAYED = "delayed"
-    """It has a time of its first run, or of its next run after a failed one, and that time has not come."""
+    """Its first run, or its next run after a failed one, is due at a later time."""
     RUNNING = "running"
     """A worker has claimed it and holds its lease."""
     DONE = "done"
@@ -33,7 +33,7 @@ BY_RQ_STATUS = {
     "stopped": State.DEAD,
     "canceled": State.DEAD,
 }
-"""The state for each value of ``rq.job.JobStatus``, which is what a job's hash holds in ``status``."""
+"""The state for each value of ``rq.job.JobStatus``, which is in the field ``status`` of a job's hash."""
 
 RQ_REGISTRIES = {
     State.WAITING: "queue",
@@ -42,10 +42,10 @@ RQ_REGISTRIES = {
     State.DONE: "finished",
     State.DEAD: "failed",
 }
-"""The word in the key of RQ's registry that holds a queue's jobs of a state: ``rq:wip:webhooks``."""
+"""The word in the key of RQ's registry for the jobs in each state: ``rq:wip:webhooks``."""
 
 
 def state_of(status: str | bytes | None) -> State | None:
-    """The state that an RQ ``status`` stands for; None if the job has no status, or one that RQ 3 does not have."""
+    """Returns the state for an RQ ``status``; None if the job has no status, or one that RQ 3 does not define."""
     text = status.decode(errors="replace") if isinstance(status, bytes) else status
     return BY_RQ_STATUS.get(text or "")

@@ -1,6 +1,6 @@
-"""OpenTelemetry: the trace of an enqueue call goes on in the job's processor. Without it this costs nothing.
+"""OpenTelemetry: the trace of an enqueue call continues in the job's processor. Without OpenTelemetry it costs nothing.
 
-Set a tracer provider up in the web process and in the worker (``opentelemetry-instrument rqjobs worker``, or a module
+Set a tracer provider in the web process and in the worker (``opentelemetry-instrument rqjobs worker``, or a module
 of RQJOBS_IMPORT); the extra is ``rqjobs[otel]``. Queues that run in batches (qr-analytics) are not traced.
 """
 
@@ -25,11 +25,11 @@ from rqjobs.config.logs import event
 from rqjobs.errors import RedisUnavailable
 
 FIELD = "trace"
-"""The key in the job's meta that holds W3C trace context: ``traceparent``, ``tracestate``."""
+"""The key in the job's meta for the W3C trace context: ``traceparent``, ``tracestate``."""
 
 
 def context_to_carry() -> dict[str, str]:
-    """The context of the span that is current here; empty without one."""
+    """Returns the context of the current span; empty without one."""
     if "opentelemetry" not in sys.modules:
         return {}
     from opentelemetry import propagate, trace
@@ -41,7 +41,7 @@ def context_to_carry() -> dict[str, str]:
 
 
 def traced(processor: Callable[..., Any]) -> Callable[..., Any]:
-    """``processor`` in a span of its own, a child of the span that enqueued the job; unchanged without tracing."""
+    """Returns ``processor`` wrapped in a span, a child of the span that enqueued the job; unchanged without tracing."""
     if "opentelemetry" not in sys.modules:
         return processor
     from opentelemetry import trace
@@ -52,7 +52,7 @@ def traced(processor: Callable[..., Any]) -> Callable[..., Any]:
 
         @wraps(processor)
         async def run_async(job: Any, attempt: Attempt) -> Any:
-            carried = await asyncio.to_thread(_carried, attempt.job_id)  # the loop does not wait for Redis
+            carried = await asyncio.to_thread(_carried, attempt.job_id)  # off the event loop
             with _span(attempt, carried):
                 return await processor(job, attempt)
 
@@ -87,7 +87,7 @@ def _span(attempt: Attempt, carried: Mapping[str, str]) -> Iterator[None]:
 
 
 def _carried(job_id: str) -> dict[str, str]:
-    """The context in the job's meta; empty without one. No job fails for its trace."""
+    """Returns the context in the job's meta; empty without one. An unreadable one must not fail the job."""
     try:
         raw = cast("bytes | None", get_connection().hget(job_key(job_id), "meta"))
         carried = json.loads(raw or b"{}").get(FIELD, {})
