@@ -17,7 +17,7 @@ import redis as redis_py
 
 from rqjobs import enqueue_many
 from rqjobs.attempt import Attempt
-from rqjobs.broker.holds import dependencies_away
+from rqjobs.broker.holds import dependencies_away, report_away
 from rqjobs.broker.rq_schema import key
 from rqjobs.config.settings import Settings, use_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
@@ -232,7 +232,7 @@ def test_a_flood_of_names_that_do_not_exist_holds_up_no_others(server: Nameserve
 @pytest.mark.usefixtures("_soon")
 @pytest.mark.parametrize("how", ["closed", "silent", "refuses"])
 def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
-    receiver: Receiver, server: Nameserver, how: str
+    receiver: Receiver, server: Nameserver, redis: redis_py.Redis, how: str
 ) -> None:
     assert deliver(receiver, "good.test")
     if how == "closed":
@@ -241,9 +241,14 @@ def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
         server.rule = lambda name: None if how == "silent" else Reply(code=REFUSED)
         server.root = None
     try:
-        with pytest.raises(DependencyUnavailable, match="no name server answers"):
+        with pytest.raises(DependencyUnavailable, match="no name server answers") as raised:
             deliver(receiver, "new.test")
-        (held,) = webhook.admit([(job(receiver, "other.test"), attempt("o"))])
+        others = [(job(receiver, f"{job_id}.test"), attempt(job_id)) for job_id in ("other", "more")]
+        first, second = webhook.admit(others)  # the first is let in and reports what is away
+        assert first is None
+        assert second is not None
+        report_away(redis, "webhooks", "new", raised.value)
+        held, _ = webhook.admit(others)
         assert held is not None
         assert "no name server answers" in held.reason
         assert deliver(receiver, "good.test", job_id="k")  # known names go on

@@ -58,7 +58,11 @@ def _resolve(
 ) -> Iterator[tuple[int, Hold]]:
     """The jobs that must wait because their host's name is not resolved, by their index; they leave ``groups``."""
     unknown = [item for item in groups.values() if not shared.names.is_known(item[0].target.host)]
-    trials = _trials() if unknown and shared.names.away_since is not None else frozenset()
+    trials = frozenset[str]()
+    if unknown and shared.names.away_since is not None:
+        # Without a hold one delivery is let in and reports the dependency: else no page would show why these wait.
+        held = _trials()
+        trials = frozenset({attempts[unknown[0][1][0]].job_id}) if held is None else held
     for place, indices in unknown:
         ready = []
         for index in indices:
@@ -71,13 +75,13 @@ def _resolve(
         indices[:] = ready
 
 
-def _trials() -> frozenset[str]:
-    """The jobs that are to find out whether our name servers answer again."""
+def _trials() -> frozenset[str] | None:
+    """The jobs that are to find out whether our name servers answer again; None when no hold has been reported yet."""
     try:
         hold = held_scopes(get_connection(), "webhooks").get(SCOPE)
     except redis.exceptions.RedisError:
         return frozenset()
-    return hold.jobs if hold is not None else frozenset()
+    return hold.jobs if hold is not None else None
 
 
 def _ask_breakers(
