@@ -22,7 +22,7 @@ from rqjobs.processors.analytics import report
 from tests.support.scans import CURL, PHONE
 
 FORMS = [
-    pytest.param((16_000, 2), id="short"),
+    pytest.param((12_000, 1), id="short"),
     pytest.param((100_000, 25), id="long", marks=pytest.mark.slow),
 ]
 """Events and killings."""

@@ -19,8 +19,11 @@ NUMBER = 9_000
 """More than two batches: some wait, in the worker, for their turn when it dies."""
 
 
-@pytest.mark.parametrize("where", ["before", "hook"])
-@pytest.mark.parametrize("attempts", [2, 3, 10])
+@pytest.mark.parametrize(("attempts", "where"), [
+    (2, "before"), (3, "hook"), pytest.param(2, "hook", marks=pytest.mark.slow),
+    *(pytest.param(attempts, "before", marks=pytest.mark.slow) for attempts in (3, 10)),
+    pytest.param(10, "hook", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_only_the_guilty_event_is_dead(workers, configure, where, attempts):
     configure(RQJOBS_SECRET_KEY="s" * 43)
     init_database(get_engine())

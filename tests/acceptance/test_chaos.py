@@ -173,7 +173,7 @@ def chaos(workers, tmp_path, monkeypatch, *, jobs, kills, restarts, seed, crew=3
 
 
 def test_nothing_is_lost_when_workers_are_killed(workers, tmp_path, monkeypatch):
-    assert chaos(workers, tmp_path, monkeypatch, jobs=150, kills=5, restarts=1, seed=1, crew=2) > 0
+    assert chaos(workers, tmp_path, monkeypatch, jobs=100, kills=3, restarts=1, seed=1, crew=2) > 0
 
 
 @pytest.mark.slow

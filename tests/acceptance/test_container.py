@@ -80,7 +80,7 @@ class Composed:
 def test_a_booking_of_the_composed_app_gets_its_receipt(workers, redis, redis_url, tmp_path, request):
     composed = Composed(workers, redis_url, tmp_path)
     redis.execute_command("ACL", "SETUSER", *composed.redis_user())
-    request.addfinalizer(lambda: redis.execute_command("ACL", "DELUSER", "rqjobs"))
+    request.addfinalizer(lambda: (workers.stop(), redis.execute_command("ACL", "DELUSER", "rqjobs")))
     assert composed.up("tables").wait(60) == 0
     for name in ("web", "worker", "dashboard"):
         composed.up(name)

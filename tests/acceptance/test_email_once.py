@@ -23,7 +23,7 @@ from tests.support.workers import Workers, eventually
 
 WORKER = ("email", "--threads", "6")
 LONG = pytest.param((1000, 25, 2), id="long", marks=pytest.mark.slow)
-FORMS = [pytest.param((60, 2, 1), id="short"), LONG]
+FORMS = [pytest.param((40, 1, 1), id="short"), LONG]
 """Mails, killings, workers at once. A worker's start is what costs time here."""
 
 

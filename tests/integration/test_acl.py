@@ -65,7 +65,8 @@ def test_a_user_of_least_rights_is_enough(
     eventually(lambda: redis.hget(f"rq:job:{runs.id}", "status") == b"started")
     assert "asked to stop" in workers.run("jobs", "stop", runs.id, **ENV).stdout
     eventually(lambda: redis.hget(f"rq:job:{runs.id}", "status") == b"stopped")
-    for command in (("health",), ("failed", "groups"), ("failed", "requeue", "--all"), ("pause", "email"), ("doctor",)):
+    commands = ["health", "failed groups", f"failed purge {runs.id}", "failed requeue --all", "pause email", "doctor"]
+    for command in map(str.split, commands):
         done = workers.run(*command, **ENV)
         assert "NOPERM" not in done.stdout + done.stderr, command
         assert "Traceback" not in done.stderr, command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -68,14 +69,17 @@ class Workers:
         return Counter(re.findall(r"job of a dead worker id=(\S+)", self.logs()))
 
     def stop(self) -> None:
-        """Ends them, politely first."""
+        """Ends them: with SIGTERM, three seconds later with a second one, which ends a worker's jobs, then SIGKILL."""
+        for seconds in (3, 7):
+            for process in self.processes:
+                if process.poll() is None:
+                    process.terminate()
+            deadline = time.monotonic() + seconds
+            for process in self.processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
         for process in self.processes:
             if process.poll() is None:
-                process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
