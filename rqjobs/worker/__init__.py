@@ -1,1 +1,1 @@
-"""The worker: takes jobs from Redis, runs their processors, writes the outcomes back."""
+"""The worker: claims jobs in Redis, runs their processors, writes the outcomes back."""

@@ -1,4 +1,4 @@
-"""The latest outcomes that Redis has acknowledged, kept for as long as a failover may lose them."""
+"""The latest outcomes that Redis has acknowledged, kept until a failover can no longer lose them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KEEP_SECONDS = 30.0
 and all of these writes are lost."""
 
 MAX_OUTCOMES = 20_000
-"""Outcomes that are kept at most: with small results they take about 10 MiB."""
+"""The most outcomes kept: with small results they take about 10 MiB."""
 
 MAX_BYTES = 32 * 2**20
-"""Bytes of results and errors that are kept at most, so that large ones do not fill the worker's memory."""
+"""The most bytes of results and errors kept, so that large ones do not fill the worker's memory."""
 
 
 class AcknowledgedOutcome(NamedTuple):
-    """An outcome, and the job, execution and lane that are needed to write it again."""
+    """An outcome, with the job, execution and lane that are needed to write it again."""
 
     job_id: str
     execution: str
@@ -31,7 +31,7 @@ class AcknowledgedOutcome(NamedTuple):
 
 
 class AcknowledgedOutcomes:
-    """The latest outcomes. May be used by several threads."""
+    """The latest outcomes. Thread-safe."""
 
     def __init__(self) -> None:
         self._batches: deque[tuple[float, list[AcknowledgedOutcome], int]] = deque()
@@ -41,7 +41,9 @@ class AcknowledgedOutcomes:
     def add(self, now: float, jobs: Iterable[HasOutcome]) -> None:
         """Adds the outcomes of ``jobs``, and drops those that are too old or over the limits.
 
-        ``now`` is ``time.monotonic()``.
+        Args:
+            now: ``time.monotonic()``.
+            jobs: jobs whose outcomes Redis has acknowledged.
         """
         batch = [
             AcknowledgedOutcome(job.job_id, job.execution, job.lane, job.outcome)

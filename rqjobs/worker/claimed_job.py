@@ -27,23 +27,23 @@ RESULT_TTL = 24 * 3600
 """Seconds that a done job is kept, within the last 100 of its queue."""
 
 MAX_DEATHS = 3
-"""Workers that may die while they run a job: with this many the job counts as the cause, and is dead."""
+"""The number of workers that die while they run a job after which the job counts as the cause, and is dead."""
 
 UNSERIALIZABLE = "Unserializable return value"
-"""What is kept of a result that is not JSON: RQ's own text."""
+"""Stored instead of a result that is not JSON; RQ's own text."""
 
 MAX_RESULT_BYTES = 64 * 2**20
-"""Bytes of a result, as JSON, that are kept. Redis would refuse a much larger one, and the done job would run again."""
+"""The most bytes of a result as JSON. Redis would refuse a much larger one, and the done job would run again."""
 
 TOO_LARGE = "Return value too large to be kept"
-"""What is kept of a larger result."""
+"""Stored instead of a larger result."""
 
 ERROR_LIMIT = 16_000
-"""Characters of a traceback that are kept: its end, where the reason is. A deep recursion has megabytes."""
+"""The most characters of a traceback that are kept: its end has the error, and a deep recursion has megabytes."""
 
 
 class NeedsRQCompat(Exception):
-    """The job is not a plain job of rqjobs: the RQ compatibility path, with its registered functions only, runs it."""
+    """The job is not a plain job of rqjobs, so the RQ compatibility path must run it (registered functions only)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,33 +60,33 @@ class ClaimedJob:
     data: bytes
     """The ``data`` field of its hash, deflated or plain."""
     created_at: bytes
-    """When it was first enqueued, as RQ writes it."""
+    """The time of its first enqueueing, as RQ writes it."""
     enqueued_at: bytes
-    """When it came into its queue the last time, as RQ writes it: the wait of a retry begins anew."""
+    """The time of its last enqueueing, as RQ writes it; a retry has a new one."""
     rq_compat: bool = False
-    """It has features of RQ's that our scripts do not write."""
+    """Whether it has features of RQ that our scripts do not write."""
     isolated: bool = False
-    """Workers have died while they ran it, and the next death would be its last: it runs in a process of its own."""
+    """Whether it runs in its own process: one more death of a worker that runs it would make it dead."""
     fault: str | None = None
-    """Why its hash cannot be read. Any client of Redis may have written it."""
+    """Why its hash cannot be read; None if it can. Any client of Redis may have written it."""
     timeout: float = 0.0
-    """The time limit in seconds; none if not above zero."""
+    """The time limit in seconds; 0 or less for none."""
     retries_left: int = 0
     intervals: tuple[float, ...] = ()
     """Seconds to wait before each retry."""
     result_ttl: int = RESULT_TTL
     failure_ttl: int | None = None
-    """Seconds that it is kept once it is dead; None is RQ's year."""
+    """Seconds that it is kept when it is dead; None for RQ's default of a year."""
     trial: bytes | None = None
-    """It is the trial of a held queue: the stage, ``run`` or ``admit``, at which the dependency was found away."""
+    """If it is the trial of a held queue: the stage (``run`` or ``admit``) at which the dependency was unavailable."""
     signature: bytes = b""
     """The ``signature`` field of its hash (rqjobs.broker.job_signing); empty if it has none."""
     attempts: int = field(init=False)
-    """How many attempts it has in all."""
+    """The most attempts it may have."""
     number: int = field(init=False)
-    """Which attempt this is, from 1."""
+    """The number of this attempt, from 1."""
     failure: tuple[Failure, float] | None = field(default=None, init=False)
-    """With the outcome Unavailable: the failure that it would be otherwise, and when the run began."""
+    """With the outcome Unavailable: the failure that it would be otherwise, and the start of the run."""
     model: JobModel | None = field(default=None, init=False)
     attempt: Attempt | None = field(default=None, init=False)
     outcome: Outcome | None = field(default=None, init=False)
@@ -100,8 +100,9 @@ class ClaimedJob:
     def settle(self, outcome: Outcome) -> bool:
         """Sets the outcome; returns False if there is one already.
 
-        The first of several threads wins: the one that runs the job, the one that watches its time limit, the loop that
-        releases it at a shutdown.
+        The first of several threads wins: the one that runs the job, the one that watches its time limit, or the loop,
+        which
+        releases the job at a shutdown.
         """
         try:
             self._unsettled.pop()  # atomic
@@ -112,14 +113,14 @@ class ClaimedJob:
 
     @property
     def settled(self) -> bool:
-        """Whether there is an outcome."""
+        """Whether it has an outcome."""
         return not self._unsettled
 
     def prepare(self) -> tuple[JobModel, Attempt]:
-        """Decodes the job model, and returns it with the attempt that the processor gets.
+        """Returns the decoded job model, and the attempt for the processor.
 
         Raises:
-            NeedsRQCompat: the job names another function, or has features of RQ's.
+            NeedsRQCompat: the job names another function, or has features of RQ.
             PermanentFailure: the payload is not a job of this queue.
         """
         if self.rq_compat:
@@ -133,7 +134,7 @@ class ClaimedJob:
             of=max(self.attempts, self.number),
             enqueued_at=_when(self.created_at),
             timeout=_duration(self.timeout),
-            report=partial(self.report, self.job_id),  # not a bound method: that circle would wait for the collector
+            report=partial(self.report, self.job_id),  # a bound method would make a reference cycle
         )
         return self.model, self.attempt
 
@@ -164,7 +165,7 @@ class ClaimedJob:
             text = "" if result is None else json.dumps(result)
         except (TypeError, ValueError, RecursionError):
             text = json.dumps(UNSERIALIZABLE)
-        if len(text) > MAX_RESULT_BYTES:  # ASCII
+        if len(text) > MAX_RESULT_BYTES:  # characters are bytes: json.dumps() returns ASCII
             text = json.dumps(TOO_LARGE)
         return Done(text, self.result_ttl, started=started, ended=time.time())
 
@@ -182,29 +183,29 @@ class ClaimedJob:
             retries_left = 0 if failure.permanent and left else None
             return self._dead(Dead, text, (started, ended), self.failure_ttl, retries_left)
         wait = failure.wait
-        if wait is None:  # RQ aligns the list at its end
+        if wait is None:  # as in RQ, the last interval belongs to the last retry
             wait = self.intervals[max(len(self.intervals) - left, 0)] if self.intervals else 0
         retries_left = left - 1 if failure.counts else None
         return Retry(_kept(text), self.number, retries_left, wait, started=started, ended=ended)
 
     def stopped(self, started: float) -> Outcome:
-        """Returns the outcome of a run that was stopped by command: dead, whatever attempts are left."""
+        """Returns the outcome of a run that a command has stopped: dead, even if it has attempts left."""
         text = "rqjobs.errors.PermanentFailure: stopped by command"
         return self._dead(Stopped, text, (started, time.time()), self.failure_ttl)
 
     def count_as_failure(self) -> None:
-        """Replaces Unavailable by a failure of the job's own: other jobs find the dependency answering."""
+        """Replaces the outcome Unavailable by a failure of the job, because other jobs reach the dependency."""
         assert self.failure is not None
         failure, started = self.failure
         text = f"{failure.error.rstrip()} (other jobs find it answering)"
         self.outcome = self.failed(Failure(text), started)
 
     def outcome_refused(self, why: str) -> None:
-        """Replaces an outcome that Redis refused: the job ran, and does not run again because of a broken key."""
+        """Replaces an outcome that Redis has refused, so that a job that has run does not run again."""
         assert self.outcome is not None
         before = self.outcome
         text = f"rqjobs.errors.PermanentFailure: it ran, but Redis refused its outcome ({before.name}): {why}"
-        # Without its ttl, which may be what was refused.
+        # Without its ttl, which may be the value that Redis refused.
         self.outcome = self._dead(Forced, text, (before.started, before.ended), None)
 
     def _dead(
@@ -219,7 +220,7 @@ class ClaimedJob:
 
 def _kept(text: str) -> str:
     text = text[-ERROR_LIMIT:]
-    return text if text.isascii() else text.encode(errors="replace").decode()  # without half characters
+    return text if text.isascii() else text.encode(errors="replace").decode()  # lone surrogates are replaced
 
 
 @lru_cache(1000)

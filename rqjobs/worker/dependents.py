@@ -1,4 +1,4 @@
-"""Dependents whose dependencies are met: enqueued in one atomic step (RQ: in two, with a race)."""
+"""Enqueues dependents whose dependencies are done, in one atomic step; RQ needs two, with a race between them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
 from rqjobs.worker.protocol import read_dependents, release_dependents
 
 PAGE = 500
-"""Jobs of a lane that one call to Redis moves: about 10 ms of Redis."""
+"""The most jobs of a lane that one call to Redis moves: about 10 ms of Redis' time."""
 
 
 class ReleasingQueue(Queue):
-    """RQ's queue, but for how ready dependents are enqueued.
+    """RQ's queue, except for the way in which ready dependents are enqueued.
 
-    RQ watches the whole registry for each job, and leaves a job for its next housekeeping (10 minutes) when another
-    worker has changed anything in it meanwhile.
+    RQ watches the whole registry for each job; if another worker changes anything in it, RQ leaves the job to its
+    next maintenance (every 10 minutes).
     """
 
     def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: Mapping[str, Sequence[str]]) -> None:
-        """Enqueues everything that is ready in these queues; what fails is left to the maintenance."""
+        """Enqueues all ready jobs of these queues; after an error the maintenance does it later."""
         try:
             enqueue_ready(self.connection, list(job_ids_by_queue_name))
         except Exception:
@@ -31,7 +31,7 @@ class ReleasingQueue(Queue):
 
 
 def enqueue_ready(client: redis.Redis, lanes: Sequence[str]) -> None:
-    """Enqueues the dependents that are ready in ``lanes``."""
+    """Enqueues the ready dependents of ``lanes``."""
     if not lanes:
         return
     more = True

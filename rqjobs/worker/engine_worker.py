@@ -1,4 +1,4 @@
-"""The worker that ``rqjobs worker`` runs: RQ's worker, whose parts claim, run and write many jobs at once."""
+"""The worker that ``rqjobs worker`` runs: an RQ worker with an engine that runs many jobs at once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DEFAULT_OPTIONS = WorkerOptions()
 
 
 class EngineWorker(RQCompatWorker):
-    """A worker as RQ and its tools see it, with all parts of the engine: complete once it is constructed."""
+    """A worker that RQ and its tools recognise, with all parts of the engine; complete when it is constructed."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class EngineWorker(RQCompatWorker):
         self.loop = WorkerLoop(
             connect=lambda: connect(socket_timeout=15),
             worker=self.name,
-            record_ttl=self.worker_ttl + 60,  # as RQ's heartbeat has it
+            record_ttl=self.worker_ttl + 60,  # as in RQ's heartbeat
             queues=self._queue_states(served),
             settings=settings,
             limits=Limits(options.burst, options.max_jobs),
@@ -138,7 +138,7 @@ class EngineWorker(RQCompatWorker):
         self.metrics.settled(job)
 
     def close(self) -> None:
-        """Ends its threads, once the loop has ended."""
+        """Ends its threads; called after the loop has ended."""
         self._finisher.shutdown(cancel_futures=self.loop.out_of_time)
         self.time_limits.stop()
         self.handlers.close()
@@ -149,40 +149,40 @@ class EngineWorker(RQCompatWorker):
         self.loop.wake_up.close()
 
     def register_again(self) -> None:
-        """Writes its record, which is gone, anew.
+        """Writes the worker's record again after it has expired.
 
-        RQ refuses a name whose record is there without a death. To delete the record first is not enough: the loop
-        writes its counters into it meanwhile.
+        RQ refuses a name whose record exists and has no death. Deleting the record first is not enough: the loop may
+        write its counters into it in between.
         """
         self.connection.hset(self.key, "death", timestamp())
         self.register_birth()
 
     def settled(self, job: ClaimedJob) -> None:
-        """Has the outcome of a job written."""
+        """Passes a job with an outcome to the loop, which writes it."""
         self.loop.settled(job)
 
     def report(self, job_id: str, progress: Mapping[str, object]) -> None:
-        """Stores the progress of a running job in RQ's ``job.meta``; does nothing while Redis is away."""
+        """Stores the progress of a running job in RQ's ``job.meta``; does nothing while Redis does not answer."""
         with contextlib.suppress(*PASSING):
             meta = self.connection.hget(job_key(job_id), "meta")
             merged = {**(json.loads(meta) if meta else {}), "progress": dict(progress)}
             run_script("report", self.connection, [job_id, json.dumps(merged)])
 
     def end_trial(self, job: ClaimedJob) -> None:
-        """Ends the hold of a queue whose trial ``job`` was: the dependency answers."""
+        """Ends the hold of the queue whose trial was ``job``, because the dependency answers."""
         holds.end(self.connection, job.policy.name, job.job_id, "done")
 
     def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
-        """Writes to Redis that ``jobs`` alone run, of those of this queue whose workers have died (recover.lua)."""
+        """Records in Redis that, of the queue's jobs whose workers have died, only ``jobs`` run now (recover.lua)."""
         load_script("running")([keys.running(queue, self.name)], protocol.running(jobs), client=self.connection)
 
     def failed(self, job: ClaimedJob, error: BaseException) -> None:
-        """Has the exception handlers called, in a thread of their own, after a run that raised ``error``."""
+        """Passes ``error``, raised by a run, to the thread that calls the exception handlers."""
         if self._exc_handlers and not job.settled:
             self.handlers.put((self, job.job_id, error))
 
     def abandon(self, slot: Slot, jobs: list[ClaimedJob]) -> None:
-        """Replaces a thread that does not react to its time limit, and settles its jobs."""
+        """Replaces a thread that does not react to its time limit, and sets the outcomes of its jobs."""
         for job in jobs:
             event(logging.ERROR, "thread abandoned", id=job.job_id, queue=job.lane, limit=job.timeout)
             if slot.rqs:
@@ -192,7 +192,10 @@ class EngineWorker(RQCompatWorker):
         self.loop.queues[jobs[0].policy.name].runner.replace(jobs[0])
 
     def _end_abandoned(self, slot: Slot, job: ClaimedJob) -> None:
-        """Has another thread call the callback and write the end of a job that RQ's own methods ran in this one."""
+        """Writes the outcome of a job that RQ's own methods ran in an abandoned thread.
+
+        Another thread calls the job's callback.
+        """
         error = StopRequested() if slot.stopped else rq_time_limit(slot.rq_limit)()
         started = slot.began
 
@@ -204,25 +207,27 @@ class EngineWorker(RQCompatWorker):
             if job.settle(outcome):
                 self.settled(job)
 
-        if slot.ran:  # it was abandoned while it wrote the end: the rescuer decides
+        if slot.ran:  # it was abandoned while it wrote the outcome: the rescuer decides
             if job.settle(LeftToLease()):
                 self.settled(job)
             return
         threading.Thread(target=run, name="rqjobs-end", daemon=True).start()
 
     def lease_lost(self, job: ClaimedJob) -> None:
-        """Ends the job if it can: another worker has its lease now."""
+        """Ends the job if possible, because another worker has its lease."""
         if self.loop.queues[job.policy.name].runner.lease_lost(job) and job.settle(LeftToLease()):
             self.settled(job)
         event(logging.WARNING, "lease lost", id=job.job_id, queue=job.lane)
 
     def command(self, command: Mapping[str, Any]) -> None:
-        """Runs a command of RQ's: ``shutdown``, ``stop-job`` or ``stop-execution``."""
+        """Runs a command of RQ: ``shutdown``, ``stop-job`` or ``stop-execution``."""
         what, job_id, execution = (str(command.get(word, "")) for word in ("command", "job_id", "execution_id"))
         if what == "shutdown":
             self.loop.stop(self.grace, "shutdown command")
         elif what in ("stop-job", "stop-execution"):
-            claimed = list(self.loop.claimed.values())  # RQ's methods take jobs out of it in another thread
+            claimed = list(
+                self.loop.claimed.values()
+            )  # a copy: another thread removes jobs while RQ's methods run them
             running = [job for job in claimed if job.job_id == job_id and not job.settled]
             found = [job for job in running if execution in ("", job.execution)]
             if not found:
@@ -236,7 +241,10 @@ class EngineWorker(RQCompatWorker):
 
 
 def slots(served: Sequence[QueuePolicy], threads: int | None) -> dict[str, int]:
-    """How many jobs of each queue run at once: its policy's concurrency, or its share of ``threads``, one at least."""
+    """Returns how many jobs of each queue run at once.
+
+    It is the concurrency of the queue's policy, or its share of ``threads``, at least one.
+    """
     total = sum(policy.concurrency for policy in served if policy.runs_in == "thread")
     return {
         policy.name: policy.concurrency

@@ -1,4 +1,4 @@
-"""The one function that the jobs of rqjobs name in Redis. Any RQ worker can call it, ``rq worker`` too."""
+"""The function in every job of rqjobs. Any RQ worker can call it, also that of ``rq worker``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from rqjobs.worker.failures import Failure, read_failure
 def perform(queue: str, payload: dict[str, Any]) -> Any:
     """Runs the processor of ``queue`` on ``payload`` and returns its result.
 
-    RQ has two outcomes, 'returned' and 'raised'. PermanentFailure and RetryLater are set on the job object, which RQ's
-    worker reads next.
+    RQ knows two outcomes, returned and raised. So PermanentFailure and RetryLater are translated to attributes of the
+    job object, which RQ's worker reads afterwards.
     """
     job = get_current_job()
     if job is None:
@@ -59,7 +59,7 @@ def perform(queue: str, payload: dict[str, Any]) -> Any:
 
 
 def _delay(job: Job, seconds: float) -> None:
-    """Has RQ delay the job for ``seconds``, without counting an attempt: a dependency is away."""
+    """Makes RQ retry the job in ``seconds`` without counting an attempt, because a dependency is unavailable."""
     job.retries_left = (job.retries_left or 0) + 1  # RQ subtracts one
     job.get_retry_interval = lambda: max(seconds, 0.1)  # type: ignore[method-assign, assignment, return-value]
     if isinstance(job, RegisteredJob):
@@ -84,7 +84,10 @@ def _attempt(job: Job) -> Attempt:
 
 
 def _apply(failure: Failure, job: Job) -> None:
-    """Sets what RQ's worker decides by: ``retries_left`` and ``get_retry_interval()`` of this very object."""
+    """Sets the attributes of this job object by which RQ's worker decides.
+
+    They are ``retries_left`` and ``get_retry_interval()``.
+    """
     if failure.permanent:
         job.retries_left = 0
     elif not failure.counts:
@@ -94,7 +97,7 @@ def _apply(failure: Failure, job: Job) -> None:
 
 
 def _record(job: Job) -> None:
-    """Adds the failed run to the job's history: RQ keeps nothing of a run that it retries."""
+    """Adds the failed run to the job's history, because RQ does not record runs that it retries."""
     started = job.started_at or datetime.now(UTC)
     fields = retried_fields(
         traceback.format_exc(),

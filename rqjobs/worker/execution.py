@@ -1,4 +1,4 @@
-"""Runs a job's processor in this thread, from its payload to the result: for RQ's workers and for tests."""
+"""Runs the processor of a job in this thread, from its payload to the result; used by RQ's workers and by tests."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def resolve(queue: str, payload: Mapping[str, Any]) -> tuple[QueuePolicy, JobMod
 
 
 def run(policy: QueuePolicy, job: JobModel, attempt: Attempt) -> Any:
-    """Runs the processor of ``policy`` and returns its result; a coroutine gets an event loop of its own.
+    """Runs the processor of ``policy`` and returns its result; a coroutine gets its own event loop.
 
     Raises:
         RetryLater, DependencyUnavailable: the queue's ``admit`` holds the job.
-        Exception: whatever the processor raises.
+        Exception: any exception of the processor.
     """
     if policy.admit is not None:
         (hold,) = load(policy.admit)([(job, attempt)])

@@ -1,4 +1,4 @@
-"""What the exception of a run means for its job: the one place that decides it, for every runner."""
+"""Translates the exception of a run to its meaning for the job; the only place that does so, for every runner."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _OURS = "rqjobs.processors."
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The meaning of an exception that a run has raised."""
+    """What an exception that a run has raised means for its job."""
 
     cause: BaseException | str
-    """The exception; its traceback's text where it was raised in another process."""
+    """The exception; the text of its traceback if it was raised in another process."""
     permanent: bool = False
-    """No other attempt, however many are left."""
+    """Whether the job is dead, even if it has attempts left."""
     wait: float | None = None
-    """Seconds until the next attempt; None is the job's own wait."""
+    """Seconds until the next attempt; None for the wait of the job's backoff."""
     counts: bool = True
     """Whether the run uses up an attempt."""
     unavailable: DependencyUnavailable | None = None
-    """The dependency that is away: not the job's failure."""
+    """The unavailable dependency, if that is the cause instead of the job itself."""
 
     @property
     def error(self) -> str:
-        """The text of its traceback."""
+        """The text of the traceback."""
         return self.cause if isinstance(self.cause, str) else "".join(traceback.format_exception(self.cause))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it for the way out of a child process."""
+        """Returns the failure as JSON types, to send it from a child process."""
         away = self.unavailable
         return {
             "error": self.error,
@@ -46,7 +46,7 @@ class Failure:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Failure:
-        """Reads what :meth:`to_json` has written."""
+        """Returns the failure that :meth:`to_json` has encoded."""
         away = None
         if raw["unavailable"] is not None:
             dependency, reason, scope = raw["unavailable"]
@@ -55,7 +55,7 @@ class Failure:
 
 
 def read_failure(error: BaseException, policy: QueuePolicy | None) -> Failure:
-    """Returns what ``error``, raised by a run of a job of ``policy``'s queue, means.
+    """Returns the meaning of ``error``, raised by a run of a job of ``policy``'s queue.
 
     ``policy`` is None for a job of a queue that is not registered.
     """
@@ -70,10 +70,10 @@ def read_failure(error: BaseException, policy: QueuePolicy | None) -> Failure:
 
 
 def outage_of(error: BaseException, policy: QueuePolicy) -> DependencyUnavailable | None:
-    """Returns the outage that ``error`` means; None if it is the job's own failure.
+    """Returns the outage that caused ``error``; None if the job itself has failed.
 
-    In a processor of rqjobs, a Redis that is away, full or a replica is that of REDIS_URL. In an app's own processor it
-    may be another one.
+    In a processor of rqjobs, an error of Redis is an outage of REDIS_URL. In an app's own processor it may be another
+    Redis, so there it is a failure of the job.
     """
     if isinstance(error, DependencyUnavailable):
         return error

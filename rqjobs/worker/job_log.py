@@ -1,4 +1,4 @@
-"""The log lines of single jobs: one for each while there are few, a sum per second while there are many."""
+"""The log lines of single jobs: a line for each at a low rate, a summary per second at a high rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.outcomes import Dead, Done, Released, Retry
 
 MAX_LINES = 50
-"""Lines per second at most: a line costs more CPU than a small job."""
+"""The most lines per second: a line costs more CPU time than a small job."""
 
 
 class JobLog:

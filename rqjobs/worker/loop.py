@@ -31,28 +31,29 @@ from rqjobs.worker.raw_connection import RESPONSE_TIMEOUT, RawConnection, Refuse
 from rqjobs.worker.request import Request
 
 MAX_WRITE_BYTES = 8 * 2**20
-"""Characters of results and errors that one call to Redis writes, so that it does not block for long; a larger one is
-written alone."""
+"""The most characters of results and errors in one call to Redis, so that it does not block for long; a larger result
+is written alone."""
 
 RECORD_AFTER = 0.25
-"""Seconds after which a job of a busy loop gets RQ's record of its execution. One that ends before saves half
-of its cost in Redis."""
+"""Seconds after which a job of a busy loop gets RQ's record of its execution. A job that ends earlier costs Redis half
+as much."""
 
 BURST_STAY = 5.0
-"""Seconds that a burst waits for held jobs: a rate limit of a few seconds must not leave them behind."""
+"""Seconds that a burst waits for held jobs, so that a rate limit of a few seconds does not leave them unrun."""
 
 POLL_INTERVAL = 1.0
-"""Seconds after which the queues are polled even without a notification: for jobs that RQ moves unseen."""
+"""Seconds after which the queues are polled without a notification, for jobs that RQ moves without one."""
 
 SCHEDULE_INTERVAL = 30.0
-"""Seconds after which delayed jobs are polled where Redis pushes changes; without, ``POLL_INTERVAL`` counts."""
+"""Seconds between two polls of delayed jobs if Redis pushes changes; otherwise they are polled every
+``POLL_INTERVAL``."""
 
 OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
 
 
 @dataclass
 class Limits:
-    """When the loop ends by itself."""
+    """The conditions under which the loop ends by itself."""
 
     burst: bool = False
     max_jobs: int | None = None
@@ -60,7 +61,7 @@ class Limits:
 
 @dataclass
 class WorkerLoop:
-    """Owns the connection to Redis. The methods for other threads are grouped at its head."""
+    """Owns the connection to Redis. The methods that other threads may call come first."""
 
     connect: Callable[[], redis.Redis]
     worker: str
@@ -70,9 +71,9 @@ class WorkerLoop:
     settings: Settings
     limits: Limits
     finish_by_rq: Callable[[ClaimedJob | AcknowledgedOutcome], None]
-    """Has RQ's own methods, in another thread, write the outcome of a job that has dependents."""
+    """Writes the outcome of a job with dependents by RQ's own methods, in another thread."""
     enqueue_by_rq: Callable[[str, str], None]
-    """Has RQ's own methods, in another thread, enqueue a delayed job (lane and id) that has RQ's own rate limit."""
+    """Enqueues a delayed job (lane and id) with RQ's own rate limit by RQ's own methods, in another thread."""
     on_command: Callable[[Mapping[str, Any]], None]
     log_settled: Callable[[ClaimedJob], None]
     report: Callable[..., None]
@@ -93,9 +94,9 @@ class WorkerLoop:
             self.settings,
             self.report,
         )
-        self._left_to_lease: set[str] = set()  # executions: they may have run
-        self._moving: set[str] = set()  # scheduled jobs that RQ's own methods enqueue just now
-        self._stop_reasons: deque[str] = deque()  # why it is to stop, not yet logged
+        self._left_to_lease: set[str] = set()  # executions of jobs that may have run
+        self._moving: set[str] = set()  # delayed jobs that RQ's own methods are enqueueing
+        self._stop_reasons: deque[str] = deque()  # reasons to stop that are not logged yet
         self._outbox: deque[ClaimedJob] = deque()
         self._unwritten: list[ClaimedJob] = []
         self._in_flight: deque[Request] = deque()
@@ -113,17 +114,17 @@ class WorkerLoop:
         self._trial_at = float("inf")
         self._scheduled_lanes: frozenset[str] = frozenset()
 
-    # What other threads call
+    # Called by other threads
 
     def settled(self, job: ClaimedJob) -> None:
-        """Has the outcome of ``job`` written."""
+        """Queues the outcome of ``job`` for writing."""
         self._outbox.append(job)
         if self._sleeping and len(self._outbox) >= self.batching.wake_up_size:
             self._sleeping = False
             self.wake_up.set()
 
     def enqueued(self, job_id: str) -> None:
-        """Records that RQ's own methods have enqueued a delayed job, or could not."""
+        """Records that RQ's own methods have enqueued a delayed job, or have failed to."""
         self._notify_queues()
         self._moving.discard(job_id)
         self.wake_up.set()
@@ -137,14 +138,19 @@ class WorkerLoop:
         self.wake_up.set()
 
     def leave_to_lease(self, job: ClaimedJob | AcknowledgedOutcome) -> None:
-        """Leaves ``job`` to its lease: Redis accepts no outcome, or another worker has it. The rescuer decides."""
+        """Leaves ``job`` to its lease, because Redis refuses its outcome or another worker has it.
+
+        The rescuer decides after the lease has expired.
+        """
         self._left_to_lease.add(job.execution)
         self.claimed.pop(job.execution, None)
 
     def stop(self, grace: float, why: str) -> None:
-        """Claims no more jobs; releases those that have not ended within ``grace`` seconds. A second call shortens it.
+        """Claims no more jobs; releases those that have not ended after ``grace`` seconds.
 
-        Logs nothing itself: a signal's handler may run in the middle of a line that is being logged.
+        A second call shortens the time.
+
+        It logs nothing itself, because a signal handler may interrupt the writing of a log line.
         """
         at = time.monotonic() + grace
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
@@ -158,7 +164,7 @@ class WorkerLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether it claims no more jobs."""
+        """Whether the loop claims no more jobs."""
         return self._stop_at is not None
 
     def _notify_queues(self) -> None:
@@ -168,7 +174,7 @@ class WorkerLoop:
     # The loop
 
     def run(self) -> None:
-        """Runs until it is stopped or its limits are reached, through every outage of Redis."""
+        """Runs until it is stopped or its limits are reached; reconnects after every outage of Redis."""
         failures = 0
         while True:
             connection = None
@@ -204,7 +210,7 @@ class WorkerLoop:
         return connection
 
     def _release_unknown(self, connection: RawConnection) -> None:
-        """Releases the jobs that Redis gave this worker in a response that was lost: they have not run."""
+        """Releases the jobs that Redis has given this worker in a response that was lost; they have not run."""
         (members,) = connection.call_each([("SMEMBERS", key("worker", self.worker, "executions"))])
         unknown = [member.decode(errors="replace").rpartition(":") for member in members or ()]
         known = self._left_to_lease.union(self.claimed)
@@ -223,7 +229,7 @@ class WorkerLoop:
             event(logging.WARNING, "jobs released whose claim was lost with the connection", count=len(lost))
 
     def _write_again(self, connection: RawConnection, outcomes: list[AcknowledgedOutcome]) -> None:
-        """Writes outcomes again that a failover has lost: to the new primary, these jobs are running."""
+        """Writes outcomes again that a failover has lost: for the new primary these jobs are still running."""
         event(logging.WARNING, "outcomes written again that a failover had lost", count=len(outcomes))
         for start in range(0, len(outcomes), BATCH_SIZE):
             batch = outcomes[start : start + BATCH_SIZE]
@@ -237,7 +243,10 @@ class WorkerLoop:
             )
 
     def _forget_requests(self) -> None:
-        """The connection broke: outcomes are written again, and requested jobs are not in use any more."""
+        """Resets the requests in flight after a broken connection.
+
+        Their outcomes are written again, and their claims no longer count as in use.
+        """
         while self._in_flight:
             request = self._in_flight.pop()
             self._unwritten[:0] = request.batch
@@ -279,7 +288,7 @@ class WorkerLoop:
             )
         self._add_claims(request, now)
         if request.claims:
-            parks = not self.limits.burst  # a burst waits for the deliveries that are held
+            parks = not self.limits.burst  # a burst waits for held deliveries, so it does not park them
             counts = {queue.policy.name: count for queue, count in request.claims}
             words = self.protocol.reserve(counts, records=not self.batching.busy, parks=parks)
             record_at = now + RECORD_AFTER if self.batching.busy else None
@@ -293,7 +302,7 @@ class WorkerLoop:
         return request if request.commands else None
 
     def _read_responses(self, connection: RawConnection, now: float) -> None:
-        """Waits for the oldest responses; a busy loop that may send another request does not wait for long."""
+        """Waits for the oldest responses; only briefly if a busy loop may send another request."""
         request = self._in_flight[0]
         count = len(request.commands)
         if len(self._in_flight) < self.batching.max_in_flight and not connection.ready(count):
@@ -329,19 +338,19 @@ class WorkerLoop:
             self._notify_queues()
 
     def _wait(self, connection: RawConnection, seconds: float) -> None:
-        """Sleeps until enough outcomes are there, or data from Redis."""
+        """Sleeps until enough outcomes are queued, or data from Redis arrives."""
         self._sleeping = True
-        if len(self._outbox) < self.batching.wake_up_size:  # else they came before the flag was set
+        if len(self._outbox) < self.batching.wake_up_size:  # otherwise they came before the flag was set
             connection.sleep(seconds)
         self._sleeping = False
 
     def _read_pushed(self, messages: Iterable[list[Any]]) -> None:
-        """Handles the changes of watched keys, and RQ's commands to this worker."""
+        """Handles changes of watched keys, and RQ's commands to this worker."""
         for message in messages:
             if message[0] == b"message":
                 try:
                     self.on_command(dict(json.loads(message[2])))
-                except Exception:  # any client may publish anything: the loop goes on
+                except Exception:  # any client may publish any text; it must not end the loop
                     logging.getLogger("rqjobs").exception("a command to this worker failed")
             elif message[0] == b"invalidate":
                 changed = message[1] or [b""]
@@ -350,10 +359,10 @@ class WorkerLoop:
                 if any(b":scheduled:" not in name for name in changed):
                     self._notify_queues()
 
-    # Taking jobs
+    # Claiming jobs
 
     def _add_claims(self, request: Request, now: float) -> None:
-        """Adds how many jobs of each queue are claimed."""
+        """Adds the claims to the request: how many jobs of each queue."""
         if self._stop_at is not None:
             return
         if now >= self._rate_at:
@@ -373,14 +382,17 @@ class WorkerLoop:
                 request.claims.append((queue, count))
 
     def _hand_out(self, claims: list[tuple[QueueState, int]], record_at: float | None, response: list[Any]) -> None:
-        """Hands the claimed jobs to their runners. They get RQ's records at ``record_at``; None: they have them."""
+        """Passes the claimed jobs to their runners.
+
+        They get RQ's records at ``record_at``; None if they have them already.
+        """
         claimed = self.protocol.read_claims(response)
         wait, trial = claimed.rate_wait, claimed.trial_wait
         if wait >= 0:
             self._rate_at = time.monotonic() + max(wait, 0.001)
         self._trial_at = time.monotonic() + max(trial, 0.001) if trial >= 0 else float("inf")
         self._submit(claims, record_at, claimed)
-        if claimed.parked:  # more jobs may wait, and Redis does not push our own changes to us
+        if claimed.parked:  # more jobs may wait, and Redis does not push a client's own changes to it
             self._schedule_at = 0.0
             self._notify_queues()
 
@@ -401,7 +413,7 @@ class WorkerLoop:
             queue.may_have_jobs = queue.may_have_jobs or claimed.full
 
     def _due_for_record(self, now: float) -> list[ClaimedJob]:
-        """Returns the running jobs whose records of RQ's are due."""
+        """Returns the running jobs that are due to get RQ's records."""
         if not self._without_record or self._without_record[0][0] > now:
             return []
         _when, executions = self._without_record.popleft()
@@ -454,12 +466,12 @@ class WorkerLoop:
                 self._held_until[job.job_id] = time.time() + job.outcome.wait
             requeued = requeued or job.outcome.requeues
         log_changes(written.hold_changes)
-        if requeued or written.hold_changes:  # Redis does not push our own changes to us
+        if requeued or written.hold_changes:  # Redis does not push a client's own changes to it
             self._schedule_at = 0.0
             self._notify_queues()
 
     def _replace_refused(self, job: ClaimedJob, why: str) -> None:
-        """Redis refuses this outcome: the job becomes dead for that reason, or is left to its lease."""
+        """Makes a job dead whose outcome Redis refuses, with that as the reason, or leaves it to its lease."""
         assert job.outcome is not None
         event(logging.ERROR, "redis refused an outcome", id=job.job_id, outcome=job.outcome.name, error=why)
         if isinstance(job.outcome, Forced | Released | Held | Unavailable):
@@ -474,7 +486,7 @@ class WorkerLoop:
         due = time.monotonic() + (min(wait, longest) if wait >= 0 else longest)
         self._schedule_at = min(
             self._schedule_at, due
-        )  # infinite since the request was sent: what was pushed meanwhile is newer
+        )  # set to infinity when the request was sent: a time pushed since then is newer
         if moved.moved:
             self._notify_queues()
         for lane, job_id in moved.limited:
@@ -502,7 +514,7 @@ class WorkerLoop:
         return not any(now - 1 < turn < now + BURST_STAY for turn in self._held_until.values())
 
     def _shut_down(self, now: float) -> None:
-        """Releases the jobs that have not begun; at the end of the grace period, all jobs."""
+        """Releases the jobs that have not begun; at the end of the grace period all jobs."""
         while self._stop_reasons:
             event(logging.INFO, "worker stopping", why=self._stop_reasons.popleft())
         released = [job for queue in self.queues.values() for job in queue.runner.waiting()]
@@ -512,7 +524,7 @@ class WorkerLoop:
         for job in released:
             if job.settle(Released()):
                 self._outbox.append(job)
-        if over:  # after they are settled, so that their end does not count as a failure
+        if over:  # after their outcomes are set, so that the interruption does not count as a failure
             for queue in self.queues.values():
                 queue.runner.stop()
         if released:
@@ -520,11 +532,11 @@ class WorkerLoop:
 
 
 def _nothing(_answer: Any) -> None:
-    """Handles a response that is of no use."""
+    """Ignores a response."""
 
 
 def _within(most: int, batch: list[ClaimedJob]) -> list[ClaimedJob]:
-    """The first jobs of ``batch`` whose outcomes have ``most`` bytes together, one job at least."""
+    """Returns the first jobs of ``batch`` whose outcomes have at most ``most`` bytes in total, at least one job."""
     size = 0
     for number, job in enumerate(batch):
         assert job.outcome is not None

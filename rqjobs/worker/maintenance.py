@@ -1,4 +1,4 @@
-"""The periodic duties of a worker: heartbeats, leases, rescue of dead workers' jobs, scheduler locks, housekeeping."""
+"""The periodic duties of a worker: heartbeats, leases, rescue, scheduler locks, RQ's housekeeping."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ HOUSEKEEPING_INTERVAL = 600.0
 """Seconds between two runs of RQ's own housekeeping: expired registry entries and records of dead workers."""
 
 FIRST_HOUSEKEEPING = 10.0
-"""Seconds from the start of the worker to the first housekeeping: after the jobs that wait have begun."""
+"""Seconds from the start of the worker to the first housekeeping, so that waiting jobs begin first."""
 
 HOUSEKEEPING_LOCK = 60
-"""Seconds that one worker's housekeeping of a lane keeps others from it: short, for two at once do no harm, and a
-worker that is killed meanwhile leaves the lock behind."""
+"""Seconds for which one worker's housekeeping locks a lane: short, because two at once do no harm, and a worker that is
+killed leaves the lock behind."""
 
 
 class Maintenance:
-    """Does what is due once a second, on a connection of its own, so that a busy loop never delays a heartbeat."""
+    """Runs the duties that are due, once a second.
+
+    It has its own connection, so that a busy loop never delays a heartbeat.
+    """
 
     def __init__(self, worker: EngineWorker, settings: Settings, *, max_rss: int | None) -> None:
         loop = worker.loop
@@ -58,19 +61,17 @@ class Maintenance:
         self._thread = threading.Thread(target=self._run, name="rqjobs-maintenance", daemon=True)
         self._next = 0.0
         self._housekept_at = time.monotonic() - HOUSEKEEPING_INTERVAL + FIRST_HOUSEKEEPING
-        self._renewed_at = (
-            0.0  # by Redis' clock, which the leases go by: it may be set, or go on while a machine sleeps
-        )
+        self._renewed_at = 0.0  # by Redis' clock, as leases are: it may be changed, or run on while this machine sleeps
         self._recover_after = 0.0
         self._wrong_types: set[str] = set()
 
     def start(self) -> None:
-        """Runs one round in this thread, so that the locks are held when it returns, then starts its own thread."""
+        """Runs one round in this thread, so that the locks are held when it returns, then starts its thread."""
         self.tick()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops the thread and frees the scheduler's locks."""
+        """Stops the thread and releases the scheduler's locks."""
         self._stopping.set()
         self._thread.join(2)
         self._worker.metrics.flush(self._client)
@@ -83,7 +84,7 @@ class Maintenance:
             self.tick()
 
     def tick(self) -> None:
-        """Runs one round of everything that is due. A step that fails does not keep the others from being run."""
+        """Runs all duties that are due. A duty that fails does not prevent the others."""
         now = time.monotonic()
         steps: list[Callable[[], None]] = [self._check_limits]
         if now >= self._next:
@@ -98,8 +99,8 @@ class Maintenance:
                 logging.getLogger("rqjobs").debug("a maintenance step failed", exc_info=True)
                 leave_replica(self._client, error)
                 if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-                    return  # Redis is away: the other steps would fail as well
-            except Exception:  # the thread must outlive every error of a step
+                    return  # Redis does not answer: the other steps would fail as well
+            except Exception:  # no error of a step may end the thread
                 logging.getLogger("rqjobs").exception("a maintenance step failed")
 
     def _check_limits(self) -> None:
@@ -129,7 +130,7 @@ class Maintenance:
             words = self._loop.protocol.renew(jobs[start : start + PAGE])
             renewed = protocol.read_renewed(run_script("renew", self._client, words))
             lost.update(renewed.lost)
-        if not renewed.registered:  # its record expired while Redis did not respond
+        if not renewed.registered:  # its record expired while Redis did not answer
             self._worker.register_again()
         now = renewed.redis_time
         since = now - (self._renewed_at or now)
@@ -143,7 +144,7 @@ class Maintenance:
                 self._worker.lease_lost(job)
 
     def _lead(self) -> None:
-        """Acquires or renews RQ's scheduler locks: one worker moves the delayed jobs of a lane."""
+        """Acquires or renews RQ's scheduler locks: only one worker moves the delayed jobs of a lane."""
         script = self._client.register_script(ACQUIRE_OR_REFRESH_LOCK_SCRIPT)
         ttl = max(2, round(3 * self._period))
         with self._client.pipeline(transaction=False) as pipeline:
@@ -158,7 +159,7 @@ class Maintenance:
             self._scheduler.register_birth()
 
     def _recover(self) -> None:
-        """Rescues the jobs whose lease has expired, unless Redis was away or its clock was set in the last seconds."""
+        """Rescues jobs with expired leases, unless Redis was unreachable or its clock changed just before."""
         if time.monotonic() < self._recover_after:
             return
         rq_compat, wrong = rescue(self._client, self._lanes, self._settings)
@@ -175,14 +176,14 @@ class Maintenance:
         self._wrong_types = wrong
 
     def _enqueue_ready(self) -> None:
-        """Enqueues the dependents that are ready: a worker that was killed between RQ's two steps has left them."""
+        """Enqueues ready dependents that a worker has left when it was killed between RQ's two steps."""
         enqueue_ready(self._client, self._lanes)
 
     def _housekeep(self) -> None:
         self._housekept_at = time.monotonic()
         for lane in self._lanes:
             queue = Queue(lane, connection=self._client, serializer=SERIALIZER, job_class=RegisteredJob)
-            # RQ's own lock, but not for RQ's 15 minutes: they would outlast a worker that is killed meanwhile.
+            # RQ's own lock, but for less than RQ's 15 minutes, because a killed worker does not release it.
             if self._client.set(queue.registry_cleaning_key, 1, nx=True, ex=HOUSEKEEPING_LOCK):
                 queue.finished_job_registry.cleanup()
                 queue.failed_job_registry.cleanup()

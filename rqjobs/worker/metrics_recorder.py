@@ -1,4 +1,4 @@
-"""The metrics of jobs: counted in memory, written to Redis once a second."""
+"""Counts the metrics of jobs in memory, and writes them to Redis once a second."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MetricsRecorder:
             self._by_queue[job.policy.name].count(name, outcome.ended - outcome.started, waited)
 
     def flush(self, client: redis.Redis) -> None:
-        """Writes what was counted since the last call. While Redis is away the counts are kept."""
+        """Writes the counts since the last call. They are kept while Redis does not answer."""
         with self._lock:
             by_queue, self._by_queue = self._by_queue, defaultdict(Figures)
         try:

@@ -1,4 +1,4 @@
-"""The outcomes of a claimed job, one class each: what finish.lua writes (rqjobs.worker.protocol encodes them)."""
+"""The outcomes of a claimed job, one class each; finish.lua writes them, and rqjobs.worker.protocol encodes them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ class Outcome:
     """The result of one run, or of a claim without a run."""
 
     name: ClassVar[str]
-    """The word for it in finish.lua and in the logs."""
+    """Its name in finish.lua and in the logs."""
     requeues: ClassVar[bool] = False
-    """Whether the job waits or is delayed again."""
+    """Whether the job is waiting or delayed afterwards."""
     started: float = field(default=0.0, kw_only=True)
-    """Unix time at which the run began; 0 if there was none."""
+    """The start of the run, in Unix time; 0 if there was none."""
     ended: float = field(default=0.0, kw_only=True)
 
     @property
     def size(self) -> int:
-        """Characters of its result or error."""
+        """The number of characters of the result or error."""
         return 0
 
 
 @dataclass(slots=True, eq=False)
 class Done(Outcome):
-    """The processor returned."""
+    """The processor has returned."""
 
     name = "done"
     result: str
-    """The result as JSON; "" is none."""
+    """The result as JSON; "" if there is none."""
     ttl: int
-    """Seconds that the job and its result are kept; -1 is for ever."""
+    """Seconds that the job and its result are kept; -1 for ever."""
 
     @property
     def size(self) -> int:
-        """Characters of its result."""
+        """The number of characters of the result."""
         return len(self.result)
 
 
@@ -47,13 +47,13 @@ class Failed(Outcome):
     error: str
     """The end of the traceback."""
     attempt: int
-    """Which attempt failed, from 1."""
+    """The number of the failed attempt, from 1."""
     retries_left: int | None
     """The new number of retries that the job has left; None leaves it as it is."""
 
     @property
     def size(self) -> int:
-        """Characters of its error."""
+        """The number of characters of the error."""
         return len(self.error)
 
 
@@ -64,7 +64,7 @@ class Retry(Failed):
     name = "retry"
     requeues = True
     wait: float
-    """Seconds until then."""
+    """Seconds until it runs again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,28 +73,28 @@ class Dead(Failed):
 
     name = "dead"
     ttl: int | None
-    """Seconds that the dead job is kept; None is RQ's year, -1 is for ever."""
+    """Seconds that the dead job is kept; None for RQ's default of a year, -1 for ever."""
     index_entry: str
     """Its entry in the index of dead letters."""
 
 
 @dataclass(slots=True, eq=False)
 class Stopped(Dead):
-    """A run that was stopped by command: dead, with RQ's status ``stopped``."""
+    """A run that a command has stopped: dead, with RQ's status ``stopped``."""
 
     name = "stopped"
 
 
 @dataclass(slots=True, eq=False)
 class Forced(Dead):
-    """Dead because Redis refused the true outcome: finish.lua deletes the keys of a wrong type first."""
+    """The job is dead because Redis refused its real outcome; finish.lua first deletes keys of the wrong type."""
 
     name = "forced"
 
 
 @dataclass(slots=True, eq=False)
 class Released(Outcome):
-    """The job goes back unrun to the front of its queue; no attempt is counted."""
+    """The job goes back to the front of its queue without a run; no attempt is counted."""
 
     name = "released"
     requeues = True
@@ -102,7 +102,7 @@ class Released(Outcome):
 
 @dataclass(slots=True, eq=False)
 class Held(Outcome):
-    """The job goes back unrun and is delayed; no attempt is counted."""
+    """The job is delayed without a run; no attempt is counted."""
 
     name = "held"
     requeues = True
@@ -113,7 +113,7 @@ class Held(Outcome):
 
 @dataclass(slots=True, eq=False)
 class Unavailable(Outcome):
-    """A dependency is away: the job goes back, no attempt is counted, and its queue is held (holds.lua)."""
+    """A dependency is unavailable: the job goes back, no attempt is counted, and its queue is held (holds.lua)."""
 
     name = "unavailable"
     requeues = True
@@ -122,7 +122,7 @@ class Unavailable(Outcome):
     dependency: str
     reason: str
     stage: str
-    """``run`` or ``admit``: where it was found away. ``held``: the job has not tried it."""
+    """Where it was found unavailable, ``run`` or ``admit``; ``held`` if the job itself has not tried it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +134,6 @@ class WrittenByRQ(Outcome):
 
 @dataclass(slots=True, eq=False)
 class LeftToLease(Outcome):
-    """No outcome is written: the rescuer decides once the job's lease has expired."""
+    """No outcome is written; the rescuer decides after the job's lease has expired."""
 
     name = "left"

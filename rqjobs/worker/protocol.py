@@ -1,4 +1,4 @@
-"""The protocol between the worker and its Lua scripts: the arguments and the response of every script, in one place.
+"""The protocol between the worker and its Lua scripts: encodes the arguments and decodes the response of each script.
 
 The head of each script in ``rqjobs/broker/lua/`` lists the same arguments in the same order.
 """
@@ -32,13 +32,13 @@ from rqjobs.worker.outcomes import Dead, Done, Held, Outcome, Retry, Unavailable
 Word = Any  # an argument of a command: str, bytes, int or float, which hiredis packs
 
 MAX_INTERVALS_BYTES = 100_000
-"""Bytes of a job's ``retry_intervals`` that are read: a forged field must not take the loop's time."""
+"""The most bytes of a job's ``retry_intervals`` that are read, so that a forged field does not block the loop."""
 
 MAX_MOVED = 1000
-"""Delayed jobs of a lane that one call moves: about 10 ms of Redis."""
+"""The most delayed jobs of a lane that one call moves: about 10 ms of Redis' time."""
 
 RUNNING_TTL = 24 * 3600
-"""Seconds that Redis keeps the list of the jobs that a worker runs after others have died under them."""
+"""Seconds that Redis keeps the list of a worker's running jobs that have lost a worker before."""
 
 
 @dataclass(slots=True)
@@ -47,13 +47,13 @@ class Claims:
 
     jobs: list[ClaimedJob]
     rate_wait: float
-    """Seconds until a rate limit lets another job through; negative if none holds any back."""
+    """Seconds until a rate limit admits another job; negative if no job waits for one."""
     trial_wait: float
     """Seconds until the next trial of a held queue; negative if no queue is held."""
     parked: bool
     """Whether deliveries were parked instead of claimed."""
     full: bool
-    """Whether the response has as many bytes as one may have: more jobs may wait in any of the lanes."""
+    """Whether the response has reached the limit of its size, so that more jobs may wait in any lane."""
 
 
 @dataclass(slots=True)
@@ -61,15 +61,15 @@ class Written:
     """The response of finish.lua: positions in the batch, from 0."""
 
     lost: Collection[int]
-    """The lease was lost: nothing was written."""
+    """Jobs whose lease was lost; nothing was written."""
     with_dependents: Collection[int]
-    """Nothing was written: the RQ compatibility path writes them."""
+    """Jobs that the RQ compatibility path must write; nothing was written."""
     refused: dict[int, str]
-    """Redis refused to write them, with the error."""
+    """The errors with which Redis refused to write jobs."""
     own_failures: Collection[int]
-    """Unavailable, while other jobs find the dependency answering: nothing was written."""
+    """Jobs with the outcome Unavailable although other jobs reach the dependency; nothing was written."""
     hold_changes: Sequence[Any]
-    """For :func:`rqjobs.broker.holds.log_changes`."""
+    """The changes of holds, for :func:`rqjobs.broker.holds.log_changes`."""
 
 
 class Moved(NamedTuple):
@@ -86,10 +86,10 @@ class Renewed(NamedTuple):
     """The response of renew.lua."""
 
     registered: bool
-    """Whether the worker's record is there."""
+    """Whether the worker's record exists."""
     redis_time: float
     lost: list[str]
-    """The executions whose lease is gone."""
+    """The executions whose lease was lost."""
 
 
 class Rescued(NamedTuple):
@@ -98,13 +98,13 @@ class Rescued(NamedTuple):
     rq_compat: list[tuple[str, str, str]]
     """Lane, job id and execution of the jobs that the RQ compatibility path rescues."""
     wrong_types: set[str]
-    """Keys of another type than RQ's."""
+    """Keys that have the wrong type."""
     jobs: list[tuple[str, str, str]]
     """Id, dead worker and new status of each rescued job."""
 
 
 class HasOutcome(Structure):
-    """A job, or what is kept of one, whose outcome is written."""
+    """An object with the outcome of a job, such as a claimed job or an acknowledged outcome."""
 
     @property
     def job_id(self) -> str:
@@ -116,7 +116,7 @@ class HasOutcome(Structure):
 
     @property
     def lane(self) -> str:
-        """The lane that it was claimed from."""
+        """The lane from which it was claimed."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -124,7 +124,7 @@ class HasOutcome(Structure):
 
 
 class WorkerProtocol:
-    """The scripts of the loop, for one worker and its queues."""
+    """The scripts of the worker loop, for one worker and its queues."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class WorkerProtocol:
             worker: the worker's name.
             record_ttl: seconds that Redis keeps the record of a worker without a heartbeat.
             policies: the queues.
-            settings: for the lease, and how many jobs are kept.
+            settings: the settings with the lease and the numbers of kept jobs.
             report: stores the progress of a job, given its id and a mapping.
         """
         self.lanes = lanes_in_order(list(policies))
@@ -166,8 +166,10 @@ class WorkerProtocol:
     def reserve(self, counts: Mapping[str, int], *, records: bool, parks: bool) -> list[Word]:
         """Encodes a claim of up to ``counts`` jobs by queue.
 
-        With ``records``, RQ's records of their executions are written. Without, and with ``parks``, webhooks to
-        destinations whose breaker is open are parked at once.
+        Args:
+            counts: the number of jobs by queue.
+            records: write RQ's records of the executions.
+            parks: without ``records``: park webhooks to destinations with an open breaker.
         """
         values: list[Word] = [RQ_KEY_PREFIX, keys.PREFIX, self._worker, self.lease, timestamp(), os.urandom(12).hex()]
         values += ("1" if records else "park" if parks else "", MAX_DEATHS, len(self._queue_limits))
@@ -176,7 +178,7 @@ class WorkerProtocol:
         return values + self._lane_words
 
     def read_claims(self, response: list[Any]) -> Claims:
-        """Decodes the response of reserve.lua. A job whose id is no text is logged and left out."""
+        """Decodes the response of reserve.lua. A job whose id is not text is logged and skipped."""
         rate_wait, parked, full, trial_wait, *rows = response
         jobs = []
         for row in rows:
@@ -206,7 +208,7 @@ class WorkerProtocol:
         return values
 
     def release(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
-        """Encodes the release of jobs (id, execution and lane) that are known by these only; [] if no lane is ours."""
+        """Encodes the release of jobs known only by id, execution and lane; [] if none is of our lanes."""
         values = [
             value
             for job_id, execution, lane in jobs
@@ -219,11 +221,11 @@ class WorkerProtocol:
         return [RQ_KEY_PREFIX, keys.PREFIX, self._worker, timestamp(), *self._finish_words]
 
     def schedule(self, lanes: Iterable[str]) -> list[Word]:
-        """Encodes a move of what is due in these lanes."""
+        """Encodes a call that moves the due jobs of these lanes."""
         return [RQ_KEY_PREFIX, timestamp(), MAX_MOVED, *sorted(lanes)]
 
     def renew(self, jobs: Iterable[ClaimedJob]) -> list[Word]:
-        """Encodes a heartbeat of the worker and the leases of ``jobs``; without RQ's prefix, which run_script adds."""
+        """Encodes a heartbeat of the worker and the leases of ``jobs``; run_script adds RQ's prefix."""
         values: list[Word] = [self._worker, self._record_ttl, self.lease, timestamp()]
         for job in jobs:
             values += (job.lane, job.job_id, job.execution)
@@ -231,10 +233,10 @@ class WorkerProtocol:
 
 
 def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> ClaimedJob:
-    """Decodes one job of reserve.lua.
+    """Decodes one job of reserve.lua's response.
 
     Raises:
-        UnicodeDecodeError: its id is no text.
+        UnicodeDecodeError: its id is not text.
     """
     raw_id, execution, _lane, kind, data, timeout, left, intervals, created_at, result_ttl, failure_ttl, *rest = row
     enqueued_at, *more = rest
@@ -263,7 +265,7 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         report,
         data,
         created_at,
-        enqueued_at or created_at,  # of a first run the hash has one of them only
+        enqueued_at or created_at,  # before a first run the hash has only one of them
         rq_compat,
         kind == b"2",
         fault,
@@ -288,7 +290,7 @@ def _read_intervals(text: bytes) -> tuple[float, ...]:
 
 
 def _fields(outcome: Outcome) -> tuple[Word, Word, Word, Word, Word]:
-    """The last five arguments of an outcome, in the order of finish.lua's head."""
+    """Returns the last five arguments of an outcome, in the order of finish.lua's head."""
     match outcome:
         case Done():
             return (b64encode(outcome.result.encode()) if outcome.result else "", outcome.ttl, "", "", "")
@@ -338,11 +340,11 @@ def rescue(lanes: Iterable[str], settings: Settings, *, errors: Sequence[str], d
 
     Args:
         lanes: the lanes to search.
-        settings: how many dead jobs are kept.
-        errors: the errors of a job that runs again, of one without attempts left, and of one that too many workers ran
-            as they died.
-        dead: the name of a dead worker; "" for every lease that has expired.
-        page: jobs of a lane at most.
+        settings: the settings with the number of kept dead jobs.
+        errors: three errors: of a job that runs again, of one without attempts left, and of one that has lost too many
+            workers.
+        dead: the name of a dead worker; "" for all jobs with expired leases.
+        page: the most jobs of a lane.
     """
     names = list(lanes)
     values: list[Word] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MAX_DEATHS]
@@ -368,21 +370,25 @@ def release_dependents(lanes: Sequence[str], page: int) -> list[Word]:
 
 
 def read_dependents(response: list[Any]) -> tuple[bool, list[tuple[str, str]]]:
-    """Decodes the response of release.lua: whether a lane may have more; lane and id of those with RQ's rate limit."""
+    """Decodes the response of release.lua.
+
+    Returns:
+        Whether a lane may have more; lane and id of the jobs with RQ's rate limit.
+    """
     more, *limited = response
     return more == b"1", [(_text(lane), _text(job_id)) for lane, job_id in _pairs(limited)]
 
 
 def ended(lane: str, total: str, parent: str) -> list[Word]:
-    """Encodes a call of ended.lua: a run of a job of ``lane`` is counted as ``total``.
+    """Encodes a call of ended.lua, which counts a run of a job of ``lane`` under ``total``.
 
-    ``parent``: its id, if its dependents may go on; else "".
+    ``parent`` is the job's id if its dependents may run now, otherwise "".
     """
     return [RQ_KEY_PREFIX, keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(lane), total, parent]
 
 
 def trim(registry: str, lane: str, keep: int, now: float) -> list[Word]:
-    """Encodes a call of trim.lua: the newest ``keep`` jobs of a registry stay."""
+    """Encodes a call of trim.lua, which keeps the newest ``keep`` jobs of a registry."""
     return [registry, lane, keep, keys.PREFIX, now, base_queue(lane)]
 
 

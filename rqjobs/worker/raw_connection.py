@@ -16,19 +16,19 @@ from rqjobs.broker.scripts import source
 from rqjobs.worker.protocol import Word
 
 RESPONSE_TIMEOUT = 15.0
-"""Seconds without a response after which a connection is closed: longer than any script of ours blocks Redis."""
+"""Seconds without a response after which a connection is closed: longer than any of our scripts blocks Redis."""
 
 PUSH_CHECK_INTERVAL = 0.005
 """Seconds between two checks for pushed messages in a loop that does not sleep: a check costs a system call."""
 
 LIVENESS_INTERVAL = 5.0
-"""Seconds between two probes of the connection for pushed messages, which has no other traffic."""
+"""Seconds between two checks of the connection for pushed messages, which has no other traffic."""
 
 SCRIPTS = ("reserve", "finish", "schedule", "renew")
 
 
 class Refused(Exception):
-    """Redis responded with an error: it is loading, full, read-only, or does not have our scripts any more."""
+    """Redis has responded with an error: it is loading, full, read-only, or has lost our scripts."""
 
 
 class WakeUp:
@@ -44,8 +44,8 @@ class WakeUp:
         return self._inside.fileno()
 
     def set(self) -> None:
-        """Ends the present sleep, or the next one."""
-        with contextlib.suppress(OSError):  # it is set already, or closed
+        """Ends the current sleep, or the next one."""
+        with contextlib.suppress(OSError):  # it is set already (the buffer is full), or closed
             self._outside.send(b"\0")
 
     def clear(self) -> None:
@@ -54,7 +54,7 @@ class WakeUp:
             self._inside.recv(4096)
 
     def wait(self, seconds: float) -> None:
-        """Waits until it is set, at most ``seconds``: for a loop without a connection."""
+        """Waits until it is set, at most ``seconds``; for a loop that has no connection."""
         select.select([self._inside], [], [], seconds)
         self.clear()
 
@@ -65,7 +65,7 @@ class WakeUp:
 
 
 class _Socket:
-    """One connection that redis-py opens (address, TLS, login, Sentinel); its responses are parsed here."""
+    """One connection, opened by redis-py (address, TLS, login, Sentinel), with its own parser for responses."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -73,13 +73,13 @@ class _Socket:
         self._connection.connect()
         self.socket: Any = self._connection._sock  # noqa: SLF001  # redis-py has no public name for it
         self.socket.settimeout(RESPONSE_TIMEOUT)
-        self._pending: Callable[[], int] | None = getattr(self.socket, "pending", None)  # TLS reads ahead
+        self._pending: Callable[[], int] | None = getattr(self.socket, "pending", None)  # TLS buffers data
         self._reader = hiredis.Reader()
         self.responses: deque[Any] = deque()
         self.pushed: list[list[Any]] = []
 
     def send(self, commands: Sequence[Sequence[Word]]) -> None:
-        """Sends ``commands`` at once."""
+        """Sends ``commands`` in one write."""
         self.socket.sendall(b"".join([hiredis.pack_command(tuple(arguments)) for arguments in commands]))
 
     def feed(self) -> None:
@@ -120,22 +120,21 @@ class _Socket:
 
 
 class RawConnection:
-    """The connection for scripts and their responses, and a second one for pushed messages.
+    """The connection for scripts and their responses, and a second one for pushed messages. Not thread-safe.
 
-    Redis closes a subscribed connection once 32 MB wait for it (``client-output-buffer-limit pubsub``), and a response
-    with a few hundred large jobs is larger. So the connection that carries jobs has no subscription and gets no pushed
-    messages: changes to watched keys are sent to the second one (``CLIENT TRACKING ... REDIRECT``). When either breaks,
-    both are closed. redis-py's parser costs more CPU than the rest of the loop, and does not hand on pushed messages.
-    Not thread-safe.
+    Redis closes a subscribed connection when 32 MB wait for it (``client-output-buffer-limit pubsub``), and a response
+    with a few hundred large jobs is larger. So the connection for jobs has no subscription: changes to watched keys are
+    sent to the second one (``CLIENT TRACKING ... REDIRECT``). When one breaks, both are closed. redis-py's parser is
+    not used: it costs more CPU time than the rest of the loop, and does not return pushed messages.
     """
 
     def __init__(self, client: redis.Redis, prefixes: Sequence[str], channel: str, wake_up: WakeUp) -> None:
         """Connects, loads the scripts, and subscribes to ``channel`` and to changes of keys under ``prefixes``.
 
         Raises:
-            redis.exceptions.RedisError, OSError: Redis does not respond.
+            redis.exceptions.RedisError, OSError: Redis does not answer.
         """
-        self._client = client  # kept: it closes its connections when it is freed
+        self._client = client  # kept, because it closes its connections when it is freed
         self._jobs = _Socket(client.connection_pool)
         self._push = _Socket(client.connection_pool)
         self._wake_up = wake_up
@@ -161,7 +160,7 @@ class RawConnection:
             for prefix in prefixes:
                 arguments += ["PREFIX", prefix]
             self.call([arguments])
-        except Refused:  # a proxy or an ACL refuses it: the loop polls instead
+        except Refused:  # a proxy or an ACL does not allow it, so the loop polls
             return False
         return True
 
@@ -176,25 +175,25 @@ class RawConnection:
         return self.responses(len(commands))
 
     def call_each(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        """As :meth:`call`, with None for a command on a key of another type."""
+        """Like :meth:`call`, with None as the response of a command on a key of the wrong type."""
         self.send(commands)
         found = self._jobs.read(len(commands))
         return _checked([None if _is_wrong_type(response) else response for response in found])
 
     def send(self, commands: Sequence[Sequence[Word]]) -> None:
-        """Sends ``commands`` in one write, without waiting for their responses (:meth:`responses`)."""
+        """Sends ``commands`` in one write, without waiting for their responses (see :meth:`responses`)."""
         self._jobs.send(commands)
 
     def responses(self, count: int) -> list[Any]:
-        """Waits for the next ``count`` responses and returns them; raises as :meth:`call`."""
+        """Waits for the next ``count`` responses and returns them; raises the errors of :meth:`call`."""
         return _checked(self._jobs.read(count))
 
     def ready(self, count: int) -> bool:
-        """Whether ``count`` responses have come."""
+        """Returns whether ``count`` responses have arrived."""
         return len(self._jobs.responses) >= count
 
     def script(self, name: str, arguments: Sequence[Word]) -> Sequence[Word]:
-        """The command that runs ``rqjobs/broker/lua/<name>.lua`` with ``arguments`` as its arguments."""
+        """Returns the command that runs ``rqjobs/broker/lua/<name>.lua`` with ``arguments``."""
         return ("EVALSHA", self._sha[name], 0, *arguments)
 
     def sleep(self, seconds: float) -> None:
@@ -212,10 +211,11 @@ class RawConnection:
                 (self._jobs if descriptor == self._jobs.socket.fileno() else self._push).feed()
 
     def pushed_messages(self, now: float) -> list[list[Any]]:
-        """Returns the messages that were pushed since the last call.
+        """Returns the messages pushed since the last call.
 
-        A loop that always has responses to read never sleeps, so this checks the connection itself, every 5 ms at most.
-        Every 5 s it queries the number of replicas, which also shows that the connection is alive.
+        A busy loop never sleeps, so this method checks the connection itself, at most every 5 ms. Every 5 s it queries
+        the
+        number of replicas, which also shows that the connection works.
 
         Raises:
             OSError: the connection broke, or no response came on it for 15 s.
@@ -226,7 +226,7 @@ class RawConnection:
                 self._push.feed()
             while self._push.responses:
                 self._probed_at, count = now, self._push.responses.popleft()
-                self.replicas = not isinstance(count, int) or count > 0  # after an error, assume that it has some
+                self.replicas = not isinstance(count, int) or count > 0  # after an error, assume there are replicas
                 self._probing = False
         if now - self._probed_at >= (RESPONSE_TIMEOUT if self._probing else LIVENESS_INTERVAL):
             if self._probing:

@@ -1,4 +1,4 @@
-"""One pipeline of commands to Redis, and what becomes of its responses."""
+"""One pipeline of commands to Redis, with the handlers of its responses."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Request:
     """The commands that the loop sends in one write."""
 
     sent: float
-    """``time.monotonic()`` at which it is sent."""
+    """The time of sending, ``time.monotonic()``."""
     commands: list[Sequence[Word]] = field(default_factory=list)
     handlers: list[Callable[[Any], None]] = field(default_factory=list)
-    """What to call with the response to each command. They must not refer to the request: a circle of hundreds of jobs
-    would wait for Python's garbage collector."""
+    """The functions that receive the response of each command. They must not refer to the request: such a reference
+    cycle would keep hundreds of jobs until the next garbage collection."""
     batch: list[ClaimedJob] = field(default_factory=list)
     """The jobs whose outcomes it writes."""
     claims: list[tuple[QueueState, int]] = field(default_factory=list)
-    """How many jobs of which queue it claims."""
+    """The number of jobs it claims, by queue."""
 
     def add(self, command: Sequence[Word], handler: Callable[[Any], None]) -> None:
-        """Adds a command, and what is called with its response."""
+        """Adds a command, and the function that receives its response."""
         self.commands.append(command)
         self.handlers.append(handler)

@@ -1,4 +1,4 @@
-"""Rescues the jobs of dead workers: the maintenance does by their leases, a watcher for the worker that it watched."""
+"""Rescues the jobs of dead workers: the maintenance by expired leases, a watcher by the name of its worker."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ USED_UP = "WorkerDied: the worker that ran the last attempt died, or was cut off
 POISON = f"WorkerDied: {MAX_DEATHS} workers died while they ran this job; it may be the cause"
 
 PAGE = 500
-"""Jobs of a lane that one call to Redis rescues or renews: about 10 ms of Redis. A worker may hold thousands."""
+"""The most jobs of a lane that one call to Redis rescues or renews: about 10 ms of Redis' time."""
 
 
 def rescue(
     client: redis.Redis, lanes: Sequence[str], settings: Settings, *, dead: str = ""
 ) -> tuple[list[tuple[str, str, str]], set[str]]:
-    """Rescues the jobs of dead workers: they go back to their queues, or become dead.
+    """Rescues the jobs of dead workers: puts them back into their queues, or makes them dead.
 
     Args:
         client: a connection.
         lanes: the lanes to search.
-        settings: how many dead jobs are kept.
-        dead: the name of a worker that is known to be dead; without it, jobs whose lease has expired are rescued.
+        settings: the settings with the number of kept dead jobs.
+        dead: the name of a dead worker; without it, all jobs with expired leases are rescued.
 
     Returns:
         Lane, job and execution of the jobs that RQ's own methods must rescue within 30 s; and the keys of these
-        lanes that are of another type than RQ's.
+        lanes that have the wrong type.
     """
     errors = (TRIED_AGAIN, USED_UP, POISON)
     while True:
@@ -43,5 +43,5 @@ def rescue(
         for job_id, worker, status in found.jobs:
             level = logging.WARNING if status == "queued" else logging.ERROR
             event(level, "job of a dead worker", id=job_id, worker=worker, now=status)
-        if found.rq_compat or len(found.jobs) < PAGE:  # the caller has 30 s for the RQ compatibility path
+        if found.rq_compat or len(found.jobs) < PAGE:  # return them first: the caller has 30 s for them
             return found.rq_compat, found.wrong_types

@@ -1,4 +1,4 @@
-"""RQ's own methods, for the jobs that need them: callbacks, dependents, repeats, RQ's rate limit, groups."""
+"""The RQ compatibility path: RQ's methods run jobs with callbacks, dependents, repeats, rate limits or groups."""
 
 from __future__ import annotations
 
@@ -37,57 +37,57 @@ from rqjobs.worker.runners.time_limits import StopRequested, slot_here
 
 
 class _Watched(BaseDeathPenalty):
-    """RQ's time limits use signals, which threads do not get; the time limit thread keeps the limits instead.
+    """Passes RQ's time limits to the time limit thread, because RQ's signals do not reach threads.
 
-    RQ sets one around the job's function, and one around each callback.
+    RQ sets a limit around the job's function, and around each callback.
     """
 
     def setup_death_penalty(self) -> None:
-        """The limit begins, where a thread of ours runs the job."""
+        """Starts the limit, if one of our threads runs the job."""
         if (slot := slot_here()) is not None:
             slot.enter_call(float(self._timeout))
 
     def cancel_death_penalty(self) -> None:
-        """The limit ends.
+        """Ends the limit.
 
         Raises:
-            Abandoned: too late. The job's end is written elsewhere.
+            Abandoned: the limit was exceeded, and another thread writes the job's outcome.
         """
         if (slot := slot_here()) is not None:
             slot.leave_call()
 
 
 def _still_ours() -> None:
-    """Raises Abandoned if the end of this thread's job is written elsewhere."""
+    """Raises Abandoned if another thread writes the outcome of this thread's job."""
     if (slot := slot_here()) is not None:
         slot.leave_call()
 
 
 class LeaseLost(Exception):
-    """The job's lease expired, and another worker runs it again: this run must not be written."""
+    """The job's lease has expired and another worker runs it, so this run must not be written."""
 
 
 class _ClaimedRQJob(RegisteredJob):
-    """A job as RQ's methods see it, and its entry in the started registry."""
+    """A job for RQ's methods, with its entry in the started registry."""
 
     member: str = ""
 
 
 class RQCompatWorker(StockWorker):
-    """A worker as RQ and its tools see it, whose methods run in many threads at once."""
+    """A worker that RQ and its tools recognise, with methods that can run in many threads at once."""
 
     death_penalty_class = _Watched
     loop: WorkerLoop
     """Set by the subclass, EngineWorker, when it is constructed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As RQ's."""
+        """Takes the arguments of RQ's worker."""
         self._stopping = threading.local()
         super().__init__(*args, **kwargs)
 
     @property
     def _stopped_job_id(self) -> str | None:
-        """Which job RQ's methods take for one that was stopped; each thread has its own."""
+        """The id of the job that RQ's methods treat as stopped; separate for each thread."""
         return getattr(self._stopping, "job_id", None)
 
     @_stopped_job_id.setter
@@ -95,17 +95,17 @@ class RQCompatWorker(StockWorker):
         self._stopping.job_id = job_id
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's, without what the forking worker does besides."""
+        """Calls RQ's base method, without the extra work of RQ's forking worker."""
         BaseWorker.heartbeat(self, timeout, pipeline)
 
     def procline(self, message: str) -> None:
-        """The process does many things at once: its title stays."""
+        """Does nothing: the process runs many jobs at once, so its title does not change."""
 
     def run_rq_compat(self, claimed: ClaimedJob) -> None:
-        """Runs a job with callbacks, repeats, RQ's own rate limit and the like: RQ's methods from start to end.
+        """Runs a job with callbacks, repeats, RQ's rate limit and the like by RQ's own methods.
 
         Raises:
-            LeaseLost: another worker runs it by now. Nothing was written.
+            LeaseLost: another worker has the job. Nothing was written.
         """
         job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
         self.executions[execution.id] = execution
@@ -115,12 +115,14 @@ class RQCompatWorker(StockWorker):
             self.executions.pop(execution.id, None)
 
     def end_abandoned(self, claimed: ClaimedJob, error: BaseException) -> None:
-        """Writes the end of a job whose thread was abandoned, after its callback, as RQ does.
+        """Writes the outcome of a job whose thread was abandoned, after its callback, as RQ does.
 
-        ``error`` is what was raised in that thread: ``StopRequested``, or RQ's time limit.
+        Args:
+            claimed: the job.
+            error: the error raised in that thread: ``StopRequested``, or RQ's time limit.
 
         Raises:
-            LeaseLost: another worker runs it by now. Nothing was written.
+            LeaseLost: another worker has the job. Nothing was written.
         """
         job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
         if job.should_retry and not isinstance(error, StopRequested):
@@ -128,17 +130,17 @@ class RQCompatWorker(StockWorker):
         self._finalize_failure(job, queue, execution, (type(error), error, None))
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
-        """As RQ's, unless this thread was abandoned while a callback ran."""
+        """Calls RQ's method, unless this thread was abandoned while a callback ran."""
         _still_ours()
         super().handle_job_success(job, queue, started_job_registry, execution)
 
     def handle_job_failure(self, job: Job, *args: Any, **options: Any) -> None:
-        """As RQ's, unless this thread was abandoned while a callback ran."""
+        """Calls RQ's method, unless this thread was abandoned while a callback ran."""
         _still_ours()
         super().handle_job_failure(job, *args, **options)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """RQ calls this before it writes anything of a run that has ended, and before the job's callbacks."""
+        """Checks the lease; RQ calls this before it writes the outcome of a run, and before the job's callbacks."""
         assert isinstance(job, _ClaimedRQJob)
         _still_ours()
         self._check_lease(queue.name, job.member)
@@ -168,9 +170,9 @@ class RQCompatWorker(StockWorker):
             raise LeaseLost("another worker runs it now")
 
     def finish(self, claimed: ClaimedJob | AcknowledgedOutcome) -> None:
-        """Writes the outcome of a job that has dependents; tried until Redis takes it."""
+        """Writes the outcome of a job with dependents; retries until Redis accepts it."""
         outcome = claimed.outcome
-        assert isinstance(outcome, Done | Dead)  # what lets dependents go on
+        assert isinstance(outcome, Done | Dead)  # the outcomes after which dependents may run
         while True:
             try:
                 job, queue, execution = self._load(claimed.lane, claimed.job_id, claimed.execution)
@@ -203,13 +205,13 @@ class RQCompatWorker(StockWorker):
             return
 
     def recover_rq_compat(self, lane: str, job_id: str, execution_id: str) -> None:
-        """Takes back a dead worker's job that needs RQ's own methods: its callbacks, dependents, slots, repeats."""
+        """Rescues a dead worker's job by RQ's own methods, for its callbacks, dependents, slots and repeats."""
         try:
             job, queue, execution = self._load(lane, job_id, execution_id)
         except NoSuchJobError:
             self.connection.zrem(key("wip", lane), f"{job_id}:{execution_id}")
             return
-        except (ValueError, TypeError) as error:  # a field of its hash cannot be read, now or ever
+        except (ValueError, TypeError) as error:  # a field of its hash is invalid
             self._kill_unreadable(lane, job_id, execution_id, str(error))
             return
         died = self.connection.hincrby(job.key, "worker_died", 1)
@@ -225,7 +227,7 @@ class RQCompatWorker(StockWorker):
         self.handle_job_failure(job, queue, None, why, execution)
 
     def _note_retry(self, job: Job, why: str, execution_id: str, ended: datetime) -> None:
-        """Notes a failed run in the job's history: RQ keeps nothing of one that it retries."""
+        """Adds a failed run to the job's history, because RQ does not record runs that it retries."""
         fields = retried_fields(
             why,
             attempt=attempt_number(job),
@@ -247,7 +249,7 @@ class RQCompatWorker(StockWorker):
             pipeline.execute()
 
     def enqueue_limited(self, lane: str, job_id: str) -> None:
-        """Enqueues a scheduled job that is due and has RQ's own rate limit: it may have to wait for a slot."""
+        """Enqueues a due job with RQ's own rate limit, for which it may have to wait for a slot."""
         queue = Queue(lane, connection=self.connection, serializer=SERIALIZER, job_class=RegisteredJob)
         with self.connection.pipeline() as pipeline:
             queue.scheduled_job_registry.remove(job_id, pipeline=pipeline)
@@ -255,7 +257,7 @@ class RQCompatWorker(StockWorker):
                 job = RegisteredJob.fetch(job_id, connection=self.connection, serializer=SERIALIZER)
             except NoSuchJobError:
                 pass
-            except (ValueError, TypeError):  # it cannot be read: the worker that claims it reports that
+            except (ValueError, TypeError):  # it cannot be read; the worker that claims it reports that
                 pipeline.rpush(queue.key, job_id)
             else:
                 queue._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=job.should_enqueue_at_front())  # noqa: SLF001

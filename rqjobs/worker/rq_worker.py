@@ -1,4 +1,4 @@
-"""``--engine rq``: RQ's own forking worker under our policies. Slow, and known to the letter."""
+"""``--engine rq``: RQ's own forking worker with our policies; slow, for comparison and as a fallback."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ from rqjobs.worker.claimed_job import RESULT_TTL
 from rqjobs.worker.dependents import ReleasingQueue
 
 WORKER_TTL = 30
-"""RQ forgets a worker that has said nothing for 60 s longer than this. Its own 420 s would count one that was killed
-among the living for eight minutes; we beat every 5 s, or 30 s beside a job in a work horse."""
+"""Seconds without a heartbeat, plus 60, after which RQ drops a worker. With RQ's default of 420 s a killed worker would
+be listed for eight minutes. Heartbeats come every 5 s, or every 30 s while a job runs in a work horse."""
 
-_ending = threading.local()  # in each thread: what the run is counted as that RQ's methods write just now
+_ending = threading.local()  # per thread: the total under which the run that RQ's methods are writing is counted
 
 _OUTCOMES: dict[str, Outcome] = {"completed": "done", "retried": "retried", "failed": "dead"}
 
 
 class StockWorker(Worker):
-    """RQ's worker, limited to registered functions, honouring pauses, trimming what is kept, counting totals."""
+    """RQ's worker with registered functions only; it respects paused queues, trims kept jobs, and counts totals."""
 
     job_class = RegisteredJob
     queue_class = ReleasingQueue
@@ -64,47 +64,47 @@ class StockWorker(Worker):
     log_job_description = False
     relay: Relay | None = None
     slots: Mapping[str, int] = MappingProxyType({})
-    """How many jobs of each queue run at once; empty where one of any queue does."""
+    """The number of jobs of each queue that run at once; empty for a worker that runs one job at a time."""
 
     @property
     def dequeue_timeout(self) -> int:
-        """Short, so that a pause is noticed soon."""
+        """Seconds that it waits for jobs; short, so that it notices a pause soon."""
         return 2
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ calls this before each wait for jobs: the moment to look which queues are paused."""
+        """Checks which queues are paused; RQ calls this before each wait for jobs."""
         super().heartbeat(timeout, pipeline)
         if pipeline is None and not self.is_horse:
             if self.relay is not None:
                 self.relay.tick()
             paused = {as_text(name) for name in self.connection.smembers(keys.PAUSED)}
-            # What waits for a dependency is looked at when a trial is due; then each job finds out whether it may run.
+            # A held queue is served when a trial is due; each job then checks whether it may run.
             held = {each.queue for each in dependencies_away(self.connection) if not each.scope and not each.due}
             open_queues = [queue for queue in self.queues if base_queue(queue.name) not in paused | held]
             nothing = Queue(f"{keys.PREFIX}-nothing", connection=self.connection, serializer=SERIALIZER)
             self._ordered_queues = open_queues or [nothing]
 
     def register_birth(self) -> None:
-        """As RQ does, with what doctor and the dashboard say of our workers."""
+        """Registers the worker as RQ does, with additional fields for doctor and the dashboard."""
         super().register_birth()
         ours: dict[Any, Any] = {"rqjobs_version": rqjobs_version(), "rqjobs_slots": json.dumps(dict(self.slots))}
         ours["rqjobs_keys"] = " ".join(key_names())
         self.connection.hset(self.key, mapping=ours)
 
     def run_maintenance_tasks(self) -> None:
-        """As RQ does, and the index of dead letters beside it."""
+        """Runs RQ's maintenance, and updates the index of dead letters."""
         super().run_maintenance_tasks()
         sync([queue.name for queue in self.queues], self.connection, upkeep=True)
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """Runs the job in its work horse."""
+        """Runs the job in its work horse; logs its start."""
         event(
             logging.INFO, "job started", id=job.id, queue=job.origin, attempt=attempt_number(job), job=job.description
         )
         return super().perform_job(job, queue, execution)
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
-        """A done job: counted, and the oldest kept ones make room."""
+        """Counts a done job, and trims the kept jobs."""
         with self._counted("completed", job):
             super().handle_job_success(job, queue, started_job_registry, execution)
         event(
@@ -119,7 +119,7 @@ class StockWorker(Worker):
         exc_string: str = "",
         execution: Execution | None = None,
     ) -> None:
-        """A failed run: RQ retries or buries the job; a dead one is counted."""
+        """Counts a failed run, which RQ retries or makes dead."""
         number, retries = attempt_number(job), job.should_retry and self._stopped_job_id != job.id
         held = retries and getattr(job, "held", False)
         with nullcontext() if held else self._counted("retried" if retries else "failed", job):
@@ -131,7 +131,7 @@ class StockWorker(Worker):
             reason = reason_of(exc_string)
             payload = None if getattr(job, "forged", False) else decode_data(job.data)
             fingerprint = fingerprint_of(base_queue(job.origin), reason, payload)
-            with suppress(ResponseError):  # keys of another type: no job may fail of the index
+            with suppress(ResponseError):  # a key of the wrong type: the index must not fail a job
                 add(job.origin, [(job.id, fingerprint, reason)], self.connection)
         event(
             logging.WARNING if retries else logging.ERROR,
@@ -148,33 +148,33 @@ class StockWorker(Worker):
     def handle_job_retry(
         self, job: Job, queue: Queue, retry: Retry, started_job_registry: Any, execution: Execution
     ) -> None:
-        """A run that returned RQ's ``Retry``: it goes back, or is dead when it did so too often."""
+        """Counts a run that returned RQ's ``Retry``: the job runs again, or is dead after too many of them."""
         over = bool(job.number_of_retries and job.number_of_retries >= retry.max)
         with self._counted("failed" if over else "retried", job):
             super().handle_job_retry(job, queue, retry, started_job_registry, execution)
 
     def cleanup_execution(self, job: Job, pipeline: Any, execution: Execution | None = None) -> None:
-        """RQ calls this in the transaction that writes how a run has ended: what we count is in it as well."""
+        """Adds our totals to the transaction in which RQ writes the outcome of a run."""
         super().cleanup_execution(job, pipeline, execution)
         what = getattr(_ending, "what", None)
         if what is not None:
             moves = job.id if what == "failed" else ""
-            # Not by its hash: a script that Redis does not have any more must not break the transaction.
+            # EVAL, not EVALSHA: a script that Redis has lost must not fail the transaction.
             pipeline.eval(load_script("ended").script, 0, *protocol.ended(job.origin, what, moves))
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ's chain of exception handlers: one that returns False keeps those after it from being called.
+        """Calls the exception handlers; if one returns False, those after it are not called.
 
-        RQ would log the arguments here, and with them payloads and secrets; we log in handle_job_failure.
+        RQ's method also logs the arguments, and with them payloads and secrets; we log in handle_job_failure instead.
         """
         try:
             call_exception_handlers(self._exc_handlers, job, *exc_info)
-        except Exception:  # the job has its outcome all the same
+        except Exception:  # it must not change the job's outcome
             logging.getLogger("rqjobs").exception("an exception handler failed")
 
     @contextmanager
     def _counted(self, what: str, job: Job) -> Iterator[None]:
-        """Counts the run in RQ's transaction; then the oldest kept jobs make room, and it is measured."""
+        """Counts the run in RQ's transaction; afterwards trims the kept jobs and records the metrics."""
         _ending.what = what
         try:
             yield
@@ -204,12 +204,12 @@ def run_stock_worker(
     max_jobs: int | None = None,
     exception_handlers: Sequence[Callable[..., Any]] = (),
 ) -> int:
-    """Runs RQ's worker over the lanes of ``queues`` (all by default) until it is told to stop.
+    """Runs RQ's worker on the lanes of ``queues`` (by default all) until it is stopped.
 
     Args:
-        queues: names of queues; their lanes are claimed in priority order.
-        burst: end when nothing waits and no retry is due.
-        max_jobs: end after so many jobs.
+        queues: names of queues; their lanes are claimed in the order of priority.
+        burst: end when no job waits and no retry is due.
+        max_jobs: end after this number of jobs.
         exception_handlers: RQ's, called with the job and the exception's type, value and traceback.
 
     Returns:
@@ -219,7 +219,7 @@ def run_stock_worker(
     import_registrations()
     served = list(queues) if queues else [policy.name for policy in policies()]
     for name in served:
-        load(get_policy(name).processor)  # before the first fork, so that no job pays for it
+        load(get_policy(name).processor)  # before the first fork, so that the import is not repeated in each job
     names = lanes_in_order(served)
     worker = StockWorker(
         names,
@@ -229,7 +229,7 @@ def run_stock_worker(
         worker_ttl=WORKER_TTL,
         exception_handlers=list(exception_handlers),
     )
-    worker.relay = Relay()  # between jobs, not in a thread: RQ forks
+    worker.relay = Relay()  # called between jobs instead of in a thread, because RQ forks
     event(logging.INFO, "worker started", name=worker.name, engine="rq", queues=",".join(names))
     while True:
         worker.work(burst=burst, with_scheduler=True, max_jobs=max_jobs, logging_level="WARNING")
@@ -240,7 +240,7 @@ def run_stock_worker(
 
 
 def _due(connection: Redis, names: Sequence[str]) -> bool:
-    """Whether a delayed job has become due meanwhile, or one waits."""
+    """Returns whether a delayed job is due, or a job waits."""
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.zcount(key("scheduled", name), 0, time.time())

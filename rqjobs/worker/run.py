@@ -26,10 +26,10 @@ from rqjobs.worker.running_jobs import share
 from rqjobs.worker.watcher_client import watched
 
 SUPERVISED = "RQJOBS_SUPERVISED"
-"""The environment variable in which the supervisor sets this worker's name."""
+"""The environment variable by which the supervisor passes this worker's name."""
 
 SWITCH = 0.001
-"""Seconds that a thread may keep the interpreter from the others (Python's default, 0.005, is felt as latency)."""
+"""Seconds after which a thread has to release the interpreter: Python's default of 0.005 adds to each job's latency."""
 
 
 def run_worker(
@@ -43,30 +43,31 @@ def run_worker(
     exception_handlers: Sequence[ExceptionHandler] = (),
     watch: bool = False,
 ) -> int:
-    """Runs jobs of ``queues`` (all by default) until it is stopped by a signal or a command.
+    """Runs jobs of ``queues`` (by default all) until it is stopped by a signal or a command.
 
     Args:
-        queues: names of queues; their lanes are claimed in priority order.
-        burst: end when nothing waits and nothing is due.
-        threads: how many jobs run at once in all, divided by the queues' concurrency; None uses each queue's own.
+        queues: names of queues; their lanes are claimed in the order of priority.
+        burst: end when no job waits and none is due.
+        threads: the total number of jobs that run at once, divided by the queues' concurrency; None uses each queue's
+            own.
         grace: seconds that running jobs get at SIGTERM before they are released.
         max_jobs: end after this number of jobs.
         max_rss: end when the process has more than this number of bytes.
-        exception_handlers: called, each with an RQ job and the exception's type, value and traceback, when a run of a
-            job has raised; one that returns False keeps those after it from being called.
-        watch: have another process end this one when its interpreter is frozen, and take over its jobs when it dies.
+        exception_handlers: called after a run that raised, each with an RQ job and the exception's type, value and
+            traceback; if one returns False, those after it are not called.
+        watch: start a watcher process, which ends this one if its interpreter freezes, and rescues its jobs if it dies.
 
     Returns:
         The exit code: 0.
 
     Raises:
-        RedisUnavailable: Redis does not respond at the start. Later outages are waited out.
+        RedisUnavailable: Redis does not answer at the start. Later outages are waited out.
     """
     sys.setswitchinterval(SWITCH)
     settings = get_settings()
     import_registrations()
     served = [get_policy(name) for name in queues] if queues else list(policies())
-    memory = share() if watch else None  # before any thread has its place in it
+    memory = share() if watch else None  # before the first thread gets its place in it
     options = WorkerOptions(
         name=os.environ.get(SUPERVISED),
         burst=burst,
@@ -100,7 +101,7 @@ def run_worker(
 
 
 def _exclude_from_gc() -> None:
-    """Takes the loaded modules out of garbage collection, which would stop all jobs for 50 to 100 ms each time."""
+    """Excludes the loaded modules from garbage collection, which would stop all jobs for 50 to 100 ms each time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -108,7 +109,7 @@ def _exclude_from_gc() -> None:
 
 @contextlib.contextmanager
 def _signals(loop: WorkerLoop, grace: float) -> Iterator[None]:
-    """SIGTERM and SIGINT: stop within the grace period; a second one releases everything at once."""
+    """Handles SIGTERM and SIGINT: the first stops within the grace period, the second releases all jobs at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""Which jobs run in this process, in memory that the watcher process shares: known even if this process dies.
+"""The jobs that run in this process, in memory shared with the watcher process, which can read it if this process dies.
 
-The memory is a row of places, each ``thread (8 bytes) | executions that fit (4 bytes) | executions (32 bytes each)``; a
-thread has one place, a coroutine too. To begin a job is one write of 32 bytes. Nothing is written when a job ends: an
-execution whose outcome is written is of no more interest.
+The memory is a list of places, each ``thread (8 bytes) | capacity in executions (4 bytes) | executions (32 bytes
+each)``; each thread and each coroutine has one place. Starting a job writes 32 bytes. Nothing is written when a job
+ends, because an execution with a written outcome is ignored.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections import defaultdict
 
 HEAD = struct.Struct("<QI")
 EXECUTION = 32
-"""Characters of an execution's id (reserve.lua)."""
+"""The length of an execution's id in characters (reserve.lua)."""
 
-_SIZE = 16 * 2**20  # bytes; pages that are not written take no memory
+_SIZE = 16 * 2**20  # bytes; pages that were never written take no memory
 
 _lock = threading.Lock()
 
 
 class Place:
-    """Where one thread or coroutine says what it runs."""
+    """The part of the memory in which one thread or coroutine records the jobs that it runs."""
 
     __slots__ = ("_at", "_memory", "capacity")
 
@@ -34,13 +34,13 @@ class Place:
         self.capacity = capacity
 
     def begin(self, executions: str) -> None:
-        """These executions, one after the other, run here from now on."""
+        """Records that these executions (their ids, joined) run here from now on."""
         raw = executions.encode()
         self._memory[self._at : self._at + len(raw)] = raw
 
 
 class _Shared:
-    """The memory, and what of it is free."""
+    """The memory, and its free places."""
 
     def __init__(self) -> None:
         self.memory: mmap.mmap | None = None
@@ -52,7 +52,7 @@ _shared = _Shared()
 
 
 def share() -> int:
-    """Makes the shared memory; its descriptor, for the watcher. Places that were given out before are not in it."""
+    """Makes the shared memory and returns its descriptor, for the watcher. Places made before are not in it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("rqjobs-running")
     else:
@@ -66,7 +66,7 @@ def share() -> int:
 
 
 def place(capacity: int = 1) -> Place:
-    """A place of this thread for ``capacity`` executions; without a watcher, or room, one that is not shared."""
+    """Returns a place of this thread for ``capacity`` executions; an unshared one without a watcher or free memory."""
     memory = _shared.memory
     with _lock:
         if memory is None or _shared.end + HEAD.size + EXECUTION * capacity > _SIZE - HEAD.size:
@@ -76,20 +76,23 @@ def place(capacity: int = 1) -> Place:
         else:
             found = Place(memory, _shared.end + HEAD.size, capacity)
             _shared.end += HEAD.size + EXECUTION * capacity
-        # Within the lock: a reader stops at the first place without a head.
+        # Inside the lock, because a reader stops at the first place without a head.
         HEAD.pack_into(memory, found._at - HEAD.size, threading.get_native_id(), capacity)  # noqa: SLF001
     return found
 
 
 def free_place(used: Place) -> None:
-    """The place may be another thread's."""
+    """Makes the place available to other threads."""
     if used._memory is _shared.memory:  # noqa: SLF001
         with _lock:
             _shared.free[used.capacity].append(used)
 
 
 def read_running(descriptor: int, thread: int = 0) -> list[str]:
-    """The executions that were begun last in each place; with ``thread``, in its places alone, if it has any."""
+    """Returns the executions that were begun last in each place.
+
+    With ``thread`` it returns only those of that thread's places, if it has any.
+    """
     found: dict[int, list[str]] = defaultdict(list)
     with mmap.mmap(descriptor, _SIZE, prot=mmap.PROT_READ) as memory:
         at = 0

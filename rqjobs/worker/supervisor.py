@@ -1,4 +1,4 @@
-"""``--processes N``: keeps N worker processes running, and stops them when it is told to stop."""
+"""``--processes N``: keeps N worker processes running, and stops them at SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from rqjobs.config.logs import event
 from rqjobs.worker.takeover import take_over
 
 _LOOK = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 _LONG_LIFE = 60.0
-"""A process that lived so many seconds is started again at once, whatever it died of."""
+"""A process that dies after this many seconds is restarted at once; one that dies earlier, after a pause."""
 
 _RAN = 10.0
-"""A process that lived so many seconds had what it needs to run."""
+"""A process that lived this many seconds had valid settings and a reachable Redis."""
 
 _LONGEST_PAUSE = 30.0
 
 _WATCHER = 15.0
-"""Seconds within which a worker's watcher puts back its jobs; it knows which of them ran (rqjobs.worker.takeover)."""
+"""Seconds that a worker's watcher has to rescue its jobs first: it has the list of running ones
+(rqjobs.worker.takeover)."""
 
 _CANNOT_START = 2
-"""The exit code of a worker whose settings are wrong, or that finds no Redis. Starting it again would not help,
-unless workers of this supervisor have run before: then it is Redis that is away."""
+"""The exit code of a worker with invalid settings, or without a reachable Redis. Restarting it does not help, unless
+workers of this supervisor have run before: then only Redis is unreachable."""
 
 
 @dataclass
 class _Member:
-    """One of the processes, in its present life."""
+    """One of the processes."""
 
     process: subprocess.Popen[bytes] | None = None
     name: str = ""
     born: float = 0.0
     again_at: float = 0.0
-    """When it is to be started, ``time.monotonic()``."""
+    """The time of the next start, ``time.monotonic()``."""
     pause: float = 0.5
     done: bool = False
 
 
 class Supervisor:
-    """Starts ``rqjobs worker`` N times and looks after them."""
+    """Starts ``rqjobs worker`` N times, and restarts processes that die."""
 
     def __init__(
         self, arguments: Sequence[str], processes: int, *, grace: float, burst: bool, watched: bool = True
@@ -58,11 +59,11 @@ class Supervisor:
         """Takes the arguments of ``rqjobs worker`` without ``--processes``.
 
         Args:
-            arguments: what each process is given.
-            processes: how many.
-            grace: seconds that they have to end, as each of them knows it.
-            burst: one that ended well is not started again.
-            watched: whether each has a watcher of its own.
+            arguments: the arguments of each process.
+            processes: the number of processes.
+            grace: seconds that a process has to end; the same as its own setting.
+            burst: do not restart a process that ended without an error.
+            watched: whether each process has its own watcher.
         """
         self._command = [sys.executable, "-m", "rqjobs", "worker", *arguments]
         self._members = [_Member() for _ in range(processes)]
@@ -77,7 +78,7 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Runs until it is stopped, or a burst is over; the exit code."""
+        """Runs until it is stopped, or a burst is over; returns the exit code."""
         self._install_signals()
         event(logging.INFO, "supervisor started", processes=len(self._members), pid=os.getpid())
         while True:
@@ -92,7 +93,7 @@ class Supervisor:
     def _install_signals(self) -> None:
         def stop(number: int, _frame: object) -> None:
             self._signals += 1
-            self._why.append(signal.Signals(number).name)  # logged by the loop: here a line may be half written
+            self._why.append(signal.Signals(number).name)  # the loop logs it: here a log line may be incomplete
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)
@@ -127,7 +128,7 @@ class Supervisor:
         if code == 0:
             member.done, member.again_at, member.pause = self._burst, 0.0, 0.5
         elif self._signals and code == -signal.SIGTERM:
-            pass  # told to stop before it could listen to the signal
+            pass  # the signal came before it had installed its handler
         elif code == _CANNOT_START and not self._ran:
             self._code, self._signals = code, self._signals + 1
         else:
@@ -139,13 +140,16 @@ class Supervisor:
         member.process = subprocess.Popen(self._command, env=environment, start_new_session=True)  # noqa: S603
 
     def _replace(self, member: _Member, code: int) -> None:
-        """It died: its jobs need not wait for their leases, for this is known for certain."""
+        """Schedules the restart of a process that has died, and the rescue of its jobs.
+
+        Its death is certain, so the rescue does not wait for the leases.
+        """
         lived = time.monotonic() - member.born
         member.pause = 0.5 if lived > _LONG_LIFE else min(member.pause * 2, _LONGEST_PAUSE)
         member.again_at = time.monotonic() + (0.0 if lived > _LONG_LIFE else member.pause)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         event(logging.ERROR, "worker died", name=member.name, of=how, lived=lived)
         pause = _WATCHER if self._watched else 0.0
-        timer = threading.Timer(pause, take_over, (member.name,))  # Redis may be slow, or away
+        timer = threading.Timer(pause, take_over, (member.name,))  # a thread, because Redis may be slow or unreachable
         timer.daemon = True
         timer.start()

@@ -1,8 +1,8 @@
-"""What the watcher goes on as: ends a frozen worker, and puts back a dead worker's jobs at once.
+"""The second part of the watcher: ends a frozen worker, and rescues a dead worker's jobs at once.
 
-``python -m rqjobs.worker.takeover HOW PID NAME MEMORY THREAD``. Which jobs ran in the worker goes to Redis first: only
-they are suspected of its death, and counted an attempt. When the worker is a container's first process, its end is ours
-too; then the leases expire, and the rescuer finds it there.
+``python -m rqjobs.worker.takeover HOW PID NAME MEMORY THREAD``. First it records in Redis which jobs ran in the worker:
+only those may be the cause of its death, and count an attempt. If the worker is the first process of a container, this
+process ends with it; then the leases expire, and the rescuer finds the record in Redis.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from rqjobs.worker.running_jobs import read_running
 FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which may hold the interpreter; it was ended"
 
 KEPT = 24 * 3600
-"""Seconds that it is known what ran in a dead worker: until its leases have run out."""
+"""Seconds that Redis keeps the record of a dead worker's running jobs; at least until its leases have expired."""
 
 AWAY = (RedisUnavailable, redis.exceptions.RedisError, OSError)
 
 
 def note(name: str, executions: list[str], *, frozen: bool) -> list[str]:
-    """Writes to Redis which executions ran in the worker; the ids of their jobs."""
+    """Records in Redis which executions ran in the worker; returns the ids of their jobs."""
     fields: dict[str, str | bytes] = {"executions": " ".join(executions)}
     if frozen:
         fields["why"] = encode_error(FROZEN)
@@ -55,7 +55,7 @@ def note(name: str, executions: list[str], *, frozen: bool) -> list[str]:
 
 
 def end(pid: int) -> None:
-    """Ends the frozen process: with SIGABRT it writes the traceback of each thread to stderr."""
+    """Ends the frozen process with SIGABRT, at which it writes the traceback of each thread to stderr, then SIGKILL."""
     for number in (signal.SIGABRT, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -67,7 +67,7 @@ def end(pid: int) -> None:
 
 
 def take_over(dead: str) -> None:
-    """Puts back the jobs of a dead worker and frees its turn as the scheduler of delayed jobs."""
+    """Rescues the jobs of a dead worker, and releases its locks as the scheduler of delayed jobs."""
     try:
         with connect() as client:
             import_registrations()
@@ -75,7 +75,7 @@ def take_over(dead: str) -> None:
             rescue(client, lanes, get_settings(), dead=dead)
             for lane in lanes:
                 release_lock(client, RQScheduler.get_locking_key(lane), dead)
-    except AWAY as error:  # then the leases run out
+    except AWAY as error:  # the jobs are rescued when their leases expire
         event(logging.WARNING, "a dead worker's jobs wait for their leases", name=dead, error=str(error))
 
 

@@ -1,12 +1,13 @@
 """The process beside each worker: ``python watcher.py PIPE MEMORY PID NAME AFTER GRACE``. Imports nothing of rqjobs.
 
 It ends a worker whose interpreter is frozen: a job that holds Python's global lock, such as a regular expression that
-never ends, stops every thread, the one that would end it included. The worker's sign of life is a byte a second through
-a pipe. The watcher counts its own ticks without one, not seconds: while the machine, the container or this process too
-stands still, no tick passes. A worker that is stopped (SIGSTOP, a debugger) is not frozen. Python's wakeup descriptor
-is the same pipe, so the numbers of signals come through it even from a frozen process: its grace period is kept.
-
-A worker that is frozen, or is gone without a goodbye, is handled by ``rqjobs.worker.takeover``, as which this goes on.
+never ends, stops every thread, also the one that enforces time limits. The worker writes one byte a second to a pipe.
+The watcher counts its own ticks without such a byte instead of seconds: while the machine or the container is
+suspended,
+this process is too, so no tick passes. A worker that is stopped (SIGSTOP, a debugger) does not count as frozen. The
+pipe is also Python's wakeup descriptor, so that the watcher receives the numbers of signals even if the worker is
+frozen, and can enforce its grace period. If a worker is frozen, or ends without a goodbye byte, this process continues
+as ``rqjobs.worker.takeover``.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import sys
 from pathlib import Path
 
 BEAT, GOODBYE = 0xFF, 0xFE
-"""Bytes that are no signal's number."""
+"""The bytes for a heartbeat and for a regular end; neither is the number of a signal."""
 
 TICK = 1.0
-"""Seconds."""
+"""Seconds of one tick."""
 
 MORE = 3
-"""Ticks that a worker which was told to stop has beyond its grace period."""
+"""Ticks after the grace period before a worker that does not stop is ended."""
 
 
 def watch(pipe: int, pid: int, after: int, grace: float) -> tuple[str, int] | None:
-    """Watches the worker, this process' parent.
+    """Watches the worker, which is the parent of this process.
 
     Returns:
-        None after its goodbye; ``frozen`` with the thread that holds the interpreter (0 = not known), or ``died``.
+        None after its goodbye byte; ``frozen`` with the thread that holds the interpreter (0 if unknown), or ``died``.
     """
     silent, limit = 0, after
     times: dict[int, int] = {}
@@ -60,7 +61,7 @@ def watch(pipe: int, pid: int, after: int, grace: float) -> tuple[str, int] | No
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the process is stopped by a signal or a debugger."""
+    """Returns whether a signal or a debugger has stopped the process."""
     try:
         return stat(Path(f"/proc/{pid}/stat"))[0] in "Tt"
     except OSError:  # no /proc: macOS
@@ -72,7 +73,10 @@ def is_stopped(pid: int) -> bool:
 
 
 def busiest(pid: int, before: dict[int, int]) -> tuple[dict[int, int], int]:
-    """The CPU time of each thread, and the one that alone has used some since ``before`` (0 = none, or several)."""
+    """Returns the CPU time of each thread, and the only thread that has used some since ``before``.
+
+    That thread is 0 if there is none, or several.
+    """
     now = {}
     with contextlib.suppress(OSError):
         for folder in Path(f"/proc/{pid}/task").iterdir():
@@ -85,17 +89,17 @@ def busiest(pid: int, before: dict[int, int]) -> tuple[dict[int, int], int]:
 
 
 def stat(path: Path) -> list[str]:
-    """The fields of a ``stat`` file of Linux' /proc from the state on."""
+    """Returns the fields of a ``stat`` file in Linux' /proc, from the state on."""
     return path.read_text().rpartition(")")[2].split()
 
 
 def main() -> None:
-    """Watches until the worker's end."""
+    """Watches until the worker ends."""
     pipe, memory, pid, name, after, grace = sys.argv[1:]
     for number in (
         signal.SIGTERM,
         signal.SIGINT,
-    ):  # systemd sends them to all processes of a unit; it ends with its worker
+    ):  # ignored: systemd sends them to all processes of a unit, but the watcher must end after its worker
         signal.signal(number, signal.SIG_IGN)
     found = watch(int(pipe), int(pid), int(after), float(grace))
     if found is None:

@@ -1,4 +1,4 @@
-"""The worker's side of its watcher: signs of life, and signals, through a pipe (rqjobs/worker/watcher.py)."""
+"""The worker's side of its watcher: sends heartbeats and signals through a pipe (rqjobs/worker/watcher.py)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from pathlib import Path
 from rqjobs.worker import watcher
 
 LEAST = 10
-"""Seconds without a sign of life after which a worker counts as frozen at the earliest, however short its lease is."""
+"""The least number of seconds without a heartbeat after which a worker counts as frozen, even with a short lease."""
 
 
 def frozen_after(lease: float) -> int:
-    """Seconds without a sign of life after which a worker is frozen: before others may take its jobs, for to end it and
-    to note its jobs takes some seconds, and its leases were renewed up to 5 s before.
-    """  # noqa: D205
+    """Returns the seconds without a heartbeat after which a worker counts as frozen.
+
+    It is less than the lease: ending the worker and recording its jobs takes some seconds, and its leases may have been
+    renewed up to 5 s earlier.
+    """
     return max(LEAST, int(lease * 0.6))
 
 
 @contextlib.contextmanager
 def watched(name: str, memory: int | None, lease: float, grace: float) -> Iterator[None]:
-    """Has this process watched by another one, which ends it when it is frozen and takes over its jobs when it dies.
+    """Starts a watcher for this process, which ends it if it freezes, and rescues its jobs if it dies.
 
     Args:
-        name: the worker's.
-        memory: the descriptor of what runs (rqjobs.worker.running_jobs.share); closed here. None: it is not watched.
-        lease: seconds that a dead worker's jobs stay its own.
+        name: the worker's name.
+        memory: the descriptor of the running jobs (rqjobs.worker.running_jobs.share); closed here. None for no watcher.
+        lease: seconds for which a dead worker's jobs stay claimed.
         grace: seconds that it has to end after SIGTERM.
     """
     if memory is None:

@@ -1,1 +1,1 @@
-"""Runners: where the function of a job is called - a thread, a coroutine, a process, a batch."""
+"""Runners: each calls the functions of jobs in its own way - in a thread, a coroutine, a process, a batch."""

@@ -1,4 +1,4 @@
-"""Admission: a queue's ``admit`` function checks its jobs before they start, and may hold some."""
+"""Admission: a queue's ``admit`` function checks jobs before they start, and may hold some of them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Asked = tuple[ClaimedJob, JobModel, Attempt]
 Verdict = Hold | DependencyUnavailable | None
 
 SHORT = 0.05
-"""Seconds: a job that is held for less stays in memory, which costs less than its way through Redis and back."""
+"""Seconds: a job that is held for less stays in memory, which costs less than writing it to Redis and back."""
 
 
 class Admission:
-    """One thread per queue, so that neither the loop nor a slot waits for the queries of ``admit``."""
+    """Calls a queue's ``admit`` in its own thread, so that neither the loop nor a slot waits for it."""
 
     def __init__(self, policy: QueuePolicy, runner: Runner, engine: Engine) -> None:
         self._policy = policy
@@ -40,7 +40,7 @@ class Admission:
         threading.Thread(target=self._work, name=f"rqjobs-{policy.name}-admission", daemon=True).start()
 
     def submit(self, jobs: list[ClaimedJob]) -> None:
-        """Checks jobs in its thread: they go on to the runner, or are held."""
+        """Queues jobs for the check, after which they go to the runner or are held."""
         self._jobs.put(jobs)
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Admission:
                 jobs = []
             if jobs is None:
                 return
-            ready: list[ClaimedJob] = []  # the runner meets the same error, and translates it
+            ready: list[ClaimedJob] = []  # the runner gets the same error, and translates it
             asked: list[Asked] = prepare_each(jobs, lambda job, _error: ready.append(job))  # noqa: B023
             now = time.time()
             asked += [item for due, item in kept if due <= now]
@@ -71,7 +71,7 @@ class Admission:
                     self._settle(job, verdict)
                 elif (until := verdict.until.timestamp()) - now < SHORT:
                     kept.append((until, item))
-                else:  # a time to wait, for Redis' clock may differ from ours
+                else:  # a duration instead of a time, because Redis' clock may differ from ours
                     self._settle(job, Held(until - now, verdict.reason, ended=now))
             if ready:
                 self._runner.submit(ready)
@@ -96,7 +96,7 @@ class Admission:
             event(logging.ERROR, "admit failed", queue=self._policy.name, error=f"{type(error).__name__}: {error}")
             return [(item, None) for item in asked]
         for job, _model, _attempt in asked:
-            if job.trial == b"admit":  # what ``admit`` needs answers, whatever the outcome of the job is
+            if job.trial == b"admit":  # the dependency of ``admit`` answers, even if the job is held
                 with contextlib.suppress(redis.exceptions.RedisError):
                     self._engine.end_trial(job)
         return found

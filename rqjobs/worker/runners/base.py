@@ -1,4 +1,4 @@
-"""What every runner shares: its interface to the engine, and the pipeline that runs one job.
+"""The base of all runners: their interface to the engine, and the pipeline that runs one job.
 
 The pipeline: decode (:meth:`ClaimedJob.prepare`), enter the time limit, call the function, translate the exception
 (:func:`raised`), record. A runner only decides where the function is called.
@@ -23,28 +23,28 @@ from rqjobs.worker.runners.time_limits import Slot, StopRequested, TimeLimit, Ti
 
 
 class Engine(Protocol):
-    """What the runners call of the engine."""
+    """The methods of the engine that runners call."""
 
     time_limits: TimeLimitThread
 
     def settled(self, job: ClaimedJob) -> None:
-        """Has the outcome of the job written."""
+        """Passes on a job with an outcome, which is then written."""
 
     def failed(self, job: ClaimedJob, error: BaseException) -> None:
-        """Has the exception handlers called with ``error``."""
+        """Calls the exception handlers with ``error``, in another thread."""
 
     def end_trial(self, job: ClaimedJob) -> None:
-        """Ends the hold of a queue whose trial the job was."""
+        """Ends the hold of the queue whose trial was ``job``."""
 
     def run_rq_compat(self, job: ClaimedJob) -> None:
         """Runs the job by RQ's own methods."""
 
     def run_only(self, queue: str, jobs: Sequence[ClaimedJob]) -> None:
-        """Writes to Redis that, of this queue's jobs whose workers have died, these alone run now."""
+        """Records in Redis that, of this queue's jobs whose workers have died, only ``jobs`` run now."""
 
 
 class Runner:
-    """Runs the jobs of one queue, and keeps those that wait for it."""
+    """Runs the jobs of one queue, and keeps those that wait for a free slot."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -52,7 +52,7 @@ class Runner:
         self._jobs: deque[ClaimedJob] = deque()
 
     def room(self) -> int:
-        """How many jobs it may hold now: fewer while threads are stuck."""
+        """The number of jobs it may hold now; lower while threads are stuck."""
         return self.capacity
 
     def submit(self, jobs: Sequence[ClaimedJob]) -> None:
@@ -60,7 +60,7 @@ class Runner:
         raise NotImplementedError
 
     def waiting(self) -> list[ClaimedJob]:
-        """Removes and returns the jobs that it has not started, in order."""
+        """Removes and returns the jobs that have not begun, in order."""
         found = []
         while True:
             try:
@@ -69,17 +69,17 @@ class Runner:
                 return found
 
     def check_waiting(self) -> bool:
-        """Starts threads for waiting jobs; called every 20 ms. Returns whether to call it again soon."""
+        """Starts threads for waiting jobs; called every 20 ms. Returns whether it must be called again soon."""
         return False
 
     def stop(self) -> None:
-        """Ends what runs in it, if it can: a thread cannot be ended from outside."""
+        """Ends the running jobs, if it can: threads cannot be ended from outside."""
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Ends this one job for good.
+        """Ends this job for good.
 
         Returns:
-            Whether its outcome comes from the run itself, which cleans up first; otherwise it is stopped at once.
+            Whether the run itself sets the outcome, after its cleanup; otherwise the caller sets it at once.
         """
         raise NotImplementedError
 
@@ -87,10 +87,10 @@ class Runner:
         """Replaces the thread that runs this job, which was abandoned."""
 
     def lease_lost(self, job: ClaimedJob) -> bool:
-        """Ends a job whose lease another worker has: its outcome would be refused.
+        """Ends a job whose lease another worker has; its outcome would be refused.
 
         Returns:
-            Whether it is over here: it had not begun, or could be ended.
+            Whether it has ended: it had not begun, or could be ended.
         """
         try:
             self._jobs.remove(job)  # atomic: jobs are compared by their identity
@@ -99,7 +99,7 @@ class Runner:
         return True
 
     def close(self) -> None:
-        """Ends its idle threads; the engine has ended."""
+        """Ends the idle threads after the engine has ended."""
 
 
 def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Attempt], Any], engine: Engine) -> Outcome:
@@ -122,7 +122,7 @@ def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Atte
 def prepare_each(
     jobs: Sequence[ClaimedJob], run_elsewhere: Callable[[ClaimedJob, Exception], None]
 ) -> list[tuple[ClaimedJob, JobModel, Attempt]]:
-    """Decodes several jobs; ``run_elsewhere`` gets those that cannot be decoded, with the reason."""
+    """Decodes several jobs; those that cannot be decoded are passed to ``run_elsewhere``, with the error."""
     found: list[tuple[ClaimedJob, JobModel, Attempt]] = []
     for job in jobs:
         try:
@@ -133,14 +133,14 @@ def prepare_each(
 
 
 def raised(job: ClaimedJob, error: BaseException, started: float, engine: Engine, *, stopped: bool = False) -> Outcome:
-    """Returns the outcome of a run that raised ``error``, and has the exception handlers called.
+    """Returns the outcome of a run that raised ``error``, and calls the exception handlers.
 
     Args:
         job: the job.
-        error: the exception; a time limit's becomes TimeLimitExceeded.
-        started: when the run began, Unix time.
-        engine: for the exception handlers.
-        stopped: the run was stopped by command: a time limit's exception comes from there.
+        error: the exception; that of a time limit becomes TimeLimitExceeded.
+        started: the start of the run, in Unix time.
+        engine: calls the exception handlers.
+        stopped: a command has stopped the run, and caused the exception of a time limit.
     """
     if isinstance(error, TimeLimit):
         if stopped or isinstance(error, StopRequested):
@@ -150,7 +150,7 @@ def raised(job: ClaimedJob, error: BaseException, started: float, engine: Engine
 
 
 def failed(job: ClaimedJob, failure: Failure, error: BaseException, started: float, engine: Engine) -> Outcome:
-    """Returns the outcome of a failed run; the exception handlers get ``error``, unless a dependency is away."""
+    """Returns the outcome of a failed run; calls the exception handlers unless a dependency is unavailable."""
     if failure.unavailable is None:
         engine.failed(job, error)
     return job.failed(failure, started)
@@ -161,10 +161,10 @@ def run_rq_compat(
 ) -> Outcome:
     """Runs one job by RQ's own methods, which write its outcome themselves.
 
-    With ``ends`` the job has run, in a thread that was abandoned: only its end is written.
+    With ``ends`` the job has run already, in a thread that was abandoned: only its outcome is written.
 
     Raises:
-        SystemExit: this thread was abandoned meanwhile, and ends here.
+        SystemExit: this thread was abandoned, and ends here.
     """
     try:
         try:
@@ -174,7 +174,7 @@ def run_rq_compat(
             (ends or engine.run_rq_compat)(job)
         finally:
             slot.leave()
-    except BaseException as error:  # Redis was away: the lease expires, and another worker gets the job
+    except BaseException as error:  # Redis did not answer: the lease expires, and another worker gets the job
         if slot.abandoned:
             raise SystemExit from None
         why = f"{type(error).__name__}: {error}"
@@ -187,7 +187,7 @@ def run_rq_compat(
 def run_rq_compat_here(
     job: ClaimedJob, engine: Engine, started: float, ends: Callable[[ClaimedJob], None] | None = None
 ) -> Outcome:
-    """As :func:`run_rq_compat`, in a thread that has no slot."""
+    """Like :func:`run_rq_compat`, in a thread that has no slot."""
     slot = Slot()
     engine.time_limits.watch(slot)
     try:

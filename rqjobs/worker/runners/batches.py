@@ -1,4 +1,4 @@
-"""Jobs in batches: many at once are handed to a queue's ``batch`` function."""
+"""Runs jobs in batches: passes many jobs at once to a queue's ``batch`` function."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ Item = tuple[ClaimedJob, JobModel, Attempt]
 _THREADS = 2
 
 _MOST_STUCK = 8
-"""Threads of a queue that may be stuck and replaced."""
+"""The most threads of a queue that may be stuck and replaced."""
 
 
 class BatchRunner(Runner):
-    """Batches grow with the load and wait for nothing.
+    """Runs the waiting jobs as one batch whenever a thread is free, so batches grow with the load.
 
-    While one waits for its database the next is worked out, and a third gathers.
+    While one batch waits for its database, the next one runs, and a third one collects jobs.
 
-    A batch that killed its worker, or ran past its time, says nothing of which job did it. So second attempts run in
-    small groups and later ones alone, one group at a time, and Redis knows which: if the worker dies, no other job
-    that it holds is charged again (recover.lua), and only the guilty one comes to its end.
+    When a batch kills its worker, or exceeds its time limit, the job that caused it is unknown. So second attempts run
+    in
+    small groups and later ones alone, one group at a time, and Redis records which: if the worker dies, no other job of
+    it
+    counts an attempt (recover.lua), and only the job that is the cause becomes dead.
     """
 
     def __init__(self, policy: QueuePolicy, engine: Engine) -> None:
@@ -43,7 +45,7 @@ class BatchRunner(Runner):
         self._filled = threading.Event()
         self._closed = False
         self._lock = threading.Lock()
-        self._stuck = 0  # threads that were abandoned and have not come back
+        self._stuck = 0  # threads that were abandoned and have not returned
         self._cautious = threading.Lock()
         self._group = math.isqrt(policy.batch_size)
         self._function: Callable[[Sequence[tuple[JobModel, Attempt]]], Sequence[Any]] = load(policy.batch or "")
@@ -59,7 +61,7 @@ class BatchRunner(Runner):
         self._filled.set()
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Interrupts a batch of this job alone; a bigger one goes on without it, whose outcome is settled elsewhere."""
+        """Interrupts a batch that has only this job; a larger one continues, and the caller sets the outcome."""
         return self._engine.time_limits.interrupt(job)
 
     def close(self) -> None:
@@ -68,8 +70,8 @@ class BatchRunner(Runner):
         self._filled.set()
 
     def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # the threads are alike
-        """A thread was given up: another takes its place."""
-        self._cautious = threading.Lock()  # the old one may be held for ever
+        """Starts a thread in place of one that was abandoned."""
+        self._cautious = threading.Lock()  # the abandoned thread may hold the old one for ever
         with self._lock:
             self._stuck += 1
             replaced = self._stuck <= _MOST_STUCK
@@ -77,7 +79,7 @@ class BatchRunner(Runner):
             self._start()
 
     def room(self) -> int:
-        """None when every thread is stuck."""
+        """The number of jobs it may hold now; 0 when every thread is stuck."""
         return self.capacity if self._stuck < _MOST_STUCK + _THREADS else 0
 
     def _work(self) -> None:
@@ -104,10 +106,10 @@ class BatchRunner(Runner):
                     self._run(slot, batch)
                 elif batch:
                     self._run_cautiously(slot, batch)
-        self._filled.set()  # for the other thread, if this one took note of close()
+        self._filled.set()  # for the other thread, if this one was woken by close()
 
     def _gather(self) -> tuple[list[ClaimedJob], int]:
-        """The next jobs that may run together, and how many such jobs may."""
+        """Returns the next jobs that may run together, and the most jobs for such a batch."""
         batch: list[ClaimedJob] = []
         size = self._policy.batch_size
         while len(batch) < size:

@@ -26,13 +26,13 @@ from rqjobs.worker.claimed_job import UNSERIALIZABLE
 from rqjobs.worker.failures import read_failure
 
 GROWTH = 64 * 1024
-"""KiB by which the process may grow before it is replaced, so that memory goes back to the system."""
+"""KiB by which the process may grow before it is replaced, which returns its memory to the system."""
 
 
 def main(descriptor: int, queue: str) -> None:
-    """Runs jobs that come through the socket, until it closes."""
+    """Runs the jobs that arrive on the socket, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(10)  # what fills a core for minutes makes way for what waits for an answer
+    os.nice(10)  # a job that uses a core for minutes must not slow down the others
     set_up_logs()
     connection = socket.socket(fileno=descriptor)
     lines: SimpleQueue[bytes] = SimpleQueue()
@@ -50,8 +50,8 @@ def main(descriptor: int, queue: str) -> None:
 
 
 def _listen(connection: socket.socket, lines: SimpleQueue[bytes]) -> None:
-    """Ends the process as soon as the worker is gone: its job will be run by another."""
-    # A worker that was killed before it read our last words leaves a reset connection instead of an end.
+    """Ends the process when the worker has died, because another worker will run its job."""
+    # If the worker was killed before it read all our messages, the connection is reset instead of closed.
     with contextlib.suppress(OSError), connection.makefile("rb") as stream:
         for line in stream:
             lines.put(line)
@@ -96,7 +96,7 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
 
 
 def _stop(_number: int, _frame: object) -> None:
-    """``stop-job``: the job leaves as it would at any other failure, and cleans up behind itself."""
+    """Handles ``stop-job``: raises an exception, so that the job can clean up as after any failure."""
     raise PermanentFailure("stopped by command")
 
 

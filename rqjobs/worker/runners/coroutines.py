@@ -1,4 +1,4 @@
-"""Jobs as coroutines: one event loop in one thread, hundreds of jobs in flight."""
+"""Runs jobs as coroutines: one event loop in one thread, with hundreds of jobs at once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rqjobs.worker.runners.time_limits import TimeLimit
 from rqjobs.worker.running_jobs import Place, place
 
 _LOOK = 0.05
-"""Seconds from one look at the time limits to the next: a timer for each job costs 4 us, a thirtieth of a webhook."""
+"""Seconds between two checks of the time limits: a timer for each job would cost 4 us, a thirtieth of a webhook."""
 
 
 class EventLoopThread:
-    """The event loop, started with the first queue that needs it; uvloop's if that is installed."""
+    """The event loop and its thread, started for the first queue that needs it; uses uvloop if installed."""
 
     def __init__(self) -> None:
         self.loop = _new_loop()
@@ -33,7 +33,7 @@ class EventLoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
-        # As asyncio.run() does: what processors keep running, such as a log's writer, is told to come to its end.
+        # As asyncio.run() does: cancels the tasks that processors have left running, such as a log writer.
         left = asyncio.all_tasks(self.loop)
         for task in left:
             task.cancel()
@@ -41,7 +41,7 @@ class EventLoopThread:
         self.loop.close()
 
     def close(self) -> None:
-        """Ends the loop and its thread."""
+        """Ends the event loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(15)
 
@@ -56,7 +56,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class CoroutineRunner(Runner):
-    """Runs a queue whose processor is a coroutine function, at most ``slots`` jobs at once."""
+    """Runs a queue whose processor is a coroutine function, with at most ``slots`` jobs at once."""
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine, thread: EventLoopThread) -> None:
         super().__init__(slots)
@@ -80,17 +80,17 @@ class CoroutineRunner(Runner):
             self._loop.call_soon_threadsafe(self._start)
 
     def stop(self) -> None:
-        """Cancels what runs."""
+        """Cancels the running jobs."""
         self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks.values()])
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Cancels its task."""
-        if not self._engine.time_limits.interrupt(job):  # by RQ's own methods it runs in a thread
+        """Cancels the task of the job."""
+        if not self._engine.time_limits.interrupt(job):  # on the RQ compatibility path it runs in a thread
             self._loop.call_soon_threadsafe(self._stop_job, job)
         return True
 
     def replace(self, job: ClaimedJob) -> None:
-        """A thread that ran this job by RQ's own methods was given up: its task waits for it no longer."""
+        """Cancels the task that waits for an abandoned thread, which ran this job by RQ's own methods."""
         self._loop.call_soon_threadsafe(self._cancel, job)
 
     def _cancel(self, job: ClaimedJob) -> None:
@@ -98,7 +98,7 @@ class CoroutineRunner(Runner):
             task.cancel()
 
     def _stop_job(self, job: ClaimedJob) -> None:
-        if job.settle(job.stopped(time.time())):  # not left to the task: it may not even have begun
+        if job.settle(job.stopped(time.time())):  # here, because the task may not have begun
             self._engine.settled(job)
         self._cancel(job)
 
@@ -125,7 +125,7 @@ class CoroutineRunner(Runner):
             self._start()
 
     def _limit(self, job: ClaimedJob) -> None:
-        """Its time begins."""
+        """Starts the time limit of the job."""
         self._limits[job.execution] = time.monotonic() + job.timeout
         if not self._looks:
             self._looks = True

@@ -1,4 +1,4 @@
-"""Jobs that may be what their workers died of: run in a process of their own, so that no other job dies with them."""
+"""Runs jobs that may have killed their workers, each in its own process, so that no other job is affected."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from rqjobs.worker.runners.base import Engine, Runner
 from rqjobs.worker.runners.processes import Child, ProcessRunner, death
 
 SLOTS = 2
-"""How many such jobs of a queue run at once."""
+"""The number of such jobs of a queue that run at once."""
 
 RETRY_AFTER = 0.1
-"""Seconds after which those come back that find too many before them: a killed worker may have had hundreds."""
+"""Seconds for which surplus jobs are held: a killed worker may leave hundreds, and only a few run at once."""
 
 
 class SuspectRunner(ProcessRunner):
-    """That a process dies under such a job too is the last proof."""
+    """Runs suspected jobs in processes. If a process dies under its job, the job is dead."""
 
     def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
-        """Dead, whatever attempts are left."""
+        """Returns the outcome of a job whose process has died: dead, even if it has attempts left."""
         text = f"{death(child)}; workers died while they ran this job before: it may be the cause"
         return job.failed(Failure(text, permanent=child is not None and child.ready), started)
 
 
 class IsolatedRunner(Runner):
-    """The runner of a queue, beside one for the jobs whose next death of a worker would be their last.
+    """Wraps the runner of a queue; runs isolated jobs separately, and passes all others to the wrapped runner.
 
-    A worker that dies takes all its claimed jobs down. They go back together, so the next worker claims them
-    together: one job that kills would have all its neighbours counted dead with it.
+    Isolated jobs are those that another death of a worker would make dead. A dying worker takes all its claimed jobs
+    with it. They go back together, so the next worker claims them together: one job that kills its workers would make
+    all
+    of them dead.
     """
 
     def __init__(self, runner: Runner, policy: QueuePolicy, engine: Engine) -> None:
@@ -40,7 +42,7 @@ class IsolatedRunner(Runner):
         self._runner = runner
         self._engine = engine
         self._suspects = SuspectRunner(policy, SLOTS, engine)
-        self._most = max(SLOTS, runner.capacity // 4)  # the slots are for the others
+        self._most = max(SLOTS, runner.capacity // 4)  # most slots are for the other jobs
 
     def _of(self, job: ClaimedJob) -> Runner:
         return self._suspects if job.isolated else self._runner
@@ -64,28 +66,28 @@ class IsolatedRunner(Runner):
         return self._runner.waiting() + self._suspects.waiting()
 
     def room(self) -> int:
-        """The runner's."""
+        """The number of jobs that the wrapped runner may hold now."""
         return self._runner.room()
 
     def check_waiting(self) -> bool:
-        """The runner's."""
+        """Starts threads for waiting jobs in the wrapped runner."""
         return self._runner.check_waiting()
 
     def stop(self) -> None:
-        """Ends what can be ended."""
+        """Ends the running jobs that can be ended."""
         self._runner.stop()
         self._suspects.stop()
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Ends this one job for good."""
+        """Ends this job for good."""
         return self._of(job).stop_job(job)
 
     def replace(self, job: ClaimedJob) -> None:
-        """The thread that runs this job was given up."""
+        """Replaces the abandoned thread that runs this job."""
         self._of(job).replace(job)
 
     def lease_lost(self, job: ClaimedJob) -> bool:
-        """Another worker has this job now."""
+        """Ends a job whose lease another worker has."""
         return self._of(job).lease_lost(job)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: killed at their time limit, and their memory goes back to the system."""
+"""Runs jobs in child processes, which are killed at the time limit and return their memory to the system."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rqjobs.worker.runners.base import Engine, Runner, failed, raised, run_rq_co
 from rqjobs.worker.runners.time_limits import TimeLimitExceeded
 
 IDLE = 60.0
-"""Seconds that a process without work is kept: starting one takes about half a second."""
+"""Seconds that an idle process is kept: starting one takes about half a second."""
 
 
 START = 60.0
@@ -36,19 +36,19 @@ START = 60.0
 
 
 PATIENCE = 5.0
-"""Seconds that a job which is stopped has to clean up behind itself."""
+"""Seconds that a stopped job has for its cleanup."""
 
 
 class ChildDied(Exception):
-    """The process ended in the middle of its job."""
+    """The process ended while it ran a job."""
 
 
 class RaisedInProcess(Exception):
-    """What a job in a process of its own raised: the text of its traceback, for exception handlers."""
+    """An exception that a job raised in its process, with the text of the traceback; for exception handlers."""
 
 
 class Child:
-    """One process that runs jobs one after the other, and a socket to it: one JSON object a line."""
+    """A process that runs one job at a time, with a socket to it: one JSON object per line."""
 
     def __init__(self, queue: str) -> None:
         ours, theirs = socket.socketpair()
@@ -63,14 +63,16 @@ class Child:
                 [sys.executable, "-m", "rqjobs.worker.runners.child_process", str(theirs.fileno()), queue],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the worker, which then decides
+                start_new_session=True,  # only the worker gets Ctrl-C, and decides
             )
 
     def run(self, job: ClaimedJob) -> dict[str, Any]:
-        """Has ``job`` run, and answers what the process says of it. The start of the process takes none of its time.
+        """Runs ``job`` in the process and returns the message with its outcome.
+
+        The start of the process does not count as time of the job.
 
         Raises:
-            JobTimeout: it was not done in time. The process is killed.
+            JobTimeout: the time limit is over. The process is killed.
             ChildDied: the process ended.
         """
         model, attempt = job.prepare()
@@ -116,13 +118,13 @@ class Child:
         return answer
 
     def kill(self) -> None:
-        """Ends the process at once, with everything that it started."""
+        """Kills the process at once, with all its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
-        """Tells the job to end; kills it if it does not listen."""
+        """Stops the job with a signal; kills the process if it does not react."""
         self.stopped = True
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
@@ -135,7 +137,7 @@ class Child:
             self.kill()
 
     def close(self) -> int:
-        """Lets an idle process end, and waits for it; its exit code."""
+        """Ends an idle process, waits for it, and returns its exit code."""
         self._socket.close()
         try:
             return self.process.wait(5)
@@ -145,7 +147,10 @@ class Child:
 
 
 class ProcessRunner(Runner):
-    """One thread a slot, each with a process that is started for its first job and ended after a minute of idleness."""
+    """Runs jobs in one thread and one process per slot.
+
+    A process starts with its first job, and ends after a minute without one.
+    """
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
         super().__init__(slots)
@@ -169,7 +174,10 @@ class ProcessRunner(Runner):
         self._count(unfinished=len(jobs))
 
     def _count(self, *, unfinished: int = 0, threads: int = 0) -> None:
-        """Starts a thread for each job and slot. Not by what waits: a job may be out of the queue and not yet begun."""
+        """Starts a thread for each unfinished job, up to the slots.
+
+        It does not count waiting jobs, because a thread may have taken a job and not begun it yet.
+        """
         with self._lock:
             self.unfinished += unfinished
             self._threads += threads
@@ -193,7 +201,7 @@ class ProcessRunner(Runner):
                 found.append(job)
 
     def stop(self) -> None:
-        """Kills what runs."""
+        """Kills the running jobs."""
         self._stopping = True
         for child in list(self._running.values()):
             child.kill()
@@ -206,7 +214,7 @@ class ProcessRunner(Runner):
             thread.join(5)
 
     def lease_lost(self, job: ClaimedJob) -> bool:
-        """Kills the process that runs this job, if one does already."""
+        """Kills the process that runs this job, if it has begun."""
         if (child := self._running.get(job.execution)) is not None:
             child.kill()
         return True
@@ -219,7 +227,7 @@ class ProcessRunner(Runner):
         return child is not None or self._engine.time_limits.interrupt(job)
 
     def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # a thread is as good as another
-        """A thread was given up: another may take its place."""
+        """Allows a new thread in place of an abandoned one."""
         self._count(threads=-1)
 
     def _work(self) -> None:
@@ -251,7 +259,7 @@ class ProcessRunner(Runner):
             job.prepare()
             child = child or Child(self._policy.name)
             self._running[job.execution] = child
-            if job.outcome is not None or self._stopping:  # since a moment ago: nothing else would end it
+            if job.outcome is not None or self._stopping:  # set just now, before the child could be found
                 child.kill()
             answer = child.run(job)
             outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped
@@ -285,12 +293,12 @@ class ProcessRunner(Runner):
         return self.died(job, child, started)
 
     def died(self, job: ClaimedJob, child: Child | None, started: float) -> Outcome:
-        """What becomes of a job whose process died: a failed attempt."""
+        """Returns the outcome of a job whose process has died: a failed attempt."""
         return job.failed(Failure(death(child)), started)
 
 
 def death(child: Child | None) -> str:
-    """How a process ended, as an error for the job's history."""
+    """Returns how a process ended, as an error for the job's history."""
     code = child.process.wait() if child is not None else 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""

@@ -1,4 +1,4 @@
-"""Jobs in threads: as many threads a queue as it has slots, started when they are first needed."""
+"""Runs jobs in threads, up to one for each slot of the queue, started when they are first needed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rqjobs.worker.runners.base import Engine, Runner, run_in_slot
 from rqjobs.worker.runners.time_limits import Slot
 
 QUICK = 0.001
-"""Seconds: while the jobs of a queue take less, few threads run them, for switching would cost more than the jobs."""
+"""Seconds: jobs that take less run in few threads, because switching threads would cost more than the jobs."""
 
 
 class ThreadRunner(Runner):
     """A pool of threads that grows up to the queue's slots.
 
-    A thread that finds more work wakes the next one, so each job that blocks sets another thread free at once.
-    Where jobs are quick it does not, for switching costs more than they do; :meth:`check_waiting` notices when one is
-    not quick.
+    A thread that finds more jobs wakes the next one, so that a job that blocks does not delay the others. Where jobs
+    are
+    quick it does not, because switching costs more than the jobs; :meth:`check_waiting` notices when that ends.
     """
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:
@@ -38,9 +38,9 @@ class ThreadRunner(Runner):
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._waking = self._closed = False
         self._threads = self._idle = 0
-        self._stuck = 0  # threads that were abandoned and have not come back
+        self._stuck = 0  # threads that were abandoned and have not returned
         self._begun = self._seen = 0
-        self._took = 1.0  # seconds a job, lately; both are written by many threads, and need not be exact
+        self._took = 1.0  # seconds per job, recently; written by many threads, so not exact
         self._lock = threading.Lock()
         self._processor: Callable[[JobModel, Attempt], Any] = traced(load(policy.processor))
 
@@ -51,7 +51,7 @@ class ThreadRunner(Runner):
             self._wake()
 
     def check_waiting(self) -> bool:
-        """If none was begun since the last time, the jobs are not quick any more: threads wake each other again."""
+        """Makes threads wake each other again if no job has begun since the last call: then jobs are not quick."""
         if not self._jobs:
             return False
         if self._begun == self._seen:
@@ -62,11 +62,11 @@ class ThreadRunner(Runner):
         return self._idle > 0 or self._threads < self._slots
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Interrupts the thread that runs it."""
+        """Interrupts the thread that runs the job."""
         return self._engine.time_limits.interrupt(job)
 
     def room(self) -> int:
-        """As many threads as there are slots may be stuck and replaced; what is stuck beyond them takes slots away."""
+        """The number of jobs it may hold now: stuck threads beyond the number of slots reduce it."""
         return max(0, self.capacity - max(0, self._stuck - self._slots))
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class ThreadRunner(Runner):
             self._tokens.put(None)
 
     def replace(self, job: ClaimedJob) -> None:  # noqa: ARG002  # a thread is as good as another
-        """A thread was given up: another may take its place, unless so many are stuck as there are slots."""
+        """Starts a thread in place of an abandoned one, unless as many threads are stuck as there are slots."""
         with self._lock:
             self._stuck += 1
             replaced = self._stuck <= self._slots
@@ -86,12 +86,12 @@ class ThreadRunner(Runner):
             return
         event(logging.ERROR, "too many threads are stuck: a slot is closed", queue=self._policy.name, stuck=self._stuck)
         if self.room() == 0:
-            for waiting in self.waiting():  # another worker may have a thread for them
+            for waiting in self.waiting():  # released, because another worker may have a thread for them
                 if waiting.settle(Released()):
                     self._engine.settled(waiting)
 
     def _came_back(self) -> None:
-        """A thread that was given up has ended."""
+        """Records that an abandoned thread has ended."""
         with self._lock:
             self._stuck -= 1
             opened = self._stuck >= self._slots

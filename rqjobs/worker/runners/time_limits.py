@@ -15,34 +15,34 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.running_jobs import free_place, place
 
 PERIOD = 0.1
-"""Seconds between two checks of all time limits: a limit is kept to a tenth of a second."""
+"""Seconds between two checks of all time limits, so limits are exact to a tenth of a second."""
 
 PATIENCE = 1.0
-"""Seconds that a thread past its limit has to leave its job, before it is abandoned: time for ``finally`` blocks. A
-thread inside a call of C (a sleep, a socket, a query) notices nothing before that call ends, whatever the patience."""
+"""Seconds that a thread has after its limit before it is abandoned, for its ``finally`` blocks. A thread inside a C
+function (a sleep, a socket, a query) gets the exception only when that function returns."""
 
 STOP_PATIENCE = 0.2
-"""The same for a job that was stopped by command: RQ kills such a job, so no job relies on cleaning up."""
+"""The same for a job that a command has stopped. RQ kills such a job, so no job may rely on its cleanup."""
 
 
 class TimeLimit(BaseException):
-    """Raised inside a thread whose job ran past its limit; ``except Exception`` lets it by."""
+    """Raised inside a thread whose job has exceeded its limit; ``except Exception`` does not catch it."""
 
 
 class StopRequested(TimeLimit):
-    """The same by command: the job is not to run again."""
+    """Raised inside a thread whose job a command has stopped; the job does not run again."""
 
 
 class TimeLimitExceeded(JobTimeout, JobTimeoutException):
-    """The error of a run past its limit, for RQ's tools as well."""
+    """The error of a run that has exceeded its limit; an instance of RQ's exception as well, for RQ's tools."""
 
 
 class Abandoned(BaseException):
-    """Raised in a thread that was abandoned, when it comes back: its job has its outcome from elsewhere."""
+    """Raised in an abandoned thread when it continues, because another thread has written its job's outcome."""
 
 
 def rq_time_limit(seconds: float) -> type[JobTimeoutException]:
-    """RQ's own exception with RQ's own message: what is raised in another thread is a class, without arguments."""
+    """Returns a subclass of RQ's exception with RQ's message: only a class can be raised in another thread."""
 
     def __init__(self: JobTimeoutException) -> None:  # noqa: N807
         Exception.__init__(self, f"Task exceeded maximum timeout value ({seconds:g} seconds)")
@@ -55,12 +55,12 @@ _here = threading.local()
 
 
 def slot_here() -> Slot | None:
-    """The slot of this thread, while RQ's own methods run a job in it."""
+    """Returns the slot of this thread while RQ's own methods run a job in it; otherwise None."""
     return getattr(_here, "slot", None)
 
 
 class Slot:
-    """What one thread runs, for its time limit. The lock makes sure that an interruption hits the right job."""
+    """The jobs that one thread runs, and their time limit. Its lock ensures that an interruption hits the right job."""
 
     __slots__ = (
         "abandoned", "calls", "deadline", "entered", "jobs", "lock", "place", "ran", "rq_limit", "rqs", "stopped",
@@ -68,7 +68,7 @@ class Slot:
     )  # fmt: skip
 
     def __init__(self, most: int = 1) -> None:
-        """``most``: how many jobs it does at once."""
+        """Makes the slot of this thread, for up to ``most`` jobs at once."""
         self.lock = threading.Lock()
         self.place = place(most)
         self.thread_id = threading.get_ident()
@@ -90,7 +90,7 @@ class Slot:
         """Inside RQ's methods: the limit of the job's function or callback that they call now, 0 between two calls."""
 
     def enter(self, jobs: list[ClaimedJob], limit: float) -> None:
-        """The thread begins ``jobs``; ``limit`` in seconds, none if not above zero."""
+        """Records that the thread begins ``jobs``; ``limit`` is in seconds, 0 or less for none."""
         self.place.begin(jobs[0].execution if len(jobs) == 1 else "".join([job.execution for job in jobs]))
         with self.lock:
             self.jobs, self.warned, self.stopped, self.rqs = jobs, False, False, False
@@ -99,11 +99,11 @@ class Slot:
 
     @property
     def began(self) -> float:
-        """When its jobs began, ``time.time()``."""
+        """The start of its jobs, in Unix time."""
         return time.time() - (time.monotonic() - self.entered)
 
     def enter_rq(self, job: ClaimedJob, *, ran: bool = False) -> None:
-        """RQ's own methods begin with ``job``: only what they call (:meth:`enter_call`) is limited.
+        """Records that RQ's own methods begin with ``job``; limits apply only inside :meth:`enter_call`.
 
         ``ran``: its function has run, or was abandoned; only callbacks follow.
         """
@@ -112,7 +112,7 @@ class Slot:
         _here.slot = self
 
     def enter_call(self, limit: float) -> None:
-        """RQ's methods call the job's function, or a callback.
+        """Records that RQ's methods call the job's function, or a callback.
 
         Raises:
             StopRequested: the job was stopped before its function was called.
@@ -126,17 +126,17 @@ class Slot:
             self.deadline = time.monotonic() + limit if limit > 0 else float("inf")
 
     def leave_call(self) -> None:
-        """The call has ended, so no interruption comes any more.
+        """Records that the call has ended, after which no interruption is raised.
 
         Raises:
-            Abandoned: it took too long, and the job has its outcome from elsewhere.
+            Abandoned: it took too long, and another thread writes the job's outcome.
         """
         self._calm(over=False)
         if self.abandoned:
             raise Abandoned
 
     def leave(self) -> None:
-        """The thread has left its jobs; no interruption comes any more."""
+        """Records that the thread has left its jobs, after which no interruption is raised."""
         self._calm(over=True)
         _here.slot = None
 
@@ -150,12 +150,12 @@ class Slot:
                     if self.warned:
                         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), None)
                         self.warned = False
-            except (TimeLimit, JobTimeoutException):  # it came just now
+            except (TimeLimit, JobTimeoutException):  # raised just before this point
                 continue
             return
 
     def interrupt(self, *, by_command: bool = False) -> None:
-        """Raises the limit's exception in the thread, as soon as it runs Python code; with the lock held."""
+        """Raises the limit's exception in the thread as soon as it runs Python code. The caller holds the lock."""
         why: type[BaseException] = StopRequested if by_command else TimeLimit
         if self.rqs and not by_command:
             why = rq_time_limit(self.rq_limit)
@@ -164,7 +164,7 @@ class Slot:
 
 
 class TimeLimitThread:
-    """Interrupts jobs that run past their time limit, and has threads that do not react replaced."""
+    """Interrupts jobs that exceed their time limit, and replaces threads that do not react."""
 
     def __init__(self, abandon: Callable[[Slot, list[ClaimedJob]], None]) -> None:
         self._slots: set[Slot] = set()
@@ -181,34 +181,34 @@ class TimeLimitThread:
         self._stopping.set()
 
     def watch(self, slot: Slot) -> None:
-        """Watches one more thread."""
+        """Adds the thread of ``slot``."""
         self._slots.add(slot)
 
     def forget(self, slot: Slot) -> None:
-        """Watches it no more."""
+        """Removes the thread of ``slot``."""
         self._slots.discard(slot)
         if not slot.abandoned:
             free_place(slot.place)
 
     def interrupt(self, job: ClaimedJob) -> bool:
-        """Interrupts the thread that runs this job alone, because of a command.
+        """Interrupts, because of a command, the thread that runs only this job.
 
         Returns:
-            Whether the job's outcome will come from there: RQ's own methods run it, and call its callbacks.
+            Whether that thread sets the job's outcome: RQ's own methods run it, and call its callbacks.
         """
         for slot in list(self._slots):
             with slot.lock:
                 if len(slot.jobs) == 1 and slot.jobs[0] is job:
                     slot.stopped = True
-                    # RQ's methods find out before they call the function; its callbacks are not what is stopped.
+                    # RQ's methods check this before they call the function; callbacks are not interrupted.
                     if not slot.rqs or (slot.rq_limit and slot.calls == 1):
                         slot.interrupt(by_command=True)
-                        slot.deadline = time.monotonic()  # from now on its patience counts
+                        slot.deadline = time.monotonic()  # its patience begins now
                     return slot.rqs
         return False
 
     def began(self, job: ClaimedJob) -> float:
-        """When the run of this job began, ``time.time()``; now if it has not."""
+        """Returns the start of this job's run, in Unix time; the current time if it has not begun."""
         return next((slot.began for slot in list(self._slots) if job in slot.jobs), time.time())
 
     def _run(self) -> None:
@@ -218,7 +218,7 @@ class TimeLimitThread:
                 if slot.deadline < now:
                     try:
                         self._enforce(slot, now)
-                    except Exception:  # the others' limits must hold all the same
+                    except Exception:  # the limits of the other threads must still be enforced
                         logging.getLogger("rqjobs").exception("a time limit could not be kept")
 
     def _enforce(self, slot: Slot, now: float) -> None:
