@@ -1,1 +1,1 @@
-"""What the jobs do: one module or package a job type; they never import each other."""
+"""The processors of the five queues, one module or package each; they do not import each other."""

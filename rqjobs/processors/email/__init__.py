@@ -1,4 +1,4 @@
-"""Email: a template in, one mail out."""
+"""Email: renders a template and sends one mail."""
 
 from rqjobs.processors.email.processor import admit, send
 

@@ -1,4 +1,4 @@
-"""Attachments: read when the mail is sent, from where EMAIL_ATTACHMENTS allows, never more than the settings allow."""
+"""Reads attachments when the mail is sent, only from places that EMAIL_ATTACHMENTS allows, up to a total size."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rqjobs.security.ssrf import Guard, TargetRefused
 _BYTES = "application/octet-stream"
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _NEVER = ("/proc", "/sys", "/dev")
-"""The environment with all secrets, and devices: no files, whatever EMAIL_ATTACHMENTS names."""
+"""Never read, even if EMAIL_ATTACHMENTS allows it: the environment with all secrets, and devices."""
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a named pipe would be waited for without end
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a named pipe would block for ever
 _CONNECT, _READ, _WHOLE = 5.0, 10.0, 30.0
-"""Seconds that connecting, one read, and the whole of a file from the web may take."""
+"""The most seconds for the connection, for one read, and for a whole file from the web."""
 _CHUNK = 64 * 1024
 
 
 def read_attachments(attachments: list[Attachment], settings: Settings) -> list[File]:
-    """The files of a mail.
+    """Returns the files of a mail.
 
     Raises:
-        PermanentFailure: one is missing, not allowed by EMAIL_ATTACHMENTS, or all are larger than
-            EMAIL_MAX_ATTACHMENTS together.
-        OSError: a store or a web server does not answer; trying again makes sense.
+        PermanentFailure: one is missing or not allowed by EMAIL_ATTACHMENTS, or they are larger than
+            EMAIL_MAX_ATTACHMENTS in total.
+        OSError: a store or a web server does not answer; a retry may succeed.
     """
     files: list[File] = []
     left = settings.email_max_attachments
@@ -48,7 +48,7 @@ def read_attachments(attachments: list[Attachment], settings: Settings) -> list[
         kind = attachment.content_type or (not packed and guess) or _BYTES
         if kind.startswith(
             ("message/", "multipart/")
-        ):  # never in base64 (RFC 2046, 5.2.1), and a file may hold anything
+        ):  # never in base64 (RFC 2046, 5.2.1), but a file may have any bytes
             kind = _BYTES
         files.append(File(name, kind, data, attachment.content_id))
     return files
@@ -63,7 +63,7 @@ def _read(source: str, left: int, settings: Settings) -> bytes:
         if error.errno not in _NO_FILE and not isinstance(error, FileNotFoundError | IsADirectoryError):
             raise
         raise PermanentFailure(f"attachment {source}: there is no such file where the worker runs") from None
-    except (ValueError, ImportError, TargetRefused) as error:  # fsspec: its package is not installed
+    except (ValueError, ImportError, TargetRefused) as error:  # ImportError: fsspec lacks a package
         raise PermanentFailure(f"attachment {source}: {error}") from None
     if len(data) > left:
         limit = settings.email_max_attachments
@@ -72,7 +72,7 @@ def _read(source: str, left: int, settings: Settings) -> bytes:
 
 
 def _bytes(source: str, number: int, settings: Settings) -> bytes:
-    """The first ``number`` bytes of what is at ``source``."""
+    """Returns the first ``number`` bytes of the file at ``source``."""
     local = _local(source)
     if local is not None:
         return _read_file(_allowed_path(source, local, settings), number)
@@ -91,7 +91,7 @@ def _bytes(source: str, number: int, settings: Settings) -> bytes:
 
 
 def _local(source: str) -> str | None:
-    """The path of a file of this machine, as it is written: fsspec would expand ``~``, ``file:`` and ``*``."""
+    """Returns the path of a file on this machine, unchanged: fsspec would expand ``~``, ``file:`` and ``*``."""
     return None if is_remote(source) else source.removeprefix("file://")
 
 
@@ -102,7 +102,7 @@ def _refused(source: str) -> PermanentFailure:
 
 
 def _allowed_path(source: str, local: str, settings: Settings) -> Path:
-    """The file's path without symbolic links and ``..``, if it may be read."""
+    """Returns the path without symbolic links and ``..``, if the file may be read."""
     path = Path(os.path.realpath(local))
     never = [*map(Path, _NEVER), Path(os.path.realpath(settings.rqjobs_data))]
     if any(path.is_relative_to(folder) for folder in never):
@@ -114,7 +114,7 @@ def _allowed_path(source: str, local: str, settings: Settings) -> Path:
 
 
 def _read_file(path: Path, number: int) -> bytes:
-    """Opens ``path`` folder by folder: a symbolic link that was planted since the check is not followed."""
+    """Reads the file; opens ``path`` folder by folder, so that a symbolic link made after the check is not followed."""
     folder = os.open("/", _FOLDER)
     try:
         for part in path.parts[1:-1]:
@@ -130,7 +130,7 @@ def _read_file(path: Path, number: int) -> bytes:
 
 
 def _fetch(url: str, number: int, settings: Settings) -> bytes:
-    """From a public web server: no redirects, no proxy of the environment, no own network."""
+    """Reads a file from a public web server: without redirects, proxies of the environment, or private networks."""
     from urllib3.exceptions import HTTPError
 
     from rqjobs.security.guarded_session import guarded_session

@@ -1,4 +1,4 @@
-"""Header fields of a mail, written and folded here (RFC 5322, RFC 2047).
+"""Writes and folds the header fields of a mail (RFC 5322, RFC 2047).
 
 Python's own folding loses blanks between encoded words (before 3.13), makes encoded words of 76 characters in names,
 and folds a long name without its quotes.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from rqjobs.config.addresses import Mailbox
 
-_LINE = 76  # characters of a line that holds an encoded word (RFC 2047, 2)
+_LINE = 76  # characters of a line with an encoded word (RFC 2047, 2)
 _WORD = 75  # characters of an encoded word (RFC 2047, 2)
 _FRAME = len("=?utf-8?q??=")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5322, 3.2.3
@@ -21,7 +21,10 @@ _AS_IT_IS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 
 
 def write_text(name: str, text: str) -> str:
-    """The field ``name: text`` without its line end, such as a subject. Every reader gets ``text`` back, blanks too."""
+    """Returns the field ``name: text`` without its line end, such as a subject.
+
+    Decoding it returns ``text`` with all blanks.
+    """
     start = f"{name}: "
     words = text.split(" ")
     if _is_plain(text):
@@ -36,18 +39,19 @@ def write_text(name: str, text: str) -> str:
 
 
 def write_mailboxes(name: str, boxes: list[Mailbox]) -> str:
-    """The field ``name`` with its addresses, one a line, without its line end."""
+    """Returns the field ``name`` with its addresses, one per line, without its line end."""
     lines = [_written(box, 1 if number else len(name) + 2) for number, box in enumerate(boxes)]
     return f"{name}: " + ",\r\n ".join(lines)
 
 
 def encoded_words(text: str, used: int) -> str:
-    """``text`` in encoded words of whole characters, folded; ``used`` is the first line's length before them.
+    """Returns ``text`` in encoded words of whole characters, folded; ``used`` is the length of the line before them.
 
-    Of B and Q the shorter one. A word ends after a blank where it can: Python before 3.13 reads a blank too many
-    between two encoded words of a name.
+    It uses the shorter one of B and Q. A word ends after a blank where possible: Python before 3.13 adds a blank
+    between
+    two encoded words of a name.
     """
-    text = text.encode(errors="replace").decode()  # no encoding has lone surrogates
+    text = text.encode(errors="replace").decode()  # no encoding supports lone surrogates
     size = len(text.encode())
     quoted = sum(map(_quoted_size, text)) <= 4 * (size + 2) // 3
     words: list[str] = []
@@ -77,7 +81,7 @@ def _written(box: Mailbox, used: int) -> str:
 
 
 def _end(text: str, start: int, room: int, size: Callable[[str], int]) -> int:
-    """The end of the word that begins at ``start``: after its last blank, or at its maximal length."""
+    """Returns the end of the word that begins at ``start``: after its last blank, or at its maximal length."""
     blank = 0
     for index in range(start, len(text)):
         room -= size(text[index])

@@ -1,4 +1,4 @@
-"""A mail with everything looked up, and its form by RFC 5322."""
+"""A mail with its template rendered and its files read, and its form by RFC 5322."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rqjobs.config.addresses import Mailbox
 from rqjobs.processors.email.headers import write_mailboxes, write_text
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""Characters that a text of seven bits must not hold unencoded: a server refuses a NUL, or cuts the mail there."""
+"""Characters that must be encoded in a 7-bit text: a server refuses a NUL, or cuts the mail there."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An attachment, read."""
+    """An attachment with its content."""
 
     name: str
     content_type: str
     data: bytes
     content_id: str | None = None
-    """By which the HTML shows it."""
+    """The Content-ID by which the HTML refers to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """One mail, ready to be handed over by any backend."""
+    """One mail, ready to be sent by any backend."""
 
     key: str
-    """The same for every attempt at this mail, and for no other: the idempotency key."""
+    """The idempotency key: the same for every attempt of this mail, and different from that of any other mail."""
     sender: Mailbox
     to: list[Mailbox]
     cc: list[Mailbox] = field(default_factory=list)
@@ -45,25 +45,25 @@ class Mail:
     files: list[File] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     done: frozenset[str] = frozenset()
-    """Addresses that an earlier attempt has settled: in the headers still, but not sent to."""
+    """Addresses that an earlier attempt has completed: they stay in the headers, but are not sent to."""
 
     own_sender: bool = False
-    """Whether the job names its sender itself: that the provider refuses it is then the job's fault."""
+    """Whether the job names the sender, so that a refusal of the sender is the job's failure."""
 
     @property
     def message_id(self) -> str:
-        """The same for every attempt, so that mail programs and people see one mail."""
+        """The Message-ID; the same for every attempt, so that mail programs show one mail."""
         return message_id(self.key, self.sender)
 
     @property
     def recipients(self) -> list[str]:
-        """Every address that it still goes to, once."""
+        """All addresses that it still has to be sent to, each once."""
         found = dict.fromkeys(box.address for box in (*self.to, *self.cc, *self.bcc))
         return [address for address in found if address not in self.done]
 
     @property
     def people(self) -> dict[str, list[Mailbox]]:
-        """The recipients that are left, once each, as to, cc, bcc: APIs send to all listed, and require a to."""
+        """The remaining recipients, each once, as to, cc and bcc: APIs send to all of them, and require a to."""
         seen = set(self.done)
         found = {}
         for name, boxes in (("to", self.to), ("cc", self.cc), ("bcc", self.bcc)):
@@ -76,18 +76,18 @@ class Mail:
 
     @property
     def needs_utf8(self) -> bool:
-        """Whether an address has letters beyond ASCII before its @: only SMTPUTF8 (RFC 6531) can carry it."""
+        """Whether an address has characters beyond ASCII before its @, which need SMTPUTF8 (RFC 6531)."""
         boxes = (self.sender, *self.to, *self.cc, *self.bcc, *([self.reply_to] if self.reply_to else []))
         return not all(box.local.isascii() for box in boxes)
 
 
 def message_id(key: str, sender: Mailbox) -> str:
-    """The Message-ID of the mail of this key."""
+    """Returns the Message-ID of the mail with this key."""
     return f"<{key}@{sender.domain}>"
 
 
 def build(mail: Mail, *, bcc: bool = False) -> bytes:
-    """The message as RFC 5322 text with CRLF, seven bits wide unless an address needs UTF-8.
+    """Returns the message as RFC 5322 text with CRLF, in 7 bits unless an address needs UTF-8.
 
     Args:
         mail: the mail.
@@ -112,21 +112,21 @@ def build(mail: Mail, *, bcc: bool = False) -> bytes:
             content_id = f"<{file.content_id}>"
             body.add_related(file.data, maintype, subtype, cid=content_id, disposition="inline", filename=name)
             continue
-        # Text without a charset is ASCII to many programs (RFC 2046, 4.1.2).
+        # Many programs read text without a charset as ASCII (RFC 2046, 4.1.2).
         params = {"charset": "utf-8"} if maintype == "text" and _is_utf8(file.data) else {}
         message.add_attachment(file.data, maintype=maintype, subtype=subtype, filename=name, params=params)
     fields = {"From": [mail.sender], "To": mail.to, "Cc": mail.cc, "Bcc": mail.bcc if bcc else [],
               "Reply-To": [mail.reply_to] if mail.reply_to else []}  # fmt: skip
     own = [write_mailboxes(name, boxes) for name, boxes in fields.items() if boxes]
     own.append(write_text("Subject", mail.subject))
-    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that no reader decodes.
-    # These are checked to be one line of ASCII each, within the 998 characters that RFC 5322 allows.
+    # Python folds a long word, such as the link of List-Unsubscribe, into encoded words that no mail program decodes.
+    # The job's check ensures one line of ASCII each, within the 998 characters that RFC 5322 allows.
     own += [f"{name}: {value}" for name, value in mail.headers.items()]
     return "".join(f"{line}\r\n" for line in own).encode() + message.as_bytes()
 
 
 def _encoding(text: str) -> str | None:
-    """The content transfer encoding that ``text`` needs; None leaves the choice to Python."""
+    """Returns the content transfer encoding that ``text`` needs; None leaves the choice to Python."""
     return "quoted-printable" if _CONTROL.search(text) else None
 
 
@@ -139,10 +139,13 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def plain(text: str) -> str:
-    """``text`` without encoded words (RFC 2047): Python decodes those of a header, and writes their line breaks raw."""
+    """Returns ``text`` without encoded words (RFC 2047).
+
+    Python decodes those in a header, and writes their line breaks raw.
+    """
     return text.replace("=?", "= ?")
 
 
 def address_of(box: Mailbox) -> str:
-    """``Ada <ada@example.com>``, with quotes where the name needs them."""
+    """Returns ``Ada <ada@example.com>``, with quotes if the name needs them."""
     return str(Address(display_name=plain(box.name), username=box.local, domain=box.domain))

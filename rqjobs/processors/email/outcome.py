@@ -1,4 +1,4 @@
-"""The outcomes of handing a mail over. Each says whether the mail may have been sent."""
+"""The outcomes of sending a mail. Each states whether the mail may have been sent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rqjobs.errors import RQJobsError
 
 
 class NotSent(RQJobsError):
-    """The mail was certainly not sent, and trying again makes sense: retried by the queue's policy."""
+    """The mail was certainly not sent, and a retry may succeed; retried by the queue's policy."""
 
 
 class UnknownOutcome(RQJobsError):
-    """The mail may have been sent: the connection broke, or the time was over, after it was handed over."""
+    """The mail may have been sent: the connection broke, or the time was over, before the server's reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +20,10 @@ class Receipt:
     """The result for an accepted mail, with the addresses that were refused."""
 
     accepted: list[str]
-    """The addresses that it goes to."""
+    """The accepted addresses."""
     refused: dict[str, str] = field(default_factory=dict)
     """Addresses refused for good, each with the server's reply."""
     later: dict[str, str] = field(default_factory=dict)
     """Addresses to try again, each with the server's reply."""
     provider_id: str | None = None
-    """The provider's own name for the mail."""
+    """The provider's id of the mail."""

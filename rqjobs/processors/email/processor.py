@@ -1,4 +1,4 @@
-"""From an EmailJob to a mail that was sent once, or to a reason why not."""
+"""The processor of ``email``: makes a mail from the job, and sends it once."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
     """Sends the mail, once over all attempts.
 
     Returns:
-        ``message_id``, ``backend``, ``accepted`` (how many addresses), ``refused`` and ``suppressed`` (each address
+        ``message_id``, ``backend``, ``accepted`` (the number of addresses), ``refused`` and ``suppressed`` (each
+        address
         with the reason), ``provider_id``.
 
     Raises:
         PermanentFailure: the template, an attachment, the settings or the provider refuses it for good; or the outcome
             of an earlier attempt is unknown and EMAIL_UNKNOWN_OUTCOME is ``hold``.
         RetryLater: the provider set a time for the next attempt.
-        NotSent: it was certainly not sent, and may be next time.
-        DependencyUnavailable: the mail server or the database is away, or refuses all mails.
+        NotSent: it was certainly not sent, and a retry may succeed.
+        DependencyUnavailable: the mail server or the database does not answer, or the server refuses all mails.
         UnknownOutcome: it may have been sent.
     """
     backend = get_backend()
@@ -68,7 +69,7 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
         raise
     except UnknownOutcome as error:
         outage = DependencyUnavailable(backend.dependency, str(error))
-        # Where the provider prevents a duplicate, the record stays: the next attempt is not a second mail.
+        # If the provider prevents duplicates, the record stays: the next attempt does not send a second mail.
         if begun is not record and backend.prevents_duplicate(begun):
             raise outage from error
         _hold_others(attempt, outage)
@@ -84,14 +85,14 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
 
 
 def admit(jobs: Sequence[tuple[EmailJob, Attempt]]) -> Sequence[Hold | None]:
-    """Holds mails back that the provider would only refuse now: its rate is kept by all workers together."""
+    """Holds mails that the provider's rate limit would refuse now; all workers share that limit."""
     waits = get_backend().waits([attempt for _job, attempt in jobs])
     now = datetime.now(UTC)
     return [Hold(now + timedelta(seconds=wait), "the provider's rate limit") if wait else None for wait in waits]
 
 
 def _after_unknown(record: SendRecord, backend: Backend) -> SendRecord:
-    """What to do with a mail that an earlier attempt may have sent."""
+    """Returns the record for this attempt if an earlier one may have sent the mail; raises if the job must end."""
     if record.state != "sending" or backend.prevents_duplicate(record):
         return record
     again = replace(record, unknown=record.unknown + 1)
@@ -104,13 +105,13 @@ def _after_unknown(record: SendRecord, backend: Backend) -> SendRecord:
 
 
 def _hold_others(attempt: Attempt, outage: DependencyUnavailable) -> None:
-    """This mail may have been sent, so its attempt counts; that of the next ones shall not be unknown as well."""
+    """Holds the queue for ``outage``. The attempt of this mail, which may have been sent, still counts."""
     with contextlib.suppress(*PASSING):
         report_away(get_connection(), base_queue(attempt.queue), attempt.job_id, outage)
 
 
 def _held(record: SendRecord, reason: str) -> str:
-    reason = " ".join(reason.split())  # on one line, for SendRecord.was_told
+    reason = " ".join(reason.split())  # on one line, as SendRecord.was_told searches it
     return (
         f"the mail {record.key} may have been sent. It was handed over at {record.handed_over}: {reason}. "
         f"Look whether it has arrived; if not, send it by: rqjobs failed requeue {record.job_id}"
@@ -118,7 +119,7 @@ def _held(record: SendRecord, reason: str) -> str:
 
 
 def _mail(job: EmailJob, record: SendRecord) -> tuple[Mail, dict[str, str]]:
-    """The mail, and its suppressed recipients with the reasons."""
+    """Returns the mail, and its suppressed recipients with the reasons."""
     settings = get_settings()
     boxes = {name: [parse_address(text) for text in addresses(getattr(job, name))] for name in ("to", "cc", "bcc")}
     done = frozenset({*record.accepted, *record.refused})  # an address refused before is suppressed
@@ -156,7 +157,7 @@ def _box(text: str | None) -> Mailbox | None:
 
 
 def _settle(begun: SendRecord, receipt: Receipt, attempt: Attempt) -> SendRecord:
-    """Stores the outcome of the mail; the addresses to try again of a partly accepted one raise a retry."""
+    """Stores the outcome of the mail; raises a retry if some of its addresses must be tried again."""
     accepted = [*begun.accepted, *receipt.accepted]
     refused = begun.refused | receipt.refused
     bounced = {address: reason for address, reason in receipt.refused.items() if is_hard_bounce(reason)}
@@ -186,7 +187,7 @@ def _suppressed(found: list[str]) -> dict[str, str]:
 def _remember(bounced: dict[str, str], job_id: str) -> None:
     try:
         suppress(bounced, job_id=job_id)
-    except (RQJobsError, SQLAlchemyError) as error:  # the mail's own outcome stands; the next bounce adds the address
+    except (RQJobsError, SQLAlchemyError) as error:  # the next bounce adds the address
         event(logging.WARNING, "bounces were not remembered", id=job_id, error=str(error))
 
 

@@ -1,7 +1,7 @@
-"""The send record: the state of handing a mail over, so that no attempt sends what another has sent.
+"""The send record: whether a mail may have been sent, so that no attempt sends it twice.
 
-It lives in Redis beside the job, not in the database: every worker that can run the job sees it by definition
-(SQLite is a file of one machine), it costs two short round trips a mail, and it is exactly as durable as the job.
+It is in Redis beside the job, not in the database: every worker that can run the job can read it (SQLite is a file of
+one machine), it costs two short round trips per mail, and it is exactly as durable as the job.
 """
 
 from __future__ import annotations
@@ -29,60 +29,62 @@ State = Literal["new", "sending", "partial", "released", "sent"]
 _KEEP_SENT = timedelta(days=7)
 _KEEP_OPEN = timedelta(days=366)  # as long as RQ keeps a dead letter
 _REFUSED = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)  # certainly not written
-_AGAIN = 0.5  # seconds between two tries to write an outcome while Redis is away
+_AGAIN = 0.5  # seconds between two attempts to write an outcome while Redis does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRecord:
-    """What is known of one mail."""
+    """The state of sending one mail."""
 
     job_id: str
     job: str
-    """The time at which the job was enqueued: a record with another time belongs to an earlier job of the same id."""
+    """The time of the job's enqueueing: a record with another time belongs to an earlier job with the same id."""
     key: str
-    """The mail's idempotency key: the job's id, unless that was used for an earlier mail."""
+    """The idempotency key of the mail: the job's id, unless an earlier mail has used it."""
     state: State = "new"
-    """``sending`` while it is handed over: an attempt that finds it later has an unknown outcome before it.
-    ``released`` when a person has requeued the dead letter that reported this."""
+    """``sending`` while a backend sends it: if a later attempt finds this, the outcome of the earlier one is unknown.
+    ``released`` after a user has requeued the dead letter that reported the unknown outcome."""
     at: float = 0.0
-    """When the state was first written, Unix time."""
+    """The time at which the state was first written, in Unix time."""
     backend: str = ""
-    """The name of the backend that it is, or was, handed over to."""
+    """The name of the backend that sends or has sent it."""
     nonce: str = ""
-    """A random id of this handing over: another run may hand over at the same moment."""
+    """A random id of this sending: another run may send at the same moment."""
     unknown: int = 0
-    """How often the outcome was unknown, and the mail was sent again."""
+    """The number of times that the outcome was unknown and the mail was sent again."""
     accepted: list[str] = field(default_factory=list)
-    """Addresses that it has gone to."""
+    """Addresses that the server has accepted."""
     refused: dict[str, str] = field(default_factory=dict)
     """Addresses refused for good, each with the server's reply."""
     provider_id: str | None = None
 
     @property
     def handed_over(self) -> str:
-        """When its handing over began, for people; no other run of this job has the same."""
+        """The time at which sending began, as text; unique among the runs of this job."""
         return f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
 
     def was_told(self) -> bool:
-        """Whether the job has died with the error that this handing over has an unknown outcome.
+        """Whether the job is dead with the error that the outcome of this sending is unknown.
 
-        The job's history holds it, which is written in one step with the death: a note of our own could say that
-        somebody knows when the worker was killed before the job was dead, and the mail would go out twice.
+        That error is in the job's history, which is written together with the job's death. A separate note might claim
+        it
+        although the worker was killed before the job was dead, and the mail would be sent twice.
         """
         return any(self.handed_over in reason for reason in recorded_reasons(self.job_id))
 
     def begin(self, backend: str, attempt: Attempt) -> SendRecord:
-        """Writes that the mail is being handed over to ``backend``, at the last moment before it is.
+        """Records that ``backend`` is about to send the mail; called just before it does.
 
         Raises:
-            RetryLater: another run of this job is doing the same right now, or Redis is full: without a record nothing
-                is sent, and no attempt is used up.
+            RetryLater: another run of this job is sending it, or Redis is full; without a record nothing is sent, and
+                no
+                attempt is counted.
         """
         since = self.at if self.state == "sending" else time.time()
         begun = replace(self, state="sending", at=since, backend=backend, nonce=secrets.token_hex(8))
         fresh = self.state == "new" and self.key == self.job_id
         try:
-            # A lost reply may leave the record in Redis though the mail was never handed over.
+            # If only the reply is lost, the record is in Redis although the mail was not sent.
             ours = _insist(lambda: begun._write(_KEEP_OPEN, fresh=fresh), attempt, but=_REFUSED)  # noqa: SLF001  # our own
         except PASSING as error:
             raise RetryLater(timedelta(seconds=10), f"Redis does not take it now: {error}", counts=False) from error
@@ -91,14 +93,14 @@ class SendRecord:
         return begun
 
     def settle(self, state: State, attempt: Attempt, **fields: Any) -> SendRecord:
-        """Stores the outcome. While Redis is away this is tried again until the attempt's time is over."""
+        """Stores the outcome. While Redis does not answer, it retries until the attempt's time is over."""
         settled = replace(self, state=state, at=time.time(), **fields)
         keep = _KEEP_SENT if state == "sent" else _KEEP_OPEN
         _insist(lambda: settled._write(keep), attempt)  # noqa: SLF001  # our own
         return settled
 
     def forget(self, attempt: Attempt) -> None:
-        """Writes that the mail was certainly not sent. While Redis is away this is tried again as in :meth:`settle`."""
+        """Records that the mail was certainly not sent; retries as :meth:`settle` does."""
         if self.state == "new" and self.key == self.job_id:
             _insist(lambda: get_connection().delete(keys.email_send_record(self.job_id)), attempt)
         else:
@@ -110,17 +112,17 @@ class SendRecord:
         name = keys.email_send_record(self.job_id)
         if get_connection().set(name, text, ex=keep, nx=fresh):
             return True
-        # If the answer to the first SET was lost, the client has sent it again, and found what we wrote ourselves.
+        # If the response to the first SET was lost, the client has sent it again, and found our own record.
         return bool(get_connection().get(name) == text.encode())
 
 
 def _insist(
     write: Callable[[], ResultT], attempt: Attempt, but: tuple[type[redis.exceptions.RedisError], ...] = ()
 ) -> ResultT:
-    """Calls ``write`` until Redis takes it: only this run has the outcome, without it the mail counts as unknown.
+    """Calls ``write`` until Redis accepts it: only this run knows the outcome, and without it the mail's is unknown.
 
     Raises:
-        redis.exceptions.RedisError: the attempt's time is over, or it is an error of ``but``.
+        redis.exceptions.RedisError: the attempt's time is over, or it is one of the errors in ``but``.
     """
     while True:
         try:
@@ -132,7 +134,7 @@ def _insist(
 
 
 def read_send_record(attempt: Attempt) -> SendRecord:
-    """What is known of the mail of this job; ``new`` if nothing is."""
+    """Returns the send record of this job; with the state ``new`` if there is none."""
     job = attempt.enqueued_at.isoformat()
     text = get_connection().get(keys.email_send_record(attempt.job_id))
     if text is None:
@@ -140,7 +142,7 @@ def read_send_record(attempt: Attempt) -> SendRecord:
     known = SendRecord(job_id=attempt.job_id, **json.loads(text))
     if known.job == job:
         return known
-    # The id was used before, for a mail that has had its end: this one must differ from it in everything.
+    # An earlier mail has used the id and is completed, so this one must not share its key or Message-ID.
     return SendRecord(
         job_id=attempt.job_id, job=job, key=f"{attempt.job_id}.{int(attempt.enqueued_at.timestamp() * 1000)}"
     )

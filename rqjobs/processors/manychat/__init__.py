@@ -1,4 +1,4 @@
-"""ManyChat sync: one job, one change of a contact, a tag or a field, within ManyChat's rate limits."""
+"""ManyChat sync: each job changes one contact, tag or field, within ManyChat's rate limits."""
 
 from rqjobs.processors.manychat.accounts import TokenSource, register_token_source
 from rqjobs.processors.manychat.admission import admit

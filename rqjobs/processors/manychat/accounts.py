@@ -1,4 +1,4 @@
-"""The ManyChat account of a tool: its token, and the account's name in Redis."""
+"""The ManyChat account of a tool: its token, and the account's key in Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rqjobs.config.settings import check_token, get_settings
 from rqjobs.errors import PermanentFailure
 
 TokenSource = Callable[[str], str | None]
-"""``source(tool_id)``: the tool's token, or None if it has none."""
+"""``source(tool_id)`` returns the tool's token, or None if it has none."""
 
 _source: TokenSource | None = None
 
@@ -27,26 +27,27 @@ class Account:
 
     @property
     def key(self) -> str:
-        """What stands for the token in Redis: an HMAC with the token as its key, so it gives nothing away and is the
-        same for all workers and all tools that share the token.
-        """  # noqa: D205
+        """The name of the account in Redis: an HMAC with the token as its key.
+
+        It reveals nothing about the token, and is the same for all workers, and for all tools with the same token.
+        """
         return hmac.digest(self.token.encode(), b"rqjobs manychat account", hashlib.sha256).hex()[:24]
 
 
 def register_token_source(source: TokenSource | None) -> None:
-    """Makes ``source`` the first place where a tool's token is looked for: your database, your vault.
+    """Registers ``source``, your database or vault, as the first place to look up a tool's token.
 
-    Call it in a module that RQJOBS_IMPORT names. It is called for every job, in the worker's threads.
+    Call it in a module of RQJOBS_IMPORT. The source is called for every job, in the worker's threads.
     """
     global _source  # noqa: PLW0603
     _source = source
 
 
 def account_of(tool_id: str) -> Account:
-    """The account of the tool: from the registered source, else MANYCHAT_API_TOKENS, else MANYCHAT_API_TOKEN.
+    """Returns the account of the tool: from the registered source, else MANYCHAT_API_TOKENS, else MANYCHAT_API_TOKEN.
 
     Raises:
-        PermanentFailure: there is no token, or the source's cannot be sent.
+        PermanentFailure: there is no token, or the source's token cannot be sent in a header.
     """
     token = _source(tool_id) if _source is not None else None
     if token is not None:

@@ -1,4 +1,4 @@
-"""Before jobs start: those whose token has no call left wait outside the worker's slots, merged ones for each other."""
+"""Checks jobs before they start: they wait outside of slots for the rate limit, merged ones for each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACE = "waits for its turn: ManyChat's limit for the token"
 
 
 def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | DependencyUnavailable | None]:
-    """Which of the jobs must wait, and until when (see rqjobs.policies.QueuePolicy.admit)."""
+    """Returns which of the jobs must wait, and until when (see rqjobs.policies.QueuePolicy.admit)."""
     connection = get_connection()
     holds: list[Hold | DependencyUnavailable | None] = [None] * len(jobs)
     known = _accounts({job.tool_id for job, _attempt in jobs})
@@ -31,13 +31,13 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | Depend
     waiting = held_scopes(connection, "manychat-sync")
     for index, account in list(accounts.items()):
         if (away := waiting.get(account.key)) is not None and not away.tries(jobs[index][1].job_id):
-            holds[index] = away.error  # its token was refused: it waits for a trial, and the others go on
+            holds[index] = away.error  # its token was refused; jobs of other tokens are not held
             del accounts[index]
     groups = {index: Group(of, *jobs[index]) for index, of in accounts.items() if jobs[index][0].merge}
     for index, answer in zip(groups, _joined(groups.values()), strict=True):
         if answer > 0:
             holds[index] = _hold(answer / 1000, _MERGING)
-        if answer:  # later, or done already
+        if answer:  # it must wait, or is done already
             del accounts[index]
     for account in dict.fromkeys(accounts.values()):
         asked = [index for index, of in accounts.items() if of == account]
@@ -51,7 +51,7 @@ def admit(jobs: Sequence[tuple[ManyChatSyncJob, Attempt]]) -> list[Hold | Depend
 
 
 def _accounts(tools: Iterable[str]) -> dict[str, Account]:
-    """The accounts of the tools that have one; a job of another tool fails with the reason when it runs."""
+    """Returns the accounts of the tools that have one; a job of another tool fails when it runs, with the reason."""
     found = {}
     for tool_id in tools:
         with suppress(Exception):  # a registered source is the app's code

@@ -13,21 +13,21 @@ from rqjobs.processors.manychat.accounts import Account
 from rqjobs.processors.manychat.records import ManyChatRefused, ManyChatUnavailable
 
 MAX_BODY = 16 * 1024 * 1024
-"""Bytes of an answer that are read: a page's whole list of tags is an answer too."""
+"""The most bytes of a response that are read: a response may be a page's complete list of tags."""
 _MAX_MESSAGE = 300
 _ABOUT_THE_REQUEST = (400, 413, 414, 422, 431)
-"""Statuses of which a proxy before the API means this request, not all."""
+"""Statuses that a proxy in front of the API sends about this request, not about all."""
 _MAX_RETRY_AFTER = timedelta(hours=1)
 
 
 def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
-    """``data`` of a successful answer.
+    """Returns ``data`` of a successful response.
 
     Raises:
-        ManyChatRefused: the API refuses the request: 400, or 200 with a status that is not ``success``.
-        PermanentFailure: something before the API refuses this request.
-        ManyChatUnavailable: the token or its rights are wrong (for the account), or the URL is: what answers is not
-            ManyChat.
+        ManyChatRefused: the API refuses the request: 400, or 200 with a status other than ``success``.
+        PermanentFailure: a proxy in front of the API refuses this request.
+        ManyChatUnavailable: the token or its rights are wrong (for the account), or the URL is wrong, so that another
+            server answers.
     """
     try:
         answer = json.loads(body)
@@ -54,7 +54,7 @@ def data_of(path: str, status: int, body: bytes, account: Account) -> Any:
 
 
 def _messages(answer: Mapping[str, Any]) -> Iterator[str]:
-    """The details if there are any, in each of the shapes that the API uses; else the message."""
+    """Yields the details if there are any, in each of the forms that the API uses; otherwise the message."""
     details = answer.get("details")
     found = list(_texts(details.get("messages") if isinstance(details, dict) else details))
     yield from found or _texts(answer.get("message"))
@@ -72,7 +72,7 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 def _shown(text: str, account: Account) -> str:
-    """One line, without the token should an answer repeat it."""
+    """Returns ``text`` in one line, without the token if the response repeats it."""
     secret = account.token.rpartition(":")[2]
     for hidden in (account.token, secret):
         text = text.replace(hidden, "***") if hidden else text
@@ -80,9 +80,9 @@ def _shown(text: str, account: Account) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta:
-    """The wait that the response requests, an hour at most; zero if it requests none.
+    """Returns the wait that the response requests, at most an hour; zero if it requests none.
 
-    ManyChat documents no Retry-After: a proxy before it may send it.
+    ManyChat documents no Retry-After, but a proxy in front of it may send one.
     """
     wait = parse_retry_after(headers.get("Retry-After"), limit=_MAX_RETRY_AFTER, date=headers.get("Date"))
     return wait or timedelta()

@@ -20,7 +20,7 @@ _Item = TypeVar("_Item", Tag, CustomField)
 
 
 class Catalog:
-    """Tags and fields by id or by name, in any case of letters. A name not found is looked for in a fresh list."""
+    """Finds tags and fields by id, or by name in any case. For an unknown name the list is read again."""
 
     def __init__(self, api: ManyChat, connection: redis.Redis) -> None:
         self._api = api
@@ -30,14 +30,14 @@ class Catalog:
         self._fresh: set[str] = set()
 
     def find_tag(self, wanted: int | str) -> Tag | None:
-        """The tag with this id or name, None if the page has none."""
+        """Returns the tag with this id or name; None if the page has none."""
         return _find(self._read_tags(), wanted) or _find(self._read_tags(fresh=True), wanted)
 
     def tag(self, wanted: int | str) -> Tag:
-        """The tag with this id or name; a missing name is created.
+        """Returns the tag with this id or name; creates one with a name that does not exist.
 
         Raises:
-            PermanentFailure: the page has no tag of this id.
+            PermanentFailure: the page has no tag with this id.
         """
         if tag := self.find_tag(wanted):
             return tag
@@ -56,14 +56,14 @@ class Catalog:
         return tag
 
     def find_field(self, wanted: int | str) -> CustomField | None:
-        """The field with this id or name, None if the page has none."""
+        """Returns the field with this id or name; None if the page has none."""
         return _find(self._read_fields(), wanted) or _find(self._read_fields(fresh=True), wanted)
 
     def field(self, wanted: int | str) -> CustomField:
-        """The field with this id or name.
+        """Returns the field with this id or name.
 
         Raises:
-            PermanentFailure: there is none.
+            PermanentFailure: the page has no such field.
         """
         if field := self.find_field(wanted):
             return field
@@ -72,7 +72,7 @@ class Catalog:
         )
 
     def forget(self) -> None:
-        """Drops the lists, for all workers: something was created or deleted."""
+        """Drops the cached lists for all workers, after a tag or field was created or deleted."""
         self._tags = self._fields = None
         self._fresh.clear()
         self._redis.delete(self._key("tags"), self._key("fields"))
@@ -101,7 +101,7 @@ class Catalog:
 
 
 def _find(items: list[_Item], wanted: int | str) -> _Item | None:
-    """By id, by name, by name in another case; digits are tried as an id last."""
+    """Searches by id, by name, and by name in another case; a text of digits is also searched as an id, last."""
     if isinstance(wanted, str):
         for item in items:
             if item.name == wanted:

@@ -1,4 +1,4 @@
-"""What a job wants of one contact, and how several such wishes become one: pure functions."""
+"""The change of one contact that a job describes, and the merging of several changes; pure functions."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ class Change:
     create: bool = False
     """Whether a missing contact is created."""
     profile: Mapping[str, Any] = field(default_factory=dict)
-    """System fields, as updateSubscriber takes them."""
+    """System fields, in the form of updateSubscriber."""
     fields: tuple[tuple[int | str, Value], ...] = ()
     """Values of custom fields, in order."""
     whole_tags: tuple[int | str, ...] | None = None
-    """All the tags that the contact shall have, before ``tags``."""
+    """The complete set of the contact's tags, to which ``tags`` is then applied; None to keep the tags."""
     tags: tuple[tuple[int | str, bool], ...] = ()
     """Tags to add (True) and to remove, in order."""
 
     @property
     def cost(self) -> int:
-        """How many calls at ten a second this takes, roughly."""
+        """The approximate number of calls with the limit of ten per second."""
         calls = len(self.tags) + -(-len(self.fields) // MAX_FIELDS)
         calls += bool(self.profile) + self.create + (self.whole_tags is not None) + (self.contact.lookup is not None)
         return max(1, calls)
 
 
 def change_of(details: SyncData) -> Change | None:  # noqa: PLR0911  # one case a kind of data
-    """The change of a contact that a job's data means; None when it is about the page's tags and fields."""
+    """Returns the change of a contact for a job's data; None if the data is about the page's tags and fields."""
     match details:
         case ContactCreate():
             ops = _ops([*details.tags, *details.add_tags], details.remove_tags)
             fields: tuple[tuple[int | str, Value], ...] = tuple(details.fields.items())
-            if details.lookup is not None:  # so that the next job finds the contact by it
+            if details.lookup is not None:  # set, so that the next job finds the contact by it
                 fields = ((details.lookup.field, details.lookup.value), *fields)
             return Change(contact=details, create=True, profile=details.profile, fields=fields, tags=ops)
         case ContactUpdate():
@@ -90,7 +90,7 @@ def change_of(details: SyncData) -> Change | None:  # noqa: PLR0911  # one case 
 
 
 def net(changes: Iterable[Change]) -> Change:
-    """``changes`` of one contact, in order, as one: of each field and tag the last wish counts."""
+    """Merges ``changes`` of one contact, in order, into one: for each field and tag the last change is used."""
     return reduce(_then, changes)
 
 
@@ -108,7 +108,7 @@ def _then(first: Change, second: Change) -> Change:
 
 
 def _joined(first: Reference, second: Reference) -> Reference:
-    """All identifiers of the contact that either of the two has."""
+    """Returns all identifiers of the contact from both references."""
     names = ("subscriber_id", "lookup", "email", "phone", "whatsapp_phone")
     known = {name: getattr(second, name) or getattr(first, name) for name in names}
     return Reference.model_construct(**known)
@@ -119,16 +119,16 @@ def _ops(add: Iterable[int | str], remove: Iterable[int | str]) -> tuple[tuple[i
 
 
 def fit(value: Value, custom: CustomField) -> Value:
-    """``value`` as the field's type wants it, changed only where nothing is lost.
+    """Returns ``value`` converted to the type of the field, if that loses nothing.
 
     Raises:
-        PermanentFailure: it is of another type.
+        PermanentFailure: the value does not fit the type.
     """
     try:
         fitted = _fitted(value, custom.type)
         if isinstance(fitted, int | float) and not math.isfinite(fitted):
             fitted = None
-    except (ValueError, OverflowError):  # no date, a number of thousands of digits, a moment before the year 1
+    except (ValueError, OverflowError):  # not a date, a number with thousands of digits, a moment before the year 1
         fitted = None
     if fitted is None:
         raise PermanentFailure(

@@ -26,13 +26,13 @@ from rqjobs.processors.manychat.records import CustomField, ManyChatUnavailable,
 Kind = Literal["page", "find", "other"]
 
 LIMITS: dict[Kind, int] = {"page": 100, "find": 50, "other": 10}
-"""Calls a second and token that ManyChat allows: reads of the page, findBySystemField, all others."""
+"""The calls per second and token that ManyChat allows: reads of the page, findBySystemField, all others."""
 MAX_FIELDS = 20
-"""How many fields one setCustomFields takes."""
+"""The most fields in one call of setCustomFields."""
 
 _WINDOW = timedelta(seconds=1)
-_FIRST_PATIENCE = 1.0  # seconds that a job sleeps for its first call
-_PATIENCE = 10.0  # and for later ones: starting anew would repeat the first
+_FIRST_PATIENCE = 1.0  # the most seconds that a job waits for the rate limit before its first call
+_PATIENCE = 10.0  # the same for later calls: a new attempt would repeat the first ones
 _CONNECT, _READ = 5.0, 10.0
 _THROTTLED_FOR_FREE = timedelta(days=1)
 
@@ -42,7 +42,7 @@ _local = threading.local()
 
 
 def limit_of(account: Account, kind: Kind = "other") -> RateLimit:
-    """The limit that all workers share for calls of this kind with the account's token."""
+    """Returns the rate limit that all workers share for calls of this kind with the account's token."""
     name = f"manychat:{account.key}"
     return RateLimit(f"{name}:{kind}", LIMITS[kind], _WINDOW, Cooldown(name))
 
@@ -50,9 +50,10 @@ def limit_of(account: Account, kind: Kind = "other") -> RateLimit:
 class ManyChat:
     """The API with one account's token, for one run of a job.
 
-    Every method raises ManyChatRefused for what the API refuses, ManyChatUnavailable when it does not answer or refuses
-    the token (the queue, or the account's jobs, wait), and RetryLater when a rate limit is used up. After a 429 all
-    workers pause for this token.
+    Every method raises ManyChatRefused if the API refuses the request, ManyChatUnavailable if the API does not answer
+    or
+    refuses the token (the queue, or the account's jobs, are held), and RetryLater if a rate limit is used up. After a
+    429 all workers pause for this token.
     """
 
     def __init__(self, account: Account, url: str, connection: redis.Redis, attempt: Attempt) -> None:
@@ -64,7 +65,7 @@ class ManyChat:
         self._attempt = attempt
 
     def tags(self) -> list[Tag]:
-        """Every tag of the page."""
+        """Returns all tags of the page."""
         return _items(Tag, "page/getTags", self._get("page/getTags", "page"))
 
     def create_tag(self, name: str) -> Tag:
@@ -72,11 +73,11 @@ class ManyChat:
         return _one(Tag, "page/createTag", self._post("page/createTag", name=name), "tag")
 
     def delete_tag(self, tag_id: int) -> None:
-        """Deletes a tag, and takes it off everyone. Cannot be undone."""
+        """Deletes a tag, which removes it from every contact and cannot be undone."""
         self._post("page/removeTag", tag_id=tag_id)
 
     def fields(self) -> list[CustomField]:
-        """The definition of every custom field."""
+        """Returns the definitions of all custom fields."""
         return _items(CustomField, "page/getCustomFields", self._get("page/getCustomFields", "page"))
 
     def create_field(self, name: str, kind: str, description: str | None) -> CustomField:
@@ -86,27 +87,27 @@ class ManyChat:
         return _one(CustomField, "page/createCustomField", data, "field")
 
     def subscriber(self, subscriber_id: int) -> Subscriber:
-        """A contact by its id."""
+        """Returns the contact with this id."""
         path = "subscriber/getInfo"
         return _one(Subscriber, path, self._get(path, "other", subscriber_id=subscriber_id))
 
     def find_by_name(self, name: str) -> list[Subscriber]:
-        """At most 100 contacts of this full name."""
+        """Returns at most 100 contacts with this full name."""
         path = "subscriber/findByName"
         return _items(Subscriber, path, self._get(path, "other", name=name))
 
     def find_by_field(self, field_id: int, value: str | int) -> list[Subscriber]:
-        """The contacts with this value in a custom field of type text or number."""
+        """Returns the contacts with this value in a custom field of type text or number."""
         path = "subscriber/findByCustomField"
         return _items(Subscriber, path, self._get(path, "other", field_id=field_id, field_value=value))
 
     def find_by_email(self, email: str) -> list[Subscriber]:
-        """The contact with this address, as a list of at most one."""
+        """Returns the contact with this address, as a list of at most one."""
         path = "subscriber/findBySystemField"
         return _items(Subscriber, path, self._get(path, "find", email=email))
 
     def find_by_phone(self, phone: str) -> list[Subscriber]:
-        """The contact with this phone, as a list of at most one. whatsapp_phone is not searched."""
+        """Returns the contact with this phone, as a list of at most one. whatsapp_phone is not searched."""
         path = "subscriber/findBySystemField"
         return _items(Subscriber, path, self._get(path, "find", phone=phone))
 
@@ -116,21 +117,21 @@ class ManyChat:
         return _one(Subscriber, path, self._post(path, **profile))
 
     def update_subscriber(self, subscriber_id: int, **profile: Any) -> Subscriber | None:
-        """Changes system fields; returns the contact as it is then, if the API returns it."""
+        """Changes system fields; returns the changed contact, if the API returns it."""
         path = "subscriber/updateSubscriber"
         found = _items(Subscriber, path, self._post(path, subscriber_id=subscriber_id, **profile))
         return found[0] if found else None
 
     def add_tag(self, subscriber_id: int, tag_id: int) -> None:
-        """Puts a tag on a contact."""
+        """Adds a tag to a contact."""
         self._post("subscriber/addTag", subscriber_id=subscriber_id, tag_id=tag_id)
 
     def remove_tag(self, subscriber_id: int, tag_id: int) -> None:
-        """Takes a tag off a contact."""
+        """Removes a tag from a contact."""
         self._post("subscriber/removeTag", subscriber_id=subscriber_id, tag_id=tag_id)
 
     def set_fields(self, subscriber_id: int, values: Sequence[tuple[int, Value]]) -> None:
-        """Sets the values of custom fields, by id, MAX_FIELDS a call."""
+        """Sets the values of custom fields by id, MAX_FIELDS per call."""
         for start in range(0, len(values), MAX_FIELDS):
             chunk = values[start : start + MAX_FIELDS]
             fields = [{"field_id": field_id, "field_value": value} for field_id, value in chunk]
@@ -147,14 +148,14 @@ class ManyChat:
             try:
                 response, body, pressed = self._paced(method, path, kind, arguments)
                 break
-            except requests.exceptions.InvalidJSONError:  # its text may hold the value
+            except requests.exceptions.InvalidJSONError:  # its text may contain the value
                 raise PermanentFailure(f"the request to {path} holds a number that JSON cannot carry") from None
             except requests.RequestException as error:
-                reason = type(error).__name__  # its text holds the query, and with it the contact's address
+                reason = type(error).__name__  # its text contains the query, and with it the contact's address
                 closed = isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
             if not first or not closed:
                 raise self._unavailable(path, reason)
-            _local.session = None  # mostly a kept connection that the other side has closed: once more, on a new one
+            _local.session = None  # mostly a kept connection that the server has closed: tried once on a new one
         status = response.status_code
         if status == 429:  # noqa: PLR2004
             wait = limit_of(self.account).cooldown.press(self._redis, retry_after(response.headers))
@@ -169,7 +170,7 @@ class ManyChat:
     def _paced(
         self, method: str, path: str, kind: Kind, arguments: dict[str, Any]
     ) -> tuple[requests.Response, bytes, int]:
-        """One request when the rate limit admits it; the response, and how often a cooldown began before."""
+        """Sends one request when the rate limit admits it; returns the response, and the cooldowns before it."""
         self._attempt.check()
         patience = min(_PATIENCE if self.calls else _FIRST_PATIENCE, self._attempt.remaining / 2)
         with limit_of(self.account, kind).place(self._redis, patience=patience) as place:
@@ -180,7 +181,10 @@ class ManyChat:
             return *self._send(method, path, arguments), place.pressed
 
     def _send(self, method: str, path: str, arguments: dict[str, Any]) -> tuple[requests.Response, bytes]:
-        """One request and its whole body, by a total deadline: a requests timeout is only for each read."""
+        """Sends one request and reads its whole body, with a total deadline.
+
+        A timeout of requests would apply to each read.
+        """
         deadline = time.monotonic() + min(_READ, self._attempt.remaining)
         response = _session().request(
             method,
@@ -199,12 +203,18 @@ class ManyChat:
 
     @property
     def _is_old(self) -> bool:
-        """429 is about all jobs of the token: it uses up an attempt only after a day of it."""
+        """Returns whether a 429 counts as an attempt of this job, because the job is a day old.
+
+        A 429 concerns all jobs of the token, so before that it counts for none.
+        """
         return datetime.now(UTC) - self._attempt.enqueued_at > _THROTTLED_FOR_FREE
 
 
 def _session() -> requests.Session:
-    """One session a thread: requests' sessions are not thread-safe. No proxies, no .netrc, no cookies."""
+    """Returns the session of this thread, because requests' sessions are not thread-safe.
+
+    No proxies, .netrc or cookies.
+    """
     session: requests.Session | None = getattr(_local, "session", None)
     if session is None or _local.pid != os.getpid():
         session = requests.Session()
@@ -229,12 +239,15 @@ def _chunks(response: requests.Response, deadline: float) -> Iterable[bytes]:
 
 
 def _items(model: type[_Record], path: str, data: Any) -> list[_Record]:
-    """The API returns a contact as an object or a list of one, and none as [] or null."""
+    """Returns the records of a response.
+
+    The API sends a contact as an object or as a list of one, and none as [] or null.
+    """
     items = data if isinstance(data, list) else [data] if data else []
     try:
         return [model.model_validate(item) for item in items]
     except ValidationError:
-        pass  # its text holds the answer, and with it the contact
+        pass  # its text contains the response, and with it the contact
     raise ManyChatUnclear(f"ManyChat's answer to {path} is not of the shape that it documents")
 
 

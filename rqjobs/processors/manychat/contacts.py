@@ -1,4 +1,4 @@
-"""Finding, creating and changing one contact, so that doing it twice leaves the same state."""
+"""Finds, creates and changes one contact; repeating a change leaves the same state."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rqjobs.processors.manychat.records import CustomField, ManyChatRefused, Sub
 
 @dataclass(slots=True)
 class Applied:
-    """What was done to a contact."""
+    """The changes made to a contact."""
 
     subscriber_id: int
     outcome: str
-    """``created``, ``updated``, or ``unchanged`` when everything was as wanted."""
+    """``created``, ``updated``, or ``unchanged`` if the contact had the desired state already."""
     fields: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """For the job's result."""
+        """Returns it for the job's result."""
         return {
             "outcome": self.outcome,
             "subscriber_id": str(self.subscriber_id),
@@ -43,7 +43,7 @@ class Contacts:
         self._catalog = catalog
 
     def apply(self, change: Change) -> Applied:
-        """Brings one contact to the state that ``change`` describes.
+        """Changes one contact to the state that ``change`` describes.
 
         Raises:
             PermanentFailure: there is no such contact, or more than one, or no such field.
@@ -62,7 +62,7 @@ class Contacts:
         return self._update(found.id, self._mirrored(found, change.contact), change)
 
     def _find(self, contact: Reference, by_name: Iterable[str]) -> Subscriber | None:
-        """By custom field, email, phone, WhatsApp number in this order: the first that finds a contact."""
+        """Finds the contact by custom field, email, phone or WhatsApp number, in this order."""
         if contact.lookup is not None:
             wanted = self._catalog.field(contact.lookup.field)
             if wanted.type not in ("text", "number", None):
@@ -76,7 +76,7 @@ class Contacts:
                 return _only(found, "this phone")
         if contact.whatsapp_phone is None:
             return None
-        for name in by_name:  # a contact that has only a WhatsApp number is not found by it
+        for name in by_name:  # the API does not search WhatsApp numbers
             same = [one for one in self._api.find_by_name(name) if _has_number(one, contact.whatsapp_phone)]
             if same:
                 return _only(same, "this WhatsApp number")
@@ -106,20 +106,23 @@ class Contacts:
         return done
 
     def _mirrored(self, one: Subscriber, contact: Reference) -> Subscriber:
-        """Writes the WhatsApp number into an empty ``phone``, by which the API finds contacts."""
+        """Copies the WhatsApp number to an empty ``phone``, which the API can search."""
         if contact.whatsapp_phone is None or contact.phone is not None or one.phone:
             return one
         try:
             return self._api.update_subscriber(one.id, phone=contact.whatsapp_phone, has_opt_in_sms=False) or one
         except ManyChatRefused as refusal:
-            if refusal.already_exists:  # another contact has it as its phone: this one stays as it is
+            if refusal.already_exists:  # another contact has this phone, so this one is not changed
                 return one
             raise
 
     def _update(
         self, subscriber_id: int, known: Subscriber | None, change: Change, *, profile_is_set: bool = False
     ) -> Applied:
-        """``known`` is the contact as the API has just shown it, if it has: what is so already is left alone."""
+        """Updates a contact.
+
+        ``known`` is its current state, if the API has just returned it; it saves calls that would change nothing.
+        """
         done = Applied(subscriber_id, "unchanged")
         if change.profile and not profile_is_set and not _has_profile(known, change.profile):
             known = self._api.update_subscriber(subscriber_id, **change.profile) or known
@@ -143,7 +146,7 @@ class Contacts:
         done.fields = [custom.name for custom, _value in last.values()]
 
     def _clear(self, subscriber_id: int, custom: CustomField) -> None:
-        """No call unsets a value. Whether null or '' does is not documented: try, and look."""
+        """Clears a value: the API does not document whether null or '' does that, so both are tried."""
         for empty in (None, ""):
             try:
                 self._api.set_fields(subscriber_id, [(custom.id, empty)])
@@ -165,7 +168,7 @@ class Contacts:
         last: dict[str, tuple[int | str, bool]] = {}
         for name, add in reversed(change.tags):
             last.setdefault(str(name).casefold(), (name, add))
-        for name, add in reversed(last.values()):  # one tag may be meant by its name and by its id
+        for name, add in reversed(last.values()):  # a tag may be given by its name and by its id
             tag = self._catalog.tag(name) if add else self._catalog.find_tag(name)
             if tag is not None:
                 wanted[tag.id] = (tag.name, add)
@@ -188,7 +191,10 @@ def _only(found: list[Subscriber], by: str) -> Subscriber:
 
 
 def _names(change: Change) -> list[str]:
-    """The names under which a contact with only a WhatsApp number may stand; without a name it is the number."""
+    """Returns the names under which ManyChat may list a contact that has only a WhatsApp number.
+
+    These are the full name, or the number.
+    """
     full = " ".join(filter(None, (change.profile.get("first_name"), change.profile.get("last_name"))))
     number = change.contact.whatsapp_phone
     return [name for name in (full, number) if name]
@@ -199,6 +205,9 @@ def _has_number(one: Subscriber, number: str) -> bool:
 
 
 def _has_profile(known: Subscriber | None, profile: dict[str, Any] | Any) -> bool:
-    """Whether the contact shows all of it already. Consent is not shown, so it is always sent."""
+    """Returns whether the contact has all these values already.
+
+    The API does not return consent, so that is always sent.
+    """
     shown = {} if known is None else known.model_dump(include={"first_name", "last_name", "gender", "email", "phone"})
     return all(name in shown and shown[name] == value for name, value in profile.items())

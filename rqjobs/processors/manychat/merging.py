@@ -1,9 +1,9 @@
-"""Changes of one contact that wait at the same time become one.
+"""Merges changes of one contact that wait at the same time.
 
-Every job with ``merge`` puts its change beside the others of its contact, in Redis, and waits a moment. Then one job
-is chosen: it applies all of them, in the order of enqueueing, and writes an outcome for each. The other jobs find
-theirs when they run. A change leaves Redis with its outcome and not before, so a worker may die at any moment.
-The change of a job that has been deleted, stopped or canceled meanwhile is dropped.
+Every job with ``merge`` adds its change to the group of its contact, in Redis, and waits a moment. Then one job is
+chosen: it applies all changes, in the order of enqueueing, and writes an outcome for each. The other jobs find their
+outcomes when they run. A change stays in Redis until its outcome is written, so a worker may die at any moment. The
+change of a job that was deleted, stopped or cancelled in between is dropped.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Outcome(NamedTuple):
     """The id of the job that applied it."""
     result: dict[str, Any] | None = None
     failure: str | None = None
-    """Why it is refused for good."""
+    """The reason of a permanent failure."""
 
 
 class Waiting(NamedTuple):
-    """One change that waits."""
+    """One waiting change."""
 
     unit: str
     job: ManyChatSyncJob
@@ -61,28 +61,31 @@ class Group:
         self._base = f"{PREFIX}:merge:{self.name}"
         self._own = json.dumps(job.dump()).encode()
         self._change = seal(self._own.decode(), self.unit)
-        self._hold = int(attempt.remaining * 1000) + 5000  # a job that outlives its limit holds up no other
+        self._hold = int(attempt.remaining * 1000) + 5000  # a job that exceeds its time limit must not block others
 
     def join(self, pipeline: Any, window: timedelta) -> None:
-        """Puts the change beside the others. The answer: seconds * 1000 to wait, 0 = chosen, -1 = done already."""
+        """Adds the change to the group.
+
+        The response has the seconds to wait times 1000, 0 if this job is chosen, or -1 if it is done already.
+        """
         args: list[str | int] = [self.unit, self._change, int(window.total_seconds() * 1000), self._hold]
         load_script("merge_join")(self._keys(self.unit), args, client=pipeline)
 
     def put_off(self, connection: redis.Redis, wait: float) -> None:
-        """Gives the choice back: none of the group starts before ``wait`` seconds are over."""
+        """Releases the choice: no job of the group starts before ``wait`` seconds are over."""
         self._settle(connection, wait, [])
 
     def take(self, connection: redis.Redis) -> Outcome | list[Waiting]:
-        """All changes that wait, oldest first; or the outcome that this job's change has already.
+        """Returns all waiting changes, oldest first; or the outcome that this job's change has already.
 
         Raises:
-            RetryLater: another job is applying them right now.
+            RetryLater: another job is applying them.
         """
         script = load_script("merge_take")
         word, *rest = script(self._keys(self.unit), [self.unit, self._change, self._hold], client=connection)
         if word == b"done":
             outcome = Outcome(**json.loads(rest[0]))
-            if outcome.failure is not None:  # read once: a dead job that is requeued is tried again
+            if outcome.failure is not None:  # read only once, so that a requeued dead job is tried again
                 connection.delete(self._keys(self.unit)[-1])
             return outcome
         if word == b"busy":
@@ -98,20 +101,20 @@ class Group:
         return [Waiting(unit, ManyChatSyncJob.parse(json.loads(changes[unit]))) for unit in sorted(changes, key=_age)]
 
     def _gone(self, connection: redis.Redis, units: Sequence[str]) -> list[str]:
-        """Takes out those of ``units`` whose jobs will not run any more: deleted, canceled or dead ones."""
+        """Returns those of ``units`` whose jobs will not run any more: deleted, cancelled or dead."""
         ids = [unit.rpartition("@")[0] for unit in units]
         created = created_if_unfinished(ids, connection)
         gone = [
             unit
             for unit, job_id, at in zip(units, ids, created, strict=True)
-            if at is None or unit != _unit(job_id, at)  # a later job may have the id
+            if at is None or unit != _unit(job_id, at)  # a later job may have the same id
         ]
         if gone:
             connection.hdel(self._keys()[0], *gone)
         return gone
 
     def settle(self, connection: redis.Redis, outcomes: dict[str, Outcome]) -> None:
-        """Writes outcomes by unit and lets the next job go on."""
+        """Writes outcomes by unit, and allows the next job of the group to start."""
         written = [
             (unit, "" if unit == self.unit and outcome.failure else json.dumps(outcome._asdict()))
             for unit, outcome in outcomes.items()
@@ -119,7 +122,10 @@ class Group:
         self._settle(connection, 0, written)
 
     def give_up(self, connection: redis.Redis, *, leave: bool) -> None:
-        """The changes could not be applied now. ``leave`` takes this job's own out, since the job will be dead."""
+        """Ends an attempt that could not apply the changes.
+
+        ``leave`` removes this job's own change, because it will be dead.
+        """
         self._settle(connection, 0, [(self.unit, "")] if leave else [])
 
     def _settle(self, connection: redis.Redis, wait: float, outcomes: Sequence[tuple[str, str]]) -> None:
@@ -132,7 +138,7 @@ class Group:
 
 
 def unit_of(attempt: Attempt) -> str:
-    """One enqueued job: its id alone may be used again later."""
+    """Returns a key for one enqueued job; its id alone may be used again later."""
     return _unit(attempt.job_id, attempt.enqueued_at)
 
 

@@ -1,4 +1,4 @@
-"""The processor: turns a job into calls of the API, and their responses into the job's outcome."""
+"""The processor of ``manychat-sync``: translates a job to API calls, and their responses to the job's outcome."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rqjobs.processors.manychat.records import ManyChatRefused
 
 
 def sync(job: ManyChatSyncJob, attempt: Attempt) -> dict[str, Any]:
-    """Brings the contact, tag or field to the state that the job describes. Doing it twice changes nothing more.
+    """Changes the contact, tag or field to the state that the job describes; repeating it changes nothing more.
 
     Returns:
-        ``outcome`` (created, updated, unchanged, exists, deleted or absent), ids, what was changed, and the number
-        of ``calls``; for a merged job ``merged_into``.
+        ``outcome`` (created, updated, unchanged, exists, deleted or absent), ids, the changes, and the number of
+        ``calls``; for a merged job ``merged_into``.
 
     Raises:
         PermanentFailure: ManyChat refuses it, or has no such contact, tag or field.
@@ -55,7 +55,7 @@ class _Run:
         return self._on_page(details) if change is None else self._apply(change)
 
     def merged(self, job: ManyChatSyncJob) -> dict[str, Any]:
-        """Applies all changes that wait for the contact, or finds that another job has done so."""
+        """Applies all changes that wait for the contact, or returns the outcome if another job has applied this one."""
         group = Group(self._account, job, self._attempt)
         claimed = group.take(self._redis)
         if isinstance(claimed, Outcome):
@@ -75,7 +75,7 @@ class _Run:
         return {**(own.result or {}), "merged": others}
 
     def _apply_all(self, claimed: list[Waiting]) -> dict[str, Outcome]:
-        """All in one; if that is refused, one by one in order, so that a faulty change fails alone."""
+        """Applies all changes as one; if that is refused, one by one, so that only a faulty change fails."""
         changes = [(one.unit, change) for one in claimed if (change := change_of(one.job.details())) is not None]
         try:
             result = self._apply(net(change for _unit, change in changes))
@@ -99,14 +99,14 @@ class _Run:
             except ManyChatRefused as refusal:
                 if not refusal.missing:
                     raise
-                self._catalog.forget()  # perhaps a tag or field was deleted within the last minute
+                self._catalog.forget()  # the cached lists may have a tag or field that was deleted in the last minute
                 done = contacts.apply(change)
         except ManyChatRefused as refusal:
             raise PermanentFailure(str(refusal)) from None
         return {**done.as_json(), "calls": self._api.calls}
 
     def _on_page(self, details: SyncData) -> dict[str, Any]:
-        """Applies a change of the page's tags and fields, which concerns no contact."""
+        """Applies a change to the page's tags and fields, without a contact."""
         try:
             match details:
                 case TagCreate():
@@ -138,7 +138,7 @@ class _Run:
         return {"outcome": "deleted", "tag_id": str(tag.id)}
 
     def _create_field(self, details: FieldCreate) -> dict[str, Any]:
-        """Creates a field of this name and type, unless another client has created it."""
+        """Creates a field with this name and type, unless it exists."""
         custom, outcome = self._catalog.find_field(details.name), "exists"
         if custom is None:
             try:

@@ -1,4 +1,4 @@
-"""The responses of ManyChat's API as types. Many values may be null, and ids come as strings or integers."""
+"""The responses of ManyChat's API as models. Many values may be null, and ids are strings or integers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CustomField(_Record):
 
 
 class FieldValue(_Record):
-    """A custom field of a contact."""
+    """The value of a custom field of a contact."""
 
     id: int
     value: Any = None
@@ -50,12 +50,12 @@ class Subscriber(_Record):
     custom_fields: list[FieldValue] | None = Field(None)
 
     def value_of(self, field_id: int) -> Any:
-        """The value of a custom field, None when it has none."""
+        """Returns the value of a custom field; None if it has none."""
         return next((one.value for one in self.custom_fields or () if one.id == field_id), None)
 
 
 class ManyChatRefused(RQJobsError):
-    """ManyChat has understood the request and refuses it; the same request will be refused again.
+    """ManyChat refuses the request, and would refuse it again.
 
     Attributes:
         path: the endpoint.
@@ -69,21 +69,21 @@ class ManyChatRefused(RQJobsError):
 
     @property
     def already_exists(self) -> bool:
-        """Whether it exists already: another client made it first."""
+        """Whether the object exists already, because another client has created it."""
         return any("already exist" in message.lower() for message in self.messages)
 
     @property
     def missing(self) -> bool:
-        """Whether what is named is not there (any more)."""
+        """Whether the object does not exist (any more)."""
         return any(words in message.lower() for message in self.messages for words in ("not exist", "not found"))
 
 
 class ManyChatUnavailable(DependencyUnavailable):
-    """ManyChat does not answer, or something else answers at MANYCHAT_API_URL, or it refuses a token (its scope)."""
+    """ManyChat does not answer, or another server does at MANYCHAT_API_URL, or it refuses a token (the scope)."""
 
     def __init__(self, reason: str, *, scope: str = "") -> None:
         super().__init__("ManyChat", reason, scope=scope)
 
 
 class ManyChatUnclear(RQJobsError):
-    """An answer of ManyChat's is not of the shape that it documents: retried by the queue's policy."""
+    """A response of ManyChat differs from the documented form; retried by the queue's policy."""

@@ -1,4 +1,4 @@
-"""Webhooks: one signed POST, its outcome by status code, every attempt in a log; a dead receiver holds up no other."""
+"""Webhooks: signed POST requests, with a delivery log, and a circuit breaker for each destination."""
 
 from rqjobs.processors.webhook.admission import admit
 from rqjobs.processors.webhook.endpoint_cache import on_endpoint_disabled

@@ -1,4 +1,4 @@
-"""Before deliveries start: those to a destination that does not answer are parked, and take no slot."""
+"""Checks deliveries before they start: those to a destination that does not answer are parked, and use no slot."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from rqjobs.processors.webhook.endpoint_cache import key_of
 from rqjobs.processors.webhook.host_names import SCOPE
 from rqjobs.security.ssrf import TargetRefused
 
-_CLEAR_FOR = 0.25  # seconds for which another worker's open breaker may go unnoticed
-_MOMENT = 0.1  # seconds that deliveries to a new destination wait for its first responses, the first of them
-_NEW_PACE = 2000.0  # of them a second are checked again
-_TOGETHER = 0.02  # seconds that parked deliveries gather, so that one request is for many
+_CLEAR_FOR = 0.25  # seconds for which a closed breaker is not queried again
+_MOMENT = 0.1  # seconds after which deliveries that wait for a new destination's first responses are checked again
+_NEW_PACE = 2000.0  # the most of them checked again per second
+_TOGETHER = 0.02  # seconds for which parked deliveries are collected into one request
 
 
 def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
-    """Which of ``jobs`` may start now, and when the others are checked again. One round trip at most, mostly none.
+    """Returns for each of ``jobs`` None, or a hold with the time of the next check.
+
+    At most one round trip, mostly none.
 
     Raises:
-        DependencyUnavailable: the database with the endpoints is away; plain URLs wait as well, for one of them may be
-            that of a disabled endpoint.
+        DependencyUnavailable: the database with the endpoints does not answer; deliveries to plain URLs wait as well,
+            because a URL may be that of a disabled endpoint.
     """
     shared = context()
     try:
         shared.endpoints.load({key_of(job) for job, _ in jobs})
-    except (SQLAlchemyError, RQJobsError) as error:  # the endpoints' secrets and URLs are there
+    except (SQLAlchemyError, RQJobsError) as error:  # the secrets and URLs of endpoints are needed
         raise database_outage(error) or DependencyUnavailable("database", str(error)) from error
     holds: list[Hold | None] = [None] * len(jobs)
     groups: dict[str, tuple[Place, list[int]]] = {}
@@ -56,11 +58,11 @@ def admit(jobs: Sequence[tuple[WebhookJob, Attempt]]) -> list[Hold | None]:
 def _resolve(
     shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
 ) -> Iterator[tuple[int, Hold]]:
-    """The jobs that must wait because their host's name is not resolved, by their index; they leave ``groups``."""
+    """Yields the jobs, by index, that must wait for the addresses of their host; removes them from ``groups``."""
     unknown = [item for item in groups.values() if not shared.names.is_known(item[0].target.host)]
     trials = frozenset[str]()
     if unknown and shared.names.away_since is not None:
-        # Without a hold one delivery is let in and reports the dependency: else no page would show why these wait.
+        # Without a hold one delivery is admitted and reports the dependency, so that pages show why the others wait.
         held = _trials()
         trials = frozenset({attempts[unknown[0][1][0]].job_id}) if held is None else held
     for place, indices in unknown:
@@ -76,7 +78,7 @@ def _resolve(
 
 
 def _trials() -> frozenset[str] | None:
-    """The jobs that are to find out whether our name servers answer again; None when no hold has been reported yet."""
+    """Returns the jobs that are trials of our name servers; None if no hold has been reported yet."""
     try:
         hold = held_scopes(get_connection(), "webhooks").get(SCOPE)
     except redis.exceptions.RedisError:
@@ -87,7 +89,7 @@ def _trials() -> frozenset[str] | None:
 def _ask_breakers(
     shared: Context, groups: dict[str, tuple[Place, list[int]]], attempts: Sequence[Attempt]
 ) -> Iterator[tuple[int, Hold]]:
-    """The jobs that must wait, by their index."""
+    """Yields the jobs that must wait, by index."""
     now, moment = time.monotonic(), time.time()
     unanswered = shared.destinations.unanswered(now)
     requests: list[breaker.AdmissionRequest] = []
@@ -115,7 +117,7 @@ def _ask_breakers(
     try:
         answers = breaker.ask(requests, shared.settings)
     except redis.exceptions.RedisError:
-        return  # without Redis no breaker stops a delivery
+        return  # while Redis does not answer, breakers stop no deliveries
     for name, request, answer in zip(about, requests, answers, strict=True):
         destination = shared.destinations.get(name)
         destination.failing = answer.failing
@@ -147,12 +149,15 @@ def _apply_verdicts(
 
 
 def _order(attempt: Attempt) -> float | None:
-    """Its place among those that are parked. What has failed is behind them: else the first would be every probe."""
+    """Returns the job's place among the parked deliveries.
+
+    Failed ones come last: otherwise the first of them would be every trial delivery.
+    """
     return attempt.enqueued_at.timestamp() if attempt.number == 1 else None
 
 
 def _place(shared: Context, job: WebhookJob) -> Place | None:
-    """Where the job is delivered to; None for one that will be refused."""
+    """Returns the destination of the job; None if the job will be refused."""
     endpoint = shared.endpoints.get(key_of(job))
     if endpoint is not None and not endpoint.enabled:
         return None

@@ -1,4 +1,4 @@
-"""The circuit breaker of a destination: its state is in Redis, for all workers (rqjobs/broker/lua/breaker.lua)."""
+"""The circuit breaker of a destination, with its state in Redis for all workers (rqjobs/broker/lua/breaker.lua)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rqjobs.broker.scripts import load_script
 from rqjobs.config.settings import Settings
 
 LONGEST_PAUSE = timedelta(minutes=5)
-"""How long an open breaker parks deliveries at most before the next probe."""
-_PROBE_MARGIN = 5.0  # seconds after a probe's deadline in which its worker reports the outcome
+"""The longest time for which an open breaker parks deliveries before the next trial delivery."""
+_PROBE_MARGIN = 5.0  # seconds after the deadline of a trial delivery for its worker to report the outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class AdmissionRequest:
     """A request to admit jobs to one destination."""
 
     breakers: Sequence[str]
-    """The names of the breakers of these jobs, the origin's first."""
+    """The names of the jobs' breakers, that of the origin first."""
     room: int
-    """The number of jobs that this worker has slots for."""
+    """The number of this worker's slots for the destination."""
     silent: bool
-    """Whether the destination does not answer this worker's deliveries: then jobs without a slot are parked."""
+    """Whether the destination does not answer this worker; then jobs without a slot are parked."""
     jobs: Sequence[tuple[str, float | None]]
-    """Their ids, and when they were enqueued (Unix time; None comes last): in this order they start again."""
+    """The ids and the times of enqueueing (Unix time; None comes last), by which parked jobs resume in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class Answer:
     """The response for one destination."""
 
     clear: bool
-    """Its breakers are closed and nothing is parked: the next deliveries need no request for a while."""
+    """Whether its breakers are closed and nothing is parked, so that the next deliveries need no request."""
     failing: frozenset[str]
-    """The breakers that have counted failures lately: a success must be reported to them."""
+    """The breakers with recent failures, to which a success must be reported."""
     verdicts: Sequence[str]
-    """For each job ``go``, ``probe``, ``soon`` (no slot yet), or the seconds until the next request."""
+    """For each job ``go``, ``probe`` (a trial delivery), ``soon`` (no slot yet), or seconds until the next request."""
 
 
 def _run(*arguments: Any) -> Any:
@@ -49,7 +49,7 @@ def _run(*arguments: Any) -> Any:
 
 
 def ask(requests: Sequence[AdmissionRequest], settings: Settings) -> list[Answer]:
-    """The responses for all destinations, in one round trip."""
+    """Returns the responses for all requests, in one round trip."""
     patience = settings.webhook_timeout.total_seconds() + _PROBE_MARGIN
     arguments: list[Any] = ["ask", settings.webhook_pace, patience]
     for request in requests:
@@ -67,23 +67,25 @@ def ask(requests: Sequence[AdmissionRequest], settings: Settings) -> list[Answer
 
 
 def report_answer(destination: str) -> bool:
-    """Records that a destination answered, or an origin accepted a connection: parked deliveries start again at a rate.
+    """Records that a destination has answered, or an origin has accepted a connection, after which deliveries resume.
 
-    Returns whether the breaker was open.
+    Returns:
+        Whether the breaker was open.
     """
     return bool(_run("ok", destination))
 
 
 def report_failure(destination: str, began: float, *, probe: bool, settings: Settings) -> bool:
-    """Records that a destination did not answer, or an origin refused a connection.
+    """Records that a destination has not answered, or an origin has refused a connection.
 
     Args:
         destination: the name of the breaker.
-        began: when the attempt began, Unix time.
+        began: the start of the attempt, in Unix time.
         probe: whether the attempt was a trial delivery.
         settings: the thresholds and pauses.
 
-    Returns whether that opened the breaker (again).
+    Returns:
+        Whether that opened the breaker (again).
     """
     opened = _run(
         "fail",
@@ -100,21 +102,21 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """The state of one destination or origin that has failed lately, or for which deliveries are parked."""
+    """The state of one destination or origin that has failed recently, or has parked deliveries."""
 
     destination: str
-    """An origin such as ``https://example.com:443``, a registered endpoint's name, a URL, or origin and webhook_id."""
+    """An origin such as ``https://example.com:443``, the name of an endpoint, a URL, or an origin with a webhook_id."""
     state: str
-    """``closed``, ``open`` (deliveries are parked) or ``probing`` (a trial delivery is under way)."""
+    """``closed``, ``open`` (deliveries are parked) or ``probing`` (a trial delivery is running)."""
     failures: int
-    """The number of deliveries in a row without an answer."""
+    """The number of consecutive deliveries without an answer."""
     parked: int
     next_try: datetime | None
-    """When the trial delivery of an open one is due."""
+    """The time of the next trial delivery, if the breaker is open."""
 
 
 def breakers() -> list[Breaker]:
-    """The breakers of destinations that have failed lately or have parked deliveries, sorted by name."""
+    """Returns the breakers of destinations that have failed recently or have parked deliveries, sorted by name."""
     connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
     names = sorted(name.decode() for name in cast("list[bytes]", connection.zrange(keys.DESTINATIONS, 0, -1)))
     with connection.pipeline(transaction=False) as pipeline:

@@ -1,4 +1,4 @@
-"""What every delivery of a process shares, made from the settings once."""
+"""The objects that all deliveries of a process share, made once from the settings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _TARGETS_KEPT = 10_000
 
 
 class Place(NamedTuple):
-    """Where a job is delivered to."""
+    """The target of a job, with its destination and breakers."""
 
     target: Target
     destination: str
-    """What slots are counted by."""
+    """The name of the destination, by which slots are counted."""
     breakers: tuple[str, ...]
     """The names of the circuit breakers that the job passes, the origin's first."""
 
 
 class Context:
-    """The settings in the form that the hot path wants them in."""
+    """The settings in the form that deliveries need."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,19 +50,21 @@ class Context:
         self._places: dict[tuple[str, str, str], Place] = {}
 
     def tell_unsigned(self) -> None:
-        """Logs once that webhooks are sent unsigned."""
+        """Logs, once, that webhooks are sent unsigned."""
         if not self._told_unsigned:
             self._told_unsigned = True
             event(logging.WARNING, "webhooks are sent unsigned", fix="set WEBHOOK_SIGNING_SECRET")
 
     def place(self, job: WebhookJob, endpoint: Endpoint | None) -> Place:
-        """Where ``job`` is delivered to. A registered endpoint may have moved since the job was enqueued.
+        """Returns the target of ``job``. A registered endpoint may have a new URL since the job was enqueued.
 
-        A job that names no endpoint is its URL's, and its webhook_id's at the origin: so one tenant's path on a shared
-        host is not another's, and a host that is silent for many URLs of one subscription is noticed as well.
+        Without an endpoint, the job has a breaker for its URL and one for its webhook_id at the origin. So one tenant's
+        path
+        on a shared host does not affect another's, and a host that is silent for many URLs of a subscription is
+        noticed.
 
         Raises:
-            TargetRefused: the URL's text alone forbids it.
+            TargetRefused: the URL itself is not allowed.
         """
         named = endpoint is not None and job.endpoint is not None
         key = (endpoint.url, endpoint.name, "") if named and endpoint else ("", job.webhook_id, job.url)
@@ -83,10 +85,10 @@ class Context:
         return Place(target, f"{url} {job.webhook_id}", (target.origin, url, subscription))
 
     def target(self, url: str) -> Target:
-        """``url`` as the guard takes it apart.
+        """Returns ``url`` as the guard's target.
 
         Raises:
-            TargetRefused: its text alone forbids it.
+            TargetRefused: the URL itself is not allowed.
         """
         known = self._targets.get(url)
         if known is None:
@@ -100,7 +102,7 @@ _current: Context | None = None
 
 
 def context() -> Context:
-    """The context of the present settings."""
+    """Returns the context for the current settings."""
     global _current  # noqa: PLW0603
     settings = get_settings()
     if _current is None or _current.settings is not settings:

@@ -1,4 +1,4 @@
-"""The delivery log's writer: attempts are gathered in memory and written in batches, off the hot path."""
+"""Writes the delivery log: attempts are collected in memory and written in batches, outside of deliveries."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rqjobs.errors import RQJobsError
 from rqjobs.processors.webhook.endpoint_cache import call_hooks
 
 _EVERY = 0.25  # seconds between two batches
-_KEPT = 100_000  # rows kept in memory while the database does not answer
+_KEPT = 100_000  # the most rows kept in memory while the database does not answer
 _EVERY_WHILE_DOWN = 5.0
 _FIRST_PURGE, _PURGE_EVERY = 60.0, 3600.0
 
 
 class DeliveryLog:
-    """The attempts of one event loop on their way to the database."""
+    """The unwritten attempts of one event loop."""
 
     def __init__(self) -> None:
         self._rows: list[Delivery] = []
@@ -37,7 +37,7 @@ class DeliveryLog:
         self._purge_at = time.monotonic() + _FIRST_PURGE
 
     def add(self, row: Delivery, health: Health | None) -> None:
-        """Adds one attempt; ``health`` is its effect on the endpoint's health, if any."""
+        """Adds one attempt, and its effect on the health of the endpoint, if any."""
         self._rows.append(row)
         if health is not None:
             known = self._health.get(health.key)
@@ -49,7 +49,7 @@ class DeliveryLog:
             self._task = asyncio.get_running_loop().create_task(self._write_soon())
 
     def close(self) -> None:
-        """Writes the rest; the log is not used again."""
+        """Writes all rows; the log cannot be used afterwards."""
         if self._task is not None:
             self._task.cancel()
         self._thread.shutdown(wait=True)
@@ -58,7 +58,7 @@ class DeliveryLog:
     async def _write_soon(self) -> None:
         while self._rows:
             await asyncio.sleep(self._pause)
-            # Here, on the loop, where rows are added: none can be added in between.
+            # On the event loop, which also adds rows, so that none is added in between.
             batch = self._take()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, *batch)
 

@@ -1,7 +1,7 @@
-"""The state of destinations in this process: whether each answers, and how many slots it may use.
+"""The state of destinations in this process: whether each one answers, and how many slots it may use.
 
-One that answers within a second may use every slot: the queue's order is fair enough. One that is slow, silent, or
-not known yet gets a quarter of them, and all the silent ones together half, so that the others always go on.
+One that answers within a second may use every slot, because the order of the queue is fair. One that is slow, silent,
+or new gets a quarter of the slots, and all silent ones together half, so that deliveries to others continue.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import threading
 import time
 
 PROMPT = 1.0
-"""Seconds: a destination that answers within them is prompt, one that does not is silent."""
-_LOST = 10.0  # seconds after which a job that was admitted and never started is no longer counted
+"""Seconds: a destination that answers within this time is prompt, one that does not is silent."""
+_LOST = 10.0  # seconds after which a job that was admitted but did not start is not counted any more
 _KEPT = 10_000
-_UNLIMITED = 1_000_000  # more than come at once: a batch may be larger than the slots, which its end then waits for
+_UNLIMITED = 1_000_000  # more than any batch: the jobs of a batch that exceed the slots wait
 
 
 class Destination:
-    """Where deliveries go: a registered endpoint, or the URL and webhook_id of jobs that name none.
+    """A registered endpoint, or the URL and webhook_id of jobs without one.
 
-    Used by the event loop and by the thread that admits.
+    Used by the event loop and by the admission's thread.
     """
 
     __slots__ = (
@@ -45,37 +45,40 @@ class Destination:
 
     @property
     def used(self) -> int:
-        """Slots in use, and about to be."""
+        """The slots in use, including those of admitted jobs that have not started."""
         return self.in_flight + len(self._admitted)
 
     def prompt(self, now: float) -> bool:
-        """Whether it has answered lately, and soon."""
+        """Returns whether it has answered recently and quickly."""
         return now - self.answered < PROMPT and self.latency < PROMPT
 
     def silent(self, now: float) -> bool:
-        """Whether deliveries are under way, and none has ended for a while."""
+        """Returns whether deliveries are running, and none of them has ended for a while."""
         return self.in_flight > 0 and now - max(self.answered, self.busy_since) > PROMPT
 
     def admit(self, job_id: str, now: float) -> None:
-        """A job will start in a moment."""
+        """Records that a job is admitted and will start soon."""
         self._admitted[job_id] = now
 
     def tidy(self, now: float) -> None:
-        """Forgets jobs that were admitted and never came: handed back when the worker stops, for example."""
+        """Drops admitted jobs that did not start, for example because the worker has stopped."""
         for job_id, since in list(self._admitted.items()):
             if now - since < _LOST:
                 break
             self._admitted.pop(job_id, None)
 
     def start(self, job_id: str) -> None:
-        """A delivery begins."""
+        """Records the start of a delivery."""
         self._admitted.pop(job_id, None)
         if self.in_flight == 0:
             self.busy_since = time.monotonic()
         self.in_flight += 1
 
     def end(self, seconds: float, *, answered: bool) -> None:
-        """A delivery has ended after ``seconds``; a quick refusal is an answer too: it holds no slot."""
+        """Records the end of a delivery after ``seconds``.
+
+        A quick refusal counts as an answer: it uses no slot for long.
+        """
         self.in_flight -= 1
         self.latency += (seconds - self.latency) * 0.1
         if answered or seconds < PROMPT:
@@ -93,7 +96,7 @@ class Destinations:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Destination:
-        """The destination ``name``."""
+        """Returns the destination ``name``."""
         found = self._known.get(name)
         if found is None:
             with self._lock:
@@ -103,11 +106,11 @@ class Destinations:
         return found
 
     def unanswered(self, now: float) -> int:
-        """Slots held for destinations that are not known to be prompt."""
+        """Returns the number of slots in use for destinations that are not prompt."""
         return sum(item.used for item in list(self._known.values()) if item.used and not item.prompt(now))
 
     def room(self, destination: Destination, unanswered: int, now: float) -> int:
-        """How many more deliveries may go to ``destination`` now."""
+        """Returns how many more deliveries to ``destination`` may start now."""
         destination.tidy(now)
         if destination.prompt(now):
             return _UNLIMITED

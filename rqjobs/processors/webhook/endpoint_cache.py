@@ -1,4 +1,4 @@
-"""The endpoints of deliveries: read in batches, and cached for some seconds."""
+"""The endpoints of deliveries, read in batches and cached for a few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rqjobs.security.masking import without_path
 from rqjobs.security.signing import MOST_SIGNATURES, parse_secret
 
 BELIEVED_FOR = 5.0
-"""Seconds after which a change by the command line, or by another worker, is noticed."""
+"""Seconds for which an endpoint is cached; after it, a change by another process takes effect."""
 _KEPT = 50_000
 
 DisabledHook = Callable[[str, str], object]
@@ -25,15 +25,18 @@ _hooks: list[DisabledHook] = []
 
 
 def on_endpoint_disabled(hook: DisabledHook) -> DisabledHook:
-    """Calls ``hook(name, reason)`` in the worker when an endpoint is disabled because it is gone, or has failed
-    for too long, for instance to inform its owner. Register it in a module of RQJOBS_IMPORT; usable as a decorator.
-    """  # noqa: D205
+    """Registers ``hook(name, reason)``, called in the worker when an endpoint is disabled; usable as a decorator.
+
+    An endpoint is disabled because it is gone (410), or has failed for too long; the hook can inform its owner.
+    Register
+    it in a module of RQJOBS_IMPORT.
+    """
     _hooks.append(hook)
     return hook
 
 
 def call_hooks(name: str, reason: str) -> None:
-    """Calls every hook; one that fails is logged and stops nothing."""
+    """Calls all hooks; an error of one is logged, and the others are still called."""
     event(logging.WARNING, "endpoint disabled", endpoint=without_path(name), reason=reason)
     for hook in _hooks:
         try:
@@ -43,7 +46,7 @@ def call_hooks(name: str, reason: str) -> None:
 
 
 def key_of(job: WebhookJob) -> str:
-    """The key of the job's endpoint in the tables: the name that the job gives, else its URL.
+    """Returns the key of the job's endpoint in the tables: its name if the job has one, otherwise the URL.
 
     A URL is never the key of a registered endpoint, even if one is registered with it.
     """
@@ -52,7 +55,7 @@ def key_of(job: WebhookJob) -> str:
 
 class _Known(NamedTuple):
     until: float
-    """``time.monotonic()``."""
+    """The expiry, ``time.monotonic()``."""
     endpoint: Endpoint | None
     signing: list[bytes] | UnreadableSecret
 
@@ -65,13 +68,13 @@ def _signing_keys(endpoint: Endpoint | None) -> list[bytes] | UnreadableSecret:
 
 
 class KnownEndpoints:
-    """A cache in front of the table."""
+    """A cache of the table of endpoints."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
 
     def load(self, keys: Iterable[str]) -> None:
-        """Loads those of ``keys`` that are not cached, by one SELECT at most.
+        """Loads those of ``keys`` that are not cached, with at most one SELECT.
 
         Raises:
             SQLAlchemyError: the database cannot be read.
@@ -88,14 +91,15 @@ class KnownEndpoints:
             self._known[key] = _Known(now + BELIEVED_FOR, endpoint, _signing_keys(endpoint))
 
     def get(self, key: str) -> Endpoint | None:
-        """The endpoint of ``key``, None if there is none."""
+        """Returns the endpoint of ``key``, None if there is none."""
         return self._entry(key).endpoint
 
     def signing_keys(self, key: str) -> list[bytes]:
-        """The own signing keys of the endpoint of ``key``, newest first; none if it has none.
+        """Returns the endpoint's own signing keys, newest first; an empty list if it has none.
 
         Raises:
-            UnreadableSecret: they are encrypted under a key that this process does not have. Nothing else may sign.
+            UnreadableSecret: they are encrypted under a key that this process does not have; no other key may sign
+                instead.
         """
         found = self._entry(key).signing
         if isinstance(found, UnreadableSecret):
@@ -110,5 +114,5 @@ class KnownEndpoints:
         return entry
 
     def forget(self, key: str) -> None:
-        """Empties the cache: the next call reads the table."""
+        """Removes ``key`` from the cache, so that the next call reads the table."""
         self._known.pop(key, None)

@@ -1,12 +1,12 @@
-"""The host names of deliveries: resolved without slots and threads, cached, and fair between domains.
+"""Resolves the host names of deliveries without slots and threads, with a cache, and fairly between domains.
 
-- A registered domain has four questions open at most, all together 200; domains take turns. Waiting for a turn costs a
-  delivery no attempt.
-- Addresses are used for an hour beyond their time to live while the query for newer ones is open or fails. They are
-  checked by the guard before each connection, and again as its socket is opened.
-- That a name has no address, or its name servers do not answer, is remembered for half a minute, in which it costs each
-  delivery one attempt at most.
-- When our own name servers answer nothing at all, that is no delivery's fault: those to names that are not known wait.
+- A registered domain has at most four open queries, all domains together 200; domains take turns. A delivery that waits
+  for a query has no attempt counted.
+- Addresses are used for an hour beyond their time to live while the query for new ones is open or fails. The guard
+  checks them before each connection, and again when the socket is opened.
+- A failure (no address, or no answer of the name's servers) is cached for half a minute, in which it costs each
+  delivery at most one attempt.
+- If our own name servers do not answer at all, deliveries to names without cached addresses are held.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from rqjobs.processors.webhook.transfer import DeliveryFailed
 OPEN_OF_A_DOMAIN = 4
 OPEN = 200
 ENTERED = 8
-"""Deliveries that wait in slots for names; others are held. Most names are answered within some milliseconds."""
+"""The most deliveries that wait in slots for a name; others are held. Most names are resolved in some milliseconds."""
 BELIEVED = (5.0, 300.0)
-"""Seconds that addresses are believed: their time to live, but no shorter and no longer than this."""
+"""The least and the most seconds for which addresses are fresh; in between it is their time to live."""
 USED_BEYOND = 3600.0
-"""Seconds that addresses are used when newer ones cannot be had (RFC 8767)."""
-_PREFERRED = 60.0  # seconds beyond their time after which a delivery waits for newer ones before it uses the old
-_PREFERENCE = 1.0  # seconds that it waits for them
+"""Seconds for which old addresses are used if there are no new ones (RFC 8767)."""
+_PREFERRED = 60.0  # seconds beyond their time to live after which a delivery first waits for new addresses
+_PREFERENCE = 1.0  # the most seconds of that wait
 REMEMBERED = 30.0
 """Seconds for which a name without an address is cached."""
 _HELD = (0.04, 5.0)
-"""Seconds from one check for a result to the next; in between as long as it has taken so far. The shortest is less than
-the worker's admission keeps a delivery in memory for."""
+"""The least and the most seconds between two checks for a result; in between it is the time waited so far. The least is
+short enough that the worker's admission keeps the delivery in memory."""
 _HELD_WHILE_AWAY = 0.5
-_CHECKS = (1.0, 10.0)  # seconds from one look for our own name servers to the next, while they are away
+_CHECKS = (1.0, 10.0)  # the least and the most seconds between two checks of our name servers while they do not answer
 SCOPE = "names that are not known yet"
-"""The part of the queue that waits while our own name servers are away."""
+"""The part of the queue that is held while our own name servers do not answer."""
 AWAY = "no name server answers; see WEBHOOK_NAMESERVERS, or /etc/resolv.conf"
 _KEPT = 20_000
 _CHARGED = 10_000
 
 
 class Name:
-    """What is known of one host name. Only the resolver's thread changes it, but for ``charged``."""
+    """The state of one host name. Only the resolver's thread changes it, except ``charged``."""
 
     __slots__ = (
         "addresses", "busy", "charged", "domain", "error", "error_until", "fresh_until", "host", "sent", "used_until",
@@ -78,7 +78,7 @@ class Name:
 
 
 def registered_domain(host: str) -> str:
-    """The registered domain, approximately: the last two labels, three under names such as ``co.uk``."""
+    """Returns the registered domain, approximately: the last two labels, or three under names such as ``co.uk``."""
     labels = host.rsplit(".", 3)
     short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3  # noqa: PLR2004
     return ".".join(labels[-3:] if short else labels[-2:])
@@ -86,7 +86,7 @@ def registered_domain(host: str) -> str:
 
 @lru_cache(maxsize=4096)
 def literal(host: str) -> tuple[int, str] | None:
-    """The address that ``host`` spells, in any form that a URL may (``127.1``, ``0x7f.1``); None for a name."""
+    """Returns the address that ``host`` spells in any form of URLs (``127.1``, ``0x7f.1``); None for a name."""
     try:
         address = ipaddress.ip_address(host)
         return (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)  # noqa: PLR2004
@@ -99,7 +99,7 @@ def literal(host: str) -> tuple[int, str] | None:
 
 
 class Names:
-    """The names of one process. For all threads; what is marked so runs on the resolver's thread."""
+    """The host names of one process. Thread-safe, except the methods marked as those of the resolver's thread."""
 
     def __init__(self, nameservers: Sequence[str] = ()) -> None:
         self._resolver = Resolver(nameservers)
@@ -110,7 +110,7 @@ class Names:
         """Since when our own name servers answer nothing, ``time.time()``."""
         self._check_at = 0.0
         self._pause = 0.0
-        # The rest is the resolver's thread's alone.
+        # Only the resolver's thread uses the following.
         self._open = 0
         self._open_of: dict[str, int] = {}
         self._queues: dict[str, deque[Name]] = {}
@@ -126,21 +126,28 @@ class Names:
         self._resolver.close()
 
     def is_fresh(self, host: str, addresses: Addresses, now: float) -> bool:
-        """Whether ``addresses`` are those of ``host``, and are still valid (``now``: ``time.monotonic()``)."""
+        """Returns whether ``addresses`` are the current ones of ``host``, and still valid.
+
+        ``now`` is ``time.monotonic()``.
+        """
         name = self._names.get(host)
         return name is not None and name.addresses is addresses and name.fresh_until > now
 
     def is_known(self, host: str) -> bool:
-        """Whether ``host`` has addresses to deliver to, fresh or not."""
+        """Returns whether ``host`` has addresses that a delivery can use, fresh or old."""
         name = self._names.get(host)
         return name.used_until > time.monotonic() if name is not None else literal(host) is not None
 
     def leave(self, job_id: str) -> None:
-        """A delivery that was let in does not come, or has its answer."""
+        """Records that an admitted delivery is not coming, or has its addresses."""
         self._entered.pop(job_id, None)
 
     def admit(self, host: str, job_id: str) -> tuple[float, str] | None:
-        """Whether a delivery to ``host`` may take a slot now: None, or seconds to wait and why."""
+        """Checks whether a delivery to ``host`` may use a slot now.
+
+        Returns:
+            None if it may, otherwise the seconds to wait and the reason.
+        """
         if self.is_known(host):
             return None
         now = time.monotonic()
@@ -157,12 +164,14 @@ class Names:
         return min(max(now - name.wanted, shortest), longest), f"the name {host} is being resolved"
 
     async def addresses(self, host: str, job_id: str, seconds: float) -> Addresses:
-        """The addresses of ``host``, not checked yet; waits for them for ``seconds`` at most.
+        """Returns the addresses of ``host``, not checked by the guard; waits at most ``seconds`` for them.
 
         Raises:
-            DeliveryFailed: it has none, or was not answered in time.
-            RetryLater: it waits for its turn, or has paid for what is remembered; this costs no attempt.
-            DependencyUnavailable: none of our own name servers answers; this costs no attempt.
+            DeliveryFailed: it has no address, or there was no answer in time.
+            RetryLater: the query is not sent yet, or this delivery has had an attempt counted for the cached failure;
+                no
+                attempt is counted.
+            DependencyUnavailable: none of our own name servers answers; no attempt is counted.
         """
         name = self._name(host)
         try:
@@ -203,7 +212,7 @@ class Names:
                 done.set_result(None)
 
         def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so no delivery waits
                 loop.call_soon_threadsafe(end)
 
         self._resolver.call(partial(self._ask, name, wake))
@@ -231,7 +240,7 @@ class Names:
         return found
 
     def _forget(self) -> None:
-        """Half of the names, those first that have no address."""
+        """Drops half of the names, first those without addresses."""
         by_use = sorted(self._names.values(), key=lambda name: (name.busy, name.used_until))
         for name in by_use[: _KEPT // 2]:
             self._names.pop(name.host, None)
@@ -239,7 +248,7 @@ class Names:
     def _enter(self, job_id: str, now: float) -> bool:
         with self._lock:
             for other, since in list(self._entered.items()):
-                if now - since > 2 * LIMIT:  # it was stopped, or never came
+                if now - since > 2 * LIMIT:  # the delivery was stopped, or did not come
                     self._entered.pop(other, None)
             if len(self._entered) >= ENTERED:
                 return False
@@ -273,7 +282,7 @@ class Names:
         queue.append(name)
 
     def _send(self) -> None:
-        """Starts as many queries as are allowed now; domains take turns."""
+        """Sends as many queries as are allowed now; domains take turns."""
         for _ in range(len(self._turns)):
             if self._open >= OPEN:
                 return
@@ -320,7 +329,7 @@ class Names:
         until = time.monotonic() + REMEMBERED
         name.error, name.charged, name.error_until = error, set(), until
         if name.addresses:
-            name.fresh_until = until  # goes on with what it has
+            name.fresh_until = until  # its old addresses stay in use
         self._end(name)
 
     def _end(self, name: Name) -> None:
@@ -328,7 +337,7 @@ class Names:
         _wake(name)
 
     def _check(self) -> None:
-        """Finds out whether our own name servers answer: else what failed is no name's fault."""
+        """Checks whether our own name servers answer; if not, the failure is not one of the name."""
         if not self._checking:
             self._checking, self._check_began = True, time.monotonic()
             self._resolver.check(self._checked, again=self.away_since is not None)

@@ -30,29 +30,29 @@ from rqjobs.security.masking import without_path
 from rqjobs.security.ssrf import TargetRefused
 
 _MARGIN = 0.2
-"""Seconds of a job's time limit that are left for telling how the delivery ended."""
+"""Seconds of a job's time limit that are reserved for reporting the outcome of the delivery."""
 _CUT_OFF = "cut off"
 _AWAY = {502, 503, 504}
-"""Status codes of a proxy whose server does not answer."""
+"""Status codes by which a proxy reports that its server does not answer."""
 
 
 async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
-    """POSTs the job's event, signed; returns the receiver's status and the milliseconds it took.
+    """Sends the job's event as a signed POST; returns the receiver's status and the duration in milliseconds.
 
-    Every attempt ends in the delivery log, whatever it comes to.
+    Every attempt is written to the delivery log, with any outcome.
 
     Raises:
-        PermanentFailure: the guard refuses the target, its endpoint is disabled, or it will never accept this.
+        PermanentFailure: the guard refuses the target, its endpoint is disabled, or the response is a final refusal.
         RetryLater: the receiver sent Retry-After.
-        DeliveryFailed: a failure that another attempt may not have.
-        DependencyUnavailable: the database with the endpoints is away.
+        DeliveryFailed: the delivery failed and will be retried.
+        DependencyUnavailable: the database with the endpoints does not answer.
     """
     shared = context()
     at_work = service(shared)
     key = key_of(job)
     with database_outages():
         endpoint = shared.endpoints.get(key)
-    run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # so that a replay finds it by that
+    run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # the name by which a replay finds it
     response: Response | None = None
     error: RQJobsError | None = None
     try:
@@ -68,8 +68,8 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     except (PermanentFailure, DeliveryFailed) as failed:
         error = failed
     except (RetryLater, DependencyUnavailable):
-        raise  # nothing was tried: no attempt, and no row of the log
-    except Exception as failed:  # a fault of ours: the log is where people look for the delivery, and replay it from
+        raise  # no delivery was tried, so there is no row in the log
+    except Exception as failed:  # an error of ours is logged as well, so that the delivery can be found and replayed
         run.log(None, RQJobsError(f"{type(failed).__name__}: {failed}"))
         raise
     except asyncio.CancelledError:
@@ -117,7 +117,7 @@ async def _post(at_work: Service, place: Place, job: WebhookJob, attempt: Attemp
 
 
 class _Report(NamedTuple):
-    """How a delivery ended, for the breakers."""
+    """The outcome of a delivery, for the breakers."""
 
     place: Place
     job_id: str
@@ -127,10 +127,13 @@ class _Report(NamedTuple):
 
 
 def _tell_breakers(shared: Context, run: _Report) -> None:
-    """A connection that fails counts against the origin, which all its endpoints share. Once there is one, that is
-    well, and a missing answer (502, 503, 504 or silence) counts against the endpoint, or the URL. A URL that goes on
-    failing counts against its subscription once: what many URLs of one subscription meet is its host's fault.
-    """  # noqa: D205
+    """Reports the outcome of a delivery to its breakers.
+
+    A failed connection counts against the origin, which all its endpoints share. After a connection, a missing answer
+    (502,
+    503, 504 or silence) counts against the endpoint or the URL. A URL that keeps failing counts once against its
+    subscription: if many URLs of one subscription fail, its host is the cause.
+    """
     destination = shared.destinations.get(run.place.destination)
     probe = run.job_id in destination.probes
     destination.probes.discard(run.job_id)
@@ -142,7 +145,7 @@ def _tell_breakers(shared: Context, run: _Report) -> None:
     failed = []
     if not run.answered:
         failed = [origin] if not run.connected else own[:1] if own[0] in failing else own
-        if probe:  # of breakers that may be open
+        if probe:  # its breakers may be open
             failed = [*failed, *(name for name in own if name in failing and name not in failed)]
     try:
         for name in known.intersection(well):
@@ -160,14 +163,14 @@ def _tell_breakers(shared: Context, run: _Report) -> None:
 
 
 class _Run:
-    """One attempt on its way into the log."""
+    """One attempt, from its start to its row in the delivery log."""
 
     def __init__(self, at_work: Service, job: WebhookJob, attempt: Attempt, key: str) -> None:
         self._at_work, self._job, self._attempt, self._key = at_work, job, attempt, key
         self._at_ms, self._started = int(time.time() * 1000), time.perf_counter()
 
     def log(self, response: Response | None, error: RQJobsError | None) -> float:
-        """Hands the attempt to the log; the milliseconds that it took."""
+        """Passes the attempt to the delivery log; returns its duration in milliseconds."""
         job, attempt = self._job, self._attempt
         took = round((time.perf_counter() - self._started) * 1000, 1)
         dead = error is not None and attempt.ends_with(error)
@@ -188,11 +191,14 @@ class _Run:
         return took
 
     def _content(self) -> str:
-        """The job as the log keeps it. One of an older version has its headers in clear in Redis, but not here."""
+        """Returns the job for the log, with its headers encrypted.
+
+        A job from an older version has unencrypted headers in Redis.
+        """
         return encrypt_job(self._job, self._attempt.job_id, "database").model_dump_json(exclude_defaults=True)
 
     def _health(self, response: Response | None, error: RQJobsError | None) -> Health | None:
         if response is None and (not isinstance(error, DeliveryFailed) or error.kind == _CUT_OFF):
-            return None  # refused, or ended, by us: no sign of the endpoint's health
+            return None  # refused or ended by us, so it shows nothing about the endpoint's health
         gone = response is not None and response.status == GONE
         return Health(self._key, self._job.url, error is None, self._at_ms, self._at_ms, gone)

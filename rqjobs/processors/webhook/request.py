@@ -1,4 +1,4 @@
-"""What is sent: the body and its headers, signed by Standard Webhooks 1.0.0."""
+"""Builds the request of a webhook: the body and the headers, signed by Standard Webhooks 1.0.0."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from rqjobs.security.signing import sign
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One HTTP request's body and headers."""
+    """The body and headers of one HTTP request."""
 
     body: bytes
     headers: list[str | bytes]
-    """``name: value``, ours last; as bytes where it may be more than ASCII."""
+    """The headers as ``name: value``, ours last; bytes if a value may have characters beyond ASCII."""
 
 
 def iso(moment: datetime) -> str:
-    """``2026-11-23T22:35:08.123Z``, as JavaScript writes it."""
+    """Returns ``2026-11-23T22:35:08.123Z``, the format of JavaScript."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def build(job: WebhookJob, attempt: Attempt, *, keys: Sequence[bytes], legacy_key: bytes | None, now: float) -> Message:
-    """The message of this attempt. Its body and ``webhook-id`` are the same at every attempt of the job.
+    """Returns the message of this attempt. Body and ``webhook-id`` are the same in every attempt of the job.
 
     Args:
-        job: what to deliver.
-        attempt: which run this is; its job_id is the receiver's idempotency key.
-        keys: the signing keys, newest first; none sends the message unsigned.
-        legacy_key: also sends ``X-Webhook-*``, signed with this key.
-        now: Unix time, the ``webhook-timestamp``.
+        job: the job to deliver.
+        attempt: the attempt; its job_id is the receiver's idempotency key.
+        keys: the signing keys, newest first; without one the message is unsigned.
+        legacy_key: if given, adds the headers ``X-Webhook-*``, signed with this key.
+        now: Unix time, for ``webhook-timestamp``.
 
     Raises:
-        PermanentFailure: the job's id is none that a header may carry; only a forged job has such an id.
+        PermanentFailure: the job's id cannot be in a header; only a forged job has such an id.
     """
     if JOB_ID.fullmatch(attempt.job_id) is None:
         raise PermanentFailure("refused: the job's id has other characters than letters, digits, _ and -")

@@ -1,4 +1,4 @@
-"""Questions to name servers by c-ares, on a thread of their own: hundreds at once, each with a time limit.
+"""Sends DNS queries by c-ares, in its own thread: hundreds at once, each with a time limit.
 
 c-ares reads /etc/resolv.conf (servers, search domains, ndots), /etc/hosts and their order in /etc/nsswitch.conf, and
 queries IPv4 and IPv6 addresses. Other sources of nsswitch (mDNS, NIS, LDAP) are not used.
@@ -22,9 +22,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 _TIMEOUT, _TRIES = 1.5, 2
-"""Seconds until c-ares repeats a query, and its number of tries. Each further wait may be twice as long."""
+"""Seconds until c-ares repeats a query, and the number of tries. Each further wait may be twice as long."""
 LIMIT = 5.0
-"""Seconds after which a query counts as not answered, even if c-ares still waits."""
+"""Seconds after which a query counts as unanswered, even if c-ares still waits."""
 _CHECK_LIMIT = 2.0
 _NS = 2  # the type of a query for name servers
 _LONGEST_SLEEP = 60.0
@@ -32,7 +32,7 @@ _NO_DATA, _NOT_FOUND, _BAD_NAME, _BAD_STRING, _NO_SOCKET = 1, 4, 8, 17, -1  # c-
 _NO_SUCH = {_NOT_FOUND: "it does not exist", _NO_DATA: "it has no address"}
 
 Addresses = tuple[tuple[int, str], ...]
-"""The address family and the address, of each."""
+"""The addresses, each with its address family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class Answer:
 
     addresses: Addresses = ()
     ttl: float = 0.0
-    """Seconds that the answer may be kept; 0 for one that no name server gave (/etc/hosts)."""
+    """Seconds for which the answer may be cached; 0 if it is not from a name server (/etc/hosts)."""
     error: str = ""
     final: bool = False
-    """The name servers answered that there is no address; without it they gave no usable answer."""
+    """Whether the name servers answered that there is no address; otherwise they gave no usable answer."""
 
 
 class Resolver:
-    """c-ares and its thread, which is started with the first call. Only :meth:`call` is for other threads."""
+    """c-ares and its thread, which starts with the first call. Other threads may use only :meth:`call`."""
 
     def __init__(self, nameservers: Sequence[str] = ()) -> None:
-        """``nameservers``: addresses, with ``:port``; those of /etc/resolv.conf by default."""
+        """Takes the addresses of name servers, with ``:port``; by default those of /etc/resolv.conf."""
         self._nameservers = tuple(nameservers)
         self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._started = False
-        self._channel: Any = None  # c-ares' own, made with the first name
+        self._channel: Any = None  # of c-ares, made for the first name
         self._ends = threading.Event()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -69,46 +69,46 @@ class Resolver:
                     self._start()
                     self._started = True
         self._calls.put(function)
-        with contextlib.suppress(OSError):  # it is awake, or has ended
+        with contextlib.suppress(OSError):  # the thread is awake already, or has ended
             self._writer.send(b"x")
 
     def close(self) -> None:
-        """Ends the thread; questions that are open get no answer."""
+        """Ends the thread; open queries get no answer."""
         if self._started:
             self.call(self._ends.set)
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Runs ``function`` on the thread, from which this is called, after ``seconds``."""
+        """Runs ``function`` after ``seconds``; to be called on the thread, and runs there."""
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), function))
 
     def look_up(self, host: str, done: Callable[[Answer], object]) -> None:
-        """Calls ``done`` with the addresses of ``host`` within ``LIMIT`` seconds; on the thread."""
+        """Calls ``done`` with the addresses of ``host`` within ``LIMIT`` seconds; to be called on the thread."""
         import pycares
 
         once = self._once(done)
         self.call_later(LIMIT, partial(once, Answer(error="its name servers do not answer")))
 
         def answered(found: Any, error: int | None) -> None:
-            # c-ares calls back inside getaddrinfo where the port is closed, and ``done`` may look up more names.
+            # If the port is closed, c-ares calls back inside getaddrinfo, and ``done`` may look up more names.
             self.call_later(0, partial(_read, once, found, error))
 
         try:
             self._channel.getaddrinfo(host, None, type=socket.SOCK_STREAM, callback=answered)
-        except ValueError as error:  # no valid name for c-ares
+        except ValueError as error:  # not a valid name for c-ares
             self.call_later(0, partial(once, Answer(error=str(error), final=True)))
-        except pycares.AresError as error:  # no question could be sent
+        except pycares.AresError as error:  # the query could not be sent
             self.call_later(0, partial(once, Answer(error=str(error))))
 
     def check(self, done: Callable[[bool], object], *, again: bool) -> None:
-        """Calls ``done`` with whether our own name servers answer anything; on the thread.
+        """Calls ``done`` with whether our own name servers answer at all; to be called on the thread.
 
-        With ``again``, since they did not the last time, /etc/resolv.conf is read once more.
-
-
-        The query is for a top-level domain that does not exist, a new one each time: its answer is in no cache, so
-        that it also shows whether they reach other name servers.
+        With ``again``, after a check without an answer, /etc/resolv.conf is read again. The query is for a top-level
+        domain
+        that does not exist, a new one each time, so that no cache can answer it: an answer also shows that our name
+        servers
+        reach others.
         """
-        if again:  # a new channel reads it; c-ares' own way, on a thread of its own, was seen never to come to its end
+        if again:  # a new channel reads it; c-ares' own function for that, in its own thread, sometimes does not return
             before, self._channel = self._channel, self._new_channel()
             before.cancel()
             before.close()
@@ -122,7 +122,7 @@ class Resolver:
 
         try:
             self._channel.query(f"{secrets.token_hex(8)}.", _NS, callback=answered)
-        except pycares.AresError:  # no question could be sent, as to a port that is closed
+        except pycares.AresError:  # the query could not be sent, for example to a closed port
             self.call_later(0, partial(once, False))
 
     def _start(self) -> None:
@@ -160,13 +160,13 @@ class Resolver:
                 write = key.fd if events & selectors.EVENT_WRITE else _NO_SOCKET
                 self._channel.process_fd(read, write)
         if not ready:
-            self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # what has timed out
+            self._channel.process_fd(_NO_SOCKET, _NO_SOCKET)  # handles timeouts
         while self._timers and self._timers[0][0] <= time.monotonic():
             _run_safely(heapq.heappop(self._timers)[2])
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
-        """c-ares wants to read and write ``fd``, or is done with it."""
-        if self._ends.is_set():  # it is ended, on a thread of pycares
+        """c-ares' callback: watch ``fd`` for reading and writing, or stop watching it."""
+        if self._ends.is_set():  # the channel is being closed, in a thread of pycares
             return
         events = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
         if fd not in self._selector.get_map():
@@ -175,14 +175,14 @@ class Resolver:
         elif events:
             try:
                 self._selector.modify(fd, events)
-            except OSError:  # the socket was closed, and another one has its number now
+            except OSError:  # the socket was closed, and another one has its number
                 self._selector.unregister(fd)
                 self._selector.register(fd, events)
         else:
             self._selector.unregister(fd)
 
     def _once(self, function: Callable[[Any], object]) -> Callable[[Any], None]:
-        """``function``, for its first call only, and for none once the thread has ended."""
+        """Returns ``function`` wrapped so that only the first call counts, and none after the thread has ended."""
         left = [function]
 
         def call(argument: Any) -> None:
@@ -204,7 +204,7 @@ class Resolver:
 def _run_safely(function: Callable[[], object]) -> None:
     try:
         function()
-    except Exception:  # one name's fault must not end the thread that all names need
+    except Exception:  # an error for one name must not end the thread for all names
         logging.getLogger("rqjobs").exception("resolving a name failed")
 
 

@@ -1,4 +1,4 @@
-"""What a response means for the job."""
+"""Translates a response to the outcome of the job."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rqjobs.errors import PermanentFailure, RetryLater, RQJobsError
 from rqjobs.processors.webhook.transfer import DeliveryFailed, Response
 
 GONE = 410
-"""410 Gone: the endpoint wants no further delivery."""
+"""410 Gone: the endpoint wants no further deliveries."""
 _RETRIED = {408, 425, 429}
 
 
 def failure(response: Response, now: datetime, limit: timedelta) -> RQJobsError | None:  # noqa: PLR0911  # an outcome each
-    """The error that ``response`` ends the attempt with, None for 2xx.
+    """Returns the error that ``response`` means for the attempt; None for 2xx.
 
-    3xx is permanent (a redirect is never followed, the URL must be changed), as is every 4xx but 408, 425 and
-    429; those and 5xx are tried again, at the time of Retry-After or by the queue's backoff.
+    3xx is permanent (redirects are not followed, so the URL must be changed), as are all 4xx except 408, 425 and 429.
+    Those and 5xx are retried, at the time of Retry-After or after the wait of the queue's backoff.
     """
     status = response.status
     if 200 <= status < 300:  # noqa: PLR2004

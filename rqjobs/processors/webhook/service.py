@@ -1,4 +1,4 @@
-"""What lives as long as an event loop: the connections and the delivery log's writer."""
+"""The objects that live as long as an event loop: the connections and the delivery log's writer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _local = threading.local()
 
 
 class Service:
-    """One event loop's client and log. When the loop is wound up, the log is written and connections end."""
+    """The client and the delivery log of one event loop; both are closed when the loop ends."""
 
     def __init__(self, shared: Context) -> None:
         self.context = shared
@@ -22,7 +22,7 @@ class Service:
         self._end = asyncio.get_running_loop().create_task(self._wait_for_end())
 
     async def _wait_for_end(self) -> None:
-        # asyncio.run(), and the worker, cancel what is left when they end: that is the moment to tidy up.
+        # asyncio.run() and the worker cancel all tasks when they end, which starts the cleanup.
         try:
             await asyncio.Event().wait()
         finally:
@@ -31,7 +31,7 @@ class Service:
 
 
 def service(shared: Context) -> Service:
-    """The service of the running event loop."""
+    """Returns the service of the running event loop."""
     found: Service | None = getattr(_local, "service", None)
     if found is None or found.context is not shared or found.client.loop is not asyncio.get_running_loop():
         found = _local.service = Service(shared)

@@ -1,8 +1,7 @@
-"""One POST by libcurl, closed on all sides: guarded sockets, no redirects, a total deadline, a capped response.
+"""One POST by libcurl, with guarded sockets, no redirects, a total deadline, and a limit for the response.
 
-Why libcurl: it costs a quarter of urllib3's CPU time, its deadline is total (the name's lookup, TLS and a slow
-drip of headers included), and its open-socket callback is given the address at the moment of connecting, where
-the guard decides.
+libcurl costs a quarter of urllib3's CPU time, its deadline is total (including the look-up of the name, TLS, and slow
+headers), and it passes the address to a callback that opens the socket, where the guard decides.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from rqjobs.processors.webhook.request import Message
 from rqjobs.security.ssrf import Guard, Target, TargetRefused
 
 RESPONSE_LIMIT = 20_000
-"""Bytes of a response's body that are read; the rest is left in the socket, and the socket closed."""
+"""The most bytes of a response's body that are read; then the connection is closed."""
 HEADER_LIMIT = 32_000
-"""Bytes of a response's headers that are read; more is a failed delivery."""
+"""The most bytes of a response's headers; with more the delivery fails."""
 
 
 class DeliveryFailed(RQJobsError):
-    """An attempt that did not end in a 2xx answer, and may be tried again.
+    """An attempt without a 2xx response, which may be retried.
 
     Attributes:
         kind: ``dns``, ``connection``, ``tls``, ``timeout``, ``protocol`` or ``status``.
-        connected: whether a connection was made (TLS included), so that what failed is the endpoint's answer.
+        connected: whether a connection was made (TLS included), so that the endpoint's answer is what failed.
     """
 
     def __init__(self, kind: str, message: str, *, connected: bool = True) -> None:
@@ -39,7 +38,7 @@ class DeliveryFailed(RQJobsError):
 
 @dataclass(slots=True)
 class Response:
-    """What came back, at most :data:`RESPONSE_LIMIT` bytes of it."""
+    """A response, with at most :data:`RESPONSE_LIMIT` bytes of its body."""
 
     status: int = 0
     retry_after: str | None = None
@@ -47,7 +46,7 @@ class Response:
     truncated: bool = False
 
     def text(self, limit: int) -> str:
-        """The first ``limit`` characters of the body; what is not UTF-8, or NUL, becomes U+FFFD."""
+        """Returns the first ``limit`` characters of the body; bytes that are not UTF-8, and NUL, become U+FFFD."""
         return bytes(self.body).decode("utf-8", "replace").replace("\x00", "\ufffd")[:limit]
 
 
@@ -64,14 +63,14 @@ _KINDS = {
 
 
 class _Handover(socket.socket):
-    """A socket that libcurl duplicates as soon as it gets it: ours is closed silently after that."""
+    """A socket that libcurl duplicates when it receives it, after which ours is closed without a warning."""
 
     def __del__(self) -> None:
         self.close()
 
 
 class Transfer:
-    """A libcurl handle and the response it is collecting. Used again and again, by one request at a time."""
+    """A libcurl handle and the response that it collects; used for one request at a time, and then again."""
 
     def __init__(self, guard: Guard, ca_file: str | None = None) -> None:
         self.curl = curl = pycurl.Curl()
@@ -84,7 +83,7 @@ class Transfer:
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
-        curl.setopt(pycurl.PROXY, "")  # also keeps http_proxy of the environment away
+        curl.setopt(pycurl.PROXY, "")  # also ignores http_proxy of the environment
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.TCP_NODELAY, 1)
         curl.setopt(pycurl.CAINFO, ca_file or certifi.where())
@@ -93,7 +92,7 @@ class Transfer:
         curl.setopt(pycurl.WRITEFUNCTION, self._write)
 
     def prepare(self, target: Target, message: Message, deadline: float, hosts: list[str]) -> None:
-        """Sets the handle up for one POST that ends within ``deadline`` seconds.
+        """Prepares the handle for one POST that ends within ``deadline`` seconds.
 
         ``hosts`` are new entries (``name:port:address,address``) for libcurl's table of names, which all handles share.
         """
@@ -101,7 +100,7 @@ class Transfer:
         self._host, self._refused, self._header_bytes = target.host, None, 0
         curl = self.curl
         curl.setopt(pycurl.URL, target.url)
-        # "Expect:" and "accept-encoding:" without a value take out what curl would add by itself.
+        # "Expect:" and "accept-encoding:" without a value remove headers that curl adds.
         curl.setopt(pycurl.HTTPHEADER, [*message.headers, "Expect:"])
         curl.setopt(pycurl.POSTFIELDSIZE, len(message.body))
         curl.setopt(pycurl.POSTFIELDS, message.body)
@@ -110,11 +109,11 @@ class Transfer:
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(deadline * 1000)))
 
     def finish(self, code: int, error: str) -> Response:
-        """The response, once the transfer has ended with libcurl's ``code`` (0 for success).
+        """Returns the response after the transfer has ended with libcurl's ``code`` (0 for success).
 
         Raises:
             TargetRefused: the guard refused an address.
-            DeliveryFailed: naming the kind.
+            DeliveryFailed: the transfer failed; ``kind`` is the reason.
         """
         response = self.response
         response.status = self.curl.getinfo(pycurl.RESPONSE_CODE)

@@ -1,4 +1,4 @@
-"""The ways out: a folder, an SMTP server, SendGrid, Resend. EMAIL_BACKEND chooses."""
+"""The email backends: a folder, an SMTP server, SendGrid, Resend. EMAIL_BACKEND chooses one."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from rqjobs.processors.email.outcome import Receipt
 from rqjobs.processors.email.send_record import SendRecord
 
 Begin = Callable[[], None]
-"""To be called at the last moment before the other side may take the mail."""
+"""The backend calls this just before the server may accept the mail; it writes the send record."""
 
 
 class Backend(Protocol):
-    """One way out."""
+    """A backend that sends mails."""
 
     name: str
     dependency: str
-    """Its name where it is away."""
+    """The name under which pages show it when it is unavailable."""
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
-        """Hands the mail over within ``remaining`` seconds.
+        """Sends the mail within ``remaining`` seconds.
 
         Raises:
             PermanentFailure: refused for good.
-            RetryLater: refused, and the other side said until when.
-            NotSent: certainly not sent, worth another try.
-            DependencyUnavailable: certainly not sent, and no mail would be: the server is away, or refuses our login.
-            UnknownOutcome: it may have been sent.
+            RetryLater: refused, with a time for the next attempt.
+            NotSent: certainly not sent; a retry may succeed.
+            DependencyUnavailable: certainly not sent, and no other mail would be: the server does not answer, or
+                refuses our
+                login.
+            UnknownOutcome: the mail may have been sent.
         """
         ...
 
     def prevents_duplicate(self, record: SendRecord) -> bool:
-        """Whether handing over a mail of unknown outcome again cannot send it twice."""
+        """Returns whether a mail with unknown outcome can be sent again without a duplicate."""
         ...
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
-        """The seconds that each mail has to wait before it is sent; 0 for now."""
+        """Returns the seconds that each mail has to wait before it is sent; 0 for now."""
         ...
 
 
 def get_backend() -> Backend:
-    """The backend of this installation."""
+    """Returns the backend that EMAIL_BACKEND names."""
     name = get_settings().email_backend
     return cast("Backend", import_module(f"rqjobs.processors.email.backends.{name}").BACKEND)

@@ -1,4 +1,4 @@
-"""EMAIL_BACKEND=file: .eml files in RQJOBS_DATA/mail, for development. Mail programs open them."""
+"""EMAIL_BACKEND=file: writes .eml files to RQJOBS_DATA/mail, for development. Mail programs open them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rqjobs.processors.email.send_record import SendRecord
 
 
 class FileBackend:
-    """Writes each mail to a file named by its key, so that a repeat writes the same file."""
+    """Writes each mail to a file named by its key, so that a repetition writes the same file."""
 
     name = "file"
     dependency = "mail folder"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:  # noqa: ARG002  # a file takes no time
-        """Writes the file; it is there whole or not at all."""
+        """Writes the file; it appears complete or not at all."""
         with _folder_outages():
             folder = data_folder() / "mail"
             make_private_folder(folder)
@@ -32,7 +32,7 @@ class FileBackend:
         begin()
         text = build(mail, bcc=True)
         with _folder_outages():
-            temporary.unlink(missing_ok=True)  # of a process that was killed
+            temporary.unlink(missing_ok=True)  # left by a process that was killed
             with open_new(temporary) as file:
                 file.write(text)
                 file.flush()
@@ -41,11 +41,11 @@ class FileBackend:
         return Receipt(accepted=mail.recipients, provider_id=str(path))
 
     def prevents_duplicate(self, record: SendRecord) -> bool:
-        """The same file is written again."""
+        """Returns whether this backend has sent it, because then the same file is written again."""
         return record.backend == self.name
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
-        """A folder has no limits."""
+        """Returns zeros: a folder has no rate limit."""
         return [0.0] * len(attempts)
 
 
@@ -56,5 +56,5 @@ BACKEND = FileBackend()
 def _folder_outages() -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # full, read only, not ours: no mail's fault
+    except OSError as error:  # the folder is full, read-only or another user's: not the fault of a mail
         raise DependencyUnavailable("mail folder", str(error)) from error

@@ -1,4 +1,4 @@
-"""One POST to a provider's API, and whether it may have arrived."""
+"""Posts a mail to a provider's API, and decides after an error whether it may have arrived."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _LONGEST_WAIT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an API said."""
+    """The response of an API."""
 
     status: int
     headers: requests.structures.CaseInsensitiveDict[str]
     body: Any
-    """The JSON of its body; None where it is none."""
+    """The body as JSON; None if it is not JSON."""
 
     def retry_after(self, default: timedelta) -> timedelta:
-        """The wait that Retry-After (seconds or an HTTP date) asks for, a day at most."""
+        """Returns the wait that Retry-After (seconds or an HTTP date) requests, at most a day; else ``default``."""
         wait = parse_retry_after(self.headers.get("retry-after"), limit=_LONGEST_WAIT, date=self.headers.get("date"))
         return max(default if wait is None else wait, timedelta(seconds=1))
 
@@ -51,7 +51,7 @@ _kept = _Sessions()
 def _session() -> requests.Session:
     if _kept.session is None or _kept.pid != os.getpid():
         _kept.session, _kept.pid = requests.Session(), os.getpid()
-        _kept.session.trust_env = False  # no proxy and no .netrc that the settings do not name
+        _kept.session.trust_env = False  # ignores proxies and .netrc of the environment
     return _kept.session
 
 
@@ -65,11 +65,11 @@ def post(
     remaining: float,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """Posts ``payload`` as JSON with the bearer token ``key`` to the provider ``name``.
+    """Posts ``payload`` as JSON with the bearer token ``key`` to the provider ``name``; returns the response.
 
     Raises:
         DependencyUnavailable: there was no connection.
-        UnknownOutcome: it broke, or the time was over, before the answer.
+        UnknownOutcome: the connection broke, or the time was over, before the response.
     """
     body = json.dumps(payload, ensure_ascii=False).encode()
     sent = {
@@ -93,7 +93,7 @@ def post(
 
 
 def _body(response: requests.Response, deadline: float) -> Any:
-    """The JSON of the answer. The status decides; a body that is late, long or broken changes nothing."""
+    """Returns the JSON of the response. The status decides the outcome; a late, long or invalid body is ignored."""
     text = b""
     with contextlib.suppress(requests.RequestException, ValueError):
         for chunk in response.iter_content(4096):

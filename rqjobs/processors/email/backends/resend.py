@@ -1,4 +1,4 @@
-"""EMAIL_BACKEND=resend: its Idempotency-Key makes a repeat safe for a day."""
+"""EMAIL_BACKEND=resend: Resend's API, whose Idempotency-Key makes a repetition safe for a day."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rqjobs.processors.email.outcome import NotSent, Receipt, UnknownOutcome
 from rqjobs.processors.email.send_record import SendRecord
 
 _ACCOUNT = {"missing_api_key", "restricted_api_key", "invalid_api_key", "monthly_quota_exceeded"}
-"""Errors that every mail of the account meets (resend.com/docs/api-reference/errors)."""
+"""Errors that concern every mail of the account (resend.com/docs/api-reference/errors)."""
 _KEY_KEPT = timedelta(hours=23)  # Resend keeps them for 24 hours
 _QUOTA_WAIT = timedelta(hours=1)
-_PATIENCE = 2.0  # seconds that a mail waits for its turn in its slot; a longer wait gives the slot back
+_PATIENCE = 2.0  # the most seconds that a mail waits in its slot for the rate limit
 
 
 class ResendBackend:
@@ -34,7 +34,7 @@ class ResendBackend:
     dependency = "Resend"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
-        """One POST, at the rate that RESEND_RATE allows all workers together."""
+        """Sends the mail by one POST, at the rate of RESEND_RATE for all workers together."""
         settings = get_settings()
         if settings.resend_api_key is None:
             raise DependencyUnavailable("Resend", "EMAIL_BACKEND is resend: set RESEND_API_KEY")
@@ -55,11 +55,11 @@ class ResendBackend:
         raise _failure(answer, limit.cooldown, own_sender=mail.own_sender)
 
     def prevents_duplicate(self, record: SendRecord) -> bool:
-        """For a day Resend returns its first response to a repeated key, and sends nothing."""
+        """Returns whether the first attempt is recent: for a day Resend repeats its response and sends nothing."""
         return record.backend == self.name and time.time() - record.at < _KEY_KEPT.total_seconds()
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
-        """Each mail's turn, so that none waits in a worker's slot."""
+        """Returns the wait of each mail for the rate limit, so that none waits in a worker's slot."""
         units = [(attempt.job_id, 1, _priority(attempt.queue)) for attempt in attempts]
         return _rate_limit().admit(get_connection(), units)
 
@@ -72,7 +72,7 @@ def _rate_limit() -> RateLimit:
     secret = settings.resend_api_key.get_secret_value() if settings.resend_api_key else ""
     name = f"resend-{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
     rate = settings.resend_rate
-    window = rate.period / min(1, rate.count)  # 0.5/s is one in 2 s
+    window = rate.period / min(1, rate.count)  # 0.5/s means one in 2 s
     return RateLimit(name, max(1, int(rate.count)), window, Cooldown(name))
 
 
@@ -82,7 +82,7 @@ def _priority(queue: str) -> Literal["high", "normal", "low"]:
 
 
 def payload_of(mail: Mail) -> dict[str, Any]:
-    """The request's body: the same for every attempt, or Resend would refuse the key."""
+    """Returns the body of the request; it must be the same in every attempt, or Resend refuses the key."""
     payload: dict[str, Any] = {
         "from": address_of(mail.sender),
         **{name: [address_of(box) for box in boxes] for name, boxes in mail.people.items()},

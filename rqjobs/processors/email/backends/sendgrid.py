@@ -1,4 +1,4 @@
-"""EMAIL_BACKEND=sendgrid: the v3 Mail Send API. It has no idempotency keys."""
+"""EMAIL_BACKEND=sendgrid: SendGrid's v3 Mail Send API, which has no idempotency keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SendGridBackend:
     dependency = "SendGrid"
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
-        """One POST; 202 means that SendGrid has the mail."""
+        """Sends the mail by one POST; 202 means that SendGrid has accepted it."""
         settings = get_settings()
         if settings.sendgrid_api_key is None:
             raise DependencyUnavailable("SendGrid", "EMAIL_BACKEND is sendgrid: set SENDGRID_API_KEY")
@@ -41,11 +41,11 @@ class SendGridBackend:
         raise _failure(answer, own_sender=mail.own_sender)
 
     def prevents_duplicate(self, record: SendRecord) -> bool:  # noqa: ARG002
-        """Never: SendGrid takes the same mail twice."""
+        """Returns False: SendGrid accepts the same mail twice."""
         return False
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
-        """Mail Send allows more than workers do; RQJOBS_EMAIL_RATE sets a limit."""
+        """Returns zeros: Mail Send allows a higher rate than workers reach; RQJOBS_EMAIL_RATE sets a limit."""
         return [0.0] * len(attempts)
 
 
@@ -53,10 +53,10 @@ BACKEND = SendGridBackend()
 
 
 def payload_of(mail: Mail) -> dict[str, Any]:
-    """The request's body.
+    """Returns the body of the request.
 
-    SendGrid refuses empty values, HTML before text, an address that stands twice in any case of letters, and ``,`` or
-    ``;`` in a recipient's name.
+    SendGrid refuses empty values, HTML before text, an address that occurs twice in any case, and ``,`` or ``;`` in a
+    recipient's name.
     """
     content = [{"type": "text/plain", "value": mail.text}] if mail.text.strip() else []
     if mail.html:
@@ -111,7 +111,7 @@ def _failure(answer: Answer, *, own_sender: bool) -> Exception:
     if answer.status == 408:  # noqa: PLR2004
         return NotSent(reason)
     fields = [error.get("field") for error in errors or () if isinstance(error, dict)]
-    about_mail = own_sender and any(fields)  # 403 names the field "from" where the sender is not verified
+    about_mail = own_sender and any(fields)  # a 403 about the field "from" means that the sender is not verified
     if answer.status in (401, 500, 503) or (answer.status == 403 and not about_mail):  # noqa: PLR2004
         return DependencyUnavailable("SendGrid", reason)
     if answer.status >= 500:  # noqa: PLR2004  # from a gateway: the mail may have been accepted

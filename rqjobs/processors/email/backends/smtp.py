@@ -30,28 +30,28 @@ from rqjobs.processors.email.replies import (
 )
 from rqjobs.processors.email.send_record import SendRecord
 
-_TIMEOUT = 30.0  # seconds a single step may take
-_MAX_MAILS = 100  # over one connection, then a new one: servers count
+_TIMEOUT = 30.0  # the most seconds for a single step
+_MAX_MAILS = 100  # the most mails on one connection: servers have limits
 
 
 _WANTS_LOGIN = 530
 
 
 class _Kept:
-    """A thread's connection: mails that follow save the greeting, TLS and the login."""
+    """The connection of a thread, kept for the next mails, which saves the greeting, TLS and the login."""
 
     smtp: smtplib.SMTP | None = None
     opened_for: tuple[int, str] | None = None
     mails = 0
 
     def close(self) -> None:
-        """Drops the connection."""
+        """Closes the connection."""
         if self.smtp is not None:
             self.smtp.close()
         self.smtp = None
 
     def __del__(self) -> None:
-        """The thread has ended."""
+        """Closes the connection when the thread has ended."""
         self.close()
 
 
@@ -66,13 +66,13 @@ def _kept() -> _Kept:
 
 
 class SMTPBackend:
-    """Hands mails to the server at SMTP_URL."""
+    """Sends mails by the server at SMTP_URL."""
 
     name = "smtp"
     dependency = MAIL_SERVER
 
     def send(self, mail: Mail, begin: Begin, remaining: float) -> Receipt:
-        """One transaction: sender, recipients, text, and the dot after which the server has the mail."""
+        """Runs one transaction: sender, recipients, text, and the final dot, after which the server has the mail."""
         deadline = time.monotonic() + remaining
         smtp = _connected(get_settings().smtp_url.get_secret_value(), deadline)
         done = False
@@ -85,11 +85,11 @@ class SMTPBackend:
         return receipt
 
     def prevents_duplicate(self, record: SendRecord) -> bool:  # noqa: ARG002  # the protocol has no idempotency
-        """Never: a server takes the same mail twice."""
+        """Returns False: a server accepts the same mail twice."""
         return False
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
-        """No limit is known; RQJOBS_EMAIL_RATE sets one."""
+        """Returns zeros: the server's limit is unknown; RQJOBS_EMAIL_RATE sets one."""
         return [0.0] * len(attempts)
 
 
@@ -97,7 +97,7 @@ BACKEND = SMTPBackend()
 
 
 def _connected(url: str, deadline: float) -> smtplib.SMTP:
-    """This thread's connection, seen alive; a new one where there is none."""
+    """Returns this thread's connection if it works, otherwise a new one."""
     kept, wanted = _kept(), (os.getpid(), url)
     if kept.smtp is not None and kept.opened_for == wanted and kept.mails < _MAX_MAILS:
         kept.mails += 1
@@ -114,14 +114,14 @@ def _connected(url: str, deadline: float) -> smtplib.SMTP:
 
 
 def _limit(smtp: smtplib.SMTP, deadline: float) -> None:
-    """No step of the dialogue outlives the job's time limit."""
+    """Sets the timeout of the next step, so that no step exceeds the job's time limit."""
     if smtp.sock is not None:
         smtp.sock.settimeout(max(0.1, min(_TIMEOUT, deadline - time.monotonic())))
 
 
 @contextlib.contextmanager
 def _connecting(server: Server) -> Iterator[None]:
-    """What goes wrong before a mail is named is no mail's fault, whatever the server calls it: nothing was sent."""
+    """Translates errors before a mail is named: nothing was sent, and no mail is the cause."""
     where = f"{server.host}:{server.port}"
     try:
         yield
@@ -134,7 +134,7 @@ def _connecting(server: Server) -> Iterator[None]:
             f"{where}: its certificate cannot be trusted: {error.verify_message}. "
             "Name its host as the certificate does, or its authority by ?ca=FILE in SMTP_URL"
         ) from None
-    except (smtplib.SMTPException, OSError) as error:  # SMTPNotSupportedError as well: it offers no TLS, or no login
+    except (smtplib.SMTPException, OSError) as error:  # SMTPNotSupportedError as well: no TLS, or no login
         raise away(f"{where}: {str(error) or type(error).__name__}") from error
     except ValueError as error:
         raise away(str(error)) from None
@@ -162,12 +162,12 @@ def _transact(smtp: smtplib.SMTP, mail: Mail, begin: Begin, deadline: float) -> 
         words = str(error) or type(error).__name__
         if isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected):
             raise NotSent(f"the SMTP dialogue failed: {words}") from error
-        # The server is going away, or hangs up on this mail alone: the hold tells the two apart, and counts the latter.
+        # The server is shutting down, or rejects only this mail: the hold finds out which, and counts the latter.
         raise away(f"the connection broke before the mail was complete: {words}") from error
     begin()
     try:
         _limit(smtp, deadline)
-        smtp.send(b".\r\n")  # from here on the server may have it
+        smtp.send(b".\r\n")  # from here on the server may have the mail
         code, text = _reply(smtp.getreply())
     except (smtplib.SMTPException, OSError) as error:
         raise UnknownOutcome(
