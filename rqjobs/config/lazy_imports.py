@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -21,7 +23,20 @@ def lazy_exports(
     def getattribute(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        namespace[name] = value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        with _without_gc():
+            namespace[name] = value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
         return value
 
     return getattribute, lambda: sorted({*namespace, *module_of})
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Suspends garbage collection: an import leaves almost no garbage, and collections are a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

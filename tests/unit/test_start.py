@@ -103,3 +103,11 @@ def test_the_overview_says_what_each_command_says_of_itself() -> None:
             assert [name, command.get_short_help_str(200)] in [
                 line.split(maxsplit=1) for line in cli.get_help(context).splitlines() if line.strip()
             ]
+
+
+@pytest.mark.parametrize("set_by_app", ["enable", "disable"])
+def test_an_import_leaves_garbage_collection_as_the_app_has_it(set_by_app: str) -> None:
+    code = (
+        f"import gc, rqjobs; gc.{set_by_app}(); rqjobs.WebhookJob; sys.exit(gc.isenabled() != {set_by_app == 'enable'})"
+    )
+    loaded(code)
