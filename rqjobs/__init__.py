@@ -1,10 +1,10 @@
-"""rqjobs: the five background jobs every product needs, done right on RQ and Redis.
+"""rqjobs: five background jobs (webhooks, ManyChat sync, email, QR analytics, data export) on RQ and Redis.
 
     from rqjobs import WebhookJob, enqueue_webhook
 
     enqueue_webhook(WebhookJob(webhook_id="wh_1", event="qr.scanned", url="https://...", payload={...}))
 
-and, in a terminal: ``rqjobs worker``.
+In a terminal: ``rqjobs worker``.
 """
 
 from typing import TYPE_CHECKING
@@ -88,7 +88,7 @@ __all__ = [
     "wait_for_result",
 ]
 
-if not TYPE_CHECKING:  # a type checker that saw a __getattr__ would accept every misspelt name
+if not TYPE_CHECKING:  # with a __getattr__, a type checker would accept misspelt names
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {

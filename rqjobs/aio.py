@@ -1,4 +1,4 @@
-"""The same calls for coroutines. None of them blocks the event loop: what talks to Redis does so in a thread."""
+"""The calls of rqjobs for coroutines. None of them blocks the event loop: calls to Redis run in a thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rqjobs.monitoring.queue_health import QueueHealth, queue_health
 if TYPE_CHECKING:
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
 
-_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks for a result
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two checks for a result
 
 T = TypeVar("T")
 
@@ -86,11 +86,11 @@ async def await_result(
     *,
     connection: redis.Redis | None = None,
 ) -> Any:
-    """``wait_for_result`` for coroutines: any number of them wait at once, and none holds a thread.
+    """``wait_for_result`` for coroutines: any number of them can wait at once, without a thread for each.
 
     Raises:
-        JobFailed: it is dead; the reason is in the error.
-        ResultTimeout: it is not done yet. The job goes on.
+        JobFailed: the job is dead; the error has the reason.
+        ResultTimeout: the job is not done yet. It is not affected.
         JobNotFound: there is no such job.
         RedisUnavailable: Redis does not answer.
     """
@@ -122,11 +122,11 @@ async def _call(function: Callable[..., T], job: object, options: JobOptions) ->
     outbox: Any = options.get("outbox")
     if outbox is None:
         return await asyncio.to_thread(function, job, **options)
-    if hasattr(outbox, "run_sync"):  # SQLAlchemy's AsyncSession and AsyncConnection: written in their transaction
+    if hasattr(outbox, "run_sync"):  # an AsyncSession or AsyncConnection of SQLAlchemy: written in its transaction
 
         def write(inside: Any) -> T:
             return function(job, **{**options, "outbox": inside})
 
         written: T = await outbox.run_sync(write)
         return written
-    return function(job, **options)  # a connection belongs to its thread
+    return function(job, **options)  # in this thread, to which the connection belongs

@@ -1,4 +1,4 @@
-"""Jobs of the app's own: a decorator gives any function a queue with everything that the five have."""
+"""The decorator for the app's own jobs, which gives a function a queue with all features of the five built-in ones."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class PolicyOptions(TypedDict, total=False):
     """The options of :func:`job` that become the queue's policy (:class:`rqjobs.policies.QueuePolicy`)."""
 
     attempts: int
-    """How often a job is run at most; 3 by default."""
+    """The most runs of a job; 3 by default."""
     backoff: Backoff | str
-    """The waits between the runs; 2 s, 4 s, 8 s ... by default."""
+    """The wait before each retry; 2 s, 4 s, 8 s ... by default."""
     timeout: timedelta | str
-    """The time limit of one run, a timedelta or text such as ``"5m"``; 60 s by default. A bare number is an error."""
+    """The time limit of one run, a timedelta or text such as ``"5m"``; 60 s by default. It needs a unit."""
     concurrency: int
-    """How many of these one worker process runs at once; 10 by default."""
+    """The most jobs that one worker process runs at once; 10 by default."""
     rate: Rate | str
-    """How many of these all workers together start, such as ``"10/s"``; no limit by default."""
+    """The most jobs that all workers together start, such as ``"10/s"``; no limit by default."""
     runs_in: Literal["thread", "process"]
     """``"process"`` for work that needs a core or much memory; ``"thread"`` by default."""
 
 
 class OwnPayload(JobModel):
-    """The job model that the decorator makes of a function's payload."""
+    """The job model that the decorator makes from the type of a function's payload."""
 
     adapter: ClassVar[TypeAdapter[Any]]
     payload_type: ClassVar[Any]
@@ -62,10 +62,10 @@ class OwnPayload(JobModel):
 
     @classmethod
     def parse(cls, data: object) -> Self:
-        """The job with the payload ``data``.
+        """Returns the job with the payload ``data``.
 
         Raises:
-            InvalidJob: with every fault named.
+            InvalidJob: the payload is invalid; the message names every fault.
         """
         if isinstance(data, cls):
             return data
@@ -80,7 +80,7 @@ class OwnPayload(JobModel):
         raise InvalidJob(cls.__name__, faults)
 
     def dump(self) -> dict[str, Any]:
-        """The payload as JSON can carry it."""
+        """Returns the payload as JSON types."""
         dumped = self.adapter.dump_python(self.value, mode="json")
         faults = list(json_faults(dumped, "payload"))
         if not isinstance(dumped, dict):
@@ -90,12 +90,12 @@ class OwnPayload(JobModel):
         return cast("dict[str, Any]", dumped)
 
     def label(self) -> str:
-        """The queue's name only: a payload must not get into logs."""
+        """Returns only the queue's name, because a payload must not appear in logs."""
         return self.queue
 
 
 class OwnJob(Generic[PayloadT, ResultT]):
-    """A function with a queue. Calling it runs it here and now; :meth:`enqueue` lets a worker run it."""
+    """A function with a queue. Calling it runs it directly; :meth:`enqueue` makes a worker run it."""
 
     def __init__(self, function: Callable[..., ResultT], queue: str, policy: PolicyOptions) -> None:
         functools.update_wrapper(self, function)
@@ -120,27 +120,27 @@ class OwnJob(Generic[PayloadT, ResultT]):
         register_queue(_policy(self, _module_of(function), policy))
 
     def __call__(self, payload: PayloadT, *more: Any) -> ResultT:
-        """Runs the function itself."""
+        """Runs the function directly, without a queue."""
         return self.function(payload, *more)
 
     def enqueue(self, payload: PayloadT | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-        """Enqueues the function's work on ``payload``.
+        """Enqueues a run of the function with ``payload``.
 
         Raises:
-            InvalidJob: the payload or an option has faults, each named; nothing has reached Redis.
-            DuplicateJob: a job of this id is waiting, delayed or running.
+            InvalidJob: the payload or an option is invalid; the message names every fault, and nothing was enqueued.
+            DuplicateJob: a job with this id is waiting, delayed or running.
             RedisUnavailable: Redis does not answer.
         """
         return enqueue(self.job(payload), **options)
 
     async def aenqueue(self, payload: PayloadT | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-        """:meth:`enqueue`, for coroutines: the event loop goes on meanwhile."""
+        """:meth:`enqueue` for coroutines, without blocking the event loop."""
         from rqjobs.aio import aenqueue
 
         return await aenqueue(self.job(payload), **options)
 
     def job(self, payload: PayloadT | Mapping[str, Any]) -> OwnPayload:
-        """The job model of ``payload``, for ``enqueue_many`` and the like."""
+        """Returns the job model of ``payload``, for ``enqueue_many`` and similar functions."""
         return self.model.parse(payload)
 
     def _perform(self, job: OwnPayload, attempt: Attempt) -> ResultT:
@@ -162,29 +162,31 @@ def job(
     timezone: str = "UTC",
     **policy: Unpack[PolicyOptions],
 ) -> Callable[[Callable[..., ResultT]], OwnJob[Any, ResultT]]:
-    """Makes a function a job with a queue of its own: retries, dead letters, limits, health, dashboard.
+    """Makes a function a job with its own queue: with retries, dead letters, limits, health and dashboard.
 
         @rqjobs.job(queue="thumbnails", attempts=5)
         def make_thumbnail(payload: Thumbnail) -> dict: ...
 
         make_thumbnail.enqueue(Thumbnail(image="a.png", width=200))
 
-    The function takes its payload (a pydantic model, a dataclass, a TypedDict or a dict, by its annotation) and, if
-    it wants it, the :class:`rqjobs.attempt.Attempt`. What it returns or raises means what it means for every
+    The function takes its payload (a pydantic model, a dataclass, a TypedDict or a dict, by its annotation) and
+    optionally the :class:`rqjobs.attempt.Attempt`. Its result and its exceptions have the same meaning as those of
+    every
     processor. A coroutine function runs on the worker's event loop.
 
     Args:
-        queue: the queue's name; the function's with ``-`` for ``_`` by default. One function a queue.
-        cron: declares a schedule of the queue's name that enqueues the job at these times: five fields such as
-            ``"0 3 * * *"``. Workers follow the code: a changed declaration changes it, a removed one removes it.
-        every: an interval in the place of ``cron``, such as ``"5m"``.
-        timezone: the IANA zone of ``cron``.
-        payload: what the schedule enqueues; ``{}`` by default.
-        schedule: more of the schedule: ``starts``, ``ends``, ``catch_up``, ``overlap``, ``jitter``.
-        policy: how the queue treats its jobs; ``RQJOBS_<QUEUE>_*`` changes it for one installation.
+        queue: the queue's name; by default the function's name with ``-`` for ``_``. A queue has one function.
+        cron: declares a schedule with the queue's name that enqueues the job at these times: five fields such as
+            ``"0 3 * * *"``. Workers follow the code: a changed declaration changes the schedule, a removed one deletes
+            it.
+        every: an interval instead of ``cron``, such as ``"5m"``.
+        timezone: the IANA time zone of ``cron``.
+        payload: the payload that the schedule enqueues; ``{}`` by default.
+        schedule: further options of the schedule: ``starts``, ``ends``, ``catch_up``, ``overlap``, ``jitter``.
+        policy: the values of the queue's policy; ``RQJOBS_<QUEUE>_*`` changes them for one installation.
 
     Raises:
-        ValueError: the queue belongs to another function, or a part of the policy is malformed.
+        ValueError: the queue belongs to another function, or a value of the policy is invalid.
     """
 
     def decorate(function: Callable[..., ResultT]) -> OwnJob[Any, ResultT]:
@@ -202,7 +204,7 @@ def job(
 
 
 def surround_jobs(surroundings: Surroundings) -> None:
-    """Runs every job of the app's own inside ``surroundings()``: for connections that a framework keeps by thread."""
+    """Runs every job of the app inside the context manager ``surroundings()``, for a framework's connections."""
     if surroundings not in _surroundings:
         _surroundings.append(surroundings)
 
@@ -216,7 +218,7 @@ def _surrounded() -> typing.Iterator[None]:
 
 
 def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
-    """The payload's type, and whether the function takes the attempt as well."""
+    """Returns the type of the payload, and whether the function also takes the attempt."""
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
@@ -229,7 +231,7 @@ def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
 
 
 def _module_of(function: Callable[..., Any]) -> str:
-    """Where workers find the function. A script run by its path is ``__main__`` only to itself."""
+    """Returns the module from which workers import the function; a script run by its path has the name ``__main__``."""
     if function.__module__ != "__main__":
         return function.__module__
     main = sys.modules["__main__"]

@@ -1,4 +1,4 @@
-"""Enqueueing: thin wrappers, one for each kind of job, over the one place that writes jobs to Redis."""
+"""The enqueue functions: one for each kind of job, and the general ones."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ ModelT = TypeVar("ModelT", bound=JobModel)
 
 
 def enqueue_webhook(job: models.WebhookJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-    """Enqueues the delivery of a webhook; see :func:`enqueue` for what is returned and raised."""
+    """Enqueues the delivery of a webhook; returns and raises as :func:`enqueue` does."""
     return enqueue(_parse(models.WebhookJob, job), **options)
 
 
 def enqueue_manychat_sync(job: models.ManyChatSyncJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-    """Enqueues a change in ManyChat; see :func:`enqueue` for what is returned and raised."""
+    """Enqueues a change in ManyChat; returns and raises as :func:`enqueue` does."""
     return enqueue(_parse(models.ManyChatSyncJob, job), **options)
 
 
 def enqueue_email(job: models.EmailJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-    """Enqueues a mail; see :func:`enqueue` for what is returned and raised."""
+    """Enqueues a mail; returns and raises as :func:`enqueue` does."""
     return enqueue(_parse(models.EmailJob, job), **options)
 
 
 def enqueue_qr_analytics(job: models.QRAnalyticsJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-    """Enqueues the counting of a QR event; see :func:`enqueue` for what is returned and raised."""
+    """Enqueues the counting of a QR event; returns and raises as :func:`enqueue` does."""
     return enqueue(_parse(models.QRAnalyticsJob, job), **options)
 
 
 def enqueue_data_export(job: models.DataExportJob | Mapping[str, Any], /, **options: Unpack[JobOptions]) -> Job:
-    """Enqueues an export; see :func:`enqueue` for what is returned and raised."""
+    """Enqueues an export; returns and raises as :func:`enqueue` does."""
     return enqueue(_parse(models.DataExportJob, job), **options)
 
 
@@ -44,11 +44,11 @@ def enqueue(job: JobModel, /, **options: Unpack[JobOptions]) -> Job:
     """Enqueues any job model, in one round trip.
 
     Returns:
-        The RQ job; its ``id`` is what ``wait_for_result`` and ``rqjobs jobs show`` take.
+        The RQ job; ``wait_for_result`` and ``rqjobs jobs show`` take its ``id``.
 
     Raises:
-        InvalidJob: the job or an option has faults, each named; nothing has reached Redis.
-        DuplicateJob: a job of this id is waiting, delayed or running, or (with ``unique``) lately done.
+        InvalidJob: the job or an option is invalid; the message names every fault, and nothing was enqueued.
+        DuplicateJob: a job with this id is waiting, delayed or running, or (with ``unique``) done and still kept.
         RedisUnavailable: Redis does not answer.
     """
     return enqueue_many([job], **options)[0]
@@ -58,20 +58,20 @@ def enqueue_many(jobs: Iterable[JobModel | tuple[JobModel, JobOptions]], /, **op
     """Enqueues any mix of jobs in one round trip, in order.
 
     Args:
-        jobs: job models, or pairs of a model and options of its own, but for ``connection``, ``on_commit`` and
-            ``outbox``: these are of the whole call.
-        options: for every job that brings none of its own.
+        jobs: job models, or pairs of a model and its own options, except ``connection``, ``on_commit`` and ``outbox``,
+            which apply to the whole call.
+        options: the options of all jobs without their own.
 
     Raises:
-        InvalidJob: a job or an option has faults; none of the jobs has reached Redis.
-        DuplicateJob: naming the ids that were there already; the other jobs are enqueued.
+        InvalidJob: a job or an option is invalid; none of the jobs was enqueued.
+        DuplicateJob: jobs with these ids exist already; the other jobs are enqueued.
         RedisUnavailable: Redis does not answer.
     """
     now = time.time_ns() // 1000
     entries = []
     for index, item in enumerate(jobs):
         job, own = item if isinstance(item, tuple) else (item, None)
-        entries.append(build_entry(job, options, own, now + index))  # their order is in created_at
+        entries.append(build_entry(job, options, own, now + index))  # created_at keeps their order
     if not entries:
         return []
     connection = options.get("connection")

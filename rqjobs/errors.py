@@ -1,4 +1,4 @@
-"""All errors of rqjobs, below RQJobsError. Each has its data as attributes, and its message names the fix."""
+"""All errors of rqjobs, subclasses of RQJobsError. Each has its data as attributes and a message that names the fix."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import timedelta
 
 
 class RQJobsError(Exception):
-    """The root of every error that rqjobs raises on purpose."""
+    """The base class of all errors that rqjobs raises."""
 
 
 class InvalidJob(RQJobsError, ValueError):
-    """A job that would not survive its queue; nothing has reached Redis.
+    """The job is invalid; nothing was enqueued.
 
     Attributes:
         kind: the name of the job model, such as ``WebhookJob``.
-        faults: every fault found, each naming its field.
+        faults: every fault found, each with the name of its field.
     """
 
     def __init__(self, kind: str, faults: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ class InvalidJob(RQJobsError, ValueError):
 
 
 class InvalidSettings(RQJobsError, ValueError):
-    """Settings that cannot be used.
+    """The settings are invalid.
 
     Attributes:
         faults: every fault found, each with its variable and the fix.
@@ -37,11 +37,11 @@ class InvalidSettings(RQJobsError, ValueError):
 
 
 class InvalidSchedule(RQJobsError, ValueError):
-    """A schedule that cannot be kept; nothing has reached Redis.
+    """The schedule is invalid; nothing was written to Redis.
 
     Attributes:
         name: the schedule.
-        faults: every fault found, each naming its argument.
+        faults: every fault found, each with the name of its argument.
     """
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
@@ -51,10 +51,10 @@ class InvalidSchedule(RQJobsError, ValueError):
 
 
 class ScheduleNotFound(RQJobsError, LookupError):
-    """There is no schedule of this name.
+    """There is no schedule with this name.
 
     Attributes:
-        name: the name asked for.
+        name: the unknown name.
     """
 
     def __init__(self, name: str) -> None:
@@ -63,7 +63,7 @@ class ScheduleNotFound(RQJobsError, LookupError):
 
 
 class UnknownQueue(RQJobsError, LookupError):
-    """No queue of this name is in the policy table.
+    """The policy table has no queue with this name.
 
     Attributes:
         name: the unknown name.
@@ -77,13 +77,14 @@ class UnknownQueue(RQJobsError, LookupError):
 
 
 class RedisUnavailable(RQJobsError, ConnectionError):
-    """The Redis at REDIS_URL does not answer, or takes nothing: it is away, starting, full, or a replica.
+    """The Redis at REDIS_URL does not answer or accepts no writes: it is unreachable, starting, full, or a replica.
 
-    There is no fallback: jobs would split between two stores. What was on its way may have arrived. Raised by every
-    call that needs Redis. When redis-py's client met the fault it is an instance of that error's class as well.
+    There is no fallback, because jobs would be divided between two stores. A command in flight may have been executed.
+    Every call that needs Redis can raise it. If redis-py's client has raised the error, it is also an instance of that
+    error's class.
 
     Attributes:
-        url: the address, its password removed.
+        url: the address without its password.
         fix: what to do.
     """
 
@@ -94,20 +95,23 @@ class RedisUnavailable(RQJobsError, ConnectionError):
 
 
 class DependencyUnavailable(RQJobsError):
-    """Raised by a processor: what the job needs is away, and that is not the job's fault.
+    """Raised by a processor when a dependency of the job is unavailable, which is not the job's fault.
 
-    The run costs the job no attempt and leaves no trace in its history. Its queue is held: no worker takes jobs of it,
-    but for one trial at a time, after 1 s, 2 s, 4 s ... 60 s, until one is done. Then all go on. ``rqjobs health``, the
-    dashboard, alerts and metrics name the dependency, since when it is away, and the reason.
+    No attempt is counted, and the run is not in the job's history. The queue is held: workers claim none of its jobs,
+    except one trial at a time, after 1 s, 2 s, 4 s ... 60 s, until one succeeds. Then all jobs continue. ``rqjobs
+    health``,
+    the dashboard, alerts and metrics show the dependency, since when it is unavailable, and the reason.
 
-    A job that finds a dependency away which other jobs of its queue find answering, five times, is charged: then this
-    error is a failure like any other.
+    If a job finds a dependency unavailable five times while other jobs of its queue reach it, this error counts as a
+    failure
+    of the job.
 
     Attributes:
-        dependency: a short name, such as ``database``. The same text is the same dependency.
-        reason: one line, the error and the fix. It is shown to people, so it must hold no secret.
-        scope: which part of the queue needs it, such as one of several accounts; "" (the default) for the whole queue.
-            Only jobs that raise it with this scope wait, the others go on.
+        dependency: a short name, such as ``database``. The same name is the same dependency.
+        reason: one line with the error and the fix. It is shown on pages, so it must not contain secrets.
+        scope: the part of the queue that needs the dependency, such as one of several accounts; "" (the default) for
+            the
+            whole queue. Only jobs that raise it with this scope are held.
     """
 
     def __init__(self, dependency: str, reason: str, *, scope: str = "") -> None:
@@ -125,7 +129,7 @@ class DatabaseUnavailable(DependencyUnavailable, ConnectionError):
     """The database at DATABASE_URL does not answer.
 
     Attributes:
-        url: the address, its password removed.
+        url: the address without its password.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -136,12 +140,12 @@ class DatabaseUnavailable(DependencyUnavailable, ConnectionError):
 
 
 class SchemaMismatch(DependencyUnavailable):
-    """The tables in the database are not those of this rqjobs.
+    """The tables in the database do not have the version that this rqjobs needs.
 
     Attributes:
-        url: the address, its password removed.
-        found: the version of the tables; None when they were never made.
-        needed: the version that this rqjobs works with.
+        url: the address without its password.
+        found: the version of the tables; None if they do not exist.
+        needed: the version that this rqjobs needs.
     """
 
     def __init__(self, url: str, found: str | None, needed: str) -> None:
@@ -160,7 +164,7 @@ class SchemaMismatch(DependencyUnavailable):
 
 
 class DuplicateJob(RQJobsError):
-    """A job of this id is already waiting, delayed or running (or, with ``unique=True``, lately done).
+    """A job with this id is waiting, delayed or running (or, with ``unique=True``, done and still kept).
 
     Attributes:
         job_ids: the ids that were not enqueued.
@@ -172,7 +176,7 @@ class DuplicateJob(RQJobsError):
 
 
 class JobNotFound(RQJobsError, LookupError):
-    """Redis has no job of this id: it was never enqueued here, or it is done and no longer kept.
+    """Redis has no job with this id: it was not enqueued there, or it is done and not kept any more.
 
     Attributes:
         job_id: the unknown id.
@@ -184,7 +188,7 @@ class JobNotFound(RQJobsError, LookupError):
 
 
 class JobCaptured(JobNotFound):
-    """A test has captured the job: it is in no Redis, and no worker runs it.
+    """A test has captured the job: it is not in Redis, and no worker runs it.
 
     Attributes:
         job_id: the id of the job.
@@ -197,7 +201,7 @@ class JobCaptured(JobNotFound):
 
 
 class UnreadableJob(RQJobsError, ValueError):
-    """The record of a job in Redis is not what RQ writes.
+    """The record of a job in Redis cannot be read.
 
     Attributes:
         job_id: the id of the job.
@@ -210,7 +214,7 @@ class UnreadableJob(RQJobsError, ValueError):
 
 
 class JobFailed(RQJobsError):
-    """The job waited for is dead: its attempts are used up, or its failure was permanent.
+    """The job is dead: its attempts are used up, or its failure was permanent.
 
     Attributes:
         job_id: the job's id.
@@ -224,11 +228,11 @@ class JobFailed(RQJobsError):
 
 
 class ResultTimeout(RQJobsError, TimeoutError):
-    """The job waited for was not done in time. It goes on; only the waiting ended.
+    """The job was not done within the time to wait. The job itself is not affected.
 
     Attributes:
         job_id: the job's id.
-        status: what the job was doing when the time was over.
+        status: the job's status at the end of the wait.
     """
 
     def __init__(self, job_id: str, timeout: timedelta, status: str) -> None:
@@ -238,7 +242,7 @@ class ResultTimeout(RQJobsError, TimeoutError):
 
 
 class PermanentFailure(RQJobsError):
-    """Raised by a processor: trying again cannot help, the job is dead at once.
+    """Raised by a processor when a retry cannot succeed: the job is dead at once.
 
     Attributes:
         reason: one line, which the list of dead letters shows.
@@ -250,13 +254,13 @@ class PermanentFailure(RQJobsError):
 
 
 class RetryLater(RQJobsError):
-    """Raised by a processor: run this job again after a given wait (Retry-After, a rate limit).
+    """Raised by a processor to run the job again after a given wait (Retry-After, a rate limit).
 
     Attributes:
-        after: how long to wait, instead of the queue's backoff.
+        after: the wait, instead of that of the queue's backoff.
         reason: one line for the job's history.
-        counts: whether this run uses up an attempt. True by default, so that an endpoint that
-            asks for later for ever ends as a dead letter; False for limits of our own making.
+        counts: whether this run counts as an attempt. True by default, so that a job for an endpoint that always
+            responds with Retry-After is dead at last; False for our own limits.
     """
 
     def __init__(self, after: timedelta, reason: str, *, counts: bool = True) -> None:
@@ -267,7 +271,7 @@ class RetryLater(RQJobsError):
 
 
 class JobTimeout(RQJobsError, TimeoutError):
-    """A job ran past its time limit. It is retried by its queue's policy.
+    """The run exceeded its time limit. The job is retried by its queue's policy.
 
     Attributes:
         limit: the time limit.

@@ -1,4 +1,4 @@
-"""The policy table: the queues in priority order, and for each its attempts, waits, time limit and slots.
+"""The policy table: the queues in the order of priority, each with its attempts, waits, time limit and slots.
 
 ``rqjobs queues`` prints it with the settings of an installation applied.
 """
@@ -26,20 +26,20 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
-    """The values of one queue. The settings RQJOBS_<QUEUE>_* can set those of ``TUNABLE``."""
+    """The policy of one queue. The settings RQJOBS_<QUEUE>_* can set the fields in ``TUNABLE``."""
 
     name: str
     """The queue's name in Redis, and the registered name of its processor."""
     kind: str
     """The job's name on the command line."""
     model: type[JobModel] | str
-    """The model that checks a job of this queue: the class, or ``module:Class`` to import it when it is needed."""
+    """The model of this queue's jobs: the class, or ``module:Class``, which is imported when it is needed."""
     processor: str
-    """``module:function``, imported where jobs run and nowhere else."""
+    """``module:function``, imported only by processes that run jobs."""
     attempts: int = 3
-    """The most runs of one job, the first included."""
+    """The most runs of one job, including the first."""
     backoff: Backoff = field(default_factory=exponential)
-    """The waits between the runs: 2 s, 4 s, 8 s ..."""
+    """The wait before each retry: 2 s, 4 s, 8 s ..."""
     timeout: timedelta = timedelta(seconds=60)
     """The time limit of one run."""
     concurrency: int = 10
@@ -53,7 +53,7 @@ class QueuePolicy:
     batch_size: int = 1000
     """The most jobs in one call of ``batch``."""
     admit: str | None = None
-    """``module:function`` that may hold jobs back before they start.
+    """``module:function`` that may hold jobs before they start.
 
     Its arguments are jobs and their attempts. For each it returns None, a :class:`rqjobs.attempt.Hold`, or, if the job
     belongs to a part of the queue whose dependency is away, a :class:`rqjobs.errors.DependencyUnavailable` with that
@@ -67,7 +67,7 @@ class QueuePolicy:
 
     @cached_property
     def job_type(self) -> type[JobModel]:
-        """The class of ``model``, imported if need be."""
+        """The class of ``model``, imported if necessary."""
         return self.model if isinstance(self.model, type) else cast("type[JobModel]", load(self.model))
 
 
@@ -144,18 +144,18 @@ _POLICIES: dict[str, QueuePolicy] = {
 _BUILT_IN = tuple(_POLICIES.values())
 
 Source = Literal["default", "setting", "code"]
-"""Where a value of a policy comes from: the table above, RQJOBS_<QUEUE>_*, or the app's own policy."""
+"""The source of a policy's value: the table above, RQJOBS_<QUEUE>_*, or the app's own policy."""
 
 TUNABLE = ("attempts", "backoff", "timeout", "concurrency", "rate")
 """The fields of a policy that RQJOBS_<QUEUE>_* can set."""
 
 
 _applied: dict[str, tuple[QueuePolicy, QueueSettings, QueuePolicy]] = {}
-"""By queue: the policy without settings, the settings, and the policy with settings."""
+"""Cached by queue: the policy without settings, the settings, and the policy with settings."""
 
 
 def register_queue(policy: QueuePolicy) -> None:
-    """Adds a queue of the app's own, after the five; RQJOBS_IMPORT makes workers import its module.
+    """Adds a queue of the app, after the five. RQJOBS_IMPORT makes workers import its module.
 
     Raises:
         ValueError: the name belongs to another processor, is empty, or contains ``:``.
@@ -169,12 +169,12 @@ def register_queue(policy: QueuePolicy) -> None:
 
 
 def policies() -> Iterator[QueuePolicy]:
-    """Every queue's policy, settings applied, in priority order."""
+    """Yields the policy of every queue, with settings applied, in the order of priority."""
     return (get_policy(name) for name in _POLICIES)
 
 
 def sources_of(queue: str) -> dict[str, Source]:
-    """Where each tunable value of the policy of ``queue`` comes from, by the names of ``TUNABLE``.
+    """Returns the source of each tunable value of the policy of ``queue``, by the names in ``TUNABLE``.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -186,7 +186,7 @@ def sources_of(queue: str) -> dict[str, Source]:
 
 
 def base_policy(queue: str) -> QueuePolicy:
-    """The policy of ``queue`` without the settings.
+    """Returns the policy of ``queue`` without settings.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -195,12 +195,15 @@ def base_policy(queue: str) -> QueuePolicy:
 
 
 def setting_of(queue: str, field: str) -> str:
-    """The environment variable that sets the tunable ``field`` of ``queue``: ``RQJOBS_QR_ANALYTICS_ATTEMPTS``."""
+    """Returns the environment variable that sets the tunable ``field`` of ``queue``.
+
+    For example ``RQJOBS_QR_ANALYTICS_ATTEMPTS``.
+    """
     return f"RQJOBS_{queue.upper().replace('-', '_')}_{field.upper()}"
 
 
 def get_policy(name: str) -> QueuePolicy:
-    """The policy of the queue (or lane, or kind) ``name``, settings applied.
+    """Returns the policy of the queue (or lane, or kind) ``name``, with settings applied.
 
     Raises:
         UnknownQueue: there is none.
@@ -223,23 +226,23 @@ def get_policy(name: str) -> QueuePolicy:
 
 
 def lane(queue: str, priority: Priority) -> str:
-    """The named queue of ``queue``'s jobs of this priority: ``webhooks:high``, ``webhooks``, ``webhooks:low``."""
+    """Returns the lane of ``queue`` for this priority: ``webhooks:high``, ``webhooks``, ``webhooks:low``."""
     return queue if priority == "normal" else f"{queue}:{priority}"
 
 
 def base_queue(name: str) -> str:
-    """The queue that the lane ``name`` belongs to."""
+    """Returns the queue of the lane ``name``."""
     base, _, priority = name.rpartition(":")
     return base if priority in PRIORITIES and base else name
 
 
 def lanes(queue: str) -> list[str]:
-    """The three lanes of ``queue``, most urgent first."""
+    """Returns the three lanes of ``queue``, highest priority first."""
     return [lane(queue, priority) for priority in PRIORITIES]
 
 
 def lanes_of(name: str | None) -> list[str]:
-    """The lanes of the queue ``name``, the one lane ``name`` (``webhooks:high``), or all lanes by default.
+    """Returns the lanes of the queue ``name``, the single lane ``name`` (``webhooks:high``), or by default all lanes.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -253,20 +256,20 @@ def lanes_of(name: str | None) -> list[str]:
 
 
 def lanes_in_order(queues: list[str] | None = None) -> list[str]:
-    """All lanes in the order in which a worker claims jobs: the high lanes in queue order, the normal, the low ones."""
+    """Returns all lanes in the order in which a worker claims jobs: high lanes first, then normal, then low."""
     names = queues if queues is not None else list(_POLICIES)
     return [lane(name, priority) for priority in PRIORITIES for name in names]
 
 
 def load(reference: str) -> Callable[..., Any]:
-    """The function that ``module:function`` of a policy names. Never called with anything read from Redis."""
+    """Imports and returns the function ``module:function`` of a policy. Never call it with a value read from Redis."""
     module, _, name = reference.partition(":")
     function: Callable[..., Any] = operator.attrgetter(name)(importlib.import_module(module))
     return function
 
 
 def import_registrations() -> None:
-    """Imports the app's modules that RQJOBS_IMPORT names: they register queues, jobs and export sources.
+    """Imports the app's modules in RQJOBS_IMPORT, which register queues, jobs and export sources.
 
     Raises:
         InvalidSettings: a module does not exist, or its import fails; the message names file and line.
@@ -286,7 +289,7 @@ def import_registrations() -> None:
 
 
 def _line_of(error: Exception) -> str:
-    """The place in the app's code that an import failed at: `` (app/jobs.py, line 3)``."""
+    """Returns the position in the app's code at which an import failed: `` (app/jobs.py, line 3)``."""
     if isinstance(error, SyntaxError):  # its text names the file and the line
         return ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

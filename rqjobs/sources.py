@@ -1,4 +1,4 @@
-"""What can be exported: the registry of sources, their columns and their filters. Light: the web process reads it."""
+"""The registry of export sources, with their columns and filters. Cheap to import, because the web process needs it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rqjobs.jobs import DataExportJob
 from rqjobs.policies import import_registrations
 
 RowsFunction = Callable[[str, Mapping[str, object]], Iterable[Any]]
-"""``rows(user_id, filters)``: the user's rows, each a mapping or a sequence in the columns' order."""
+"""``rows(user_id, filters)`` returns the user's rows, each a mapping, or a sequence in the order of the columns."""
 
 TenantRule = Callable[[Any, str], Any]
-"""``rule(table, user_id)``: the SQLAlchemy condition that keeps other users' rows out."""
+"""``rule(table, user_id)`` returns the SQLAlchemy condition that excludes the rows of other users."""
 
 
 class UnknownSource(RQJobsError, LookupError):
-    """No source of this name is registered.
+    """No source with this name is registered.
 
     Attributes:
         name: the unknown name.
@@ -43,27 +43,27 @@ class UnknownSource(RQJobsError, LookupError):
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """One way to choose rows."""
+    """A filter that selects rows."""
 
     column: str
     """The column that the filter compares."""
     kind: Literal["text", "id", "integer", "number", "boolean", "moment"] = "text"
-    """What the value must be. An id is a text or a whole number, as the column has it; a moment is an ISO 8601 date
-    or time (without a zone it means UTC).
+    """The type of the value. An id is a text or a whole number, as in the column; a moment is an ISO 8601 date or time
+    (in UTC if it has no zone).
     """
     match: Literal["equals", "since", "until", "contains"] = "equals"
-    """``since`` includes its moment; ``until`` ends before it, but a date without a time includes that whole day;
-    ``contains`` looks for an entry of a list column such as tags. ``equals`` and ``contains`` take one value or a list
-    of them, any of which fits; what lies within the second of a moment equals it.
+    """The comparison. ``since`` includes its moment; ``until`` ends before it, but a date without a time includes that
+    whole day; ``contains`` searches the entries of a list column such as tags. ``equals`` and ``contains`` take one
+    value, or a list of which any may match; moments are equal if they are in the same second.
     """
     aliases: tuple[str, ...] = ()
-    """Other names that are understood."""
+    """Other names of the filter."""
 
     def parse(self, value: object) -> object:
-        """``value`` as the query needs it.
+        """Returns ``value`` as the query needs it.
 
         Raises:
-            ValueError: it is of another kind; the message names the expected one.
+            ValueError: it has another type; the message names the expected one.
         """
         if self.match in ("equals", "contains") and isinstance(value, list):
             if not value:
@@ -106,20 +106,20 @@ def _parse_moment(value: object, *, end: bool) -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Rows that a user may take home: a table of the database, or a function that yields rows."""
+    """The rows that users may export: a table of the database, or a function that returns rows."""
 
     name: str
     """The ``data_type`` of jobs."""
     columns: tuple[str, ...]
-    """The allow-list, in the file's order. Of a table, those that exist are exported, and no others."""
+    """The allowed columns, in the order of the file. Of a table, those that exist are exported, and no others."""
     filters: Mapping[str, Filter] = field(default_factory=dict)
     """The filters that jobs may use, by name."""
     table: str | None = None
-    """The table at DATABASE_URL, ``schema.table`` where needed; reflected, never written."""
+    """The table at DATABASE_URL, ``schema.table`` if necessary; it is reflected, and never written."""
     tenant: str | TenantRule = "user_id"
-    """The owner of a row: the column that must equal the job's ``user_id``, or a rule. No filter can widen it."""
+    """The owner of a row: the column that must equal the job's ``user_id``, or a rule. No filter can bypass it."""
     rows: RowsFunction | None = None
-    """Instead of ``table``: called with the user's id and the parsed filters; it must keep to that user."""
+    """Instead of ``table``: called with the user's id and the parsed filters; it must return only that user's rows."""
     utc: bool = False
     """Whether times without a zone in this source are UTC; otherwise they are exported as they are."""
 
@@ -132,9 +132,9 @@ class Source:
             raise ValueError(f"source {self.name!r}: {', '.join(twice)} is named twice")
 
     def parse_filters(self, given: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
-        """The parsed filters by their own names, and every fault found.
+        """Returns the parsed filters by their names, and every fault found.
 
-        Names are accepted in snake_case, in camelCase and by their aliases; a value of null means: no such filter.
+        Names are accepted in snake_case, in camelCase and by their aliases; a filter with the value null is ignored.
         """
         names = {alias: name for name, one in self.filters.items() for alias in (name, *one.aliases)}
         parsed: dict[str, object] = {}
@@ -160,22 +160,22 @@ _SOURCES: dict[str, Source] = {}
 
 
 def register_source(source: Source) -> Source:
-    """Adds ``source``; one of the same name is replaced, so that an app can describe its own ``contacts``.
+    """Adds ``source``; replaces one with the same name, so that an app can describe its own ``contacts``.
 
-    Call it in a module that RQJOBS_IMPORT names: the process that enqueues and the one that runs both need it.
+    Call it in a module of RQJOBS_IMPORT: both the process that enqueues and the one that runs the job need it.
     """
     _SOURCES[source.name] = source
     return source
 
 
 def sources() -> list[Source]:
-    """Every source there is, the app's included."""
+    """Returns all sources, including those of the app."""
     import_registrations()
     return list(_SOURCES.values())
 
 
 def get_source(name: str) -> Source:
-    """The source of the name.
+    """Returns the source with this name.
 
     Raises:
         UnknownSource: there is none.
@@ -188,7 +188,7 @@ def get_source(name: str) -> Source:
 
 
 def check(job: DataExportJob) -> list[str]:
-    """Every fault that ``job`` could only fail with: an unknown source or filter, a mail without a link to send."""
+    """Returns the faults for which ``job`` would fail: an unknown source or filter, a mail without a link to send."""
     try:
         source = get_source(job.data_type)
     except UnknownSource as error:
@@ -205,7 +205,7 @@ def check(job: DataExportJob) -> list[str]:
 
 
 def since_until(column: str) -> dict[str, Filter]:
-    """The two filters of a date range on ``column``: ``since`` and ``until``."""
+    """Returns the two filters of a date range on ``column``: ``since`` and ``until``."""
     return {
         "since": Filter(column=column, kind="moment", match="since", aliases=("from", "start_date", "date_from")),
         "until": Filter(column=column, kind="moment", match="until", aliases=("to", "end_date", "date_to")),
@@ -213,7 +213,7 @@ def since_until(column: str) -> dict[str, Filter]:
 
 
 def describe(parsed: Mapping[str, object]) -> str:
-    """The parsed filters in one line for people: ``since 2026-01-01, status confirmed or done``."""
+    """Returns the parsed filters in one line: ``since 2026-01-01, status confirmed or done``."""
 
     def show(value: object) -> str:
         if isinstance(value, list):
@@ -272,7 +272,7 @@ register_source(
     Source(
         name="qr_scans",
         table="rqjobs_qr_events",
-        # No `visitor`: it stands for a third person, and the user has no use for it.
+        # Without `visitor`, which identifies a third person and is of no use to the user.
         columns=(
             "event_id", "qr_code_id", "user_id", "event", "result", "occurred_at", "bot", "device", "os", "browser",
             "country", "city", "extra",

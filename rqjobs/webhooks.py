@@ -1,11 +1,11 @@
-"""Webhooks for the app: register endpoints, emit one event to all subscribed endpoints, send again what did not arrive.
+"""Webhooks for the app: register endpoints, emit an event to all subscribed endpoints, replay failed deliveries.
 
     from rqjobs.webhooks import add_endpoint, emit
 
     endpoint, secret = add_endpoint("shop", "https://shop.example/hook", events=["booking.*"])
     emit("booking.created", {"id": 7})
 
-Not part of ``import rqjobs``: it needs the database, and enqueueing alone does not.
+Not imported by ``import rqjobs``, because it needs the database, and enqueueing does not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Endpoint", "EndpointExists", "Filter", "Replay", "UnknownEndpoint", 
 
 _REPLAYED_AT_ONCE = 500
 _LONGEST_EVENT_ID = 500
-_SLOWEST = 0.001  # a second: a million deliveries take thirty years
+_SLOWEST = 0.001  # deliveries per second: a million of them would take thirty years
 
 
 @overload
@@ -57,23 +57,24 @@ def add_endpoint(
 def add_endpoint(
     name: str, url: str, *, events: Sequence[str] | None = None, secret: str | None = None, replace: bool = False
 ) -> tuple[Endpoint, str | None]:
-    """Registers an endpoint; with ``replace``, changes the URL of the one of this name, and what else is given.
+    """Registers an endpoint; with ``replace``, changes the URL of an existing one, and the other values that are given.
 
     Args:
-        name: what you call it, such as the customer's id.
-        url: where to deliver.
-        events: what it subscribes to: exact names, ``booking.*``, or ``*`` for all (a new endpoint's default).
-        secret: a ``whsec_...`` that the receiver has already; by default one is made for a new endpoint.
-        replace: change an endpoint of this name, if there is one. False by default: a name that one tenant has must
-            not be taken over by another.
+        name: the app's name for it, such as the customer's id.
+        url: the URL for deliveries.
+        events: its subscriptions: exact names, ``booking.*``, or ``*`` for all (the default of a new endpoint).
+        secret: a ``whsec_...`` secret that the receiver has already; by default one is made for a new endpoint.
+        replace: change an endpoint with this name, if there is one. False by default, so that one tenant cannot take
+            over the name of another.
 
     Returns:
-        The endpoint, and the secret that was made or given: hand it to the receiver now, it is never returned again.
-        None where ``replace`` kept the endpoint's secret; ``rqjobs webhooks rotate`` makes a new one.
+        The endpoint, and the new secret: give it to the receiver now, because it cannot be read again. None if
+            ``replace``
+        kept the endpoint's secret; ``rqjobs webhooks rotate`` makes a new one.
 
     Raises:
         EndpointExists: the name is registered, and ``replace`` is not set.
-        ValueError: the name, the URL, an event or the secret is none.
+        ValueError: the name, the URL, an event or the secret is invalid.
         DatabaseUnavailable: the database does not answer.
     """
     return endpoints.add_endpoint(get_engine(), name, url, events=events, secret=secret, replace=replace)
@@ -82,20 +83,23 @@ def add_endpoint(
 def emit(
     event: str, payload: Mapping[str, Any], /, *, event_id: str | None = None, **options: Unpack[JobOptions]
 ) -> list[Job]:
-    """Enqueues ``event`` for every enabled endpoint that subscribed to it, in one round trip.
+    """Enqueues ``event`` for every enabled endpoint that has subscribed to it, in one round trip.
 
     Args:
         event: such as ``booking.created``.
-        payload: what happened, an object that JSON can carry.
-        event_id: the app's own id of what happened, 1 to 500 characters. Each delivery's job id (its ``webhook-id``) is
-            made from it and the endpoint's name, so a repeated call enqueues nothing again, as with ``unique=True``.
-        options: as for ``enqueue_webhook``, but ``job_id``: each delivery needs an id of its own.
+        payload: the data of the event, an object that JSON can represent.
+        event_id: the app's own id of the event, 1 to 500 characters. Each delivery's job id (its ``webhook-id``) is
+            made
+            from it and the endpoint's name, so a repeated call enqueues nothing again, as with ``unique=True``.
+        options: as for ``enqueue_webhook``, except ``job_id``: each delivery needs its own id.
 
     Returns:
-        The jobs, one an endpoint, an earlier call's with this ``event_id`` included; none if no endpoint subscribed.
+        The jobs, one for each endpoint, including those of an earlier call with this ``event_id``; none if no endpoint
+        has
+        subscribed.
 
     Raises:
-        InvalidJob: the event, the payload or an option has faults; nothing is enqueued.
+        InvalidJob: the event, the payload or an option is invalid; nothing is enqueued.
         RedisUnavailable: Redis does not answer.
         DatabaseUnavailable: the database does not answer.
     """
@@ -103,7 +107,7 @@ def emit(
         raise InvalidJob("emit", ["job_id: each endpoint's delivery needs an id of its own"])
     WebhookJob(
         webhook_id="emit", event=event, url="https://example.com", payload=dict(payload)
-    )  # faults, even if unheard
+    )  # raises for faults, even if no endpoint has subscribed
     if event_id is not None and not 1 <= len(event_id) <= _LONGEST_EVENT_ID:
         raise InvalidJob("emit", [f"event_id: 1 to {_LONGEST_EVENT_ID} characters are needed"])
     wanted = [endpoint for endpoint in endpoints.list_endpoints(get_engine()) if endpoint.enabled]
@@ -118,14 +122,14 @@ def emit(
     own: list[JobOptions] = [{"job_id": job_id, "unique": True} for job_id in ids]
     try:
         return enqueue_many(list(zip(jobs, own, strict=True)), **options)
-    except DuplicateJob:  # an earlier call's; those that were not there are enqueued
+    except DuplicateJob:  # some are of an earlier call; the others are enqueued
         connection = client_of(options.get("connection"))
         found = Job.fetch_many(ids, connection=connection, serializer=SERIALIZER)
         return [job for job in found if job is not None]
 
 
 def _delivery_id(event_id: str, endpoint: str) -> str:
-    """32 characters that an event and an endpoint have for themselves."""
+    """Returns 32 characters, unique for this event and endpoint."""
     digest = hashlib.sha256(f"{event_id}\0{endpoint}".encode()).digest()
     return base64.b32hexencode(digest[:20]).decode().lower()
 
@@ -135,28 +139,28 @@ class Replay:
     """The result of a replay."""
 
     enqueued: list[str] = field(default_factory=list)
-    """Ids of the deliveries that are sent again; each keeps its webhook-id."""
+    """The ids of the deliveries that are sent again; each keeps its webhook-id."""
     under_way: list[str] = field(default_factory=list)
-    """Ids of those that are still waiting, delayed or running anyway."""
+    """The ids of deliveries that are still waiting, delayed or running."""
     lost: list[str] = field(default_factory=list)
     """The ids of deliveries whose content is no longer in the log."""
 
 
 def replay(wanted: Filter, *, pace: float = 10, delivered_too: bool = False, dry_run: bool = False) -> Replay:
-    """Sends again what ``wanted`` finds in the delivery log, oldest first.
+    """Sends the deliveries again that ``wanted`` finds in the delivery log, oldest first.
 
     Args:
-        wanted: which deliveries.
-        pace: the rate, in deliveries a second.
-        delivered_too: also those that did arrive in the end.
-        dry_run: send nothing; return what would be sent.
+        wanted: the filter.
+        pace: the rate, in deliveries per second.
+        delivered_too: also send those that succeeded in the end.
+        dry_run: send nothing; return the deliveries that would be sent.
 
     Raises:
         ValueError: the pace is below 0.001.
         RedisUnavailable: Redis does not answer.
         DatabaseUnavailable: the database does not answer.
     """
-    if not pace >= _SLOWEST:  # nor is it NaN
+    if not pace >= _SLOWEST:  # also refuses NaN
         raise ValueError(f"a pace of {pace:g} deliveries a second: the least is {_SLOWEST}")
     found = list(deliveries.replayable(get_engine(), wanted, delivered_too=delivered_too))
     outcome = Replay(lost=[job_id for job_id, job in found if job is None])

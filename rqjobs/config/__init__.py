@@ -1,1 +1,1 @@
-"""Settings and the values that they are made of: durations, waits, addresses, logs, the secret key."""
+"""Settings, and the types of their values: durations, backoffs, addresses; logs and the secret key."""

@@ -1,4 +1,4 @@
-"""Addresses of mail: taken apart, and checked."""
+"""Parses and checks mail addresses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _ATOM = r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+"  # RFC 5322 atext, and beyond AS
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _BROKEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line breaks, what turns the direction of reading, halves of letters. Joiners are letters' own."""
+"""Control characters, line breaks, direction overrides, lone surrogates. Joiners are allowed: names need them."""
 _MEND = "write ada@example.com or Ada <ada@example.com>"
 
 
 class Mailbox(NamedTuple):
-    """An address in its parts."""
+    """The parts of a mail address."""
 
     name: str
-    """The display name, as people read it; empty if there is none."""
+    """The display name; empty if there is none."""
     local: str
     """The part before the @."""
     domain: str
@@ -25,15 +25,15 @@ class Mailbox(NamedTuple):
 
     @property
     def address(self) -> str:
-        """The address alone, as a server takes it."""
+        """The address without the display name."""
         return f"{self.local}@{self.domain}"
 
 
 def parse_address(text: str) -> Mailbox:
-    """``ada@example.com`` or ``Ada <ada@example.com>`` in its parts; the name needs no quotes.
+    """Parses ``ada@example.com`` or ``Ada <ada@example.com>``; the name needs no quotes.
 
     Raises:
-        ValueError: a mail cannot be sent to it.
+        ValueError: it is not an address to which a mail can be sent.
     """
     name, spec = "", text.strip()
     if spec.endswith(">"):
@@ -47,7 +47,7 @@ def parse_address(text: str) -> Mailbox:
         raise ValueError("an address has no line breaks or control characters")
     local, _, domain = spec.strip().rpartition("@")
     if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64 or "=?" in local:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
-        # "=?" begins an encoded word, which may hold line breaks (RFC 2047), and which Python would decode.
+        # "=?" begins an encoded word, which may contain line breaks (RFC 2047), and which Python would decode.
         raise ValueError(f"not an address; {_MEND}")
     return Mailbox(name, local, _ascii_domain(domain))
 
@@ -67,15 +67,15 @@ def _ascii_domain(domain: str) -> str:
 
 
 def is_line(text: str) -> bool:
-    """Whether ``text`` is one line, as a name or a subject that is made of foreign data must be."""
+    """Returns whether ``text`` is one line, as a name or a subject from untrusted data must be."""
     return not _BROKEN.search(text)
 
 
 def check_address(address: str) -> str:
-    """``address`` if a mail can be sent to it.
+    """Returns ``address`` if a mail can be sent to it.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it is not such an address.
     """
     parse_address(address)
     return address

@@ -1,4 +1,4 @@
-"""How long to wait before each new attempt: exponential, fixed, or a schedule of waits."""
+"""The waits before retries: exponential, fixed, or a schedule of waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import timedelta
 from rqjobs.config.durations import format_duration, parse_duration
 
 MAX_ATTEMPTS = 100
-"""The most runs a job may have; past that a schedule is a bug."""
+"""The most runs a job may have; a schedule with more is a mistake."""
 
 _BACKOFF = re.compile(r"(standard|(exponential|fixed|schedule):([^:]+))(?::jitter=(\d+(?:\.\d+)?))?")
 
@@ -20,7 +20,7 @@ _BACKOFF = re.compile(r"(standard|(exponential|fixed|schedule):([^:]+))(?::jitte
 class Backoff:
     """The wait before each retry: ``base * factor ** n``, at most ``maximum``, plus up to ``jitter`` of it.
 
-    With ``listed`` waits, these are taken one after the other, and the last one again and again.
+    With ``listed`` waits these are used one after the other, and the last one for all further retries.
     """
 
     base: timedelta
@@ -31,13 +31,13 @@ class Backoff:
 
     @property
     def attempts(self) -> int | None:
-        """How many runs a schedule has waits for; None where the waits do not say how often a job is run."""
+        """The number of runs that a schedule has waits for; None if the backoff does not determine it."""
         return len(self.listed) + 1 if self.listed else None
 
     def waits(self, attempts: int, *, rand: Callable[[], float] = random.random) -> list[float]:
-        """The waits in seconds between ``attempts`` runs: one fewer than the runs.
+        """Returns the waits in seconds between ``attempts`` runs: one fewer than the runs.
 
-        RQ aligns a retry list at its end, so its length must be exactly the number of retries.
+        RQ aligns a list of intervals at its end, so its length must be the number of retries.
         """
         waits = []
         for retry in range(attempts - 1):
@@ -63,14 +63,14 @@ def exponential(
     maximum: timedelta | str = timedelta(hours=24),
     jitter: float = 0.0,
 ) -> Backoff:
-    """Waits of ``base``, ``base * factor``, ``base * factor**2`` ...: by default 2 s, 4 s, 8 s.
+    """Returns a backoff with waits of ``base``, ``base * factor``, ``base * factor**2`` ...: by default 2 s, 4 s, 8 s.
 
     Args:
         base: the first wait.
-        factor: what each wait is multiplied by, at least 1.
-        maximum: no wait is longer than this (24 hours), before the jitter.
-        jitter: a share from 0 to 1 of each wait that is added at random, so that many
-            jobs that failed together do not come back together. 0 by default.
+        factor: the ratio of each wait to the one before, at least 1.
+        maximum: the longest wait (24 hours), before the jitter.
+        jitter: a share from 0 to 1 of each wait that is added at random, so that jobs that failed together are not all
+            retried at the same time. 0 by default.
 
     Raises:
         ValueError: a value is out of its range.
@@ -81,7 +81,7 @@ def exponential(
 
 
 def fixed(wait: timedelta | str, *, jitter: float = 0.0) -> Backoff:
-    """The same ``wait`` before every retry, plus up to ``jitter`` (0 to 1) of it at random.
+    """Returns a backoff with the same ``wait`` before every retry, plus up to ``jitter`` (0 to 1) of it at random.
 
     Raises:
         ValueError: a value is out of its range.
@@ -92,7 +92,7 @@ def fixed(wait: timedelta | str, *, jitter: float = 0.0) -> Backoff:
 
 
 def schedule(*waits: timedelta | str, jitter: float = 0.0) -> Backoff:
-    """The given waits, one before each retry: ``schedule("5s", "5m")`` is three runs unless ``attempts`` is given.
+    """Returns a backoff with these waits: ``schedule("5s", "5m")`` means three runs unless ``attempts`` is given.
 
     Args:
         waits: 1 to 99 waits; with more attempts than waits the last one is repeated.
@@ -114,7 +114,7 @@ STANDARD = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
 
 
 def parse_backoff(text: str | Backoff) -> Backoff:
-    """The backoff that ``text`` spells: ``exponential:2s``, ``fixed:10s``, ``schedule:5s,5m,30m`` or ``standard``.
+    """Parses ``exponential:2s``, ``fixed:10s``, ``schedule:5s,5m,30m`` or ``standard``.
 
     ``:jitter=0.2`` may follow each of them.
 

@@ -1,4 +1,4 @@
-"""Durations and rates as people write them: ``2s``, ``1.5m``, ``10/s``."""
+"""Durations and rates in the form of settings and options: ``2s``, ``1.5m``, ``10/s``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*+(\d+(?:\.\d+)?)\s*+(ms|s|m|h|d|)\s*+")
-_LONGEST = 365_000 * 86400.0  # seconds; far less than what no date can be moved by
+_LONGEST = 365_000 * 86400.0  # seconds: a thousand years; larger values overflow dates
 _RATE = re.compile(r"\s*+(\d+(?:\.\d+)?)\s*+/\s*+(\d*)\s*+(s|m|h|d)\s*+")
 
 
 def parse_duration(text: str | float | timedelta) -> timedelta:
-    """The duration that ``text`` describes: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is seconds.
+    """Returns the duration of ``text``: ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``; a bare number is in seconds.
 
     Raises:
         ValueError: ``text`` is not a duration, negative, or longer than a thousand years.
@@ -30,19 +30,21 @@ def parse_duration(text: str | float | timedelta) -> timedelta:
         raise ValueError(f"{text!r} is not a duration; write 500ms, 2s, 5m, 1h or 2d")
     if seconds < 0:
         raise ValueError(f"{text!r} is negative; a duration is zero or more")
-    if not seconds <= _LONGEST:  # nor is it NaN
+    if not seconds <= _LONGEST:  # also refuses NaN
         raise ValueError(f"{text!r} is not a duration of a thousand years at most")
     return text if isinstance(text, timedelta) else timedelta(seconds=seconds)
 
 
 def parse_explicit_duration(value: str | float | timedelta) -> timedelta:
-    """The duration that ``value`` states with its unit, for options in which a bare number may mean milliseconds.
+    """Returns the duration of ``value``, which must have a unit.
+
+    For options in which callers might mean milliseconds by a bare number.
 
     Args:
         value: a timedelta, or text such as ``500ms``, ``2s``, ``5m``, ``1h``, ``2d``.
 
     Raises:
-        ValueError: ``value`` is a number without a unit, or no duration that :func:`parse_duration` takes.
+        ValueError: ``value`` is a number without a unit, or :func:`parse_duration` refuses it.
     """
     number: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -60,7 +62,7 @@ def parse_explicit_duration(value: str | float | timedelta) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """``duration`` in its largest fitting unit: ``2s``, ``1.5m``, ``3h``."""
+    """Returns ``duration`` in its largest suitable unit: ``2s``, ``1.5m``, ``3h``."""
     seconds = duration.total_seconds()
     if 0 < abs(seconds) < 1:
         return f"{_short(seconds * 1000)}ms"
@@ -71,7 +73,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def spell(duration: timedelta) -> str:
-    """``duration`` as people read it, in at most two units: ``4 ms``, ``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
+    """Returns ``duration`` for people, in at most two units: ``4 ms``, ``45s``, ``3m 5s``, ``2h 10m``, ``4d 1h``."""
     seconds = duration.total_seconds()
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -94,7 +96,7 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        """The rate in units a second."""
+        """The rate per second."""
         return self.count / self.period.total_seconds()
 
     def __str__(self) -> str:
@@ -102,7 +104,7 @@ class Rate:
 
 
 def parse_rate(text: str | Rate) -> Rate:
-    """The rate that ``text`` describes: ``10/s``, ``100/m``, ``5/10s``.
+    """Returns the rate of ``text``: ``10/s``, ``100/m``, ``5/10s``.
 
     Raises:
         ValueError: ``text`` is not a rate above zero.

@@ -1,9 +1,9 @@
-"""Secrets at rest: texts in the database and in Redis, encrypted under keys that are derived from RQJOBS_SECRET_KEY.
+"""Encrypts secrets in the database and in Redis, under keys that are derived from RQJOBS_SECRET_KEY.
 
-An encrypted text is ``enc1:KEY:DATA``: the id of its key, and base64url of a salt, a nonce and what AES-256-GCM makes.
-The AES key is HMAC-SHA256 of the salt under the derived key. A process draws a salt for each million texts: random
-nonces under one key are safe for 2^32 texts only (NIST SP 800-38D, section 8.3). The associated data is the place that
-the text belongs to: moved to another job or endpoint, it cannot be decrypted.
+An encrypted text is ``enc1:KEY:DATA``: the id of its key, and base64url of a salt, a nonce and the AES-256-GCM
+ciphertext. The AES key is HMAC-SHA256 of the salt under the derived key. A process makes a new salt for each million
+texts: random nonces under one key are safe for 2^32 texts only (NIST SP 800-38D, section 8.3). The associated data is
+the place of the text, so that a text moved to another job or endpoint cannot be decrypted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 PREFIX = "enc1:"
-"""What every encrypted text begins with."""
+"""The beginning of every encrypted text."""
 
 Store = Literal["database", "redis"]
 
@@ -35,7 +35,7 @@ _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
 class UnreadableSecret(PermanentFailure):
-    """An encrypted text that this process cannot decrypt; the message names the fix."""
+    """An encrypted text cannot be decrypted by this process; the message names the fix."""
 
 
 class _Key:
@@ -68,7 +68,7 @@ class _Key:
 
 
 def _name(text: str) -> str:
-    """The id of the key that is derived from ``text``; it tells nothing of either."""
+    """Returns the id of the key that is derived from ``text``; it reveals neither."""
     return hmac.digest(text.encode(), b"rqjobs secrets at rest: name", "sha256")[:4].hex()
 
 
@@ -86,8 +86,8 @@ class Keyring:
         """Derives the keys.
 
         Args:
-            newest: the text that new secrets are encrypted under; None encrypts nothing.
-            others: texts that only decrypt.
+            newest: the text whose key encrypts new secrets; None to encrypt nothing.
+            others: texts whose keys only decrypt.
             stores: the stores whose secrets are encrypted.
         """
         self._newest = None if newest is None else _Key(newest)
@@ -97,18 +97,18 @@ class Keyring:
 
     @property
     def names(self) -> list[str]:
-        """The ids of the keys, the newest first. They tell nothing of the keys."""
+        """The ids of the keys, the newest first. They do not reveal the keys."""
         return list(reversed(self._keys))
 
     def encrypt(self, text: str, place: Sequence[str], store: Store) -> str:
-        """``text`` as ``store`` is to hold it: encrypted under the newest key.
+        """Returns ``text`` encrypted under the newest key, in the form for ``store``.
 
-        What is encrypted already under the newest key, or under none that is known here, stays as it is.
+        A text that is encrypted already, under the newest key or under an unknown one, is returned unchanged.
 
         Args:
             text: a secret, encrypted or not.
-            place: what it belongs to, such as an endpoint's name; needed again to decrypt it.
-            store: where it is to be kept.
+            place: its place, such as an endpoint's name; needed again to decrypt it.
+            store: the store that will keep it.
         """
         if self._newest is None or store not in self.stores or text.startswith(self._newest.prefix):
             return text
@@ -120,14 +120,14 @@ class Keyring:
         return self._newest.encrypt(text, _joined(place))
 
     def is_current(self, text: str) -> bool:
-        """Whether ``text`` is encrypted under the newest key."""
+        """Returns whether ``text`` is encrypted under the newest key."""
         return self._newest is not None and text.startswith(self._newest.prefix)
 
     def decrypt(self, text: str, place: Sequence[str]) -> str:
-        """The secret in ``text``; a text that is not encrypted, as older versions kept it, is returned as it is.
+        """Returns the secret in ``text``; an unencrypted text, as older versions stored, is returned unchanged.
 
         Raises:
-            UnreadableSecret: the key is not known here, or the text was changed or belongs to another place.
+            UnreadableSecret: this process does not have the key, or the text was changed or belongs to another place.
         """
         if not is_encrypted(text):
             return text
@@ -151,7 +151,7 @@ class Keyring:
 
 
 def is_encrypted(text: str) -> bool:
-    """Whether ``text`` has the form of an encrypted text."""
+    """Returns whether ``text`` has the form of an encrypted text."""
     return text.startswith(PREFIX) and text.count(":", 0, 100) >= 2  # noqa: PLR2004
 
 
@@ -160,17 +160,18 @@ def _joined(place: Sequence[str]) -> bytes:
 
 
 def keyring() -> Keyring:
-    """The keys of this process, by its settings; derived once.
+    """Returns the keys of this process by its settings; they are derived once.
 
-    With RQJOBS_SECRET_KEY set, secrets of every store are encrypted under it. Unset, the key that is kept under
-    RQJOBS_DATA encrypts only what is on this machine: other machines do not have it, and a database on another machine
-    must not depend on a file that may go with this one.
+    With RQJOBS_SECRET_KEY set, secrets in every store are encrypted under it. Without it, the key under RQJOBS_DATA
+    encrypts only secrets on this machine: other machines do not have it, and a database on another machine must not
+    depend
+    on a file of this one.
     """
     return _keyring(_ById(get_settings()))
 
 
 class _ById:
-    """Settings are compared by identity: they are frozen, and made once a process."""
+    """Compares settings by identity, which is enough because they are frozen and made once per process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -203,11 +204,11 @@ def _keyring(by_id: _ById) -> Keyring:
 def _old_keys(settings: Settings) -> list[str]:
     old = "" if settings.rqjobs_secret_key_old is None else settings.rqjobs_secret_key_old.get_secret_value()
     words = old.split()
-    return [*words, old] if len(words) > 1 else words  # it may be one key that has blanks
+    return [*words, old] if len(words) > 1 else words  # a single key may contain blanks
 
 
 def key_names() -> list[str]:
-    """The ids of this process' keys, that which encrypts first; none is made, and nothing heavy is imported."""
+    """Returns the ids of this process's keys, the encrypting one first; makes no key, and imports nothing expensive."""
     settings = get_settings()
     newest = kept_key() if settings.rqjobs_secret_key is None else settings.rqjobs_secret_key.get_secret_value()
     found = [*([newest] if newest else []), *_old_keys(settings), *filter(None, [kept_key()])]

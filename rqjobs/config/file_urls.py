@@ -1,4 +1,4 @@
-"""URLs of files in stores and on web servers, and whether one lies below another. Light: the settings check theirs."""
+"""URLs of files in stores and on web servers, and whether one contains another. Cheap to import, for the settings."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from typing import NamedTuple, Self
 from urllib.parse import unquote
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Where a file appears once its upload is complete, and fsspec can make a link to it."""
+"""Stores in which a file appears when its upload is complete, and to which fsspec can make links."""
 
 _WEB = ("http", "https")
 _SCHEMES = (*_WEB, *OBJECT_STORES, "memory")
-"""fsspec has many more (ftp, sftp, webhdfs, smb, local, zip, ...), which reach into our own network or machine."""
+"""The allowed schemes. fsspec has many more (ftp, sftp, webhdfs, smb, local, zip, ...), which give access to our own
+network or machine."""
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _BUCKET = re.compile(r"[A-Za-z0-9._@-]+")  # abfs://container@account.dfs.core.windows.net
-_DECODINGS = 3  # servers before servers: each may take %25 for % once
+_DECODINGS = 3  # chained proxies: each may decode %25 to % once
 
 
 class Place(NamedTuple):
-    """A URL in its parts."""
+    """The parts of a URL."""
 
     scheme: str
     host: str
     """The host with its port, or the bucket; empty for any."""
     path: str
-    """Without the slash at its start; with the query."""
+    """The path without its first slash, with the query."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """``url`` in its parts, if every reader takes it apart in the same way.
+        """Parses ``url``, if all parsers would split it in the same way.
 
         Raises:
-            ValueError: it is of another scheme, or has what hides where it leads: ``::``, a user name, ``..``,
-                a backslash, a fragment.
+            ValueError: it has another scheme, or contains something that hides its target: ``::``, a user name, ``..``,
+                a
+                backslash, a fragment.
         """
         scheme, separator, rest = url.partition("://")
         if not separator or scheme not in _SCHEMES:
@@ -55,7 +57,7 @@ class Place(NamedTuple):
         return self.scheme in _WEB
 
     def contains(self, other: Place) -> bool:
-        """Whether ``other`` is this place or below it."""
+        """Returns whether ``other`` is this place or below it."""
         above, below = self.path.rstrip("/"), other.path.partition("?")[0]
         return (
             self.scheme == other.scheme
@@ -65,5 +67,5 @@ class Place(NamedTuple):
 
 
 def is_remote(text: str) -> bool:
-    """Whether ``text`` is a URL, not a path or a ``file://`` URL of this machine."""
+    """Returns whether ``text`` is a URL, not a path or a ``file://`` URL of this machine."""
     return "://" in text and not text.startswith("file://")

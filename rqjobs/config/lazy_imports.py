@@ -1,4 +1,4 @@
-"""Packages whose names are imported at their first use: ``rqjobs --help`` needs none, few programs need all."""
+"""Imports the names of a package at their first use: ``rqjobs --help`` needs none of them, few programs need all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 def lazy_exports(
     package: str, modules: Mapping[str, tuple[str, ...]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` (PEP 562) of ``package``, whose ``modules`` define the names given.
+    """Returns ``__getattr__`` and ``__dir__`` (PEP 562) for ``package``, which import names when they are used.
 
-    Building all job models alone takes as long as the rest of a command.
+    ``modules`` lists the names that each module defines. Building all job models alone takes as long as the rest of a
+    command.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
     namespace = vars(sys.modules[package])

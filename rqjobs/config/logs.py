@@ -1,4 +1,4 @@
-"""Logs: one line an event, as text or JSON, with job id, queue and attempt; no payloads, no secrets."""
+"""Logs: one line per event, as text or JSON, with job id, queue and attempt; without payloads and secrets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def event(level: int, name: str, /, **fields: Any) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:00 INFO  job completed id=... queue=... seconds=0.012``."""
+    """Formats an event as ``12:00:00 INFO  job completed id=... queue=... seconds=0.012``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line and, after an exception, its traceback; control characters are shown as escapes."""
+        """Returns one line and, after an exception, its traceback; control characters are escaped."""
         stamp = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = getattr(record, "fields", {})
         words = [f"{stamp} {record.levelname:<7} {_mask(record.getMessage())}"]
@@ -35,10 +35,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``event``, and the event's fields."""
+    """Formats an event as one JSON object per line: ``time``, ``level``, ``event``, and the event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON."""
+        """Returns one line of JSON."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -66,7 +66,7 @@ def _quoted(value: object) -> str:
 
 
 def set_up_logs(log_format: LogFormat = "text", level: int = logging.INFO) -> None:
-    """Sends rqjobs' logs to stderr, and RQ's own from WARNING on. Only programs call this."""
+    """Writes rqjobs' logs to stderr, and RQ's from level WARNING. Only programs call this."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()

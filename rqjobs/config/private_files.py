@@ -1,4 +1,4 @@
-"""Files and folders that only their owner may read, whatever the umask; planted links are not followed."""
+"""Files and folders that only their owner can read, with any umask; symbolic links of other users are not followed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
-"""Of all that rqjobs makes."""
+"""The modes of all folders and files that rqjobs makes."""
 
 _OTHERS = 0o077  # the bits of the group and of all others
 
 
 def make_private_folder(folder: Path) -> None:
-    """Makes ``folder``, and what is missing above it, for this user only; one that is there stays as it is.
+    """Makes ``folder`` and its missing parents for this user only; an existing folder is unchanged.
 
     Raises:
-        OSError: it cannot be made, or another user's symbolic link stands in its place.
+        OSError: it cannot be made, or another user's symbolic link has its path.
     """
     if not folder.exists():
         for missing in reversed([folder, *(above for above in folder.parents if not above.exists())]):
@@ -29,16 +29,17 @@ def make_private_folder(folder: Path) -> None:
 
 
 def close_folder(folder: Path, own: Collection[str]) -> None:
-    """Takes what rqjobs made in ``folder`` away from other users where they had access: files of older versions.
+    """Removes other users' access to what rqjobs made in ``folder``: older versions made files with more access.
 
-    Only what this user owns is changed, and no symbolic link is followed. A folder in it that is closed already is not
-    looked through: what it holds cannot be reached.
+    Only files of this user are changed, and symbolic links are not followed. A subfolder without access for others is
+    not
+    searched, because its contents cannot be reached.
 
     Args:
-        folder: closed as well, unless it holds something of other names: then it may be the app's own.
+        folder: closed as well, unless it contains other names: then it may belong to the app.
         own: the names that rqjobs makes in it.
     """
-    with contextlib.suppress(OSError):  # gone meanwhile, or on a file system without modes
+    with contextlib.suppress(OSError):  # it was deleted, or the file system has no modes
         foreign = False
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -72,24 +73,24 @@ def _close_one(path: Path, *, follow: bool = False) -> None:
 
 
 def open_new(file: Path) -> BinaryIO:
-    """A new file of this user's only, for writing.
+    """Makes a new file for this user only, and opens it for writing.
 
     Raises:
-        FileExistsError: something has this name already, a symbolic link for example.
+        FileExistsError: the path exists, for example as a symbolic link.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(file, flags, FILE_MODE)
-    os.fchmod(descriptor, FILE_MODE)  # a default ACL of the folder may have given it to others
+    os.fchmod(descriptor, FILE_MODE)  # a default ACL of the folder may have given access to others
     return os.fdopen(descriptor, "wb")
 
 
 def make_private_file(file: Path) -> None:
-    """Makes an empty file of this user's only, unless something has this name already."""
+    """Makes an empty file for this user only, unless the path exists."""
     with contextlib.suppress(FileExistsError):
         open_new(file).close()
 
 
 def is_private_folder(folder: Path) -> bool:
-    """Whether ``folder`` is a folder, no link, that this user owns and no other may enter."""
+    """Returns whether ``folder`` is a folder (not a link) of this user without access for others."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & _OTHERS

@@ -1,4 +1,4 @@
-"""The header Retry-After of an answer (RFC 9110, 10.2.3), read in one way for every API and every webhook."""
+"""Parses the header Retry-After of a response (RFC 9110, 10.2.3), for every API and every webhook."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ _DIGITS = 12
 def parse_retry_after(
     value: str | None, *, limit: timedelta, date: str | None = None, now: datetime | None = None
 ) -> timedelta | None:
-    """The wait that the header ``value`` requests.
+    """Returns the wait that the header requests.
 
     Args:
         value: the header: seconds, or an HTTP date in any of its three forms.
-        limit: the longest wait that is believed.
-        date: the answer's own header ``Date``. An HTTP date is counted from it, so that neither clock has to be right.
-        now: what it is counted from without ``date``; this machine's clock by default.
+        limit: the longest wait that is returned.
+        date: the response's header ``Date``. The wait until an HTTP date is counted from it, so that the clocks may
+            differ.
+        now: the time to count from without ``date``; by default this machine's clock.
 
     Returns:
-        Zero (now, or a date that has passed) to ``limit``; None where ``value`` is missing or unreadable.
+        From zero (also for a past date) to ``limit``; None if ``value`` is missing or invalid.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():

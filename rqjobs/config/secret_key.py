@@ -1,4 +1,4 @@
-"""The key behind download links, sessions, visitor keys and encryption: RQJOBS_SECRET_KEY, or one made and kept."""
+"""The key for download links, sessions, visitor keys and encryption: RQJOBS_SECRET_KEY, or a generated one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rqjobs.config.settings import data_folder, get_settings
 
 
 def secret_key() -> str:
-    """RQJOBS_SECRET_KEY; when unset, 43 random characters, made at the first call and kept under RQJOBS_DATA.
+    """Returns RQJOBS_SECRET_KEY, or a generated key of 43 random characters, kept under RQJOBS_DATA.
 
-    Processes that start at the same moment agree on one. Several machines need RQJOBS_SECRET_KEY set.
+    Processes that start at the same time use the same key. Several machines need RQJOBS_SECRET_KEY.
     """
     settings = get_settings()
     if settings.rqjobs_secret_key is not None:
@@ -26,9 +26,10 @@ def secret_key() -> str:
 
 
 def kept_key() -> str | None:
-    """The key that was made and is kept under RQJOBS_DATA, or None. It may be there beside RQJOBS_SECRET_KEY: from
-    before that was set.
-    """  # noqa: D205
+    """Returns the generated key under RQJOBS_DATA, or None.
+
+    It may exist although RQJOBS_SECRET_KEY has been set since.
+    """
     try:
         return _file().read_text(encoding="ascii") or None
     except (OSError, UnicodeDecodeError):
@@ -45,7 +46,7 @@ def _make(file: Path) -> None:
     with open_new(draft) as opened:
         opened.write(secrets.token_urlsafe(32).encode())
     try:
-        os.link(draft, file)  # whole or not at all, and the first one wins
+        os.link(draft, file)  # atomic, and the first one wins
     except FileExistsError:
         pass
     finally:

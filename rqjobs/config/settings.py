@@ -1,4 +1,4 @@
-"""Every setting, read in this one place from the environment and from ``.env``."""
+"""All settings, read from the environment and from ``.env``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from rqjobs.security.signing import parse_secret
 from rqjobs.security.ssrf import DEFAULT_PORTS
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-"""A duration as ``30``, ``30s``, ``5m``, ``1h``, ``2d``."""
+"""A duration such as ``30`` (seconds), ``30s``, ``5m``, ``1h``, ``2d``."""
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: tuple(v.split()) if isinstance(v, str) else v)]
 """Words separated by blanks."""
@@ -46,10 +46,10 @@ _QUEUE_SETTING = re.compile(r"RQJOBS_([A-Z0-9_]+)_(ATTEMPTS|BACKOFF|TIMEOUT|CONC
 
 
 def split_url(url: str) -> SplitResult:
-    """``url`` in its parts, none of which is a piece of a password that is not percent-encoded.
+    """Splits ``url``, after checking that no part of an unencoded password is in another part.
 
     Raises:
-        ValueError: one may be. The message shows nothing of it.
+        ValueError: the password may need percent-encoding. The message does not show the URL.
     """
     try:
         parts = urlsplit(url)
@@ -63,7 +63,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def _with_password(url: str, password: str) -> str:
-    """``url`` with ``password``, percent-encoded, if it names a server and has no password of its own."""
+    """Returns ``url`` with ``password``, percent-encoded, if it names a server and has no password."""
     scheme, mark, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
     if not mark or scheme.startswith("sqlite") or ":" in user:
@@ -143,7 +143,7 @@ def _check_places(places: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _KEY_LENGTH = 16
-"""The fewest characters of a key or token that strangers may try against: 16 random ones of base64 are 96 bits."""
+"""The least length of a key or token that attackers can try to guess: 16 random characters of base64 are 96 bits."""
 
 
 def _check_key(key: SecretStr) -> SecretStr:
@@ -154,14 +154,14 @@ def _check_key(key: SecretStr) -> SecretStr:
 
 
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-"""An http or https URL, without a slash at its end."""
+"""An http or https URL; a slash at its end is removed."""
 
 
 def check_token(token: SecretStr) -> SecretStr:
-    """``token`` if it can be sent as a header.
+    """Returns ``token`` if it can be sent in a header.
 
     Raises:
-        ValueError: it cannot. The message does not show it.
+        ValueError: it cannot. The message does not show the token.
     """
     value = token.get_secret_value()
     if not value.isascii() or not value.isprintable() or " " in value or not value:
@@ -181,14 +181,14 @@ def _tokens(value: object) -> object:
 
 
 ManyChatToken = Annotated[SecretStr, AfterValidator(check_token)]
-"""A token that can be sent as a header."""
+"""A token that can be sent in a header."""
 
 
 EMAIL_BACKENDS = ("file", "smtp", "sendgrid", "resend")
 
 
 class QueueSettings(BaseSettings):
-    """The settings of one queue, which replace values of its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
+    """The settings of one queue, which override its policy: ``RQJOBS_EMAIL_ATTEMPTS=5``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -200,14 +200,14 @@ class QueueSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, _settings_cls: Any, init_settings: Any, **_sources: Any) -> Any:  # type: ignore[override]
-        """Only what Settings hands over: the environment's names carry the queue."""
+        """Reads only the values passed by Settings, because the environment's names include the queue."""
         return (init_settings,)
 
 
 class Settings(BaseSettings):
-    """All settings with their defaults. ``.env`` in the project lists and explains each.
+    """All settings with their defaults. The project's ``.env`` lists and explains each.
 
-    Read them with :func:`get_settings`; secrets are ``SecretStr`` and appear nowhere.
+    Read them with :func:`get_settings`. Secrets are ``SecretStr``, which is never shown.
     """
 
     model_config = SettingsConfigDict(
@@ -222,16 +222,16 @@ class Settings(BaseSettings):
     # Stores
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = SecretStr("embedded:")
     redis_password: SecretStr | None = None
-    """Put into REDIS_URL when that has none; as it is, without percent-encoding."""
+    """The password for a REDIS_URL without one; it needs no percent-encoding."""
     database_url: Annotated[SecretStr, AfterValidator(_check_url)] = SecretStr("sqlite:///.rqjobs/rqjobs.db")
     database_password: SecretStr | None = None
-    """Put into DATABASE_URL when that has none; as it is, without percent-encoding."""
+    """The password for a DATABASE_URL without one; it needs no percent-encoding."""
     rqjobs_secret_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
-    """Encrypts secrets at rest, signs download links, sessions and visitor keys; 16 characters at least; made and kept
-    under RQJOBS_DATA when unset."""
+    """Encrypts stored secrets; signs download links, sessions and visitor keys; at least 16 characters. If unset, a key
+    is generated under RQJOBS_DATA."""
     rqjobs_secret_key_old: SecretStr | None = None
-    """The keys before RQJOBS_SECRET_KEY, separated by blanks: secrets that were encrypted under them stay readable, and
-    ``rqjobs db reencrypt`` brings them under the present one. Jobs that were signed with them still run."""
+    """Earlier keys, separated by blanks: secrets encrypted under them can be read, and ``rqjobs db reencrypt`` encrypts
+    them under RQJOBS_SECRET_KEY. Jobs signed with them still run."""
     rqjobs_data: Path = Path(".rqjobs")
     """The folder of the embedded Redis, the SQLite file, mails and exports; no other user may enter it."""
 
@@ -239,44 +239,44 @@ class Settings(BaseSettings):
     rqjobs_lease: Duration = timedelta(seconds=30)
     rqjobs_max_payload: int = Field(256 * 1024, ge=1024)
     rqjobs_sign_jobs: bool = False
-    """Sign each job with RQJOBS_SECRET_KEY as it is enqueued, and run no job that is not signed so."""
+    """Sign each job with RQJOBS_SECRET_KEY when it is enqueued, and run only jobs with a valid signature."""
     rqjobs_keep_failed: int = Field(500, ge=1)
     rqjobs_keep_completed: int = Field(100, ge=1)
     rqjobs_import: Words = ()
     """Modules of the app that register queues, sources and hooks; imported before any job runs."""
     rqjobs_outbox_every: Duration = timedelta(seconds=1)
-    """How often workers look into the transactional outbox; 0 for never, where ``rqjobs outbox relay`` runs."""
+    """The interval at which workers read the transactional outbox; 0 for never, if ``rqjobs outbox relay`` runs."""
     rqjobs_cron_token: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
-    """16 characters at least; the token with which a platform's cron starts ``rqjobs.integrations.burst``."""
+    """The token with which a platform's cron starts ``rqjobs.integrations.burst``; at least 16 characters."""
 
     # Webhooks
     webhook_signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     webhook_legacy_secret: SecretStr | None = None
-    """When set, X-Webhook-Signature (hex HMAC-SHA256 of the body under this text) and its kin are sent as well."""
+    """If set, the headers X-Webhook-* are sent too; X-Webhook-Signature is the hex HMAC-SHA256 of the body under it."""
     webhook_allow: Words = ()
     """Hosts, addresses and networks exempt from the SSRF guard, for development."""
     webhook_ports: Annotated[frozenset[int], NoDecode] = DEFAULT_PORTS
-    """The ports that hosts which are not exempt are delivered to."""
+    """The allowed ports of hosts that are not in WEBHOOK_ALLOW."""
     webhook_nameservers: Annotated[Words, AfterValidator(_check_nameservers)] = ()
     """The name servers, instead of those of /etc/resolv.conf: addresses, with ``:port`` if it is not 53."""
     webhook_timeout: Duration = timedelta(seconds=15)
-    """From the first DNS query to the last byte of the response."""
+    """The time limit of a delivery, from the first DNS query to the last byte of the response."""
     webhook_retry_after_max: Duration = timedelta(hours=24)
-    """The longest wait that a Retry-After is believed."""
+    """The longest wait that a Retry-After can cause."""
     webhook_ca_file: Path | None = None
     """Certificate authorities to trust instead of certifi's."""
     webhook_disable_after: Duration = timedelta(days=5)
-    """An endpoint that has failed for so long, without one success, is disabled."""
+    """An endpoint that has failed for this time without a success is disabled."""
     webhook_log_keep: Duration = timedelta(days=30)
-    """How long the delivery log is kept."""
+    """The time for which the delivery log is kept."""
     webhook_breaker_failures: int = Field(10, ge=1)
-    """The number of deliveries in a row without an answer that opens the circuit breaker of a destination ..."""
+    """The number of consecutive deliveries without an answer that opens the circuit breaker of a destination ..."""
     webhook_breaker_after: Duration = timedelta(seconds=10)
-    """... once it has not answered for so long: a restart of the receiver opens nothing."""
+    """... after this time without an answer, so that a restart of the receiver does not open it."""
     webhook_breaker_pause: Duration = timedelta(seconds=10)
-    """How long an open breaker parks deliveries before one of them is tried; doubles up to five minutes."""
+    """The time for which an open breaker parks deliveries before a trial delivery; doubles up to five minutes."""
     webhook_pace: float = Field(50, gt=0)
-    """The rate, per second, at which parked deliveries to one destination start again."""
+    """The rate, per second, at which parked deliveries to one destination resume."""
 
     # ManyChat
     manychat_api_token: ManyChatToken | None = None
@@ -287,82 +287,83 @@ class Settings(BaseSettings):
     """Tokens by tool id, as JSON: ``{"tool_1": "<page id>:<secret>"}``."""
     manychat_api_url: HttpUrl = "https://api.manychat.com"
     manychat_merge_window: Duration = timedelta(seconds=1)
-    """How long the first change of a contact with ``merge`` waits for more to join it."""
+    """The time that the first change of a contact with ``merge`` waits for more changes."""
 
     # Email
     email_backend: Literal["file", "smtp", "sendgrid", "resend"] = "file"
     """``file`` writes .eml files to RQJOBS_DATA/mail and sends nothing."""
     rqjobs_email_backend: Literal["file", "smtp", "sendgrid", "resend"] | None = None
-    """EMAIL_BACKEND by a name that is ours alone; it wins. Projects of Django set EMAIL_BACKEND to a class of Django's,
-    which is then ignored."""
+    """Overrides EMAIL_BACKEND, which Django projects may need for a class of Django; such a value is ignored."""
     email_from: Annotated[str, AfterValidator(check_address)] = "rqjobs <noreply@localhost.localdomain>"
-    """The sender of mails that name none; its name is the brand in our templates."""
+    """The default sender; its name is the brand in our templates."""
     email_templates: Path = Path("templates/email")
-    """The folder of the app's templates, before the built-in ones."""
+    """The folder of the app's templates, which is searched before the built-in ones."""
     email_unknown_outcome: Literal["retry", "hold"] = "retry"
-    """The outcome for a mail whose worker died while it was handed over: ``retry`` may send it twice, ``hold`` makes
-    it a dead letter that a person looks at."""
+    """The outcome for a mail whose worker died while it was sent: ``retry`` may send it twice, ``hold`` makes it a dead
+    letter for a person to decide."""
     email_attachments: Annotated[Words, AfterValidator(_check_places)] = ()
-    """Where attachments may come from: folders, and URLs that they are below (https, s3 ...); empty for nowhere."""
+    """The allowed locations of attachments: folders, and URLs (https, s3 ...) that contain them; by default none."""
     email_max_attachments: int = Field(20 * 1024 * 1024, ge=0)
-    """The most bytes of all attachments of one mail."""
+    """The most bytes of all attachments of one mail together."""
     smtp_url: Annotated[SecretStr, AfterValidator(_check_smtp_url)] = SecretStr("smtp://localhost:587")
-    """``smtp://user:password@host:587`` (STARTTLS, required but on loopback) or ``smtps://host:465``; ``?ca=FILE``
-    trusts a certificate authority of your own, ``?tls=off`` sends unencrypted and never logs in."""
+    """``smtp://user:password@host:587`` (STARTTLS, required except on loopback) or ``smtps://host:465``; ``?ca=FILE``
+    trusts your own certificate authority, ``?tls=off`` sends unencrypted and without a login."""
     sendgrid_api_key: SecretStr | None = None
     sendgrid_api_url: HttpUrl = "https://api.sendgrid.com"
     resend_api_key: SecretStr | None = None
     resend_api_url: HttpUrl = "https://api.resend.com"
     resend_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(2, timedelta(seconds=1))
-    """The requests that all workers together send; Resend allows two a second unless your account has another limit."""
+    """The rate of requests of all workers together; Resend allows two per second unless your account has another limit.
+    """
 
     # Analytics
     analytics_retention: Duration = timedelta(days=400)
-    """How long raw QR events are kept after they were recorded; the counts that reports read are kept for ever."""
+    """The time for which raw QR events are kept after they were recorded; the counts for reports are kept for ever."""
 
     # Export
     export_url: str = ".rqjobs/exports"
-    """Where finished exports go: a folder, or any fsspec URL such as s3://bucket/exports."""
+    """The store for finished exports: a folder, or any fsspec URL such as s3://bucket/exports."""
     export_keep: Duration = timedelta(days=7)
-    """How long a finished export is kept before it is deleted."""
+    """The time after which a finished export is deleted."""
     export_link_url: HttpUrl | None = None
-    """Where the app serves rqjobs.web.downloads, such as https://app.example.com/exports; the link adds its token."""
+    """The URL at which the app serves rqjobs.web.downloads, such as https://app.example.com/exports; links append a
+    token."""
     export_link_lifetime: Duration = timedelta(days=1)
-    """How long a download link works; a new one can be made as long as the file is kept."""
+    """The lifetime of a download link; a new one can be made as long as the file is kept."""
     export_csv_bom: bool = True
     """Begin CSV files with a byte order mark, so that Excel reads them as UTF-8."""
     export_csv_guard: bool = True
     """Put ' before CSV cells that a spreadsheet would run as a formula."""
     export_fonts: Annotated[tuple[Path, ...], NoDecode] = ()
-    """More TrueType files for PDFs, looked in before the installed ones; separated by blanks."""
+    """TrueType files for PDFs, used before the installed fonts; separated by blanks."""
 
     # Dashboard
     dashboard_username: str = "admin"
     dashboard_password: SecretStr | None = None
-    """Made and printed at each start when unset."""
+    """If unset, one is generated and printed at each start."""
     dashboard_read_only: bool = False
-    """The dashboard shows everything and changes nothing."""
+    """Whether the dashboard allows no changes."""
     dashboard_url: HttpUrl | None = None
-    """Where people reach the dashboard, such as https://ops.example.com; alerts link to the page that shows why."""
+    """The dashboard's URL, such as https://ops.example.com; alerts link to the page that shows the cause."""
     dashboard_hosts: Annotated[Words, AfterValidator(_check_hosts)] = ()
-    """More host names that the dashboard answers to, besides that of DASHBOARD_URL, loopback's and addresses."""
+    """Additional host names of the dashboard, besides that of DASHBOARD_URL, those of loopback, and addresses."""
     dashboard_trusted_proxies: Annotated[Words, AfterValidator(_check_proxies)] = ("127.0.0.1", "::1")
-    """Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted."""
     dashboard_session_lifetime: Annotated[Duration, AfterValidator(_check_lifetime)] = timedelta(hours=12)
-    """A sign-in ends after this time, used or not."""
+    """A session ends after this time, used or not."""
     dashboard_session_idle: Annotated[Duration, AfterValidator(_check_lifetime)] = timedelta(hours=2)
-    """A sign-in ends when no page was opened for this time; a page that refreshes itself does not count."""
+    """A session ends if no page was opened for this time; automatic refreshes do not count."""
 
     # Alerts
     alert_url: SecretStr | None = None
-    """Gets a POST with ``{"text": ...}`` for each alert: a chat's incoming webhook."""
+    """The URL that receives a POST with ``{"text": ...}`` for each alert, such as a chat's incoming webhook."""
     alert_email: str | None = None
-    """Gets a mail for each alert, by SMTP_URL; several addresses are separated by commas."""
+    """The address that receives a mail for each alert, by SMTP_URL; several are separated by commas."""
     alert_every: Duration = timedelta(minutes=15)
-    """The shortest time between two alerts of one kind and subject."""
+    """The least time between two alerts of the same kind and subject."""
 
     queues: Annotated[Mapping[str, QueueSettings], NoDecode] = Field(default_factory=dict)
-    """RQJOBS_<QUEUE>_*, by the queue's name; gathered by :meth:`load`."""
+    """The settings RQJOBS_<QUEUE>_*, by the queue's name; collected by :meth:`load`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -401,13 +402,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None) -> Self:
-        """The settings of the environment and ``.env``, checked as a whole.
+        """Returns the settings of the environment and ``.env``, checked as a whole.
 
         Args:
-            overrides: settings of a framework by the variables' names; they win over both.
+            overrides: settings of a framework, by the variables' names; they override both.
 
         Raises:
-            InvalidSettings: with every fault, each naming its variable.
+            InvalidSettings: the settings are invalid; the message names every fault with its variable.
         """
         given = {name: value for name, value in (overrides or {}).items() if value is not None}
         faults: list[str] = []
@@ -426,7 +427,7 @@ class Settings(BaseSettings):
 
 
 def variables() -> dict[str, str | None]:
-    """The variables of ``.env`` and the environment; the environment wins.
+    """Returns the variables of ``.env`` and of the environment, which overrides it.
 
     Raises:
         InvalidSettings: ``.env`` cannot be read.
@@ -439,7 +440,7 @@ def variables() -> dict[str, str | None]:
 
 
 def _email_backend(overrides: Mapping[str, Any]) -> str | None:
-    """What EMAIL_BACKEND means where RQJOBS_EMAIL_BACKEND or a class of Django's is set; None where neither is."""
+    """Returns the backend if RQJOBS_EMAIL_BACKEND is set or EMAIL_BACKEND is a class of Django; otherwise None."""
     for given in (overrides, variables()):
         own, shared = given.get("RQJOBS_EMAIL_BACKEND"), given.get("EMAIL_BACKEND")
         if own or (shared and not is_of_django(shared)):
@@ -448,7 +449,7 @@ def _email_backend(overrides: Mapping[str, Any]) -> str | None:
 
 
 def is_of_django(backend: object) -> bool:
-    """Whether a value of EMAIL_BACKEND is the path of a class of Django's."""
+    """Returns whether a value of EMAIL_BACKEND is the path of a class of Django."""
     return isinstance(backend, str) and backend.startswith("django.")
 
 
@@ -462,7 +463,7 @@ def _faults(error: ValidationError, prefix: str) -> list[str]:
 
 
 def _queue_settings(overrides: Mapping[str, Any], faults: list[str]) -> dict[str, QueueSettings]:
-    """RQJOBS_<QUEUE>_* by the queue's name, faults added to ``faults``."""
+    """Returns the settings RQJOBS_<QUEUE>_* by the queue's name; appends their faults to ``faults``."""
     by_queue: dict[str, dict[str, str]] = {}
     for variable, value in {**variables(), **overrides}.items():
         if value and (match := _QUEUE_SETTING.fullmatch(variable)):
@@ -477,7 +478,7 @@ def _queue_settings(overrides: Mapping[str, Any], faults: list[str]) -> dict[str
 
 
 def is_setting(name: str) -> bool:
-    """Whether ``name`` is the name of one of our variables, such as ``REDIS_URL``."""
+    """Returns whether ``name`` is the name of one of our variables, such as ``REDIS_URL``."""
     fields = Settings.model_fields
     return name.isupper() and (name.lower() in fields or _QUEUE_SETTING.fullmatch(name) is not None)
 
@@ -488,14 +489,14 @@ _DATABASE = "rqjobs.db"
 _OWN = frozenset({"secret_key", "redis", "mail", "exports", "exports-partial"}).union(
     _DATABASE + end for end in ("", "-wal", "-shm", "-journal")
 )
-"""What rqjobs makes in RQJOBS_DATA."""
+"""The names of the files and folders that rqjobs makes in RQJOBS_DATA."""
 
 
 def get_settings() -> Settings:
-    """The settings of this process, read at the first call.
+    """Returns the settings of this process, read at the first call.
 
     Raises:
-        InvalidSettings: with every fault, each naming its variable.
+        InvalidSettings: the settings are invalid; the message names every fault with its variable.
     """
     global _current  # noqa: PLW0603
     if _current is None:
@@ -504,15 +505,16 @@ def get_settings() -> Settings:
 
 
 def use_settings(settings: Settings | None) -> None:
-    """Makes ``settings`` the result of :func:`get_settings`: for frameworks with settings of their own, and for
-    tests. None means: read the environment again at the next call.
-    """  # noqa: D205
+    """Sets the result of :func:`get_settings`, for frameworks with their own settings, and for tests.
+
+    None means that the next call reads the environment again.
+    """
     global _current  # noqa: PLW0603
     _current = settings
 
 
 def data_folder() -> Path:
-    """RQJOBS_DATA; at the first call it is made, or closed to other users if an older version left it open.
+    """Returns RQJOBS_DATA; the first call makes it, and removes other users' access that older versions left.
 
     Raises:
         OSError: it cannot be made.
@@ -526,6 +528,6 @@ def data_folder() -> Path:
 
 
 def close_data_folder() -> None:
-    """As :func:`data_folder`, if RQJOBS_DATA is there; what starts and runs on calls this."""
+    """Like :func:`data_folder`, but only if RQJOBS_DATA exists; long-running programs call it at their start."""
     if get_settings().rqjobs_data.is_dir():
         data_folder()

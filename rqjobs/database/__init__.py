@@ -1,4 +1,4 @@
-"""The database at DATABASE_URL: one engine a process, SQLite tuned for several processes, our tables' metadata."""
+"""The database at DATABASE_URL: one engine per process, SQLite tuned for several processes, our tables' metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-"""All tables of rqjobs, each named ``rqjobs_...`` so that it never meets one of the app's."""
+"""All tables of rqjobs, each named ``rqjobs_...`` so that it cannot conflict with a table of the app."""
 
 _FORMS = "write sqlite:///FILE or postgresql://user:password@host/name"
 
@@ -31,12 +31,12 @@ _shared: tuple[int, str, Engine] | None = None
 
 
 def open_engine(url: str) -> Engine:
-    """A new engine for ``url``; ``postgresql://`` means the psycopg 3 driver.
+    """Returns a new engine for ``url``; ``postgresql://`` means the psycopg 3 driver.
 
-    SQLite runs in WAL mode with short, immediate write transactions and waits up to 30 s for a lock.
+    SQLite runs in WAL mode with short, immediate write transactions, and waits up to 30 s for a lock.
 
     Raises:
-        InvalidSettings: ``url`` is no database's, or its driver is not installed.
+        InvalidSettings: ``url`` is not a database URL, or its driver is not installed.
     """
     try:
         parsed = make_url(url)
@@ -57,7 +57,7 @@ def open_engine(url: str) -> Engine:
 
 
 def _make_file(file: Path) -> None:
-    """Makes the file for this user only. SQLite gives the files that it makes beside it the same mode."""
+    """Makes the file for this user only; SQLite gives the files beside it the same mode."""
     try:
         close_data_folder()
         make_private_folder(file.parent)
@@ -70,22 +70,22 @@ def _make_file(file: Path) -> None:
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # _begin_sqlite sends BEGIN itself
-    # The cache (in KiB) holds the pages that a batch changes and the inner ones of large indexes; 64 MB of log are
-    # written back at a time, not 4; a statement's undo log is kept in memory, not written to a file each time.
+    # The cache (in KiB) has room for the pages that a batch changes and the inner ones of large indexes; the log is
+    # written back after 64 MB, not 4; a statement's undo log stays in memory instead of a file.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON",
                    "cache_size=-65536", "wal_autocheckpoint=16000", "temp_store=MEMORY"):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Any) -> None:
-    # IMMEDIATE takes the write lock at once: a transaction that first reads cannot fail at its first write.
-    # Readers that must not wait use execution_options(sqlite_read=True).
+    # IMMEDIATE takes the write lock at once, so a transaction that first reads cannot fail at its first write.
+    # Readers that must not wait for it use execution_options(sqlite_read=True).
     read = connection.get_execution_options().get("sqlite_read", False)
     connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
 
 
 def get_engine() -> Engine:
-    """The engine of this process for DATABASE_URL, made at the first call, and anew after a fork."""
+    """Returns the engine of this process for DATABASE_URL, made at the first call, and again after a fork."""
     global _shared  # noqa: PLW0603
     url = get_settings().database_url.get_secret_value()
     with _lock:

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from rqjobs.database import metadata
 
 QUARTERS = 96
-"""Quarter hours of a day: every time zone in use begins its days at one of them."""
+"""The quarter hours of a day. In every time zone in use, days begin at one of them in UTC."""
 
 events = Table(
     "rqjobs_qr_events",
@@ -66,7 +66,7 @@ counts = Table(
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": "80"},
 )
-"""How often something happened on a UTC day, in all and by quarter hour: ``{"48": 2}`` is twice from 12:00 to 12:15.
+"""The number of events on a UTC day, in total and by quarter hour: ``{"48": 2}`` is two from 12:00 to 12:15.
 
 ``scope`` is ``all``, ``user:<owner>`` or ``code:<QR code>``. ``metric`` is an event (``value``: its result) or
 

@@ -1,4 +1,7 @@
-"""The table of exports: who exported what, how many rows, and until when. A row outlives its file, as an audit log."""
+"""The table of exports: who exported what, the number of rows, and the expiry.
+
+A row outlives its file, as an audit log.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which errors mean that the database is away, or refuses all connections: no fault of a statement or a job.
+"""Decides which errors mean that the database is unavailable for all connections, instead of a fault of one statement.
 
 PostgreSQL (appendix A of its manual): no connection at all; the classes 08 (connection), 28 (login), 53 (disk, memory
 or connections are used up), 58 (a system error); 57P01 to 57P05 (shut down, starting, dropped); 3D000 (no such
-database); 25006 (read only: a standby since a failover). Not 57014 (a statement's own time limit), not 40xxx (a
+database); 25006 (read only: a standby after a failover). Not 57014 (a statement's own time limit), not 40xxx (a
 deadlock).
 SQLite (sqlite.org/rescode.html): full, I/O error, cannot be opened, read only, locked for 30 s, no memory, corrupt, no
 database. Not "no such table" and not a constraint.
@@ -32,12 +32,15 @@ _SQLITE = {
 
 
 def database_outage(error: BaseException) -> DependencyUnavailable | None:
-    """The outage that ``error`` means: one of SQLAlchemy's, the driver's or ours; None if it is a statement's own."""
+    """Returns the outage that caused ``error``; None if the statement is the cause.
+
+    ``error`` is one of SQLAlchemy, of the driver, or of rqjobs.
+    """
     if isinstance(error, DependencyUnavailable):  # DatabaseUnavailable and SchemaMismatch are
         return error
     if isinstance(error, PoolTimeout):
         return DependencyUnavailable(DEPENDENCY, f"no connection is free: {error.args[0] if error.args else error}")
-    if isinstance(error, InvalidSettings):  # a DATABASE_URL that cannot be used
+    if isinstance(error, InvalidSettings):  # DATABASE_URL is invalid
         return DependencyUnavailable(DEPENDENCY, " ".join(error.faults))
     driver_error = error.orig if isinstance(error, DBAPIError) else error
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
@@ -49,7 +52,7 @@ def database_outage(error: BaseException) -> DependencyUnavailable | None:
 
 @contextmanager
 def database_outages() -> Iterator[None]:
-    """Raises what means that the database is away as DependencyUnavailable, and all else as it is."""
+    """Raises errors that mean an outage of the database as DependencyUnavailable; all others pass unchanged."""
     try:
         yield
     except Exception as error:
@@ -61,10 +64,10 @@ def database_outages() -> Iterator[None]:
 
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE  # the low byte: the kind of an extended code
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE  # the low byte: the primary code
     if not type(error).__module__.startswith("psycopg"):
         return False
     if state := getattr(error, "sqlstate", None):
         return state[:2] in _CLASSES or state in _STATES
-    # Without a state it comes from the driver: no connection, or one that has gone.
+    # An error without a state comes from the driver: there is no connection, or it broke.
     return any(kind.__name__ in ("OperationalError", "InterfaceError") for kind in type(error).__mro__)

@@ -1,4 +1,4 @@
-"""The transactional outbox's table, and writing to it in a transaction of the app."""
+"""The table of the transactional outbox, and inserts into it in a transaction of the app."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _TIME = {
 
 
 def database_time(dialect: str) -> str:
-    """SQL for the Unix time by the database's clock, which all that write to it and read from it share.
+    """Returns SQL for the Unix time by the database's clock, which all writers and readers share.
 
     Args:
-        dialect: SQLAlchemy's name of it: ``sqlite`` or ``postgresql``.
+        dialect: its name in SQLAlchemy: ``sqlite`` or ``postgresql``.
     """
     return _TIME["sqlite" if dialect == "sqlite" else "postgresql"]
 
 
 class OutboxError(RQJobsError):
-    """The job could not be written to the outbox; the transaction should be rolled back."""
+    """The job could not be written to the outbox; the caller should roll the transaction back."""
 
 
 def store(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Inserts ``rows`` in the transaction of ``target``.
 
     Args:
-        target: a SQLAlchemy session or connection, or a Django or DB-API one.
-        rows: one mapping of every column but ``created_at`` for each job.
+        target: a SQLAlchemy session or connection, or one of Django or DB-API.
+        rows: for each job a mapping of every column except ``created_at``.
 
     Raises:
-        OutboxError: ``target`` is none of these, or the table is not there; the message names the fix.
+        OutboxError: ``target`` is none of these, or the table does not exist; the message names the fix.
     """
     if hasattr(target, "execute") and (hasattr(target, "get_bind") or hasattr(target, "dialect")):
         insertion = _store_by_sqlalchemy
@@ -77,7 +77,7 @@ def _store_by_sqlalchemy(target: Any, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def _store_plain(target: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    # Django takes %s on every database; of the DB-API drivers only sqlite3 needs a question mark.
+    # Django accepts %s for every database; of the DB-API drivers only sqlite3 needs a question mark.
     sqlite = isinstance(target, sqlite3.Connection)
     mark = "?" if sqlite else "%s"
     time = database_time("sqlite" if sqlite else getattr(target, "vendor", "postgresql"))  # Django's own has a vendor

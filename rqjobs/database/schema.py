@@ -1,4 +1,4 @@
-"""The tables' version: a cheap check where they are used, and Alembic where they are made (``rqjobs db init``)."""
+"""The version of the tables: a cheap check before they are used, and Alembic to make them (``rqjobs db init``)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import rqjobs.database
 from rqjobs.errors import DatabaseUnavailable, SchemaMismatch
 
 HEAD = "0004"
-"""The newest migration. It stands here so that the check needs no Alembic; a test compares it with the scripts."""
+"""The newest migration. A constant, so that the check needs no Alembic; a test compares it with the scripts."""
 
 VERSION_TABLE = "rqjobs_schema_version"
-"""Alembic's own table under our name: an app with Alembic of its own keeps ``alembic_version``."""
+"""Alembic's version table under our own name, because an app may use ``alembic_version``."""
 
-_LOCK = 0x72716A6F6273  # "rqjobs": PostgreSQL's advisory lock, so that two `db init` take turns
+_LOCK = 0x72716A6F6273  # "rqjobs": PostgreSQL's advisory lock, so that only one `db init` runs at a time
 _checked: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def load_tables() -> None:
-    """Imports every module of tables, so that ``metadata`` is whole."""
+    """Imports every module with tables, so that ``metadata`` is complete."""
     for module in pkgutil.iter_modules(rqjobs.database.__path__):
         if module.name not in ("schema", "outages", "migrations"):
             importlib.import_module(f"rqjobs.database.{module.name}")
 
 
 def ensure_schema(engine: Engine) -> None:
-    """Makes sure that our tables are there and up to date; one SELECT at an engine's first call, then nothing.
+    """Checks that our tables exist and are up to date; one SELECT at an engine's first call, then nothing.
 
-    On SQLite, missing tables are made. A PostgreSQL is only checked: its owner runs rqjobs db init.
+    On SQLite missing tables are made. PostgreSQL is only checked: run ``rqjobs db init`` as its owner.
 
     Raises:
         SchemaMismatch: the tables are missing, old, or newer than this rqjobs; the message names the fix.
@@ -51,7 +51,7 @@ def ensure_schema(engine: Engine) -> None:
 
 
 def schema_version(engine: Engine) -> str | None:
-    """The migration that the database is at; None where our tables have never been made.
+    """Returns the migration of the database's tables; None if they have never been made.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
@@ -67,10 +67,10 @@ def schema_version(engine: Engine) -> str | None:
 
 
 def init_database(engine: Engine) -> None:
-    """Makes the tables, or upgrades them, in one transaction; several callers at once take turns.
+    """Makes the tables, or upgrades them, in one transaction; concurrent callers wait for each other.
 
     Raises:
-        SchemaMismatch: the tables were made by a newer rqjobs.
+        SchemaMismatch: a newer rqjobs has made the tables.
         DatabaseUnavailable: the database does not answer.
     """
     version = schema_version(engine)
@@ -80,7 +80,7 @@ def init_database(engine: Engine) -> None:
 
 
 def migrate(engine: Engine, revision: str) -> None:
-    """Brings the tables to ``revision`` of Alembic's scripts in this package; to ``base``, they are gone."""
+    """Migrates the tables to ``revision`` of Alembic's scripts in this package; ``base`` drops them."""
     from alembic import command
     from alembic.config import Config
 
@@ -103,7 +103,7 @@ def _plain_errors(engine: Engine) -> Iterator[None]:
 
 
 def _take_turns(connection: Connection) -> None:
-    # SQLite's BEGIN IMMEDIATE (rqjobs.database) already does it there.
+    # On SQLite BEGIN IMMEDIATE (rqjobs.database) does this already.
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 

@@ -1,4 +1,4 @@
-"""The suppression list: addresses that do not exist, to which nothing is sent any more."""
+"""The suppression list: addresses that do not exist, to which no mail is sent any more."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ suppressions = Table(
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """One address to which nothing is sent."""
+    """One address to which no mail is sent."""
 
     address: str
     reason: str
-    """The server's reply, or the reason that a person or the app gave."""
+    """The server's reply, or the reason given by a user or the app."""
     job_id: str | None
-    """The id of the mail that the server refused; None where a person or the app added the address."""
+    """The id of the mail that the server refused; None if a user or the app added the address."""
     created_at: datetime
 
 
 def suppress(reasons: dict[str, str], *, job_id: str | None = None) -> None:
-    """Remembers addresses that must not be sent to, each with its reason; a newer reason replaces an older one."""
+    """Adds addresses to the suppression list, each with its reason; a new reason replaces an old one."""
     if not reasons:
         return
     ensure_schema(get_engine())
@@ -48,7 +48,7 @@ def suppress(reasons: dict[str, str], *, job_id: str | None = None) -> None:
 
 
 def suppressed(addresses: Sequence[str]) -> dict[str, str]:
-    """Those of ``addresses`` that must not be sent to, each with its reason."""
+    """Returns those of ``addresses`` that are on the suppression list, each with its reason."""
     ensure_schema(get_engine())
     query = select(suppressions.c.address, suppressions.c.reason).where(
         suppressions.c.address.in_([_key(address) for address in addresses])
@@ -59,7 +59,7 @@ def suppressed(addresses: Sequence[str]) -> dict[str, str]:
 
 
 def list_suppressions() -> list[Suppression]:
-    """Every suppressed address, newest first."""
+    """Returns all suppressed addresses, newest first."""
     ensure_schema(get_engine())
     with get_engine().connect().execution_options(sqlite_read=True) as connection:
         rows = connection.execute(select(suppressions).order_by(suppressions.c.created_at.desc())).all()
@@ -68,7 +68,7 @@ def list_suppressions() -> list[Suppression]:
 
 
 def lift(addresses: Iterable[str]) -> list[str]:
-    """Takes addresses off the list; returns those that were on it."""
+    """Removes addresses from the list; returns those that were on it."""
     ensure_schema(get_engine())
     with get_engine().begin() as connection:
         return [
@@ -79,5 +79,5 @@ def lift(addresses: Iterable[str]) -> list[str]:
 
 
 def _key(address: str) -> str:
-    # By RFC 5321 case counts before the @; in the world it does not.
+    # By RFC 5321 case matters before the @; in practice it does not.
     return address.lower()

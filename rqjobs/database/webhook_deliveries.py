@@ -1,4 +1,4 @@
-"""The delivery log: every attempt to deliver a webhook, as it ended."""
+"""The delivery log: every attempt to deliver a webhook, with its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rqjobs.database.webhook_health import Health, record_health
 from rqjobs.database.webhook_tables import WENT_WRONG, deliveries, endpoint_key
 
 RESPONSE_KEPT = 1000
-"""Characters of a response that are kept."""
+"""The most characters of a response that are kept."""
 LOOKED_THROUGH = 100_000
 """The number of newest attempts that a search without an index reads: by event, or by outcome ``done``."""
 _PURGED_AT_ONCE = 5000
@@ -40,7 +40,7 @@ class Delivery(NamedTuple):
 
     @property
     def at(self) -> datetime:
-        """When the attempt began, in UTC."""
+        """The start of the attempt, in UTC."""
         return datetime.fromtimestamp(self.at_ms / 1000, UTC)
 
 
@@ -51,7 +51,7 @@ def write(engine: Engine, rows: Sequence[Delivery], health: Sequence[Health], di
     """Appends ``rows`` and updates the health of their endpoints, in one transaction.
 
     Returns:
-        The endpoints that were disabled by it.
+        The endpoints that this call has disabled.
     """
     ensure_schema(engine)
     place = "?" if engine.dialect.name == "sqlite" else "%s"
@@ -67,7 +67,7 @@ def write(engine: Engine, rows: Sequence[Delivery], health: Sequence[Health], di
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which deliveries are meant; what is None does not matter."""
+    """Selects deliveries; a field with None is ignored."""
 
     endpoint: str | None = None
     event: str | None = None
@@ -78,11 +78,11 @@ class Filter:
 
     @property
     def scans(self) -> bool:
-        """Whether no index finds what is meant."""
+        """Whether the query cannot use an index."""
         return self.job_id is None and (self.event is not None or self.outcome == "done")
 
     def apply(self, query: Select[Any]) -> Select[Any]:
-        """``query`` with our conditions."""
+        """Returns ``query`` with the conditions of this filter."""
         columns = deliveries.c
         if self.endpoint is not None:
             query = query.where(columns.endpoint == endpoint_key(self.endpoint))
@@ -102,9 +102,9 @@ _NEWEST = (deliveries.c.at_ms.desc(), deliveries.c.id.desc())
 
 
 def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[Delivery]:
-    """The newest ``limit`` attempts, newest first, after the first ``skip``.
+    """Returns the newest ``limit`` attempts, newest first, after the first ``skip``.
 
-    Of an event, and of outcome ``done``, those among the newest 100,000 attempts.
+    For an event, or the outcome ``done``, only the newest 100,000 attempts are searched.
     """
     ensure_schema(engine)
     query = wanted.apply(select(*_COLUMNS)).order_by(*_NEWEST).limit(limit).offset(skip)
@@ -117,15 +117,15 @@ def find(engine: Engine, wanted: Filter, limit: int, *, skip: int = 0) -> list[D
 
 
 def latest(engine: Engine, job_ids: Sequence[str]) -> list[Delivery]:
-    """The newest attempt of each of these deliveries, in this order."""
+    """Returns the newest attempt of each of these deliveries, in the order of ``job_ids``."""
     query = select(*_COLUMNS).where(deliveries.c.job_id.in_(job_ids)).order_by(deliveries.c.at_ms, deliveries.c.id)
     with engine.connect().execution_options(sqlite_read=True) as connection:
-        found = {row.job_id: Delivery(*row) for row in connection.execute(query)}  # of each the last
+        found = {row.job_id: Delivery(*row) for row in connection.execute(query)}  # the last one of each
     return [found[job_id] for job_id in job_ids if job_id in found]
 
 
 def outcomes(engine: Engine, wanted: Filter, limit: int) -> dict[str, int]:
-    """How many of the newest ``limit`` attempts ended how."""
+    """Returns the number of attempts by outcome, among the newest ``limit`` ones."""
     ensure_schema(engine)
     newest = wanted.apply(select(deliveries.c.outcome)).order_by(*_NEWEST).limit(limit).subquery()
     query = select(newest.c.outcome, func.count()).group_by(newest.c.outcome)
@@ -136,14 +136,14 @@ def outcomes(engine: Engine, wanted: Filter, limit: int) -> dict[str, int]:
 def replayable(
     engine: Engine, wanted: Filter, *, delivered_too: bool = False
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The id and the job of each delivery of which ``wanted`` finds an attempt, oldest first, each once.
+    """Yields the id and the job of each delivery with an attempt that ``wanted`` selects, oldest first.
 
-    A job is None where its first attempt is no longer in the log.
+    A job is None if its first attempt is no longer in the log.
 
     Args:
         engine: the database.
-        wanted: which attempts are looked for.
-        delivered_too: also what did arrive in the end.
+        wanted: selects the attempts.
+        delivered_too: include deliveries that succeeded in the end.
     """
     ensure_schema(engine)
     found = wanted.apply(select(deliveries.c.job_id, func.min(deliveries.c.id).label("first")))

@@ -1,4 +1,4 @@
-"""Endpoints in the database: their events, secrets, and whether they answer."""
+"""The endpoints in the database: their events, secrets, and health."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rqjobs.security.signing import MOST_SIGNATURES, parse_secret
 
 _EVENT = re.compile(EVENT_NAME)
 KEEP_PREVIOUS = timedelta(hours=24)
-"""How long, by default, the previous secret signs as well after a rotation."""
+"""The default time for which the previous secret also signs after a rotation."""
 
 
 _MOST_KEPT = MOST_SIGNATURES - 1
-"""Previous secrets that are kept: with the present one, as many as a request carries signatures."""
+"""The most previous secrets: together with the current one as many as a request may have signatures."""
 
 
 class EndpointExists(RQJobsError, ValueError):
-    """An endpoint of this name is registered already.
+    """An endpoint with this name is registered already.
 
     Attributes:
         name: the name.
@@ -46,7 +46,7 @@ class EndpointExists(RQJobsError, ValueError):
 
 
 class UnknownEndpoint(RQJobsError, LookupError):
-    """No endpoint of this name or URL is known."""
+    """There is no endpoint with this name or URL."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,25 +55,25 @@ class UnknownEndpoint(RQJobsError, LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One receiver."""
+    """One endpoint."""
 
     name: str
-    """Its name; its URL where it was never registered and became known by failing."""
+    """Its name; the URL for one that is not registered, but was recorded because deliveries failed."""
     url: str
     events: tuple[str, ...] = ()
-    """What it is subscribed to: exact names, ``booking.*``, or ``*``."""
+    """Its subscriptions: exact names, ``booking.*``, or ``*``."""
     enabled: bool = True
     reason: str | None = None
     """Why it is disabled."""
     failing_since: datetime | None = None
-    """When the first delivery failed after its last success."""
+    """The time of the first failed delivery after the last success."""
     created_at: datetime
     kept_secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Its own signing secrets as the database keeps them, newest first."""
+    """Its own signing secrets as stored in the database, newest first."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Its own signing secrets in clear, newest first; without any, WEBHOOK_SIGNING_SECRET signs.
+        """The decrypted signing secrets, newest first; without any, WEBHOOK_SIGNING_SECRET signs.
 
         Raises:
             UnreadableSecret: one is encrypted under a key that this process does not have.
@@ -82,7 +82,7 @@ class Endpoint:
         return tuple(ring.decrypt(secret, secret_place(self.name)) for secret in self.kept_secrets)
 
     def wants(self, event: str) -> bool:
-        """Whether it is subscribed to ``event``."""
+        """Returns whether it has subscribed to ``event``."""
         return any(
             pattern in ("*", event) or (pattern.endswith(".*") and event.startswith(pattern[:-1]))
             for pattern in self.events
@@ -90,7 +90,7 @@ class Endpoint:
 
 
 def make_secret() -> str:
-    """A new signing secret: ``whsec_`` and 32 random bytes."""
+    """Returns a new signing secret: ``whsec_`` and 32 random bytes."""
     return "whsec_" + base64.b64encode(os.urandom(32)).decode()
 
 
@@ -103,15 +103,14 @@ def add_endpoint(
     secret: str | None = None,
     replace: bool = False,
 ) -> tuple[Endpoint, str | None]:
-    """Registers an endpoint; with ``replace``, changes the URL of the one of this name, and what else is given.
+    """Registers an endpoint; with ``replace``, changes the URL of an existing one, and the other values that are given.
 
     Returns:
-        The endpoint, and the secret that was made or given: it is never returned again. None where ``replace`` kept
-        the endpoint's secret.
+        The endpoint, and the new secret, which cannot be read again. None if ``replace`` kept the endpoint's secret.
 
     Raises:
         EndpointExists: the name is registered, and ``replace`` is not set.
-        ValueError: the name, the URL, an event or the secret is none, or the name would be mistaken for a URL.
+        ValueError: the name, the URL, an event or the secret is invalid, or the name looks like a URL.
     """
     _check(name, url, events or (), secret)
     ensure_schema(engine)
@@ -152,13 +151,13 @@ def _check(name: str, url: str, events: Iterable[str], secret: str | None) -> No
 
 
 def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_PREVIOUS) -> str:
-    """Gives an endpoint a new secret; for ``keep_previous`` (24 hours) the one before signs as well.
+    """Makes a new secret for an endpoint; for ``keep_previous`` (24 hours) the old one signs as well.
 
-    Secrets of earlier rotations keep their own end, or end with ``keep_previous`` if that is sooner. The four newest of
-    them are kept, since a request carries five signatures at most. With 0 only the new secret signs.
+    Secrets of earlier rotations end at their own time, or after ``keep_previous`` if that is sooner. The four newest of
+    them are kept, because a request has at most five signatures. With 0 only the new secret signs.
 
     Raises:
-        UnknownEndpoint: there is none of this name.
+        UnknownEndpoint: there is none with this name.
     """
     ensure_schema(engine)
     secret = make_secret()
@@ -179,13 +178,13 @@ def rotate_secret(engine: Engine, name: str, *, keep_previous: timedelta = KEEP_
 
 
 def set_enabled(engine: Engine, name_or_url: str, *, reason: str | None) -> list[str]:
-    """Enables an endpoint (``reason`` None) or disables it for ``reason``. Workers notice within seconds.
+    """Enables an endpoint (``reason`` None) or disables it for ``reason``. Workers apply it within seconds.
 
     Returns:
-        The names of the endpoints meant: a URL may be that of several.
+        The names of the changed endpoints: several may have the same URL.
 
     Raises:
-        UnknownEndpoint: none is known by this name or URL.
+        UnknownEndpoint: there is none with this name or URL.
     """
     ensure_schema(engine)
     key = endpoint_key(name_or_url)
@@ -205,10 +204,10 @@ def set_enabled(engine: Engine, name_or_url: str, *, reason: str | None) -> list
 
 
 def remove_endpoint(engine: Engine, name: str) -> None:
-    """Forgets an endpoint; its deliveries stay in the log.
+    """Deletes an endpoint; its deliveries stay in the log.
 
     Raises:
-        UnknownEndpoint: there is none of this name.
+        UnknownEndpoint: there is none with this name.
     """
     ensure_schema(engine)
     with engine.begin() as connection:
@@ -217,12 +216,12 @@ def remove_endpoint(engine: Engine, name: str) -> None:
 
 
 def list_endpoints(engine: Engine, *, limit: int | None = None, named: str | None = None) -> list[Endpoint]:
-    """All endpoints by name; with ``limit`` at most that many, the disabled and the failing first.
+    """Returns all endpoints by name; with ``limit`` at most that many, disabled and failing ones first.
 
     Args:
         engine: the database.
-        limit: how many at most.
-        named: only those of this name or URL.
+        limit: the most endpoints to return.
+        named: only those with this name or URL.
     """
     ensure_schema(engine)
     query = select(endpoints).order_by(endpoints.c.name)
@@ -237,10 +236,10 @@ def list_endpoints(engine: Engine, *, limit: int | None = None, named: str | Non
 
 
 def find_endpoints(engine: Engine, keys: Iterable[str]) -> dict[str, Endpoint]:
-    """The endpoint of each of ``keys`` that is known, in one SELECT.
+    """Returns the endpoints of those of ``keys`` that exist, in one SELECT.
 
-    A key is the name of a registered endpoint, or the :func:`endpoint_key` of a URL that jobs name themselves. A URL
-    never finds the endpoint that is registered with it: that endpoint's secret and state are for its own jobs only.
+    A key is the name of a registered endpoint, or the :func:`endpoint_key` of a URL in a job. A URL never finds the
+    endpoint that is registered with it: that endpoint's secret and state are only for its own jobs.
     """
     ensure_schema(engine)
     query = select(endpoints).where(endpoints.c.name.in_(list(keys)))
@@ -263,20 +262,20 @@ def _endpoint(row: Any) -> Endpoint:
 
 
 def secret_place(name: str) -> tuple[str, ...]:
-    """What the secrets of the endpoint ``name`` belong to, for their encryption."""
+    """Returns the place of the secrets of endpoint ``name``, for their encryption."""
     return (f"the signing secret of {name!r}", "endpoint", name)
 
 
 def encrypted(name: str, secret: str) -> str:
-    """``secret`` as the table keeps it for the endpoint ``name``."""
+    """Returns ``secret`` encrypted for the row of the endpoint ``name``."""
     return keyring().encrypt(secret, secret_place(name), "database")
 
 
 def _previous(row: Any) -> list[tuple[str, int]]:
-    """The previous secrets that still sign, newest first, each with its end (Unix milliseconds)."""
+    """Returns the previous secrets that still sign, newest first, each with its end (Unix milliseconds)."""
     found, now = [], _now_ms()
     for word in (row.previous_secret or "").split():
-        secret, _, end = word.partition("@")  # written by an older rqjobs, it has no end of its own
+        secret, _, end = word.partition("@")  # one from an older rqjobs has no end of its own
         until = int(end or row.previous_until_ms or 0)
         if until > now:
             found.append((secret, until))

@@ -1,4 +1,4 @@
-"""Whether endpoints still answer: noted with each batch of deliveries, in the same transaction."""
+"""The health of endpoints, recorded with each batch of deliveries, in the same transaction."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Health:
 
 
 def record_health(connection: Connection, seen: Sequence[Health], disable_after: timedelta) -> list[str]:
-    """Notes since when endpoints have been failing, and disables those that are gone or have failed for too long.
+    """Records since when endpoints have been failing, and disables those that are gone or have failed for too long.
 
     Returns:
-        The names of the endpoints that were disabled by this call.
+        The names of the endpoints that this call has disabled.
     """
     by_key = {item.key: item for item in seen}
     columns = (endpoints.c.name, endpoints.c.enabled, endpoints.c.failing_since_ms)
     keys = list(by_key)
     rows = connection.execute(
         select(*columns)
-        .where(endpoints.c.name.in_(keys))  # what a job that names a URL meets changes no registered endpoint
+        .where(endpoints.c.name.in_(keys))  # a job with only a URL does not change a registered endpoint
         .order_by(endpoints.c.name)  # the same order in every worker: no deadlocks
     ).all()
     disabled = []

@@ -17,8 +17,8 @@ endpoints = Table(
     Column("url", Text, nullable=False),
     Column("url_key", String(_KEY_LENGTH), nullable=False, index=True),
     Column("events", JSON, nullable=False),  # a list of patterns: qr.scanned, booking.*, *
-    Column("secret", Text),  # whsec_..., encrypted (rqjobs.config.encryption); never printed but when it is made
-    Column("previous_secret", Text),  # those before it, newest first: secret@end (Unix ms), blanks between
+    Column("secret", Text),  # whsec_..., encrypted (rqjobs.config.encryption); printed only when it is made
+    Column("previous_secret", Text),  # earlier ones, newest first: secret@end (Unix ms), separated by blanks
     Column("previous_until_ms", BigInteger),
     Column("enabled", Boolean, nullable=False),
     Column("reason", Text),  # why it is disabled
@@ -46,7 +46,7 @@ deliveries = Table(
     Column("response", Text),  # its first 1,000 characters
     Column("job", Text),  # the job as JSON, with its first attempt: what a replay sends
     Index("ix_rqjobs_webhook_deliveries_endpoint_at_ms", "endpoint", "at_ms"),
-    # Only of what went wrong, which is what people look for: it costs a delivery that arrives nothing.
+    # Only for failed attempts, which users search for, so that a successful delivery does not pay for the index.
     Index(
         "ix_rqjobs_webhook_deliveries_outcome_at_ms",
         "outcome",
@@ -58,7 +58,7 @@ deliveries = Table(
 
 
 def endpoint_key(name_or_url: str) -> str:
-    """What an endpoint is known by in the tables: its name, or its URL, made short enough for an index."""
+    """Returns the key of an endpoint in the tables: its name or its URL, shortened for an index."""
     if len(name_or_url.encode()) <= _KEY_LENGTH:
         return name_or_url
     digest = hashlib.sha256(name_or_url.encode()).hexdigest()[:32]

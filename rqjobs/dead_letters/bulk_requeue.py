@@ -24,16 +24,16 @@ Mode = Literal["dry-run", "requeue", "purge"]
 State = Literal["counting", "canary", "running", "done", "stopped"]
 
 RATE = 20.0
-"""The default rate: jobs requeued a second."""
+"""The default rate: jobs requeued per second."""
 
 CANARY_SECONDS = 120.0
-"""How long a canary may take until the others are left alone."""
+"""Seconds after which a canary that is not done stops the bulk requeue."""
 
-_STORED = {"group_id": "cause"}  # fields whose name in Redis is another
+_STORED = {"group_id": "cause"}  # fields that have another name in Redis
 _KEPT = 7 * 24 * 3600
 _PAGE = 200
 _STEP = 0.25  # seconds between two steps
-_SILENT = 30.0  # seconds without a sign of life after which its process counts as dead
+_SILENT = 30.0  # seconds without a heartbeat after which its process counts as dead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +42,18 @@ class BulkRequeue:
 
     id: str
     group_id: str
-    """The group's id."""
+    """The id of the failure group."""
     title: str
     mode: Mode
     canary: bool
-    """Whether one job goes first, and the others only if it is done."""
+    """Whether one job is requeued first, and the others only when it is done."""
     rate: float
-    """Jobs requeued a second."""
+    """Jobs requeued per second."""
     state: State = "counting"
     total: int = 0
-    """Jobs of the group."""
+    """The number of jobs in the group."""
     done: int = 0
-    """Jobs requeued or purged so far."""
+    """The number of jobs requeued or purged so far."""
     canary_id: str = ""
     message: str = ""
     started: float = 0.0
@@ -61,12 +61,12 @@ class BulkRequeue:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, or its process is dead."""
+        """Whether it has ended, or its process is dead."""
         return self.state in ("done", "stopped") or time.time() - self.beat > _SILENT
 
     @property
     def left(self) -> timedelta | None:
-        """The time that the rest takes at ``rate``; None if nothing is being requeued."""
+        """The time that the remaining jobs take at ``rate``; None if no job is being requeued."""
         if self.mode != "requeue" or self.state != "running" or self.ended:
             return None
         return timedelta(seconds=(self.total - self.done) / self.rate)
@@ -84,11 +84,11 @@ def start(
     """Stores a new bulk requeue; :func:`run` executes it.
 
     Args:
-        group_id: the group's id.
-        title: the name that pages show.
+        group_id: the id of the failure group.
+        title: the title for pages.
         mode: ``dry-run`` only counts.
         canary: requeue one job first, and the others only when it is done.
-        rate: jobs requeued a second, so that a destination that was down is not overloaded again.
+        rate: jobs requeued per second, so that a destination that has recovered is not overloaded.
         connection: another Redis than that of REDIS_URL.
     """
     client = client_of(connection)
@@ -107,12 +107,12 @@ def start(
 
 
 def find(bulk_id: str, connection: redis.Redis | None = None) -> BulkRequeue | None:
-    """The bulk requeue of this id with its progress; None if there is none (any more)."""
+    """Returns the bulk requeue with this id and its progress; None if it does not exist (any more)."""
     return _restore(client_of(connection).hgetall(keys.bulk_requeue(bulk_id)))
 
 
 def recent(connection: redis.Redis | None = None) -> list[BulkRequeue]:
-    """The last ten bulk requeues, newest first."""
+    """Returns the last ten bulk requeues, newest first."""
     client = client_of(connection)
     ids = [
         job_id.decode(errors="replace") for job_id in cast("list[bytes]", client.zrevrange(keys.BULK_REQUEUES, 0, 9))
@@ -125,7 +125,7 @@ def recent(connection: redis.Redis | None = None) -> list[BulkRequeue]:
 
 
 def stop(bulk_id: str, connection: redis.Redis | None = None) -> None:
-    """Ends a bulk requeue after its present step; requeued jobs stay requeued."""
+    """Ends a bulk requeue after its current step; requeued jobs stay requeued."""
     client = client_of(connection)
     if client.exists(keys.bulk_requeue(bulk_id)):
         client.hset(keys.bulk_requeue(bulk_id), "stop", "1")
@@ -134,7 +134,7 @@ def stop(bulk_id: str, connection: redis.Redis | None = None) -> None:
 def run(
     bulk: BulkRequeue, connection: redis.Redis, seen: Callable[[BulkRequeue], None] = lambda _bulk: None
 ) -> BulkRequeue:
-    """Executes ``bulk`` in this thread to its end; ``seen`` is called at every step. Returns its last state."""
+    """Executes ``bulk`` in this thread until its end; calls ``seen`` at every step. Returns its last state."""
 
     def say(**changes: Any) -> None:
         nonlocal bulk
@@ -146,7 +146,7 @@ def run(
         return bool(connection.hexists(keys.bulk_requeue(bulk.id), "stop"))
 
     def change(what: Callable[..., list[str]], job_ids: list[str]) -> int:
-        """Changes those that are still dead of this cause; returns their number."""
+        """Changes those of the jobs that are still dead with this fingerprint; returns their number."""
         members = [x.example.job_id for x in read(job_ids, connection) if bulk.group_id in x.fingerprint.ids]
         return len(what(members, connection=connection))
 
@@ -176,11 +176,11 @@ def run(
 
 
 def _watch(job_id: str, connection: redis.Redis, say: Callable[..., None], stopped: Callable[[], bool]) -> str | None:
-    """Waits for the canary; why the others must not follow, or None."""
+    """Waits for the canary; returns why the others must not follow, or None."""
     deadline = time.monotonic() + CANARY_SECONDS
     while time.monotonic() < deadline:
         status = connection.hget(job_key(job_id), "status")
-        if status in (None, b"finished"):  # None: done, and no longer kept
+        if status in (None, b"finished"):  # None: it is done, and not kept any more
             return None
         if status in (b"failed", b"stopped", b"canceled"):
             return f"the canary {job_id} died again: {summarize([job_id], connection)[0].error}"
@@ -240,7 +240,7 @@ def _save(bulk: BulkRequeue, client: redis.Redis) -> None:
 
 
 def _restore(raw: object) -> BulkRequeue | None:
-    """The bulk requeue in a hash; None if the hash is not one of ours."""
+    """Returns the bulk requeue in a hash; None if the hash is not one of ours."""
     if not isinstance(raw, dict):
         return None
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
@@ -252,5 +252,5 @@ def _restore(raw: object) -> BulkRequeue | None:
         return BulkRequeue(
             **{known[name]: readers.get(name, str)(text) for name, text in texts.items() if name in known}
         )
-    except (ValueError, TypeError):  # a field is missing, or is no number
+    except (ValueError, TypeError):  # a field is missing, or not a number
         return None

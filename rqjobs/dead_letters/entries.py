@@ -1,4 +1,4 @@
-"""Dead letters as failure groups need them: the fingerprint, and the fields of a list."""
+"""Reads the parts of dead letters that failure groups need: the fingerprint, and the fields of a list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rqjobs.policies import base_queue
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One dead letter of a group, as a list shows it."""
+    """One dead letter of a group, for a list."""
 
     job_id: str
     label: str
@@ -28,16 +28,16 @@ class Example:
 
 
 class Letter(NamedTuple):
-    """A dead letter, as far as groups need it."""
+    """The parts of a dead letter that groups need."""
 
     fingerprint: Fingerprint
     example: Example
 
 
 def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
-    """These dead letters; an id without a job is left out, and one whose keys cannot be read.
+    """Returns these dead letters, without ids that have no job or an unreadable one.
 
-    Only what groups need, raw: a whole RQ job each would take ten times as long.
+    It reads only single fields: reading whole RQ jobs would take ten times as long.
     """
     with client_of(connection).pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
@@ -47,7 +47,7 @@ def read(job_ids: Sequence[str], connection: redis.Redis) -> list[Letter]:
     letters = []
     for job_id, fields, results in zip(job_ids, answers[::2], answers[1::2], strict=True):
         if isinstance(fields, Exception) or isinstance(results, Exception):
-            continue  # keys of another type than RQ's
+            continue  # a key has the wrong type
         lane, data, description, ended = fields
         if data is None or lane is None:
             continue

@@ -1,4 +1,4 @@
-"""The fingerprint of a dead letter: its queue, its error without the parts that differ by job, its destination."""
+"""The fingerprint of a dead letter: its queue, its destination, and its error without the parts that differ."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 EVERYWHERE = "*"
-"""Stands for every destination: when our own network was down, all of them share one error."""
+"""The destination of a group with many: if our own network was down, they all have the same error."""
 
 _HALF = 8  # characters of an id
 _ANYWHERE = "0" * _HALF
 _ID = re.compile("[0-9a-f]{16}")
 
-# Numbers that belong to the fingerprint: status and error codes, and names with a digit in them.
+# Numbers that are part of the fingerprint: status and error codes, and names with digits.
 _KEPT = (
     r"\b(?:IPv[46]|utf-?(?:8|16|32)|s3|oauth2|HTTP/[123](?:\.\d)?|TLSv?1(?:\.\d)?|sha-?\d{1,3}|md5|base64|x509)\b"
     r"|(?:\b(?:errno|error|code|status|signal|exit|answer(?:ed|s)?|returned|responded with|HTTP)\b|\bcurl:)"
@@ -36,9 +36,9 @@ class Fingerprint(NamedTuple):
 
     queue: str
     error: str
-    """The last error, with what differs from job to job left out."""
+    """The last error without the parts that differ between jobs."""
     destination: str
-    """A host, a mail domain, or what else the jobs aim at; may be empty."""
+    """A host, a mail domain, or another target of the jobs; may be empty."""
 
     @property
     def id(self) -> str:
@@ -48,25 +48,25 @@ class Fingerprint(NamedTuple):
 
     @property
     def everywhere(self) -> Fingerprint:
-        """The same error of the same queue, whatever the destination."""
+        """The fingerprint with the same queue and error, for all destinations."""
         return self._replace(destination=EVERYWHERE)
 
     @property
     def ids(self) -> tuple[str, str]:
-        """The ids of the two groups that a dead letter can belong to: that of its destination, and that of all."""
+        """The ids of the two groups to which a dead letter may belong: that of its destination, and that of all."""
         return self.id, self.everywhere.id
 
 
 def score_of(group_id: str) -> int:
-    """The score of a group in Redis' sorted set: the groups of one error stand side by side."""
+    """Returns the score of a group in Redis' sorted set; groups of the same error have adjacent scores."""
     return int(group_id[:6], 16) << 28 | int(group_id[_HALF : _HALF + 7], 16)  # 52 bits, as a score has 53
 
 
 def scores_of(group_id: str) -> tuple[int, int]:
-    """The first and the last score of the dead letters of a group.
+    """Returns the first and the last score of the dead letters of a group.
 
     Raises:
-        ValueError: ``group_id`` is no id.
+        ValueError: ``group_id`` is not an id.
     """
     if not _ID.fullmatch(group_id):
         raise ValueError(group_id)
@@ -79,22 +79,20 @@ def _digest(*parts: str) -> str:
 
 
 def fingerprint_of(queue: str, reason: str, payload: dict[str, Any] | None) -> Fingerprint:
-    """The fingerprint of a dead letter of ``queue`` whose last error is ``reason``."""
+    """Returns the fingerprint of a dead letter of ``queue`` whose last error is ``reason``."""
     where = destination(payload)
-    where = "(*)" if where == EVERYWHERE else where  # the host of a URL may be any text, also that of EVERYWHERE
+    where = "(*)" if where == EVERYWHERE else where  # the host of a URL may be any text, including EVERYWHERE
     return Fingerprint(queue, generalize(reason), where)
 
 
 def generalize(reason: str) -> str:
-    """``reason`` without ids, addresses, and numbers that are no codes: they differ between failures of one cause."""
+    """Returns ``reason`` without ids, addresses, and numbers that are not codes, because they differ between jobs."""
     text = " ".join(reason[:1000].split())  # at 16,000 characters the pattern takes seconds
-    return _NUMBERS.sub(lambda match: match["kept"] or "…", text)[
-        :200
-    ]  # at 16,000 characters the pattern takes seconds
+    return _NUMBERS.sub(lambda match: match["kept"] or "…", text)[:200]
 
 
 def destination(payload: dict[str, Any] | None) -> str:
-    """The destination of a job: the host of its URL, the domain of its mail, or its kind within the queue."""
+    """Returns the destination of a job: the host of its URL, the domain of its mail, or its kind within the queue."""
     if payload is None:
         return ""
     url, to = payload.get("url"), payload.get("to")

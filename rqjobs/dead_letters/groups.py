@@ -1,4 +1,4 @@
-"""Failure groups: the dead letters of one queue, error and destination, counted over all that are kept."""
+"""Failure groups: all kept dead letters, counted by queue, error and destination."""
 
 from __future__ import annotations
 
@@ -19,63 +19,63 @@ from rqjobs.dead_letters.fingerprint import Fingerprint, scores_of
 from rqjobs.policies import get_policy, lanes_of
 
 MANY = 5
-"""Destinations that share an error are one group from this number on."""
+"""The number of destinations with the same error from which they form one group."""
 
 MOST = 300
 """The most groups, and parts of a group, that :func:`look` describes, biggest first; the others are counted."""
 
 _EXAMPLES = 5
-_PAGE = 5000  # entries that a script reads: some 10 ms of Redis
-_PART = 28  # the bits of a score that stand for the destination
+_PAGE = 5000  # the most entries that one script call reads: about 10 ms of Redis' time
+_PART = 28  # the number of bits of a score for the destination
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailureGroup:
-    """The dead letters of one fingerprint, or of one error and many destinations."""
+    """The dead letters of one fingerprint, or of one error at many destinations."""
 
     fingerprint: Fingerprint
     count: int
     newest: datetime | None
     oldest: datetime | None
     examples: tuple[Example, ...]
-    """The five newest."""
+    """The five newest dead letters."""
     destinations: int = 1
-    """How many destinations share the error."""
+    """The number of destinations with this error."""
     parts: tuple[FailureGroup, ...] = ()
-    """Of an error that many destinations share: the groups of each, the biggest first; only from :func:`find`."""
+    """The groups of the single destinations, if there are many, the biggest first; only from :func:`find`."""
 
     @property
     def destination(self) -> str:
-        """The destination, or how many there are: ``12 destinations``."""
+        """The destination, or the number of destinations: ``12 destinations``."""
         return f"{self.destinations:,} destinations" if self.destinations > 1 else self.fingerprint.destination
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The groups as one look found them."""
+    """The result of :func:`look`."""
 
     groups: tuple[FailureGroup, ...]
-    """The biggest first, 300 at most."""
+    """At most 300 groups, the biggest first."""
     more: int
-    """How many smaller groups there are."""
+    """The number of further, smaller groups."""
     grouped: int
-    """How many dead letters were counted: fewer than ``total`` while the index is being built."""
+    """The number of counted dead letters: less than ``total`` while the index is being built."""
     total: int
-    """How many there are."""
+    """The number of dead letters."""
 
 
 @dataclass
 class _Sum:
-    """The dead letters of one fingerprint, as the scripts counted them."""
+    """The dead letters of one fingerprint, as counted by the scripts."""
 
     score: int
     count: int = 0
     newest: list[tuple[float, str]] = field(default_factory=list)
-    """The scores of the newest in Redis (the time of death plus a constant) and their ids, newest first."""
+    """The scores of the newest (the time of death plus a constant) and their ids, newest first."""
     oldest: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, other: _Sum) -> None:
-        """Counts what ``other`` holds as well."""
+        """Adds the dead letters of ``other``."""
         self.count += other.count
         self.newest = sorted([*self.newest, *other.newest], reverse=True)[:_EXAMPLES]
         self.oldest = sorted([*self.oldest, *other.oldest])[:1]
@@ -84,13 +84,14 @@ class _Sum:
 def look(
     queue: str | None = None, text: str = "", *, group_id: str | None = None, connection: redis.Redis | None = None
 ) -> Look:
-    """The groups of all dead letters of ``queue``, or of all queues.
+    """Returns the failure groups of ``queue``, or of all queues.
 
     Args:
         queue: a queue; all by default.
-        text: only dead letters whose id, label, error (its first 1,000 characters) or destination holds this text,
-            in any case.
-        group_id: only the group of this id, with the groups of its destinations in ``parts``.
+        text: count only dead letters with this text, in any case, in their id, label, error (its first 1,000
+            characters)
+            or destination.
+        group_id: only the group with this id, with the groups of its destinations in ``parts``.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -114,12 +115,12 @@ def look(
 
 
 def find(group_id: str, connection: redis.Redis | None = None) -> FailureGroup | None:
-    """The group of this id, or the part of one; None if it has no dead letters."""
+    """Returns the group with this id, or the part of one; None if it has no dead letters."""
     return next(iter(look(group_id=group_id, connection=connection).groups), None)
 
 
 def _sums(lanes: list[str], text: str, client: redis.Redis) -> tuple[dict[int, _Sum], int]:
-    """The counts by score, and the number of entries that were read."""
+    """Returns the counts by score, and the number of entries that were read."""
     sums: dict[int, _Sum] = {}
     grouped = 0
     for lane in lanes:
@@ -139,7 +140,7 @@ def _sums(lanes: list[str], text: str, client: redis.Redis) -> tuple[dict[int, _
 
 
 def _with_text(every: dict[int, _Sum], matching: dict[int, _Sum], text: str, client: redis.Redis) -> dict[int, _Sum]:
-    """The dead letters that match by themselves, and all of the groups whose destination matches."""
+    """Returns the dead letters that match, and all of the groups whose destination matches."""
     biggest = _biggest(list(every.values()))
     letters = _read(biggest, client)
     by_destination = {
@@ -151,7 +152,7 @@ def _with_text(every: dict[int, _Sum], matching: dict[int, _Sum], text: str, cli
 
 
 def _read(sums: Iterable[_Sum], client: redis.Redis) -> dict[str, Letter]:
-    """The newest and the oldest dead letters of these groups, by id."""
+    """Returns the newest and the oldest dead letters of these groups, by id."""
     ids = dict.fromkeys(job_id for each in sums for _died, job_id in (*each.newest, *each.oldest))
     return {letter.example.job_id: letter for letter in read(list(ids), client)}
 
@@ -194,7 +195,7 @@ def _biggest(members: list[_Sum]) -> list[_Sum]:
 
 def _group(whole: _Sum, members: list[_Sum], letters: dict[str, Letter], *, parts: bool) -> FailureGroup | None:
     examples = [letters[job_id] for _died, job_id in whole.newest if job_id in letters]
-    if not examples:  # gone meanwhile
+    if not examples:  # they were deleted or requeued
         return None
     oldest = letters.get(whole.oldest[0][1], examples[-1])
     fingerprint, shared = examples[0].fingerprint, len(members) > 1

@@ -1,9 +1,9 @@
-"""The index of dead letters by fingerprint and by reason: to read 100,000 of them takes seconds.
+"""The index of dead letters by fingerprint and by reason, because reading 100,000 dead letters takes seconds.
 
-Each lane has two sorted sets with an entry for each of its dead letters, by fingerprint and reason, and a hash with the
-texts of the reasons, each once. They are kept by the scripts that bury jobs and let them out (lua/dead.lua). What
-others do, such as RQ's own commands and jobs that expire, shows in the number of entries. Then :func:`sync` reads what
-is missing; an entry that is out of date does no harm: a job is read before it is changed.
+Each lane has two sorted sets with an entry for each of its dead letters, by fingerprint and by reason, and a hash with
+the texts of the reasons. The scripts that make jobs dead or remove them update the index (lua/dead.lua). Changes by
+others, such as RQ's commands and the expiry of jobs, show as a wrong number of entries; then :func:`sync` reads what is
+missing. An outdated entry does no harm, because a job is read before it is changed.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ from rqjobs.dead_letters.fingerprint import Fingerprint, score_of, scores_of
 from rqjobs.policies import lanes_of
 
 LONGEST = 1000
-"""Characters of an error that are looked through."""
+"""The most characters of an error that are searched."""
 
 Found = dict[str, list[bytes]]
-"""The ids of dead letters by lane, in no order."""
+"""The ids of dead letters by lane, in no particular order."""
 
 _PAGE = 1000
-READ_AT_A_LOOK = 1000  # for a page, which stays fast; the next look goes on
-_READ_BY_WORKERS = 500  # some 25 ms beside their jobs
-_MANY = 10_000  # from this number on, reading all is faster than a command for each
+READ_AT_A_LOOK = 1000  # dead letters read for a page, so that it stays fast; the next page reads more
+_READ_BY_WORKERS = 500  # dead letters read by a worker: about 25 ms beside its jobs
+_MANY = 10_000  # from this number on, reading all reasons is faster than a command for each
 _T = TypeVar("_T")
 
 
 def entry(fingerprint: Fingerprint, reason: str) -> str:
-    """The entry that scripts write for a dead letter: the scores of its fingerprint and its reason, and the reason."""
+    """Returns the entry that scripts write for a dead letter.
+
+    It has the scores of its fingerprint and its reason, and the reason.
+    """
     text = _small(reason)
     return f"{score_of(fingerprint.id)} {_number(text)} {text}"
 
 
 def add(lane: str, letters: Sequence[tuple[str, Fingerprint, str]], connection: redis.Redis) -> None:
-    """Makes an entry for each of these dead letters (id, fingerprint and reason)."""
+    """Writes an entry for each of these dead letters (id, fingerprint and reason)."""
     if letters:
         texts = {job_id: _small(reason) for job_id, _cause, reason in letters}
         with connection.pipeline() as pipeline:
@@ -57,7 +60,7 @@ def add(lane: str, letters: Sequence[tuple[str, Fingerprint, str]], connection: 
 
 
 def by_group(group_id: str, connection: redis.Redis | None = None) -> Found:
-    """Every dead letter of this group, with its destination or everywhere."""
+    """Returns all dead letters of this group, which has one destination or all."""
     client = client_of(connection)
     try:
         first, last = scores_of(group_id)
@@ -72,7 +75,7 @@ def by_group(group_id: str, connection: redis.Redis | None = None) -> Found:
 
 
 def by_reason(text: str, queue: str | None = None, connection: redis.Redis | None = None) -> Found:
-    """Every dead letter whose last error has ``text`` in its first 1,000 characters, in any case.
+    """Returns all dead letters whose last error has ``text`` in its first 1,000 characters, in any case.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -83,7 +86,7 @@ def by_reason(text: str, queue: str | None = None, connection: redis.Redis | Non
     for lane in lanes:
         numbers = reasons_with(text, lane, client)
         name = keys.dead_reasons(lane)
-        if len(numbers) > _MANY:  # reasons that differ from job to job
+        if len(numbers) > _MANY:  # the reason differs between jobs
             pairs: Any = client.zrange(name, 0, -1, withscores=True)
             found[lane] = [job_id for job_id, number in pairs if number in numbers]
         else:
@@ -95,20 +98,20 @@ def by_reason(text: str, queue: str | None = None, connection: redis.Redis | Non
 
 
 def reasons_with(text: str, lane: str, connection: redis.Redis) -> set[int]:
-    """The numbers of the reasons of ``lane`` that have ``text`` in them, in any case."""
-    wanted = text.lower().encode(errors="surrogatepass")  # a terminal may send anything
+    """Returns the numbers of the reasons of ``lane`` that contain ``text``, in any case."""
+    wanted = text.lower().encode(errors="surrogatepass")  # a terminal may send any bytes
     texts: Any = connection.hgetall(keys.dead_texts(lane))
     return {int(number) for number, reason in texts.items() if wanted in reason}
 
 
 def may_have(numbers: set[int], lane: str, job_ids: list[str], connection: redis.Redis) -> list[str]:
-    """Those of the dead letters whose reason is one of these, or unknown."""
+    """Returns those of the dead letters whose reason is one of these, or unknown."""
     found = connection.zmscore(keys.dead_reasons(lane), job_ids)
     return [job_id for job_id, number in zip(job_ids, found, strict=True) if number is None or number in numbers]
 
 
 def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[str]:
-    """The ids in the order in which the jobs died, lane by lane, without those that are not dead any more."""
+    """Returns the ids in the order in which the jobs died, lane by lane, without jobs that are not dead any more."""
     client = client_of(connection)
     ordered: list[str] = []
     for lane, ids in found.items():
@@ -122,11 +125,13 @@ def oldest_first(found: Found, connection: redis.Redis | None = None) -> list[st
 
 
 def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, most: int | None = None) -> None:
-    """Makes the index right where its number of entries is not that of the dead letters.
+    """Updates the index of lanes where its number of entries differs from that of the dead letters.
 
-    Drops the entries of jobs that are not dead, and reads the dead letters that have none, ``most`` of each lane. For
-    the ``upkeep`` by workers, compares each id as well, and reads no more than 500 a lane. What happens meanwhile may
-    be undone by it; the next call finds that.
+    It drops the entries of jobs that are not dead, and reads the dead letters without an entry, at most ``most`` of
+    each
+    lane. With ``upkeep``, for workers, it also compares the ids, and reads at most 500 dead letters of a lane. It may
+    undo
+    a concurrent change of the index; the next call corrects that.
     """
     with connection.pipeline() as pipeline:
         for lane in lanes:
@@ -138,7 +143,7 @@ def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, mos
     for lane in lanes:
         dead, causes, reasons, texts = islice(answers, 4)
         wrong = any(isinstance(number, redis.exceptions.ResponseError) for number in (causes, reasons, texts))
-        if wrong or (texts == 0 and reasons):  # keys of another type, or gone
+        if wrong or (texts == 0 and reasons):  # a key has the wrong type, or was deleted
             connection.delete(keys.dead_fingerprints(lane), keys.dead_reasons(lane), keys.dead_texts(lane))
             causes = reasons = 0
         if not dead == causes == reasons or (upkeep and dead):
@@ -161,14 +166,14 @@ def _sync_lane(lane: str, connection: redis.Redis, most: int | None) -> None:
     pairs: Any = connection.zrange(names[1], 0, -1, withscores=True)
     texts: Any = connection.hkeys(keys.dead_texts(lane))
     unused = {int(number) for number in texts} - {int(number) for _job_id, number in pairs}
-    for numbers in _pages(unused):  # they may be in use again by now
+    for numbers in _pages(unused):  # they may be used again since
         run_script("drop_texts", connection, [keys.PREFIX, lane, *numbers])
 
 
 def _readable(job_id: bytes) -> bool:
     try:
         job_id.decode()
-    except UnicodeDecodeError:  # nothing that RQ could have made
+    except UnicodeDecodeError:  # not an id that RQ makes
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The dead letters: RQ's FailedJobRegistry of each queue, listed, explained, requeued, purged."""
+"""The dead letters, in RQ's FailedJobRegistry of each queue: listed, explained, requeued, purged."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """One job that will not be tried again by itself."""
+    """One dead job, which is not retried automatically."""
 
     job_id: str
     queue: str
-    """The lane it came from."""
+    """The lane of the job."""
     label: str
     """The job's description, one line."""
     reason: str
     """Its last error, one line."""
     attempts: int
-    """How often it has run."""
+    """The number of runs."""
     failed_at: datetime | None
     payload: dict[str, Any] | None
-    """The job's fields, its secrets hidden (rqjobs.security.masking); None for a plain RQ job."""
+    """The job's fields with secrets masked (rqjobs.security.masking); None for a plain RQ job."""
 
 
 def dead_letters(
@@ -64,12 +64,12 @@ def dead_letters(
     scan: int | None = None,
     connection: redis.Redis | None = None,
 ) -> Iterator[DeadLetter]:
-    """The dead letters of ``queue`` (all queues by default), newest first in each queue.
+    """Yields the dead letters of ``queue`` (by default of all queues), newest first in each queue.
 
     Args:
         queue: a queue or a lane.
         reason: only those whose last error has this text in its first 1,000 characters, in any case.
-        scan: read at most this many.
+        scan: read at most this number of dead letters.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -96,7 +96,7 @@ def dead_letters(
 
 
 def _page(lane: str, start: int, size: int, client: redis.Redis) -> list[bytes]:
-    """The ids of one page of a lane's dead letters, newest first."""
+    """Returns the ids of one page of a lane's dead letters, newest first."""
     return cast("list[bytes]", client.zrevrange(key("failed", lane), start, start + size - 1))
 
 
@@ -107,13 +107,15 @@ def dead_ids(
     exact: bool = True,
     connection: redis.Redis | None = None,
 ) -> list[str]:
-    """The ids of the dead letters of ``queue``, or of all queues, those that died first at the front of each lane.
+    """Returns the ids of the dead letters of ``queue``, or of all queues.
+
+    In each lane the jobs that died first are at the front.
 
     Args:
         queue: a queue or a lane.
         reason: only those whose last error has this text in its first 1,000 characters, in any case.
-        exact: with ``reason``, read each job that the index names. Without, the ids are in no order, and if RQ's own
-            commands have moved jobs some may be of another reason by now.
+        exact: with ``reason``, read each job that the index names. Without it, the ids are in no order, and some may
+            have another reason if RQ's own commands have moved jobs.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -134,7 +136,7 @@ def dead_ids(
 
 
 def count(queue: str | None = None, *, connection: redis.Redis | None = None) -> int:
-    """How many dead letters ``queue`` has, or all queues.
+    """Returns the number of dead letters of ``queue``, or of all queues.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -146,10 +148,10 @@ def count(queue: str | None = None, *, connection: redis.Redis | None = None) ->
 
 
 def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLetter:
-    """The dead letter of this id.
+    """Returns the dead letter with this id.
 
     Raises:
-        JobNotFound: no dead job has it.
+        JobNotFound: there is no dead job with this id.
     """
     client = client_of(connection)
     lanes = lanes_of(None)
@@ -166,20 +168,20 @@ def dead_letter(job_id: str, *, connection: redis.Redis | None = None) -> DeadLe
 def requeue(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
     """Puts dead jobs back into their queues, with all their attempts; returns the ids of those that were dead.
 
-    RQ's own requeue would leave them without retries. An id that is not dead is left alone.
+    RQ's own requeue would leave them without retries. Jobs that are not dead are not changed.
     """
     return _change("requeue", job_ids, connection, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
 def purge(job_ids: Iterable[str], *, connection: redis.Redis | None = None) -> list[str]:
-    """Deletes dead jobs for good; returns their ids. A job that is not dead is left alone."""
+    """Deletes dead jobs; returns their ids. Jobs that are not dead are not changed."""
     client, ids = client_of(connection), list(dict.fromkeys(job_ids))
     done = _change("purge", ids, client, "failed")
     return [*done, *_purge_unreadable(set(ids) - set(done), client)]
 
 
 def _purge_unreadable(ids: set[str], client: redis.Redis) -> list[str]:
-    """Deletes entries of the dead letters whose record does not name their queue; the script finds none of them."""
+    """Deletes dead letters whose record does not name their queue, which the script cannot find."""
     gone = []
     for job_id in sorted(ids):
         with client.pipeline() as pipeline:
@@ -193,13 +195,13 @@ def _purge_unreadable(ids: set[str], client: redis.Redis) -> list[str]:
 
 
 def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None = None) -> None:
-    """Gives a dead job other fields, checked as at its enqueueing; it stays dead until it is requeued.
+    """Changes the fields of a dead job, validated as at its enqueueing; it stays dead until it is requeued.
 
-    What ``payload`` leaves hidden keeps its value.
+    Values that are masked in ``payload`` are kept.
 
     Raises:
-        InvalidJob: with every fault named; nothing was changed.
-        JobNotFound: no dead job of ours has this id.
+        InvalidJob: the payload is invalid; the message names every fault, and nothing was changed.
+        JobNotFound: there is no dead job of ours with this id.
     """
     client = client_of(connection)
     letter = dead_letter(job_id, connection=client)
@@ -208,7 +210,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     if known is None:
         raise JobNotFound(job_id)
     policy = get_policy(letter.queue)
-    if present.forged:  # what is hidden of it would be signed unseen
+    if present.forged:  # its masked values would be signed without having been seen
         raise InvalidJob(policy.job_type.__name__, [NOT_SIGNED])
     try:
         job = policy.job_type.parse(unmask(payload, _in_clear(policy.job_type, known[1], job_id)))
@@ -220,7 +222,7 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         raise InvalidJob(type(job).__name__, [f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}"])
-    client.zrem(keys.dead_fingerprints(letter.queue), job_id)  # its destination may be another
+    client.zrem(keys.dead_fingerprints(letter.queue), job_id)  # its destination may have changed
     fields: Any = {"data": pack_data(data), "description": job.label()}
     if signs_jobs():
         fields[FIELD] = sign(policy.name, job_id, data)
@@ -228,9 +230,11 @@ def replace_payload(job_id: str, payload: Any, *, connection: redis.Redis | None
 
 
 def _in_clear(kind: type[JobModel], payload: dict[str, Any], job_id: str) -> dict[str, Any]:
-    """The payload with its secrets decrypted: they are encrypted anew for what the job leads to once it is edited.
+    """Returns the payload with its secrets decrypted.
 
-    What cannot be decrypted, or is no job of this kind any more, stays as it is, and can be replaced.
+    They are encrypted again for the destination of the edited job. A secret that cannot be decrypted, or a payload that
+    is
+    not valid, is unchanged, and can be replaced.
     """
     try:
         return decrypt_job(kind.parse(payload), job_id).dump()
