@@ -187,6 +187,13 @@ def timestamp(micros: int | None = None) -> str:
     return f"{_second(second)}.{rest:06}Z"
 
 
+def both_formats(seconds: float) -> tuple[str, str]:
+    """Returns a Unix time as text in seconds, with microseconds, and in RQ's format."""
+    second, rest = divmod(round(seconds * 1_000_000), 1_000_000)
+    fraction = f".{rest:06}"
+    return f"{second}{fraction}", f"{_second(second)}{fraction}Z"
+
+
 @lru_cache(100)
 def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:19]

@@ -22,7 +22,7 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from rqjobs.attempt import JOB_ID
 from rqjobs.broker import keys
-from rqjobs.broker.rq_schema import LARGEST_DATA, timestamp
+from rqjobs.broker.rq_schema import LARGEST_DATA, both_formats, timestamp
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
 from rqjobs.policies import QueuePolicy, base_queue, lanes_in_order
@@ -195,16 +195,12 @@ class WorkerProtocol:
         for job in batch:
             outcome = job.outcome
             assert outcome is not None
-            started, ended = outcome.started, outcome.ended
-            values += (
-                outcome.name,
-                job.job_id,
-                job.execution,
-                self._lane_numbers[job.lane],
-                repr(started),
-                repr(ended),
-            )
-            values += (_moment(started) if started else "", _moment(ended) if started else "", *_fields(outcome))
+            values += (outcome.name, job.job_id, job.execution, self._lane_numbers[job.lane])
+            if outcome.started:
+                (started, started_at), (ended, ended_at) = both_formats(outcome.started), both_formats(outcome.ended)
+                values += (started, ended, started_at, ended_at, *_fields(outcome))
+            else:
+                values += (0, 0, "", "", *_fields(outcome))
         return values
 
     def release(self, jobs: Iterable[tuple[str, str, str]]) -> list[Word]:
@@ -232,14 +228,17 @@ class WorkerProtocol:
         return values
 
 
+_is_job_id = JOB_ID.fullmatch
+
+
 def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callable[..., None]) -> ClaimedJob:
     """Decodes one job of reserve.lua's response.
 
     Raises:
         UnicodeDecodeError: its id is not text.
     """
-    raw_id, execution, _lane, kind, data, timeout, left, intervals, created_at, result_ttl, failure_ttl, *rest = row
-    enqueued_at, *more = rest
+    (raw_id, execution, _lane, kind, data, timeout, left, intervals, created_at, result_ttl, failure_ttl, enqueued_at,
+     *of_few) = row  # fmt: skip
     job_id, rq_compat = raw_id.decode(), kind == b"1"
     fault: str | None = None
     limit, retries_left, kept = 0.0, 0, RESULT_TTL
@@ -255,7 +254,7 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         fault, rq_compat = f"refused: a field of the job's hash cannot be read: {error}", False
     if kind == b"3":
         fault = f"refused: the job's hash has over {LARGEST_DATA >> 20} MiB"
-    elif JOB_ID.fullmatch(job_id) is None:
+    elif _is_job_id(job_id) is None:
         fault, rq_compat = "refused: the job's id has other characters than letters, digits, _ and -", False
     return ClaimedJob(
         job_id,
@@ -274,8 +273,7 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         waits,
         kept,
         dead_kept,
-        (more[0] or None) if more else None,
-        more[1] if more else b"",
+        *((of_few[0] or None, of_few[1]) if of_few else ()),
     )
 
 
@@ -395,10 +393,6 @@ def trim(registry: str, lane: str, keep: int, now: float) -> list[Word]:
 def running(jobs: Iterable[ClaimedJob]) -> list[Word]:
     """Encodes the arguments of running.lua."""
     return [" ".join(job.execution for job in jobs), RUNNING_TTL]
-
-
-def _moment(seconds: float) -> str:
-    return timestamp(round(seconds * 1_000_000))
 
 
 def _pairs(values: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
