@@ -1,1 +1,1 @@
-"""rqjobs in web frameworks: Flask, Django, FastAPI, and an endpoint for platforms that have only a cron."""
+"""Integrations with Flask, Django and FastAPI, and an endpoint for platforms that offer only a cron."""

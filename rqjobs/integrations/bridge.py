@@ -1,4 +1,4 @@
-"""What every framework's integration needs: its settings handed over, our pages mounted behind its login."""
+"""The parts that all integrations share: a framework's settings, and our pages behind its login."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from rqjobs.config.settings import Settings, use_settings, variables
 if TYPE_CHECKING:
     from flask import Flask
 
-# The pages bring much along; a web process that never shows them imports nothing of it.
+# The pages are imported late, because a web process that never shows them does not need them.
 
 _USER = "rqjobs.user"
-"""The key in the WSGI environ for the user that the surrounding app let in. No request header can set it."""
+"""The key in the WSGI environ for the user that the surrounding app has admitted. No request header can set it."""
 
 
 _handed_down: tuple[dict[str, str], str] = ({}, "")
-"""For processes that this one starts: the framework's settings, and the module to import first."""
+"""The framework's settings, and the module to import first, for child processes."""
 
 
 def use_framework_settings(overrides: Mapping[str, Any], module: str) -> None:
-    """Makes the framework's settings those of this process; they win over the environment and ``.env``.
+    """Uses the framework's settings in this process; they override the environment and ``.env``.
 
     Args:
-        overrides: the settings by the variables' names.
-        module: what workers that this process starts import before what RQJOBS_IMPORT names; may be empty.
+        overrides: the settings, by the variables' names.
+        module: the module that child processes import before those of RQJOBS_IMPORT; may be empty.
 
     Raises:
-        InvalidSettings: with every fault, each naming its variable.
+        InvalidSettings: the settings are invalid; the message names every fault with its variable.
     """
     global _handed_down  # noqa: PLW0603
     _handed_down = ({name: _plain(value) for name, value in overrides.items() if value is not None}, module)
@@ -41,19 +41,19 @@ def use_framework_settings(overrides: Mapping[str, Any], module: str) -> None:
 
 
 def load_framework_settings(overrides: Mapping[str, Any]) -> Settings:
-    """The environment's settings under the framework's; see :func:`use_framework_settings`."""
+    """Returns the environment's settings, overridden by the framework's; see :func:`use_framework_settings`."""
     return Settings.load({name: _plain(value) for name, value in overrides.items() if value is not None})
 
 
 def child_environment() -> dict[str, str]:
-    """The environment with the framework's settings, for processes that this one starts."""
+    """Returns the environment with the framework's settings, for child processes."""
     settings, module = _handed_down
     named = ({**variables(), **settings}.get("RQJOBS_IMPORT") or "").split()
     return {**os.environ, **settings, "RQJOBS_IMPORT": " ".join(dict.fromkeys([*module.split(), *named]))}
 
 
 def _plain(value: Any) -> str:
-    """A setting as the environment would have it."""
+    """Returns a setting as text for the environment."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, bool):
@@ -68,7 +68,10 @@ def _plain(value: Any) -> str:
 
 
 def dashboard_app() -> Flask:
-    """The dashboard behind the app's own login: a request without :func:`admitted` in its environ is refused."""
+    """Returns the dashboard for use behind the app's login.
+
+    It refuses requests without :func:`admitted` in their environ.
+    """
     from flask import request
 
     from rqjobs.web import create_app
@@ -77,7 +80,7 @@ def dashboard_app() -> Flask:
 
 
 def downloads_app() -> Flask:
-    """The download page, for the files of the user in the environ."""
+    """Returns the download page, for the files of the user in the environ."""
     from flask import Flask, request
 
     from rqjobs.web.downloads import downloads
@@ -88,7 +91,7 @@ def downloads_app() -> Flask:
 
 
 def admitted(environ: Mapping[str, Any], user: str | None, prefix: str, path: str) -> dict[str, Any]:
-    """``environ`` of a request that goes on to one of our apps, mounted at ``prefix``, for ``user``."""
+    """Returns ``environ`` for a request of ``user`` that is passed to one of our apps, mounted at ``prefix``."""
     inner = {key: value for key, value in environ.items() if not key.startswith(("werkzeug.", "flask."))}
     inner |= {"SCRIPT_NAME": prefix.rstrip("/"), "PATH_INFO": "/" + path.lstrip("/")}
     inner.pop(_USER, None)
@@ -98,7 +101,7 @@ def admitted(environ: Mapping[str, Any], user: str | None, prefix: str, path: st
 
 
 class Lazy:
-    """A WSGI app that is made at its first request: what it needs may not be there when routes are set up."""
+    """A WSGI app that is made at its first request, because what it needs may be missing when routes are set up."""
 
     def __init__(self, make: Callable[[], Flask]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""For hosts without long-running processes: an endpoint that a platform's cron calls to have waiting jobs run.
+"""An endpoint that runs waiting jobs, called by a platform's cron; for hosts without long-running processes.
 
 ``wsgi`` and ``asgi`` are complete apps; mount one, or serve it by itself::
 
@@ -30,9 +30,9 @@ from rqjobs.integrations.bridge import child_environment
 from rqjobs.monitoring.queue_health import queue_health
 
 LONGEST = 840.0
-"""The most seconds of a burst: common platforms end a request after 15 minutes at the latest."""
+"""The most seconds of a burst: common platforms limit a request to 15 minutes or less."""
 DEFAULT = 50.0
-"""Seconds without ``?seconds=``: a cron that calls every minute is answered before its next call."""
+"""The seconds of a burst without ``?seconds=``: it ends before the next call of a cron that calls every minute."""
 
 _running = threading.Lock()
 
@@ -40,11 +40,11 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def run_burst(seconds: float = DEFAULT) -> Answer:
-    """Runs the waiting jobs in a process of its own; after ``seconds`` running jobs are released.
+    """Runs the waiting jobs in a child process; after ``seconds`` running jobs are released.
 
     Returns:
-        An HTTP status and a document: 200 done, 409 another burst is running here, 502 the worker failed, 503 Redis
-        does not answer.
+        An HTTP status and a document: 200 done, 409 another burst is running, 502 the worker failed, 503 Redis does not
+        answer.
     """
     if not _running.acquire(blocking=False):
         return 409, {"error": "another burst is running"}
@@ -85,7 +85,7 @@ async def asgi(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """The endpoint as an ASGI app; the event loop goes on during the burst."""
+    """The endpoint as an ASGI app; it does not block the event loop."""
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})

@@ -1,6 +1,6 @@
-"""FastAPI, Starlette and every other ASGI app: ``FastAPI(lifespan=lifespan)``, and ``await aenqueue_...``.
+"""FastAPI, Starlette and other ASGI apps: ``FastAPI(lifespan=lifespan)``, and ``await aenqueue_...``.
 
-Nothing here imports FastAPI: a lifespan is a plain asynchronous context manager.
+This module does not import FastAPI: a lifespan is a plain asynchronous context manager.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 @contextlib.asynccontextmanager
 async def lifespan(_app: Any) -> AsyncIterator[None]:
-    """Connects before the first request and lets go after the last.
+    """Connects to Redis before the first request, and closes the connection after the last.
 
     Raises:
         RedisUnavailable: Redis does not answer; the server does not start, and logs the reason.
-        InvalidSettings: the settings have faults, all of them named.
+        InvalidSettings: the settings are invalid; the message names every fault.
     """
     import_registrations()
     await asyncio.to_thread(get_connection)
@@ -34,7 +34,7 @@ async def lifespan(_app: Any) -> AsyncIterator[None]:
 
 
 def with_rqjobs(own: Lifespan) -> Lifespan:
-    """A lifespan around the app's ``own``: ``FastAPI(lifespan=with_rqjobs(mine))``."""
+    """Returns a lifespan that wraps the app's ``own``: ``FastAPI(lifespan=with_rqjobs(mine))``."""
 
     @contextlib.asynccontextmanager
     async def both(app: Any) -> AsyncIterator[Any]:

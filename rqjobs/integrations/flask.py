@@ -26,7 +26,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class RQJobs:
-    """rqjobs in a Flask app: its settings, ``flask rqjobs ...``, and our pages behind its login.
+    """The Flask extension: the app's settings, ``flask rqjobs ...``, and our pages behind the app's login.
 
         rqjobs = RQJobs(dashboard_access=lambda: current_user.is_admin, owner=lambda: current_user.get_id())
 
@@ -35,8 +35,9 @@ class RQJobs:
             rqjobs.init_app(app)
             return app
 
-    What ``app.config`` has under the name of one of our settings (``REDIS_URL``, ``WEBHOOK_SIGNING_SECRET`` ...) wins
-    over the environment. Own jobs run inside the app's context.
+    Values in ``app.config`` with the name of one of our settings (``REDIS_URL``, ``WEBHOOK_SIGNING_SECRET`` ...)
+    override
+    the environment. The app's own jobs run in the app's context.
     """
 
     def __init__(
@@ -48,19 +49,20 @@ class RQJobs:
         downloads: str = "/exports",
         owner: Callable[[], str | None] | None = None,
     ) -> None:
-        """Sets up the extension, and ``app`` if one is given.
+        """Configures the extension, and ``app`` if one is given.
 
         Args:
-            app: the Flask app; later by :meth:`init_app` in a factory.
-            dashboard: where the dashboard is.
-            dashboard_access: whether the user of the present request may see and change everything. Without it
-                there is no dashboard in the app (``rqjobs dashboard`` serves one with a password).
-            downloads: the path of export files; EXPORT_LINK_URL must have the same.
-            owner: the id of the user of the present request, as ``DataExportJob.user_id`` has it. Without it
-                there are no downloads in the app.
+            app: the Flask app; in a factory call :meth:`init_app` instead.
+            dashboard: the path of the dashboard.
+            dashboard_access: whether the user of the current request may see and change everything. Without it the app
+                has
+                no dashboard (``rqjobs dashboard`` serves one with a password).
+            downloads: the path of export files; EXPORT_LINK_URL must have the same path.
+            owner: the id of the user of the current request, as in ``DataExportJob.user_id``. Without it the app has no
+                downloads.
         """
         self.blueprint = Blueprint("rqjobs_pages", __name__)
-        """Our pages. With Flask-WTF: ``csrf.exempt(extension.blueprint)``; they check a token of their own."""
+        """Our pages. With Flask-WTF call ``csrf.exempt(extension.blueprint)``: they have their own CSRF token."""
         if dashboard_access is not None:
             access = dashboard_access
             self._mount("dashboard", dashboard, dashboard_app, lambda: "admin" if access() else None, forbid=True)
@@ -73,7 +75,7 @@ class RQJobs:
         """Adds rqjobs to ``app``.
 
         Raises:
-            InvalidSettings: the app's config has faults, each naming its variable.
+            InvalidSettings: the app's config is invalid; the message names every fault with its variable.
         """
         overrides = {name: value for name, value in app.config.items() if is_setting(name)}
         found_again = app.import_name in sys.modules and app.import_name != "__main__"
@@ -112,7 +114,7 @@ def _pass_through(context: click.Context, args: tuple[str, ...]) -> None:
 
     environment = child_environment()
     info = context.find_object(ScriptInfo)
-    if info is not None and info.create_app is None:  # the app was found by its name: a worker's processes find it too
+    if info is not None and info.create_app is None:  # the app was found by its name, as child processes can
         environment["RQJOBS_IMPORT"] = f"rqjobs.integrations.flask_setup {environment['RQJOBS_IMPORT']}"
         if info.app_import_path:
             environment["FLASK_APP"] = info.app_import_path

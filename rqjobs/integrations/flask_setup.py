@@ -1,7 +1,7 @@
-"""Loads the Flask app when it is imported: its jobs are known then, and run in its context.
+"""Loads the Flask app when it is imported, so that its jobs are registered and run in its context.
 
-``FLASK_APP=app RQJOBS_IMPORT=rqjobs.integrations.flask_setup rqjobs worker``; ``flask rqjobs worker`` does it by
-itself. Without FLASK_APP it is ``wsgi.py`` or ``app.py``, as for the ``flask`` command.
+``FLASK_APP=app RQJOBS_IMPORT=rqjobs.integrations.flask_setup rqjobs worker``; ``flask rqjobs worker`` does not need
+it. Without FLASK_APP it loads ``wsgi.py`` or ``app.py``, as the ``flask`` command does.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The content of mails: templates are found, checked at enqueue, rendered by the worker. Sending: processors.email."""
+"""The content of mails: finds and renders templates, and checks them at enqueueing. processors.email sends mails."""
 
 from rqjobs.mail.templates import Content, TemplateFault, check, render, template_names
 

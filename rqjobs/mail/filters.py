@@ -1,4 +1,4 @@
-"""The filters that mail templates have beside Jinja's own: dates, times, money, safe links."""
+"""The filters of mail templates in addition to Jinja's own: dates, times, money, safe links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCHEMES = ("http", "https", "mailto", "tel")
 
 
 def _moment(value: object, tz: str) -> datetime:
-    """``value``, ISO 8601 or Unix seconds, in the time zone ``tz``; a naive one is a time of that zone."""
+    """Returns ``value`` (ISO 8601 or Unix seconds) in the time zone ``tz``; a time without a zone is in that zone."""
     try:
         zone = ZoneInfo(tz)
     except (ZoneInfoNotFoundError, ValueError):
@@ -37,7 +37,7 @@ def _moment(value: object, tz: str) -> datetime:
 
 
 def format_date(value: object, pattern: str = "", tz: str = "UTC") -> str:
-    """``2026-03-03`` as ``Tuesday, 3 March 2026``, or by ``pattern`` (strftime), in the time zone ``tz``.
+    """Formats ``2026-03-03`` as ``Tuesday, 3 March 2026``, or by ``pattern`` (strftime), in the time zone ``tz``.
 
     Raises:
         ValueError: the value is not ISO 8601 or Unix seconds, or the zone is unknown.
@@ -47,7 +47,9 @@ def format_date(value: object, pattern: str = "", tz: str = "UTC") -> str:
 
 
 def format_time(value: object, pattern: str = "%H:%M", tz: str = "UTC") -> str:
-    """``2026-03-03T14:30:00Z`` as ``14:30``, in the time zone ``tz``; ``14:30:00`` alone is a time of that zone.
+    """Formats ``2026-03-03T14:30:00Z`` as ``14:30``, in the time zone ``tz``.
+
+    ``14:30:00`` alone is a time in that zone.
 
     Raises:
         ValueError: as :func:`format_date`.
@@ -55,13 +57,13 @@ def format_time(value: object, pattern: str = "%H:%M", tz: str = "UTC") -> str:
     if isinstance(value, str) and ":" in value:  # "2026" would be 20:26
         with contextlib.suppress(ValueError):
             alone = time.fromisoformat(value)
-            if alone.tzinfo is None:  # what an offset means depends on the day
+            if alone.tzinfo is None:  # with an offset, the local time would depend on the day
                 return alone.strftime(pattern)
     return _moment(value, tz).strftime(pattern)
 
 
 def format_money(value: object, currency: str = "EUR") -> str:
-    """``1234.5`` as ``€1,234.50``; a currency without a sign of its own as ``1,234.50 CHF``.
+    """Formats ``1234.5`` as ``€1,234.50``; with a currency that has no sign as ``1,234.50 CHF``.
 
     Raises:
         ValueError: the value is not a number, or the currency is not three capital letters.
@@ -81,10 +83,10 @@ def format_money(value: object, currency: str = "EUR") -> str:
 
 
 def safe_link(value: object) -> str:
-    """``value`` if a mail may link to it: http, https, mailto or tel; never ``javascript:``.
+    """Returns ``value`` if a mail may link to it: http, https, mailto or tel; never ``javascript:``.
 
     Raises:
-        ValueError: it may not.
+        ValueError: it is not such a link.
     """
     text = str(value).strip()
     if urlsplit(text).scheme not in _SCHEMES:
@@ -93,7 +95,7 @@ def safe_link(value: object) -> str:
 
 
 def safe_color(value: object) -> str:
-    """``value`` if it is a colour as CSS writes it, ``#2563eb`` or ``teal``, and nothing more.
+    """Returns ``value`` if it is a colour in CSS, such as ``#2563eb`` or ``teal``.
 
     Raises:
         ValueError: it is not.
@@ -104,7 +106,7 @@ def safe_color(value: object) -> str:
 
 
 def ink(color: object) -> str:
-    """White, or near-black, whichever can be read on ``color``; on a colour given by name, white.
+    """Returns white or near-black, the one that is legible on ``color``; white on a colour given by name.
 
     Raises:
         ValueError: it is not a colour.

@@ -1,4 +1,4 @@
-"""The mail server at SMTP_URL: its address in parts, and a connection that is encrypted and signed in."""
+"""The mail server at SMTP_URL: parses the URL, and opens a connection with encryption and login."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_GO_ON = 334  # RFC 4954, 4: the next line of the login
-_SIGNED_IN = (235, 503)  # now, or already
+_GO_ON = 334  # RFC 4954, 4: the server expects the next line of the login
+_SIGNED_IN = (235, 503)  # logged in now, or already
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """SMTP_URL in its parts."""
+    """The parts of SMTP_URL."""
 
     host: str
     port: int
@@ -24,19 +24,19 @@ class Server:
     password: str
     implicit_tls: bool
     tls: bool
-    """Whether TLS is wanted at all."""
+    """Whether TLS is used."""
     ca_file: str | None
 
     @property
     def on_loopback(self) -> bool:
-        """Whether the server is on this machine: only then it may lack STARTTLS."""
+        """Whether the server is on this machine; only then STARTTLS is not required."""
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host == "localhost"
 
 
 def parse_smtp_url(url: str) -> Server:
-    """``smtp://user:password@host:587`` or ``smtps://...:465``; user and password percent-encoded."""
+    """Parses ``smtp://user:password@host:587`` or ``smtps://...:465``; user and password are percent-encoded."""
     parts = urlsplit(url)
     options = parse_qs(parts.query)
     implicit = parts.scheme == "smtps"
@@ -52,12 +52,12 @@ def parse_smtp_url(url: str) -> Server:
 
 
 def sign_in(server: Server, timeout: float) -> smtplib.SMTP:
-    """A connection that is ready to send; ``timeout`` is the seconds that a step of the dialogue may take.
+    """Returns a connection that is ready to send; ``timeout`` is in seconds, for each step.
 
     Raises:
-        ValueError: ``ca_file`` is no certificate authority.
-        smtplib.SMTPNotSupportedError: it offers no TLS and is not on loopback, or there is a password to send.
-        smtplib.SMTPException, OSError: it refuses, or cannot be reached.
+        ValueError: ``ca_file`` is not a certificate authority.
+        smtplib.SMTPNotSupportedError: the server offers no TLS, and it is not on loopback, or there is a password.
+        smtplib.SMTPException, OSError: the server refuses, or cannot be reached.
     """
     try:
         context = ssl.create_default_context(cafile=server.ca_file)
@@ -84,7 +84,7 @@ def sign_in(server: Server, timeout: float) -> smtplib.SMTP:
 
 
 def _login(smtp: smtplib.SMTP, user: str, password: str) -> None:
-    """Signs in; beyond ASCII, which smtplib cannot send, in UTF-8 (RFC 4616, RFC 4954)."""
+    """Logs in; beyond ASCII, which smtplib does not support, in UTF-8 (RFC 4616, RFC 4954)."""
     if user.isascii() and password.isascii():
         smtp.login(user, password)
         return

@@ -1,4 +1,4 @@
-"""Templates: the app's folder first, then ours; sandboxed, escaped, strict about what is missing."""
+"""Mail templates, from the app's folder, then the built-in one: sandboxed, escaped, strict about missing variables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # Jinja costs a web process 30 ms: it is imported at the firs
     from jinja2 import Environment, Template
 
 BUILTIN = Path(__file__).with_name("builtin")
-"""The folder of our own templates."""
+"""The folder of the built-in templates."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:/[A-Za-z0-9][A-Za-z0-9_-]*)*")
 _DEFAULT_FOLDER: Path = Settings.model_fields["email_templates"].default
@@ -36,19 +36,18 @@ class TemplateFault(RQJobsError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a mail says."""
+    """The content of a mail."""
 
     subject: str
     html: str | None
-    """None where the template is text only."""
+    """The HTML; None if the template has only text."""
     text: str
 
 
 def check(job: EmailJob) -> list[str]:
-    """Every fault of the mail that is known before it is sent: no such template, a variable missing, no subject.
+    """Returns the faults of the mail that are known before it is sent: a missing template, variable or subject.
 
-    Where EMAIL_TEMPLATES names a folder that is not on this machine, only the workers can check, and nothing
-    is a fault here.
+    If EMAIL_TEMPLATES names a folder that is not on this machine, only workers can check, and nothing is a fault.
     """
     settings = get_settings()
     elsewhere = settings.email_templates != _DEFAULT_FOLDER and not settings.email_templates.is_dir()
@@ -62,13 +61,13 @@ def check(job: EmailJob) -> list[str]:
 
 
 def render(template: str, data: dict[str, Any], *, subject: str | None, inline: bool = True) -> Content:
-    """What the template of this name makes of ``data``.
+    """Renders a template.
 
     Args:
-        template: its name, without an ending.
-        data: its variables. ``brand`` (name, url, address, color) and ``subject`` are there without being given.
+        template: its name, without a suffix.
+        data: its variables. ``brand`` (name, url, address, color) and ``subject`` are always defined.
         subject: the subject; None for that of the template's block ``subject``.
-        inline: move the CSS of style elements into the elements, where css-inline is installed.
+        inline: move the CSS of style elements into the elements, if css-inline is installed.
 
     Raises:
         TemplateFault: the template is missing or broken, or lacks a variable or a subject.
@@ -80,7 +79,7 @@ def render(template: str, data: dict[str, Any], *, subject: str | None, inline: 
 
 
 def _render(template: str, data: dict[str, Any], subject: str | None) -> tuple[str, str | None, str | None]:
-    """The subject, the HTML and the text, as far as the template has them."""
+    """Returns the subject, the HTML and the text; None for parts that the template does not have."""
     files = _find(template)
     environment = _environment(get_settings().email_templates.absolute())
     context = {"subject": subject or "", **data, "brand": _brand(data)}
@@ -92,7 +91,7 @@ def _render(template: str, data: dict[str, Any], subject: str | None) -> tuple[s
 
 
 def template_names() -> dict[str, str]:
-    """Every template's name, and where it is: ``built-in`` or the app's folder."""
+    """Returns the names of all templates, each with its origin: ``built-in`` or the app's folder."""
     folder = get_settings().email_templates
     found = {}
     for root, where in ((BUILTIN, "built-in"), (folder, str(folder))):
@@ -104,9 +103,9 @@ def template_names() -> dict[str, str]:
 
 
 def inline_css(body: str) -> str:
-    """``body`` with the CSS of its style elements in its elements, which is what mail programs obey.
+    """Returns ``body`` with the CSS of its style elements moved into the elements, which all mail programs support.
 
-    Without the package css-inline it is answered as it is. Stylesheets elsewhere are never loaded.
+    Without the package css-inline it is returned unchanged. External stylesheets are never loaded.
     """
     inliner = _inliner()
     if inliner is None or "<style" not in body:
@@ -123,17 +122,17 @@ def _inliner() -> CSSInliner | None:
         import css_inline
     except ImportError:
         return None
-    # At-rules stay: media queries for phones and dark mode can only live in a style element.
+    # At-rules are kept: media queries for phones and dark mode work only in a style element.
     return css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
 
 
 def _files(folder: Path, name: str) -> list[str]:
-    # Unlike Path.is_file(), a name too long for the file system is no error here.
+    # Unlike Path.is_file(), this raises no error for a name that is too long for the file system.
     return [ending for ending in (_HTML, _TEXT) if os.path.isfile(folder / (name + ending))]  # noqa: PTH113
 
 
 def _find(name: str) -> list[str]:
-    """The endings of the template's files; the app's HTML is never paired with our text."""
+    """Returns the suffixes of the template's files; the app's HTML is never combined with our text."""
     folder = get_settings().email_templates
     if not _NAME.fullmatch(name):
         raise TemplateFault(f"'template': {name!r} is not a name of letters, digits, '_' and '-'")
@@ -161,7 +160,7 @@ def _environment(folder: Path) -> Environment:
 
 
 def _source(folder: Path, name: str) -> tuple[str, str, Callable[[], bool]] | None:
-    """Jinja's loader function. A file that appears in the app's folder replaces ours at once."""
+    """Jinja's loader function. A file that appears in the app's folder replaces the built-in one at once."""
     from jinja2.loaders import split_template_path
 
     parts = split_template_path(name)  # refuses ".."
@@ -200,7 +199,7 @@ def _run(template: Template, context: dict[str, Any], *, block: str | None = Non
         raise TemplateFault(f"'template': {template.name} needs {error.name}, which is missing") from error
     except TemplateSyntaxError as error:
         raise TemplateFault(f"'template': {error.name}, line {error.lineno}: {error.message}") from error
-    except Exception as error:  # a template may raise anything: a filter's ValueError, a TypeError ...
+    except Exception as error:  # a template may raise any error, such as a filter's ValueError or a TypeError
         raise TemplateFault(f"'data': the template {template.name} fails: {type(error).__name__}: {error}") from error
 
 
@@ -215,7 +214,7 @@ def _own_subject(name: str, sources: list[Template], context: dict[str, Any]) ->
 
 
 def _brand(data: dict[str, Any]) -> dict[str, Any]:
-    """The sender's values that the layout shows; ``brand`` in the data replaces them."""
+    """Returns the values of the sender for the layout; ``brand`` in the data overrides them."""
     own = data.get("brand")
     sender = parse_address(get_settings().email_from)
     return {"name": sender.name or sender.domain, **(own if isinstance(own, dict) else {})}

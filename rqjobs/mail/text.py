@@ -1,4 +1,4 @@
-"""The text part of a mail whose template brings only HTML."""
+"""Makes the text part of a mail whose template has only HTML."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Writer(HTMLParser):
             self.in_cell = ""
         elif tag in ("td", "th"):
             if self.link_end and any(part.strip() for part in self.parts[self.link_end :]):
-                self.link_end = 0  # not looked at again: every cell would look further back
+                self.link_end = 0  # not searched again: every cell would search further back
             self.parts.append("\n" if self.link_end else {"": "", "th": ": ", "td": "   "}[self.in_cell])
             self.in_cell = tag
         elif tag == "a":
@@ -75,7 +75,7 @@ class _Writer(HTMLParser):
             self._break()
 
     def _break(self) -> None:
-        """A new line, unless one has just begun."""
+        """Begins a new line, unless one has just begun."""
         if next((not part.endswith("\n") for part in reversed(self.parts) if part.strip(" ")), False):
             self.parts.append("\n")
 
@@ -85,14 +85,14 @@ class _Writer(HTMLParser):
 
 
 def text_of(html: str) -> str:
-    """``html`` as plain text: paragraphs, lists, table rows, links with their addresses.
+    """Returns ``html`` as plain text: paragraphs, lists, table rows, and links with their URLs.
 
-    What is hidden in HTML (a preview line, styles) or marked ``data-html-only`` is left out.
+    Hidden parts (a preview line, styles) and elements with ``data-html-only`` are left out.
     """
     writer = _Writer()
     writer.feed(html)
     writer.close()
-    # Many of them pad a preview line; one alone parts letters, as in Persian.
+    # A run of them pads a preview line; a single one separates letters, as in Persian.
     text = re.sub("(?:\u200c[\u00a0 ]?){2,}", "", "".join(writer.parts))
     lines = [re.sub(r" {2,}(?! )", lambda m: m[0] if len(m[0]) == 3 else " ", line).strip()  # noqa: PLR2004  # between cells
              for line in text.replace("\u00a0", " ").split("\n")]  # fmt: skip

@@ -1,1 +1,1 @@
-"""What the queues and workers report: health, metrics, alerts, checks."""
+"""Monitoring of queues and workers: health, metrics, alerts, and the checks of ``rqjobs doctor``."""

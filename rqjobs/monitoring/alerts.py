@@ -1,4 +1,4 @@
-"""Alerts: a queue is unhealthy or well again, jobs die, dead letters are dropped, an endpoint is off, Redis fails."""
+"""Alerts: for unhealthy queues, dead jobs, dropped dead letters, disabled endpoints, and outages of Redis."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Kind = Literal[
 ]  # fmt: skip
 
 EVERY = 15.0
-"""Seconds between two looks at the queues; one process of all looks."""
+"""Seconds between two checks of the queues; only one of all processes checks."""
 _SECONDS = 10.0
 _DEPENDENCY = "dependency "  # before the names of dependencies among the queues in ALERT_ILL; no queue has a blank
-_AGAIN = 60  # seconds until an alert that failed on every way may be tried again
+_AGAIN = 60  # seconds until an alert that no receiver got may be sent again
 
 _PAGES: dict[Kind, str] = {
     "queue-unhealthy": "/queues/{}",
@@ -46,7 +46,7 @@ _PAGES: dict[Kind, str] = {
     "schedule-late": "/",
     "schedule-skipped": "/",
 }
-"""Where the dashboard shows the subject of an alert."""
+"""The dashboard's page for the subject of each kind of alert."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Alert:
 
     @property
     def link(self) -> str | None:
-        """The page of the dashboard at DASHBOARD_URL that shows it; None if that is not set."""
+        """The page of the dashboard at DASHBOARD_URL that shows the subject; None if that is not set."""
         base = get_settings().dashboard_url
         return base and base + _PAGES[self.kind].format(quote(self.subject, safe=""))
 
@@ -71,17 +71,18 @@ _hooks: list[Hook] = []
 
 
 def on_alert(function: Hook) -> Hook:
-    """Calls ``function`` with each alert; for a module of RQJOBS_IMPORT. Usable as a decorator."""
+    """Registers ``function``, which is called with each alert; for a module of RQJOBS_IMPORT. Usable as a decorator."""
     if function not in _hooks:
         _hooks.append(function)
     return function
 
 
 def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
-    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; whether at least one of them got it.
+    """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; returns whether at least one of them received it.
 
-    At most one of a kind and a subject goes out within ALERT_EVERY, whichever process raises it. What cannot be sent
-    is logged; an alert that failed on every way may be tried again after a minute.
+    Only one alert of a kind and subject is sent within ALERT_EVERY, by all processes together. A failed receiver is
+    logged;
+    if all fail, the alert may be sent again after a minute.
     """
     settings = get_settings()
     client = client_of(connection)
@@ -117,7 +118,7 @@ def _sent(send: Hook, alert: Alert) -> bool:
 
 
 def check(connection: redis.Redis) -> None:
-    """Checks the queues once and sends the alerts that are due; does nothing if another process checked just now."""
+    """Checks the queues once and sends the alerts that are due; does nothing if another process has just checked."""
     if not connection.set(keys.ALERT_TURN, "1", nx=True, px=int(EVERY * 900)):
         return
     died = _Total("jobs-died", keys.ALERT_SEEN, connection)
@@ -129,7 +130,7 @@ def check(connection: redis.Redis) -> None:
         name = queue.name.encode()
         if queue.own_reasons:
             text = f"{queue.name}: {'; '.join(queue.own_reasons)}"
-            if name not in ill:  # workers that restart cause no alert: the next check decides
+            if name not in ill:  # alerted at the next check, so that a restart of workers causes no alert
                 connection.hset(keys.ALERT_ILL, queue.name, "seen")
             elif raise_alert(Alert(kind="queue-unhealthy", subject=queue.name, text=text), connection):
                 connection.hset(keys.ALERT_ILL, queue.name, "told")
@@ -143,18 +144,18 @@ def check(connection: redis.Redis) -> None:
 
 
 class _Total:
-    """A total of each queue of which alerts name the growth: what no alert has named adds up for the next one."""
+    """A total of each queue whose growth is alerted; growth without an alert is added to the next one."""
 
     def __init__(self, kind: Kind, key: str, connection: redis.Redis) -> None:
         self.kind, self.key = kind, key
         self.named = cast("dict[bytes, bytes]", connection.hgetall(key))
 
     def of(self, queue: QueueHealth) -> int:
-        """The total of ``queue`` now."""
+        """Returns the current total of ``queue``."""
         return queue.failed_total if self.kind == "jobs-died" else queue.dropped
 
     def text(self, queue: QueueHealth, number: int) -> str:
-        """The alert's text for ``number`` more of them."""
+        """Returns the text of an alert for a growth by ``number``."""
         if self.kind == "jobs-died":
             what = f"{number:,} job{'s' * (number > 1)} died"
         else:
@@ -175,7 +176,10 @@ def _added_up(queue: QueueHealth, total: _Total, connection: redis.Redis) -> Non
 
 
 def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], connection: redis.Redis) -> None:
-    """One alert when a dependency is away at two looks, however many queues wait for it, and one when it is back."""
+    """Sends one alert if a dependency is unavailable at two checks, and one when it is available again.
+
+    It is one for all queues that are held for the dependency.
+    """
     waiting: defaultdict[str, list[QueueHealth]] = defaultdict(list)
     for queue in queues:
         for name in {away.dependency for away in queue.away if away.text in queue.reasons}:
@@ -202,7 +206,7 @@ def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], conn
 
 
 def watch() -> threading.Thread | None:
-    """Starts a thread that checks the queues from now on; None if no alert is set up."""
+    """Starts a thread that checks the queues; returns None if no alert is configured."""
     settings = get_settings()
     if not (_hooks or settings.alert_url or settings.alert_email):
         return None
@@ -212,14 +216,14 @@ def watch() -> threading.Thread | None:
 
 
 class Outage:
-    """Redis is away, full or a replica. Alerts are counted in Redis, so each process sends this one itself."""
+    """An outage of Redis. Alerts are counted in Redis, so each process sends this one by itself."""
 
     def __init__(self) -> None:
         self._looks = 0
         self._told_at: float | None = None
 
     def goes_on(self, error: Exception) -> None:
-        """Redis failed: sends the alert at the second check, as a restart is short, and then every ALERT_EVERY."""
+        """Sends the alert at the second failed check, because restarts are short, and then every ALERT_EVERY."""
         self._looks += 1
         now, every = time.monotonic(), get_settings().alert_every.total_seconds()
         if self._looks > 1 and (self._told_at is None or now - self._told_at >= every):
@@ -228,7 +232,7 @@ class Outage:
                 self._told_at = now
 
     def over(self) -> None:
-        """Redis works."""
+        """Sends an alert that Redis works again, if an outage was alerted."""
         if self._told_at is not None:
             _send(Alert(kind="redis-usable", subject="Redis", text="Redis can be used again"))
         self._looks, self._told_at = 0, None
@@ -242,7 +246,7 @@ def _watch() -> None:
 
 
 def look(outage: Outage) -> None:
-    """Looks at Redis and, if it works, at the queues; once, and without an error."""
+    """Checks Redis and, if it works, the queues; once, without raising."""
     try:
         check(get_connection())
     except (redis.exceptions.RedisError, RedisUnavailable) as error:
@@ -254,9 +258,10 @@ def look(outage: Outage) -> None:
 
 
 def _post(alert: Alert) -> None:
-    """``{"text": ..., "kind": ..., "subject": ..., "link": ...}``: chats such as Slack and Mattermost show ``text``.
+    """Posts ``{"text": ..., "kind": ..., "subject": ..., "link": ...}`` to ALERT_URL.
 
-    Redirects are not followed. Credentials are those of the URL only: requests would also send those of ``.netrc``.
+    Chats such as Slack and Mattermost show ``text``. Redirects are not followed. Only credentials in the URL are sent:
+    requests would also send those of ``.netrc``.
     """
     import requests  # only when there is something to send
     from requests.utils import get_auth_from_url
@@ -273,14 +278,14 @@ def _post(alert: Alert) -> None:
             allow_redirects=False,
             auth=(user, password) if user or password else lambda request: request,
         ).status_code
-    except requests.RequestException as error:  # it names the address, whose path is a secret
+    except requests.RequestException as error:  # its text contains the URL, whose path is a secret
         raise RQJobsError(f"ALERT_URL cannot be reached: {type(error).__name__}") from None
     if status >= 300:  # noqa: PLR2004
         raise RQJobsError(f"ALERT_URL answers {status}")
 
 
 def _mail(alert: Alert) -> None:
-    """By SMTP_URL, past the queues: they may be what is broken."""
+    """Sends the alert by SMTP_URL, not by a queue, because the queues may be the fault."""
     settings = get_settings()
     assert settings.alert_email is not None
     message = EmailMessage()

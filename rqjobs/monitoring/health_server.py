@@ -1,4 +1,4 @@
-"""``/metrics``, ``/health`` and ``/ready``: their responses, and the server of a worker's --health-port."""
+"""The responses of ``/metrics``, ``/health`` and ``/ready``, and the server of a worker's --health-port."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from rqjobs.monitoring.http_server import LimitedServer
 
 Answer = tuple[int, str, bytes]
-"""Status, content type, body."""
+"""The status, the content type and the body of a response."""
 
 
 def metrics() -> Answer:
-    """The metrics in Prometheus' text format."""
+    """Returns the metrics in Prometheus' text format."""
     return 200, CONTENT_TYPE, render(get_connection())
 
 
 def health() -> Answer:
-    """200 while the process serves, with the state of Redis and of every queue.
+    """Returns 200 while the process serves, with the state of Redis and of every queue in the body.
 
-    For liveness probes: an unhealthy queue is no reason to restart a process, so it stands in the body only.
+    For liveness probes: an unhealthy queue is no reason to restart a process, so it does not change the status.
     """
     queues = {queue.name: {"healthy": queue.healthy, "reasons": queue.reasons} for queue in queue_health()}
     full = fullness()
@@ -39,7 +39,7 @@ def health() -> Answer:
 
 
 def ready() -> Answer:
-    """200 once Redis answers. For readiness probes."""
+    """Returns 200 if Redis answers. For readiness probes."""
     get_connection().ping()
     return _json(200, {"ready": True})
 
@@ -49,7 +49,7 @@ def _json(status: int, document: Any) -> Answer:
 
 
 def safely(answer: Callable[[], Answer]) -> Answer:
-    """``answer()``, or 503 while Redis is away."""
+    """Returns ``answer()``, or 503 if Redis does not answer."""
     try:
         return answer()
     except RedisUnavailable:
@@ -57,11 +57,11 @@ def safely(answer: Callable[[], Answer]) -> Answer:
 
 
 def serve_probes(port: int, host: str = "127.0.0.1") -> LimitedServer:
-    """Serves the three in a thread of this process, without a login: they show numbers and names of queues only.
+    """Serves the three paths in a thread of this process, without a login: they show only numbers and names of queues.
 
     Args:
-        port: the port; 0 takes a free one.
-        host: loopback by default. In a container, RQJOBS_HEALTH_HOST=0.0.0.0 lets its orchestrator in.
+        port: the port; 0 for any free one.
+        host: loopback by default. In a container, RQJOBS_HEALTH_HOST=0.0.0.0 makes it reachable for the orchestrator.
 
     Raises:
         RQJobsError: the port is in use.
@@ -78,7 +78,7 @@ _ANSWERS: dict[str, Callable[[], Answer]] = {"/metrics": metrics, "/health": hea
 
 
 def _app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """Handles requests for the three paths; any other is a 404."""
+    """The WSGI app of the three paths; any other path is a 404."""
     answer = _ANSWERS.get(environ["PATH_INFO"])
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         status, content_type, body = _json(405, {"methods": ["GET", "HEAD"]})

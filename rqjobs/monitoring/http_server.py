@@ -1,9 +1,9 @@
-"""An HTTP server with limits, for the dashboard and a worker's health port: waitress, with bounded connections.
+"""An HTTP server with limits, for the dashboard and a worker's health port: waitress with bounded connections.
 
-One thread reads all connections and hands complete requests to a few others, so a connection without a complete request
-holds a file descriptor and nothing else. When all connections are in use, a new one takes the place of the one that has
-waited longest without a complete request: a browser's request is complete after milliseconds, one that is held open on
-purpose never is. So connections that are held open delay no page, and no time limit has to run out first.
+One thread reads all connections and passes complete requests to a few other threads, so a connection without a complete
+request uses only a file descriptor. When all connections are in use, a new one replaces the one that has waited longest
+without a complete request: a browser completes its request in milliseconds, an attacker that holds connections open
+never does. So such connections delay no page, and no time limit has to expire first.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI app."""
 
 _REQUEST_SECONDS = 20.0
-"""From the first byte of a request to its last one; the dashboard's largest forms have 4 MiB."""
+"""The most time from the first byte of a request to its last; the dashboard's largest forms have 4 MiB."""
 _ANSWER_SECONDS = 60.0
-"""The longest time that a client may take to fetch an answer that is ready."""
+"""The longest time that a client may take to read a complete response."""
 _IDLE_SECONDS = 60.0
-"""How long a connection stays open between two requests."""
+"""The longest time that a connection stays open between two requests."""
 _STOP_SECONDS = 10.0
-"""How long a stop waits for requests that are being answered."""
+"""The longest time that a stop waits for running requests."""
 _CONNECTIONS = 400
-"""Open connections; fewer where the process may not open so many files."""
+"""The most open connections; fewer if the process may not open that many files."""
 _AT_ONCE = 50
-"""Connections that are accepted before the open ones are looked at again."""
+"""The most connections accepted before the open ones are served again."""
 _BODY_BYTES = 5 * 1024 * 1024
 _HEADER_BYTES = 64 * 1024
 
@@ -52,7 +52,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no annotation
 
     def received(self, data: bytes) -> bool:
         if self.request is None and self.answered:
-            self.since = time.monotonic()  # a further request begins; its later bytes give it no more time
+            self.since = time.monotonic()  # the first byte of a request; later bytes do not extend its time
         return bool(super().received(data))
 
     def service(self) -> None:
@@ -72,7 +72,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no annotation
 
 
 class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
-    """A server that listens; its methods have the names of :class:`socketserver.BaseServer`."""
+    """A server that listens; its methods have the same names as those of :class:`socketserver.BaseServer`."""
 
     channel_class = _Channel
 
@@ -82,12 +82,12 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         Args:
             app: the WSGI app.
             host: an address or name.
-            port: the port; 0 takes a free one.
-            threads: that answer requests.
-            connections: the most open ones.
+            port: the port; 0 for any free one.
+            threads: the number of threads that run the app.
+            connections: the most open connections.
 
         Raises:
-            RQJobsError: the port is taken.
+            RQJobsError: the port is in use.
         """
         self._most = max(10, min(connections, (_most_files() - 64) // 2))
         self._closing: set[_Channel] = set()
@@ -97,14 +97,14 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         listening = _listen(host, port)
         options = {
             "threads": threads,
-            "connection_limit": 1_000_000,  # the limit is ours
+            "connection_limit": 1_000_000,  # this class limits connections
             "cleanup_interval": 1,
             "max_request_header_size": _HEADER_BYTES,
             "max_request_body_size": _BODY_BYTES,
-            "outbuf_high_watermark": 64 * 1024 * 1024,  # a page is never longer, so no thread waits for a slow client
-            "clear_untrusted_proxy_headers": False,  # the app decides on them
-            "log_socket_errors": False,  # a client that goes away is no event
-            "asyncore_use_poll": True,  # select cannot watch a file descriptor beyond 1,023
+            "outbuf_high_watermark": 64 * 1024 * 1024,  # pages are smaller, so no thread waits for a slow client
+            "clear_untrusted_proxy_headers": False,  # the app checks them
+            "log_socket_errors": False,  # clients that disconnect are normal
+            "asyncore_use_poll": True,  # select does not support file descriptors above 1,023
             "ident": "rqjobs",
         }
         super().__init__(
@@ -114,15 +114,15 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
             sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
             adj=Adjustments(**options),
         )
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests that wait for a thread are no event
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it logs requests that wait for a thread
 
     @property
     def server_port(self) -> int:
-        """The port that it listens at."""
+        """The port on which it listens."""
         return int(self.effective_port)
 
     def serve_forever(self) -> None:
-        """Answers requests until :meth:`shutdown`; then finishes those that run, for ten seconds at most."""
+        """Serves until :meth:`shutdown`; then completes running requests, for at most ten seconds."""
         self._ended.clear()
         try:
             while not self._stopping.is_set():
@@ -137,24 +137,24 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
             self._ended.set()
 
     def ask_to_stop(self) -> None:
-        """Has :meth:`serve_forever` return. May be called by a signal handler."""
+        """Makes :meth:`serve_forever` return. A signal handler may call it."""
         self._stopping.set()
         self.pull_trigger()
 
     def shutdown(self) -> None:
-        """Stops, and waits until :meth:`serve_forever`, which runs in another thread, has returned."""
+        """Stops the server, and waits until :meth:`serve_forever` has returned in its thread."""
         if not self._ended.is_set():
             self.ask_to_stop()
             self._ended.wait()
 
     def server_close(self) -> None:
-        """Frees the port and all that the server holds."""
+        """Closes the port and all connections."""
         self.shutdown()
         wasyncore.close_all(self._map)
 
     def _turn(self) -> None:
-        # Between two turns, so that no event of a closed file descriptor is still to be handled. `will_close` alone
-        # would wait until the client can be written to.
+        # Between two polls, so that no event of a closed file descriptor is pending. `will_close` alone
+        # would wait until the client accepts data.
         for channel in self._closing:
             channel.will_close = True
             channel.handle_close()
@@ -169,7 +169,7 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         return any(channel.requests or channel.total_outbufs_len for channel in channels)
 
     def handle_accept(self) -> None:
-        """Accepts the connections that wait, each in the place of an older one if there are too many."""
+        """Accepts waiting connections; each replaces an older one if there are too many."""
         for _ in range(_AT_ONCE):
             before = len(self.active_channels)
             super().handle_accept()
@@ -184,8 +184,8 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         if waiting:
             self._closing.add(min(waiting, key=lambda channel: channel.since))
 
-    def maintenance(self, now: float) -> None:  # noqa: ARG002  # waitress' clock may be set back
-        """Closes the connections that are late."""
+    def maintenance(self, now: float) -> None:  # noqa: ARG002  # waitress' clock may go back
+        """Closes connections that have exceeded a time limit."""
         moment = time.monotonic()
         self._closing.update(channel for channel in self.active_channels.values() if channel.is_late(moment))
 
@@ -209,7 +209,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _most_files() -> int:
-    """How many files this process may have open."""
+    """Returns the most files that this process may have open."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

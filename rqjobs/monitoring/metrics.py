@@ -1,9 +1,10 @@
-"""Counters and histograms of what ran, in Redis: written in sums, they outlive workers and add up over all.
+"""Counters and histograms of runs, stored in Redis as sums, so that they outlive workers and cover all of them.
 
-Each sample goes into two hashes of the same fields, the totals and the minute's. A field is ``queue/what``, where
-what is an outcome, ``t:300`` (the bucket of durations up to 300 s; ``t:inf`` what took longer), ``w:300`` (of waits),
-``t+`` or ``w+`` (their sums in microseconds), ``t^`` or ``w^`` (the longest, in microseconds). Buckets are kept apart
-here and added up when they are read. Earlier versions numbered their buckets: ``t3`` is the fourth of ``_NUMBERED``.
+Each sample is added to two hashes with the same fields, the totals and those of the minute. A field is ``queue/name``,
+where the name is an outcome, ``t:300`` (the bucket of durations up to 300 s; ``t:inf`` for longer ones), ``w:300`` (of
+waits), ``t+`` or ``w+`` (their sums in microseconds), ``t^`` or ``w^`` (the longest, in microseconds). Buckets are
+stored separately and accumulated when they are read. Earlier versions numbered their buckets: ``t3`` is the fourth of
+``_NUMBERED``.
 """
 
 from __future__ import annotations
@@ -29,42 +30,42 @@ BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 450, 600, 900, 1200,
     1800, 2700, 3600, 7200, 14400, 43200, 86400,
 )  # fmt: skip
-"""Upper bounds of the histograms' buckets in seconds; one more is for what took longer."""
+"""The upper bounds of the histograms' buckets in seconds; a further bucket is for longer ones."""
 
 _NUMBERED = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, float("inf"))
 _NAMES = (*(f":{bound:g}" for bound in BUCKETS), ":inf")
 
 MINUTES = 60
-"""How many minutes the overview looks back."""
+"""The number of minutes that the overview shows."""
 
 _KEPT = (MINUTES + 5) * 60
 
 
 class Sample(NamedTuple):
-    """One run that ended."""
+    """One completed run."""
 
     queue: str
-    """The queue, or a lane of it."""
+    """The queue, or one of its lanes."""
     outcome: Outcome
     seconds: float
-    """How long it ran."""
+    """The duration of the run."""
     waited: float | None
-    """Seconds from the moment at which it could have run to its start; None where that is not known."""
+    """Seconds from the time at which the job was ready to run until it began; None if unknown."""
 
 
 @dataclass
 class Histogram:
-    """How often something took how long."""
+    """The distribution of durations."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    """One count a bucket, not added up."""
+    """The count of each bucket, not accumulated."""
     sum: float = 0.0
-    """Seconds in all."""
+    """The total seconds."""
     longest: float | None = None
-    """The seconds of the longest; None if it is not known."""
+    """The longest duration in seconds; None if unknown."""
 
     def observe(self, seconds: float) -> None:
-        """Counts one."""
+        """Counts one duration."""
         seconds = max(0.0, seconds)  # clocks differ
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.sum += seconds
@@ -73,13 +74,13 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of durations."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """The quantile ``share`` (0 to 1) in seconds, estimated from the buckets; None without jobs.
+        """Returns the quantile ``share`` (0 to 1) in seconds, estimated from the buckets; None if there are none.
 
-        It is interpolated within a bucket, and never longer than the longest.
+        It is interpolated within a bucket, and at most the longest duration.
         """
         wanted, seen = share * self.count, 0
         for index, count in enumerate(self.counts):
@@ -94,14 +95,14 @@ class Histogram:
         return None
 
     def add(self, other: Histogram) -> None:
-        """Counts what ``other`` holds as well."""
+        """Adds the counts of ``other``."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
         if other.longest is not None:
             self.longest = other.longest if self.longest is None else max(self.longest, other.longest)
 
     def fields(self, name: str) -> Iterator[str | int]:
-        """The fields of a hash that hold it, and by how much each grows."""
+        """Yields the fields of the histogram in a hash, each followed by its increment."""
         for bucket, count in zip(_NAMES, self.counts, strict=True):
             if count:
                 yield from (f"{name}{bucket}", count)
@@ -111,10 +112,10 @@ class Histogram:
             yield from (f"{name}^", round(self.longest * 1_000_000))
 
     def read(self, name: str, value: int) -> None:
-        """Takes one field of a hash, without the histogram's own letter.
+        """Reads one field of a hash, without the letter of the histogram.
 
         Raises:
-            ValueError, LookupError: it is no field of a histogram.
+            ValueError, LookupError: it is not a field of a histogram.
         """
         if name == "+":
             self.sum = value / 1_000_000
@@ -127,7 +128,7 @@ class Histogram:
 
 @dataclass
 class Figures:
-    """What ran on one queue, in a minute or since it exists."""
+    """The metrics of one queue, in one minute or in total."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     durations: Histogram = field(default_factory=Histogram)
@@ -141,21 +142,21 @@ class Figures:
             self.waits.observe(waited)
 
     def fields(self, queue: str) -> Iterator[str | int]:
-        """The fields of a hash that hold it, and by how much each grows."""
+        """Yields the fields of the metrics in a hash, each followed by its increment."""
         for outcome, count in self.outcomes.items():
             yield from (f"{queue}/{outcome}", count)
         yield from self.durations.fields(f"{queue}/t")
         yield from self.waits.fields(f"{queue}/w")
 
     def add(self, other: Figures) -> None:
-        """Counts what ``other`` holds as well."""
+        """Adds the counts of ``other``."""
         self.outcomes.update(other.outcomes)
         self.durations.add(other.durations)
         self.waits.add(other.waits)
 
 
 def record(samples: Iterable[Sample], connection: redis.Redis, *, now: float | None = None) -> None:
-    """Counts ``samples``, in one round trip however many they are."""
+    """Counts ``samples``, in one round trip."""
     by_queue: defaultdict[str, Figures] = defaultdict(Figures)
     for sample in samples:
         by_queue[base_queue(sample.queue)].count(sample.outcome, sample.seconds, sample.waited)
@@ -163,7 +164,7 @@ def record(samples: Iterable[Sample], connection: redis.Redis, *, now: float | N
 
 
 def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: float | None = None) -> None:
-    """Adds what ran to the totals and to the minute of ``now`` (Redis' own time by default), in one step."""
+    """Adds the metrics to the totals and to the minute of ``now`` (by default Redis' time), in one step."""
     fields = [word for queue, figures in by_queue.items() for word in figures.fields(queue)]
     if not fields:
         return
@@ -172,19 +173,19 @@ def write(by_queue: Mapping[str, Figures], connection: redis.Redis, *, now: floa
 
 
 def redis_time(connection: redis.Redis) -> float:
-    """The time by Redis' clock, in seconds of Unix time."""
+    """Returns the time by Redis' clock, in Unix seconds."""
     seconds, micros = client_of(connection).time()
     return seconds + micros / 1_000_000
 
 
 def totals(connection: redis.Redis) -> dict[str, Figures]:
-    """What ran since the queues exist, by queue."""
+    """Returns the total metrics by queue."""
     answer: Any = client_of(connection).hgetall(keys.METRICS)
     return _figures(answer.items())
 
 
 def last_hour(connection: redis.Redis, *, now: float | None = None) -> list[dict[str, Figures]]:
-    """What ran in each of the last 60 minutes, oldest first, the running minute last; by queue."""
+    """Returns the metrics of the last 60 minutes by queue, oldest first; the current minute is the last."""
     newest = int((redis_time(connection) if now is None else now) // 60)
     with client_of(connection).pipeline(transaction=False) as pipeline:
         for minute in range(newest - MINUTES + 1, newest + 1):
@@ -193,7 +194,7 @@ def last_hour(connection: redis.Redis, *, now: float | None = None) -> list[dict
 
 
 def together(figures: Iterable[Figures]) -> Figures:
-    """All of ``figures`` added up."""
+    """Returns the sum of all ``figures``."""
     whole = Figures()
     for one in figures:
         whole.add(one)
@@ -204,7 +205,7 @@ def _figures(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, Figures]:
     by_queue: dict[str, Figures] = {}
     for name, value in fields:
         queue, _, what = name.decode(errors="replace").rpartition("/")
-        with contextlib.suppress(ValueError, LookupError):  # a field that is not ours, or no number
+        with contextlib.suppress(ValueError, LookupError):  # a field that is not one of ours, or not a number
             _read_field(by_queue.setdefault(queue, Figures()), what, int(value))
     return by_queue
 

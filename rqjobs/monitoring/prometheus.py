@@ -1,7 +1,7 @@
-"""The metrics as Prometheus reads them.
+"""The metrics for Prometheus.
 
-All figures are those of the whole system, kept in Redis: every worker and the dashboard answer the same. Scrape as many
-as you like and take ``max`` over the instances, not ``sum``.
+All metrics are of the whole system and are stored in Redis, so every worker and the dashboard return the same ones. If
+you scrape several of them, use ``max`` over the instances, not ``sum``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render(connection: redis.Redis) -> bytes:
-    """The metrics, in Prometheus' text format."""
+    """Returns the metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -38,11 +38,11 @@ class _Ours(Collector):
         self._connection = connection
 
     def describe(self) -> Iterable[Metric]:
-        """Describes no metric in advance: Redis is read at each scrape only."""
+        """Describes no metric in advance, so that Redis is read only at a scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every family of ours."""
+        """Yields all metric families."""
         yield from _queues(self._connection)
         yield from _runs(totals(self._connection))
         alive = workers(self._connection)
@@ -113,7 +113,7 @@ def _runs(by_queue: dict[str, Figures]) -> Iterator[Metric]:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Prometheus' buckets hold what the smaller ones hold as well."""
+    """Returns the cumulative buckets of Prometheus."""
     total, buckets = 0, []
     for bound, count in zip([*map(str, BUCKETS), "+Inf"], histogram.counts, strict=True):
         total += count

@@ -1,4 +1,4 @@
-"""The health of the queues: counted in two round trips, changing nothing, fast with any backlog."""
+"""The health of the queues: read in two round trips, fast with any backlog, without changing anything."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ OLDEST_LIMIT = timedelta(minutes=5)
 """A queue whose oldest waiting job is older than this is unhealthy."""
 
 FULL = 0.85
-"""The share of its memory from which on Redis is unhealthy: a full one takes no jobs."""
+"""The share of used memory above which Redis is unhealthy: a full Redis accepts no jobs."""
 
 OVERDUE_LIMIT = timedelta(seconds=60)
-"""A delayed job that is due for longer than this is a sign that no scheduler runs."""
+"""If a delayed job is overdue for longer than this, no scheduler is running."""
 
 RECENT = 15
-"""Minutes within which deaths make a queue unhealthy ..."""
+"""Dead jobs of this many minutes make a queue unhealthy ..."""
 
 MANY_DIED = 5
-"""... if there were at least this many, and more than half of what ended. Both follow from the minute metrics."""
+"""... if there are at least this many, and they are more than half of the completed jobs (by the minute metrics)."""
 
 SILENT = 12.0
-"""Seconds after which a worker that has not renewed its leases, every 5 s at the latest, is silent."""
+"""Seconds after which a worker counts as silent if it has not renewed its leases, which it does every 5 s."""
 
-_LATELY = 60.0  # a pause that ended so lately waits for its probe
+_LATELY = 60.0  # seconds for which a destination is shown whose pause is over and whose trial delivery is due
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueHealth:
-    """One queue at one moment, its lanes added up."""
+    """The state of one queue at one moment, for all its lanes together."""
 
     name: str
     waiting: int
-    """Jobs that a worker could claim now, and dependents on their way into the queue (RQ's ready registry)."""
+    """Jobs that a worker can claim now, and dependents that are being enqueued (RQ's ready registry)."""
     active: int
     """Running jobs."""
     delayed: int
-    """Jobs that wait for their time: delays and retries."""
+    """Delayed jobs, including retries."""
     failed: int
     """Dead jobs that are kept as dead letters."""
     completed: int
-    """Jobs done since the queue exists."""
+    """The total of done jobs."""
     failed_total: int
-    """Jobs that died since the queue exists."""
+    """The total of jobs that died."""
     retried_total: int
-    """Attempts that failed and were retried since the queue exists."""
+    """The total of failed attempts that were retried."""
     dropped: int
-    """Dead letters that were deleted since the queue exists, because more than RQJOBS_KEEP_FAILED died."""
+    """The total of dead letters that were deleted because there were more than RQJOBS_KEEP_FAILED."""
     done_recently: int
     """Jobs done in the last 15 minutes."""
     died_recently: int
@@ -70,35 +70,36 @@ class QueueHealth:
     workers: int
     """Workers that listen to this queue."""
     oldest: timedelta | None
-    """How long the oldest waiting job waits; None if none waits."""
+    """The wait of the oldest waiting job; None if none waits."""
     overdue: timedelta
-    """How long the earliest delayed job is due without having been moved into its queue."""
+    """The time for which the earliest delayed job is overdue: it was not moved into its queue."""
     suspended: bool
-    """Whether ``rq suspend`` holds all workers back."""
+    """Whether ``rq suspend`` has suspended all workers."""
     reasons: tuple[str, ...]
-    """Why the queue is unhealthy, with the fix; empty if it is healthy. What is away is among them if jobs wait."""
+    """Why the queue is unhealthy, with the fix; empty if it is healthy. Includes unavailable dependencies if jobs wait.
+    """
     away: tuple[Away, ...] = ()
-    """The dependencies that it waits for."""
+    """The unavailable dependencies for which it is held."""
 
     @property
     def healthy(self) -> bool:
-        """Whether there is no reason for a person to act."""
+        """Whether the queue needs no action by a person."""
         return not self.reasons
 
     @property
     def dying(self) -> bool:
-        """Whether at least five jobs, and more than half of those that ended, died in the last 15 minutes."""
+        """Whether at least five jobs, and more than half of the completed ones, died in the last 15 minutes."""
         return self.died_recently >= MANY_DIED and self.died_recently > self.done_recently
 
     @property
     def own_reasons(self) -> tuple[str, ...]:
-        """The reasons without the dependencies that are away."""
+        """The reasons without those of unavailable dependencies."""
         texts = {each.text for each in self.away}
         return tuple(reason for reason in self.reasons if reason not in texts)
 
 
 def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
-    """The health of every queue, in queue order: the five, then the app's own.
+    """Returns the health of every queue: the five, then the app's.
 
     Raises:
         RedisUnavailable: Redis does not answer.
@@ -132,16 +133,16 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
 
 
 def state_table(queues: Sequence[QueueHealth]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The head and the rows of a table of ``queues``: the name, then the number of jobs in each of the five states."""
+    """Returns the head and the rows of a table of ``queues``, with the number of jobs in each of the five states."""
     rows = [(each.name, each.waiting, each.active, each.delayed, each.failed, each.completed) for each in queues]
     return ("queue", State.WAITING, State.RUNNING, State.DELAYED, State.DEAD, State.DONE), rows
 
 
 def fullness(connection: redis.Redis | None = None) -> str | None:
-    """Why Redis will soon accept no more jobs, with the fix; None if it has room, or refuses INFO."""
+    """Returns why Redis will soon accept no more jobs, with the fix; None if it has free memory, or refuses INFO."""
     try:
         info: Any = client_of(connection).info("memory")
-    except redis.exceptions.ResponseError:  # not allowed, as with a managed one
+    except redis.exceptions.ResponseError:  # not allowed, for example by a managed Redis
         return None
     used, limit = int(info["used_memory"]), int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
     if not limit or used <= FULL * limit:
@@ -151,17 +152,17 @@ def fullness(connection: redis.Redis | None = None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Parked:
-    """A webhook destination that does not answer, so that deliveries to it are held back."""
+    """A webhook destination that does not answer, so that deliveries to it are parked."""
 
     destination: str
     until: datetime
-    """When one delivery is tried."""
+    """The time of the trial delivery."""
     jobs: int
-    """Deliveries that are held back."""
+    """The number of parked deliveries."""
 
 
 def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
-    """The destinations with parked deliveries, a hundred at most, the next trial first."""
+    """Returns the destinations with parked deliveries, at most a hundred, the next trial delivery first."""
     client = client_of(connection)
     seconds, _micros = client.time()
     found: Any = client.zrangebyscore(keys.PARKED, seconds - _LATELY, "+inf", 0, 100, withscores=True)
@@ -175,7 +176,7 @@ def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
 
 
 def pause(queue: str, connection: redis.Redis | None = None) -> None:
-    """Pauses ``queue``: workers claim no jobs of it until it is resumed. Running jobs go on, new ones wait.
+    """Pauses ``queue``: workers claim none of its jobs until it is resumed. Running jobs continue, new ones wait.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -184,7 +185,7 @@ def pause(queue: str, connection: redis.Redis | None = None) -> None:
 
 
 def resume(queue: str, connection: redis.Redis | None = None) -> None:
-    """Ends a pause; no error if there was none. If the queue waits for a dependency, it is tried at once.
+    """Ends a pause, if there is one. If the queue is held for a dependency, the next trial starts at once.
 
     Raises:
         UnknownQueue: there is no such queue.
@@ -195,7 +196,7 @@ def resume(queue: str, connection: redis.Redis | None = None) -> None:
 
 
 class _Raw:
-    """What Redis answered for one queue."""
+    """The responses of Redis for one queue."""
 
     def __init__(self, name: str, answers: Iterator[Any], away: Iterable[Away]) -> None:
         self.name = name
@@ -223,7 +224,7 @@ def _number(value: bytes) -> int:
 
 
 def _assess(raw: list[_Raw], paused: set[str], suspended: bool, now: float, client: redis.Redis) -> list[QueueHealth]:
-    """The records of the queues; ``now`` is the time by Redis' clock."""
+    """Returns the health of the queues; ``now`` is the time by Redis' clock."""
     pipeline = client.pipeline(transaction=False)
     heads = [head for queue in raw for head in queue.heads]
     workers = sorted({worker for queue in raw for worker in queue.workers})
@@ -296,7 +297,7 @@ def _reasons(queue: QueueHealth) -> Iterator[str]:
 
 
 def reason_of_deaths(queue: QueueHealth) -> str | None:
-    """The reason that a queue is unhealthy because most of its jobs die; None if they do not."""
+    """Returns the reason if a queue is unhealthy because most of its jobs die, otherwise None."""
     if not queue.dying:
         return None
     ended = queue.died_recently + queue.done_recently
@@ -307,13 +308,13 @@ def reason_of_deaths(queue: QueueHealth) -> str | None:
 
 
 def _added_up(minutes: list[Any], width: int) -> list[int]:
-    """The sums of the minutes' columns; a minute whose key is of another type counts nothing."""
+    """Returns the sums of the minutes' columns; a minute whose key has the wrong type is ignored."""
     rows = [[_number(value or b"0") for value in row] for row in minutes if not isinstance(row, Exception)]
     return [sum(row[column] for row in rows) for column in range(width)]
 
 
 def _silence(record: Any, running: Any, now: float) -> str | None:
-    """What is wrong with a worker that has jobs and does not renew their leases; None for one that does."""
+    """Returns the fault of a worker that has jobs and does not renew their leases; None if it does."""
     if not isinstance(record, list) or not isinstance(running, int) or not running or not record[0]:
         return None
     seen, host, pid = (value.decode(errors="replace") if value else "?" for value in record)
@@ -326,7 +327,7 @@ def _silence(record: Any, running: Any, now: float) -> str | None:
 
 
 def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | None:
-    if isinstance(stamps, Exception):  # the job's key is of another type
+    if isinstance(stamps, Exception):  # the job's key has the wrong type
         return None
     stamp = next((value for value in stamps if value), None)
     if stamp is None:

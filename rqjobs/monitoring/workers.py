@@ -1,4 +1,4 @@
-"""The workers that are alive: what each listens to, runs, and may run at once."""
+"""The living workers: the queues and slots of each, and the number of jobs that it runs."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from rqjobs.broker.connection import client_of
 from rqjobs.broker.rq_schema import key
 from rqjobs.policies import base_queue
 
-_DIGITS = 18  # of a number that Redis counts up
+_DIGITS = 18  # the most digits of a counter in Redis
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """One worker that is alive."""
+    """One living worker."""
 
     name: str
     state: str
     """``idle``, ``busy``, ``suspended`` ..."""
     queues: tuple[str, ...]
-    """The queues it listens to, their lanes left out."""
+    """The queues that it serves, without lanes."""
     running: int
-    """Jobs that it runs now."""
+    """The number of running jobs."""
     since: datetime | None
     heartbeat: datetime | None
     host: str
     pid: int | None
     done: int
     failed: int
-    """Attempts that failed, retried ones included."""
+    """The number of failed attempts, including those that were retried."""
     version: str
-    """Of RQ."""
+    """The version of RQ."""
     rqjobs_version: str | None
-    """None for a stock ``rq worker``."""
+    """The version of rqjobs; None for ``rq worker``."""
     keys: tuple[str, ...] | None
-    """The ids of the keys that decrypt secrets there (rqjobs.config.encryption); None if it has not said."""
+    """The ids of its keys for decryption (rqjobs.config.encryption); None if it has not recorded them."""
     slots: Mapping[str, int]
-    """How many jobs of each queue it runs at once; empty for RQ's own engine, which runs one of any queue."""
+    """The most jobs of each queue that it runs at once; empty for ``--engine rq``, which runs one job at a time."""
 
 
 def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
-    """The workers that are alive, oldest first.
+    """Returns the living workers, oldest first.
 
     Raises:
         RedisUnavailable: Redis does not answer.
@@ -61,7 +61,7 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
         answers = pipeline.execute(raise_on_error=False)
     found = []
     for name, raw, running in zip(names, answers[::2], answers[1::2], strict=True):
-        if not isinstance(raw, dict) or not raw or b"death" in raw:  # an error: a key of another type
+        if not isinstance(raw, dict) or not raw or b"death" in raw:  # an error, such as a key of the wrong type
             continue
         fields = {field.decode(errors="replace"): value.decode(errors="replace") for field, value in raw.items()}
         found.append(
@@ -88,12 +88,12 @@ def workers(connection: redis.Redis | None = None) -> list[WorkerState]:
 def _slots(text: str) -> dict[str, int]:
     try:
         return {str(queue): int(number) for queue, number in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # written by other hands
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # another program has written it
         return {}
 
 
 def slots_of(found: Iterable[WorkerState]) -> Counter[str]:
-    """How many jobs of each queue these workers run at once, all together."""
+    """Returns the total slots of these workers by queue."""
     whole: Counter[str] = Counter()
     for worker in found:
         whole.update(worker.slots)

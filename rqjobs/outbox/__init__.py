@@ -1,1 +1,1 @@
-"""The transactional outbox: jobs written with the app's own transaction, then moved to Redis."""
+"""The transactional outbox: jobs are written in a transaction of the app, then moved to Redis."""

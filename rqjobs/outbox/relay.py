@@ -1,7 +1,7 @@
-"""The relay: moves what committed transactions left in ``rqjobs_outbox`` to Redis, each row exactly once.
+"""The relay moves committed jobs from ``rqjobs_outbox`` to Redis, each row exactly once.
 
-A row is written to Redis together with its token, in one atomic step, and then deleted. One that is killed between
-the two leaves row and token, and the next relay skips the writing because of the token.
+A row is written to Redis together with its token, in one atomic step, and then deleted. If the relay is killed between
+the two steps, the next relay finds the token and only deletes the row.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from rqjobs.database.schema import ensure_schema
 from rqjobs.errors import RQJobsError
 
 FAULTS = (RQJobsError, SQLAlchemyError, redis.exceptions.RedisError)
-"""What :func:`relay` raises when it could not look, or not move all."""
+"""The errors that :func:`relay` raises if it cannot read the outbox, or not move all rows."""
 
 _BATCH = 200
-_KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; only a relay killed between its last two steps leaves one
+_KEEP_TOKENS = 30 * 24 * 3600.0  # seconds; a token stays only if the relay was killed between its last two steps
 
 
 def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -> int:
     """Moves all rows of the outbox to Redis; returns their number.
 
-    Relays at work at the same time take turns (SQLite) or share the rows (PostgreSQL).
+    Concurrent relays wait for each other (SQLite) or share the rows (PostgreSQL).
 
     Raises:
         SchemaMismatch: the database has no outbox; the message names the fix.
@@ -57,7 +57,7 @@ def relay(connection: redis.Redis | None = None, engine: Engine | None = None) -
 def _relay_batch(client: redis.Redis, engine: Engine) -> int:
     with engine.connect().execution_options(sqlite_read=True) as looking:
         if looking.execute(select(outbox.c.token).limit(1)).first() is None:
-            return 0  # the usual case takes no write lock
+            return 0  # usually it is empty, and then no write lock is taken
     with engine.begin() as transaction:
         now: Label[float] = literal_column(database_time(engine.dialect.name)).label("now")
         rows = transaction.execute(
@@ -82,9 +82,9 @@ def _entry(row: Any, behind: float) -> Entry:
     fields = json.loads(row.fields)
     data, created_at, description = (fields.pop(name) for name in ("data", "created_at", "description"))
     delay: float | None = fields.pop(ROW_DELAY, None)
-    if delay is not None:  # counted from the writing of the row: what a relay that was away missed is not added
+    if delay is not None:  # counted from the writing of the row, so that a late relay does not delay the job further
         delay = max(0.0, delay - max(0.0, row.now - row.created_at))
     elif row.due is None and abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
-        fields["enqueued_at"] = redis_timestamp(behind)  # it was held up, or the app's clock is wrong
+        fields["enqueued_at"] = redis_timestamp(behind)  # the relay is late, or the app's clock is wrong
     kind = Kind(row.lane, bool(row.only_once), fields)
     return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token, at=row.due)

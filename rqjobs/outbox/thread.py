@@ -1,4 +1,4 @@
-"""The relay inside a worker, which looks into the outbox whenever there is a moment."""
+"""The relay inside a worker, which reads the outbox at an interval."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 
 _AFTER_FAULT = 1.0
-"""Seconds until a relay that failed looks again, RQJOBS_OUTBOX_EVERY if that is longer. The wait does not grow: a look
-costs no more while the database is away than while it is there, and committed jobs should go on when it is back."""
+"""Seconds until a failed relay tries again, or RQJOBS_OUTBOX_EVERY if that is longer. The wait does not grow: a try is
+cheap, and committed jobs should continue as soon as the database answers again."""
 
 
 class Relay:
-    """The relay inside a worker: call :meth:`tick` whenever there is a moment; RQJOBS_OUTBOX_EVERY by default."""
+    """The relay inside a worker: call :meth:`tick` often; it runs every RQJOBS_OUTBOX_EVERY by default."""
 
     def __init__(self, every: timedelta | None = None) -> None:
         self._every = (get_settings().rqjobs_outbox_every if every is None else every).total_seconds()
@@ -27,7 +27,7 @@ class Relay:
         self._failing: str | None = None
 
     def tick(self) -> None:
-        """Moves what is there if it is time; a fault is logged once, and tried again later."""
+        """Moves the committed jobs if it is time; an error is logged once, and the call is tried again later."""
         now = time.monotonic()
         if self._every == 0 or now < self._next:
             return
@@ -48,14 +48,14 @@ class Relay:
             self._failing = reason
 
     def run(self, stop: threading.Event) -> None:
-        """Ticks until ``stop`` is set."""
+        """Calls :meth:`tick` until ``stop`` is set."""
         while not stop.wait(min(self._every, 1.0)):
             self.tick()
 
 
 @contextlib.contextmanager
 def relaying() -> Iterator[None]:
-    """A relay in a thread of its own, for as long as the block runs; it has looked once before the block begins."""
+    """Runs a relay in its own thread while the block runs; it has run once before the block begins."""
     relay_ = Relay()
     relay_.tick()
     stop = threading.Event()
@@ -72,6 +72,6 @@ def relaying() -> Iterator[None]:
 
 
 def _nothing_written() -> bool:
-    """Whether DATABASE_URL is an SQLite file that does not exist: no reason to load SQLAlchemy, some 13 MB."""
+    """Returns whether DATABASE_URL is a SQLite file that does not exist; then SQLAlchemy (13 MB) need not be loaded."""
     scheme, _, file = get_settings().database_url.get_secret_value().partition("?")[0].partition(":///")
     return scheme == "sqlite" and not file.startswith(("file:", ":memory:")) and file != "" and not Path(file).exists()

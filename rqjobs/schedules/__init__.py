@@ -1,11 +1,11 @@
-"""Recurring jobs: a schedule enqueues its job at each tick, once, whatever number of workers run, die or restart.
+"""Recurring jobs: a schedule enqueues its job at each tick, exactly once, with any number of workers and failures.
 
     from rqjobs import EmailJob, schedules
 
     schedules.add("report", EmailJob(...), cron="0 7 * * mon", timezone="Europe/Berlin")
 
-The workers' leader keeps the schedules (:mod:`rqjobs.schedules.leader`); ``@rqjobs.job(..., cron=...)`` declares one
-beside its function.
+The leader of the workers runs the schedules (:mod:`rqjobs.schedules.leader`); ``@rqjobs.job(..., cron=...)`` declares
+one beside its function.
 """
 
 from rqjobs.schedules.records import Schedule, ScheduleOptions, Tick

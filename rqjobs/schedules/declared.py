@@ -1,4 +1,4 @@
-"""Schedules that stand in the code, beside their functions; a worker brings Redis up to date when it starts."""
+"""Schedules declared in the code, beside their functions; a worker writes them to Redis when it starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rqjobs.schedules.store import check_times, define, put, remove
 
 @dataclass(frozen=True)
 class Declaration:
-    """One schedule of the code; it has the name of its queue."""
+    """One declared schedule; it has the name of its queue."""
 
     job: JobModel
     times: dict[str, Any]
@@ -33,10 +33,10 @@ _DECLARED: dict[str, Declaration] = {}
 
 
 def declare(name: str, job: JobModel, times: dict[str, Any], module: str) -> None:
-    """Registers a schedule of the code.
+    """Registers a declared schedule.
 
     Raises:
-        ValueError: each fault of its times is named.
+        ValueError: its times are invalid; the message names every fault.
     """
     faults: list[str] = []
     check_times(times, faults)
@@ -46,10 +46,10 @@ def declare(name: str, job: JobModel, times: dict[str, Any], module: str) -> Non
 
 
 def declared_entry(name: str) -> Entry:
-    """The job that a tick of the declared schedule enqueues.
+    """Returns the job that a tick of the declared schedule enqueues.
 
     Raises:
-        ScheduleNotFound: none of this name is declared.
+        ScheduleNotFound: there is no declaration with this name.
     """
     if name not in _DECLARED:
         raise ScheduleNotFound(name)
@@ -59,10 +59,11 @@ def declared_entry(name: str) -> Entry:
 
 
 def follow_code(client: redis.Redis) -> None:
-    """Writes the declared schedules to Redis, and removes those whose declaration is gone from the code.
+    """Writes the declared schedules to Redis, and removes those that are no longer declared.
 
-    Gone are those that a module which this process has imported declared once, and those of a process that imported no
-    other modules (RQJOBS_IMPORT) than this one does. Those of another app on the same Redis stay.
+    Removed are schedules that an imported module of this process once declared, and those of a process whose
+    RQJOBS_IMPORT
+    named no other modules than this one's. Schedules of another app on the same Redis stay.
     """
     imports = set(get_settings().rqjobs_import)
     for name, declaration in _DECLARED.items():

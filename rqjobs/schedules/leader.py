@@ -1,7 +1,7 @@
-"""Keeps the schedules: a thread of the workers' leader sleeps until the next tick, and enqueues its job.
+"""Runs the schedules: a thread of the workers' leader sleeps until the next tick, and enqueues its job.
 
-Which worker leads is a matter of cost only. recurring_tick.lua gives a tick to one caller, and writes its job and the
-next tick in the same step: two leaders, or one that is killed at any moment, neither lose a tick nor double it.
+Having one leader only saves work. recurring_tick.lua gives a tick to a single caller, and writes its job and the next
+tick in the same step: two leaders, or one that is killed at any moment, can neither lose a tick nor run it twice.
 """
 
 from __future__ import annotations
@@ -29,28 +29,31 @@ from rqjobs.schedules.store import tick_arguments, tick_job_id
 from rqjobs.schedules.ticks import Timing
 
 _LOOK = 1.0
-"""Seconds between two looks at the next tick: a schedule may be added, or another worker's lead may end, meanwhile."""
+"""Seconds between two readings of the next tick, because a schedule may be added, or another leader may end."""
 
 LATE = 60
-"""Seconds after which a tick counts as late: it is shown and alerted, and ``catch_up`` decides about it."""
+"""Seconds after which a tick counts as late: then it is alerted, and ``catch_up`` decides whether it runs."""
 
-_MOST = 100  # ticks that catch_up="all" runs
-_PAGE = 200  # schedules of one round
+_MOST = 100  # the most ticks that catch_up="all" runs
+_PAGE = 200  # the most schedules of one round
 
 
 class Step(NamedTuple):
-    """What is to be done about a tick."""
+    """The action for one tick, or for several that are skipped together."""
 
     tick: int
     upcoming: int | None
-    """The tick that follows."""
+    """The next tick."""
     run: bool
     last: int | None = None
-    """The last of the ticks that are skipped together with this one."""
+    """The last of the ticks that are skipped with this one."""
 
 
 def plan(timing: Timing, due: int, now: int, catch_up: str) -> list[Step]:
-    """What is to be done about the ticks from ``due`` to ``now``: each is run, unless ``catch_up`` forbids it."""
+    """Returns the actions for the ticks from ``due`` to ``now``.
+
+    Each tick runs, unless it is late and ``catch_up`` excludes it.
+    """
     on_time = [due] if due > now - LATE else []
     on_time += timing.between(max(due, now - LATE), now, _PAGE)
     keep = {"all": _MOST, "last": 0 if on_time else 1}.get(catch_up, 0)
@@ -67,7 +70,7 @@ def plan(timing: Timing, due: int, now: int, catch_up: str) -> list[Step]:
 
 
 class ScheduleThread:
-    """Looks at the next tick while ``is_leading()``, and handles those that are due."""
+    """Handles the ticks that are due, while ``is_leading()``."""
 
     def __init__(self, client: redis.Redis, is_leading: Callable[[], bool]) -> None:
         self._client = client
@@ -95,12 +98,12 @@ class ScheduleThread:
             except PASSING:
                 logging.getLogger("rqjobs").debug("the schedules could not be read", exc_info=True)
                 wait = _LOOK
-            except Exception:  # the thread must outlive every error
+            except Exception:  # no error may end the thread
                 logging.getLogger("rqjobs").exception("the schedules could not be kept")
                 wait = _LOOK
 
     def look(self) -> float:
-        """Handles what is due; the seconds until the next look."""
+        """Handles the ticks that are due; returns the seconds until the next call."""
         if not self._followed:
             follow_code(self._client)
             self._followed = True
@@ -118,7 +121,7 @@ class ScheduleThread:
         return 0.0 if self._handle_due(second) else _LOOK
 
     def _handle_due(self, now: int) -> bool:
-        """Handles the ticks up to ``now``; whether there was any."""
+        """Handles the ticks up to ``now``; returns whether there were any."""
         due = cast(
             "list[tuple[bytes, float]]",
             self._client.zrangebyscore(keys.SCHEDULES_DUE, "-inf", now, start=0, num=_PAGE, withscores=True),
@@ -136,19 +139,19 @@ class ScheduleThread:
                     names.append(name)
             answers = pipeline.execute()
         latest: dict[tuple[str, bytes], list[bytes]] = {}
-        for name, answer in zip(names, answers, strict=True):  # one report of each kind, of the tick that is most late
+        for name, answer in zip(names, answers, strict=True):  # one report of each kind, for the latest tick
             latest.setdefault((name, answer[0]), answer)
         for (name, _), answer in latest.items():
             self._report(name, [each.decode() for each in answer])
         return any(answer[0] in (b"enqueued", b"skipped") for answer in answers)
 
     def _calls(self, name: str, version: bytes | None, raw: bytes | None, due: int, now: int) -> Iterator[Any]:
-        """The arguments of recurring_tick.lua for each tick of one schedule."""
+        """Yields the arguments of recurring_tick.lua for each tick of one schedule."""
         try:
             definition = json.loads(raw or b"")
             timing, catch_up, jitter = timing_of(definition), definition["catch_up"], definition["jitter"]
         except (ValueError, KeyError, TypeError):
-            # It would be the first of those due for ever; it is shown as unreadable.
+            # It would stay the first one that is due; it is shown as unreadable.
             event(logging.ERROR, "a schedule cannot be read, and has no more ticks", schedule=name)
             self._client.zadd(keys.SCHEDULES_DUE, {name: float("inf")}, xx=True)
             return
@@ -183,7 +186,7 @@ def _alert(kind: Any, name: str, text: str) -> None:
 
 @contextlib.contextmanager
 def keep_schedules(client: redis.Redis, is_leading: Callable[[], bool]) -> Iterator[None]:
-    """Keeps the schedules while the block runs."""
+    """Runs the schedules while the block runs."""
     thread = ScheduleThread(client, is_leading)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""A schedule as Redis holds it, and as programs and people see it."""
+"""A schedule as it is stored in Redis, and as commands and pages show it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CATCH_UP: tuple[CatchUp, ...] = ("last", "all", "none")
 OVERLAP: tuple[Overlap, ...] = ("queue", "skip")
 
 SHOWN = ("version", "definition", "paused", "lane")
-"""The fields of a schedule's hash that :class:`Schedule` is made of, in this order."""
+"""The fields of a schedule's hash from which :class:`Schedule` is made, in this order."""
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """When a schedule ticks, and what becomes of ticks that are missed or overlap."""
+    """The times of a schedule, and the handling of missed and overlapping ticks."""
 
     cron: str | None
     """Minute, hour, day, month, weekday: ``"0 3 * * *"``; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``."""
@@ -32,32 +32,33 @@ class ScheduleOptions(TypedDict, total=False):
     ends: datetime | None
     """No tick after this time, which has a time zone."""
     catch_up: CatchUp
-    """Ticks that passed more than a minute ago, while no worker ran: ``"last"`` (the default) runs the last one, if no
-    later tick is due as well; ``"all"`` the last 100; ``"none"`` none.
+    """The handling of ticks missed by more than a minute because no worker ran: ``"last"`` (the default) runs the last
+    one, unless a later tick is due as well; ``"all"`` the last 100; ``"none"`` none.
     """
     overlap: Overlap
-    """While the job of an earlier tick has not ended: ``"queue"`` (the default) enqueues the next, ``"skip"`` does not.
+    """The handling of a tick while the job of an earlier one has not ended: ``"queue"`` (the default) enqueues it,
+    ``"skip"`` does not.
     """
     jitter: timedelta | str | None
-    """Each job waits a random time up to this before it runs."""
+    """The longest random delay of each job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """What was done about one tick, or about several that were skipped together."""
+    """The result of one tick, or of several that were skipped together."""
 
     at: datetime
     """The time of the tick, in UTC."""
     job_id: str | None
-    """The job; None if the tick was skipped."""
+    """The id of the job; None if the tick was skipped."""
     late: timedelta
-    """How long after its time it was handled."""
+    """The time by which it was late."""
     skipped: str | None = None
     """Why it was skipped."""
     last: datetime | None = None
     """The last of the ticks that were skipped with it."""
     manual: bool = False
-    """Whether it was run by hand (``run_now``)."""
+    """Whether a user ran it (``run_now``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,14 @@ class Schedule:
 
     @property
     def when(self) -> str:
-        """Its times in a line: ``0 3 * * * Europe/Berlin``, ``every 300s``."""
+        """The times in one line: ``0 3 * * * Europe/Berlin``, ``every 300s``."""
         return (
             f"{self.cron} {self.timezone}" if self.cron else f"every {(self.every or timedelta()).total_seconds():g}s"
         )
 
 
 def timing_of(definition: dict[str, Any]) -> Timing:
-    """The timing that the definition of a schedule states.
+    """Returns the timing in the definition of a schedule.
 
     Raises:
         ValueError, KeyError, TypeError: it is malformed.
@@ -102,7 +103,7 @@ def timing_of(definition: dict[str, Any]) -> Timing:
 
 
 def read_schedule(name: str, fields: list[Any], score: float | None, ticks: list[bytes]) -> Schedule:
-    """The schedule whose hash has these fields (:data:`SHOWN`), whose next tick is ``score``."""
+    """Returns the schedule with these fields (:data:`SHOWN`) in its hash; ``score`` is its next tick."""
     version, definition, paused, lane = (None if each is None else each.decode() for each in fields)
     upcoming = None if score is None or score == float("inf") else datetime.fromtimestamp(score, UTC)
     history = [tick for tick in map(_tick, ticks) if tick is not None]

@@ -28,11 +28,11 @@ from rqjobs.schedules.ticks import timing
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _OF_ONE_JOB = ("job_id", "unique", "at", "delay", "outbox", "on_commit")
-_PAGE = 500  # schedules that one round trip reads
+_PAGE = 500  # the most schedules read in one round trip
 
 
 class TickJobOptions(TypedDict, total=False):
-    """How the job of each tick is enqueued; see :class:`rqjobs.JobOptions`."""
+    """The options of the job of each tick; see :class:`rqjobs.JobOptions`."""
 
     priority: Any
     attempts: int | None
@@ -55,27 +55,28 @@ def add(
     jitter: timedelta | str | None = None,
     **options: Any,
 ) -> Schedule:
-    """Adds a schedule, or replaces the one of this name: its job is enqueued at each tick, once.
+    """Adds a schedule, or replaces the one with this name: its job is enqueued at each tick, exactly once.
 
     A replaced schedule keeps its pause and its history, and its next tick if its times are the same.
 
     Args:
         name: 1 to 100 letters, digits, ``_``, ``-`` and ``.``.
-        job_model: what each tick enqueues; of an own job, ``make_thumbnail.job({...})``.
-        cron: five fields, or ``@daily`` and the like; see :class:`rqjobs.schedules.ScheduleOptions` for all of these.
-        every: an interval in the place of ``cron``.
-        timezone: the IANA zone of ``cron``.
-        starts: no tick before.
-        ends: no tick after.
-        catch_up: what happens to ticks that passed while no worker ran.
-        overlap: what happens to a tick while the job of an earlier one has not ended.
-        jitter: each job waits a random time up to this.
-        options: ``priority``, ``attempts``, ``backoff``, ``timeout`` of each job, and ``connection``. What is not given
-            is the queue's policy at the time of this call.
+        job_model: the job that each tick enqueues; of an own job, ``make_thumbnail.job({...})``.
+        cron: five fields, or an alias such as ``@daily``; for all times see :class:`rqjobs.schedules.ScheduleOptions`.
+        every: an interval instead of ``cron``.
+        timezone: the IANA time zone of ``cron``.
+        starts: no tick before this time.
+        ends: no tick after this time.
+        catch_up: the handling of ticks missed while no worker ran.
+        overlap: the handling of a tick while the job of an earlier one has not ended.
+        jitter: the longest random delay of each job.
+        options: ``priority``, ``attempts``, ``backoff``, ``timeout`` of each job, and ``connection``. The others are
+            those
+            of the queue's policy at the time of this call.
 
     Raises:
-        InvalidSchedule: a name, a time, a zone or an option has faults, each named.
-        InvalidJob: the job or one of its options has faults.
+        InvalidSchedule: a name, a time, a zone or an option is invalid; the message names every fault.
+        InvalidJob: the job or one of its options is invalid.
         RedisUnavailable: Redis does not answer.
     """
     given = {"cron": cron, "every": every, "timezone": timezone, "starts": starts, "ends": ends, "catch_up": catch_up,
@@ -90,10 +91,10 @@ def add(
 def define(
     name: str, job_model: JobModel, given: dict[str, Any], options: dict[str, Any], source: str = "redis"
 ) -> tuple[dict[str, Any], Entry]:
-    """The checked definition of a schedule, and the job that each tick enqueues.
+    """Returns the checked definition of a schedule, and the job that each tick enqueues.
 
     Raises:
-        InvalidSchedule, InvalidJob: each fault is named.
+        InvalidSchedule, InvalidJob: a value is invalid; the message names every fault.
     """
     faults: list[str] = []
     if not _NAME.fullmatch(str(name)):
@@ -107,7 +108,7 @@ def define(
 
 
 def check_times(given: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    """The times of a schedule as its definition holds them; what is wrong is added to ``faults``."""
+    """Returns the times of a schedule for its definition; appends their faults to ``faults``."""
     if (given.get("cron") is None) == (given.get("every") is None):
         faults.append('give one of cron="0 3 * * *" and every="5m"')
         return {}
@@ -144,7 +145,7 @@ def _moment(key: str, value: Any, faults: list[str]) -> float | None:
 
 
 def put(name: str, definition: dict[str, Any], entry: Entry, client: redis.Redis) -> Schedule:
-    """Writes the schedule; :func:`add` says what stays of one that it replaces."""
+    """Writes the schedule; :func:`add` states what a replaced one keeps."""
     times = json.dumps([definition[key] for key in ("cron", "every", "timezone", "starts", "ends")])
     fields = [str(each) for each in chain.from_iterable(entry.kind.fields.items())]
     fields = _without_meta(fields)
@@ -160,7 +161,7 @@ def put(name: str, definition: dict[str, Any], entry: Entry, client: redis.Redis
 
 
 def _without_meta(fields: list[str]) -> list[str]:
-    """Without the trace of the call that adds the schedule: each tick writes a meta of its own."""
+    """Removes the meta with the trace of the adding call, because each tick writes its own."""
     pairs = zip(fields[::2], fields[1::2], strict=True)
     return list(chain.from_iterable(pair for pair in pairs if pair[0] != "meta"))
 
@@ -175,15 +176,15 @@ def _number(tick: int | None) -> str | int:
 
 
 def redis_now(client: redis.Redis) -> int:
-    """Redis' clock in whole Unix seconds."""
+    """Returns the time by Redis' clock in whole Unix seconds."""
     return int(client.time()[0])
 
 
 def remove(name: str, *, connection: redis.Redis | None = None) -> None:
-    """Removes a schedule with its history; jobs that it has enqueued stay.
+    """Removes a schedule and its history; jobs that it has enqueued stay.
 
     Raises:
-        ScheduleNotFound: there is none of this name.
+        ScheduleNotFound: there is none with this name.
     """
     client = client_of(connection)
     with client.pipeline() as pipeline:
@@ -199,23 +200,23 @@ def pause(name: str, *, connection: redis.Redis | None = None) -> None:
     """Pauses a schedule: it has no ticks until it is resumed.
 
     Raises:
-        ScheduleNotFound: there is none of this name.
+        ScheduleNotFound: there is none with this name.
     """
     _set_paused(name, client_of(connection), paused=True)
 
 
 def resume(name: str, *, connection: redis.Redis | None = None) -> None:
-    """Resumes a paused schedule with its next tick; those that passed meanwhile are not caught up.
+    """Resumes a paused schedule at its next tick; ticks missed during the pause are not run.
 
     Raises:
-        ScheduleNotFound: there is none of this name.
+        ScheduleNotFound: there is none with this name.
     """
     _set_paused(name, client_of(connection), paused=False)
 
 
 def _set_paused(name: str, client: redis.Redis, *, paused: bool) -> None:
     done = False
-    while not done:  # again if it was replaced meanwhile: its times may have changed
+    while not done:  # repeated if it was replaced at the same time, because its times may have changed
         version, definition = _read(name, client)
         upcoming = timing_of(definition).after(redis_now(client))
         done = bool(run_script("recurring_pause", client, [name, version, "1" if paused else "", _number(upcoming)]))
@@ -229,13 +230,13 @@ def _read(name: str, client: redis.Redis) -> tuple[str, dict[str, Any]]:
 
 
 def run_now(name: str, *, connection: redis.Redis | None = None) -> str:
-    """Enqueues the job of a schedule now, beside its ticks; also while it is paused, and whatever still runs.
+    """Enqueues the job of a schedule now, in addition to its ticks; also if it is paused, or an earlier job is running.
 
     Returns:
         The job's id.
 
     Raises:
-        ScheduleNotFound: there is none of this name.
+        ScheduleNotFound: there is none with this name.
     """
     if is_capturing():
         from rqjobs.schedules.declared import declared_entry
@@ -257,7 +258,7 @@ def run_now(name: str, *, connection: redis.Redis | None = None) -> str:
 
 
 def tick_job_id(moment: float) -> str:
-    """An id that sorts by time as those of other jobs do."""
+    """Returns a new job id that sorts by time, like those of other jobs."""
     return f"{int(moment * 1_000_000):014x}{os.urandom(5).hex()}"
 
 
@@ -273,7 +274,7 @@ def tick_arguments(
     last: int | None = None,
     wait: float | None = None,
 ) -> Sequence[Any]:
-    """The arguments of ``recurring_tick.lua`` after RQ's prefix."""
+    """Returns the arguments of ``recurring_tick.lua`` after RQ's prefix."""
     meta = json.dumps({"schedule": name, "tick": tick})
     return [
         name, version, _number(tick), _number(upcoming), job_id, reason, _number(last), redis_timestamp(skew(client)),
@@ -282,7 +283,7 @@ def tick_arguments(
 
 
 def get_schedule(name: str, *, connection: redis.Redis | None = None) -> Schedule:
-    """The schedule of this name.
+    """Returns the schedule with this name.
 
     Raises:
         ScheduleNotFound: there is none.
@@ -293,7 +294,7 @@ def get_schedule(name: str, *, connection: redis.Redis | None = None) -> Schedul
 
 
 def list_schedules(*, connection: redis.Redis | None = None) -> list[Schedule]:
-    """All schedules, by their next tick; those without one last."""
+    """Returns all schedules, ordered by their next tick; those without one are last."""
     client = client_of(connection)
     names = [name.decode() for name in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1))]
     return [each for at in range(0, len(names), _PAGE) for each in _read_all(names[at : at + _PAGE], client)]

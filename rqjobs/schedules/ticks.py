@@ -1,8 +1,8 @@
-"""When a schedule ticks: cron expressions in a time zone, with daylight saving as Debian's cron has it, and intervals.
+"""The ticks of a schedule: cron expressions in a time zone, with daylight saving as in Debian's cron, and intervals.
 
-Debian's cron(8): a job at a fixed time that falls into a gap runs once, at the end of the gap; one that falls into a
-doubled hour runs once, the first time. A job whose minute or hour begins with ``*`` follows the clock: it has no tick
-in the gap, and ticks in both of the doubled hours.
+Debian's cron(8): a job at a fixed time inside a gap runs once, at the end of the gap; one inside a doubled hour runs
+once, the first time. A job whose minute or hour begins with ``*`` follows the clock: it has no tick in the gap, and
+ticks in both of the doubled hours.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from croniter import croniter
 
 _MINUTES_AND_HOURS = re.compile(r"[\d*,/-]+")
 _ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
-_SLACK = timedelta(hours=3)  # the largest shift of a clock that Debian's cron takes for daylight saving
-_YEARS = 30  # of days searched for a tick: 29 February on a given weekday comes every 28 years at most
-_LONGEST = 366 * 86_400  # seconds of an interval
+_SLACK = timedelta(hours=3)  # the largest change of a clock that Debian's cron treats as daylight saving
+_YEARS = 30  # years searched for a tick: 29 February on a given weekday comes at least every 28 years
+_LONGEST = 366 * 86_400  # the most seconds of an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Cron:
     months: frozenset[int]
     weekdays: frozenset[int]
     nth: tuple[tuple[int, frozenset[int | str]], ...]
-    """Weekdays of which only some of a month count: 5#2, L5."""
+    """Weekdays with only some ticks in a month: 5#2, L5."""
     both: bool
-    """Whether day and weekday must both match, as one of them begins with ``*``; else one of them is enough."""
+    """Whether day and weekday must both match (one of them begins with ``*``); otherwise one is enough."""
     fixed: bool
     """Whether it ticks at fixed times of the day: neither minute nor hour begins with ``*``."""
     zone: ZoneInfo
 
     def after(self, moment: int) -> int | None:
-        """The first tick after ``moment``, both in Unix seconds; None if there is none within 30 years."""
+        """Returns the first tick after ``moment``, both in Unix seconds; None if there is none within 30 years."""
         here = datetime.fromtimestamp(moment, self.zone)
         local = here.replace(tzinfo=None)
         offsets = {datetime.fromtimestamp(moment + hours * 3600, self.zone).utcoffset() for hours in (-36, 0, 36)}
@@ -51,7 +51,7 @@ class Cron:
             found: list[int] = []
             last = 24
             for hour in self.hours:
-                if hour > last:  # also with a doubled hour, none of these is earlier
+                if hour > last:  # even with a doubled hour no later one can be earlier
                     break
                 start = datetime(day.year, day.month, day.day, hour)  # noqa: DTZ001
                 if start + _SLACK + timedelta(hours=1) < local:
@@ -66,7 +66,7 @@ class Cron:
         return None
 
     def _on_plain_day(self, moment: int, local: datetime) -> int | None:
-        """The next tick of today, on a day far from any change of the clocks: 100 times as fast."""
+        """Returns the next tick of today if the clocks do not change around this day: 100 times as fast."""
         if local.month in self.months and self._matches(local.date()):
             now = local.hour * 3600 + local.minute * 60 + local.second
             for hour in self.hours:
@@ -97,7 +97,7 @@ class Cron:
         return (in_month and in_week) if self.both else (in_month or in_week)
 
     def _instants(self, local: datetime) -> list[int]:
-        """When clocks of the zone show ``local``: once, twice in a doubled hour, never in a gap."""
+        """Returns when clocks of the zone show ``local``: once, twice in a doubled hour; in a gap the gap's end."""
         instants = []
         for fold in (0, 1):
             instant = int(local.replace(tzinfo=self.zone, fold=fold).timestamp())
@@ -108,7 +108,7 @@ class Cron:
                 instants.append(instant)
         if not self.fixed:
             return instants
-        while not instants:  # in a gap: its end
+        while not instants:  # in a gap
             local += timedelta(minutes=1)
             instants = self._instants(local)
         return instants[:1]
@@ -120,30 +120,30 @@ class Every:
 
     seconds: int
     anchor: int
-    """Unix seconds; 0, the start of Unix time, makes ``1h`` tick on the hour (UTC)."""
+    """Unix seconds. With 0, the start of Unix time, ``1h`` ticks on the hour (UTC)."""
 
     def after(self, moment: int) -> int | None:
-        """The first tick after ``moment``, both in Unix seconds."""
+        """Returns the first tick after ``moment``, both in Unix seconds."""
         return self.anchor + ((moment - self.anchor) // self.seconds + 1) * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a schedule ticks, its start and its end included."""
+    """The ticks of a schedule between its start and its end, both inclusive."""
 
     rule: Cron | Every
     starts: int | None
     ends: int | None
 
     def after(self, moment: int) -> int | None:
-        """The first tick after ``moment``, both in Unix seconds; None if there is none any more."""
+        """Returns the first tick after ``moment``, both in Unix seconds; None if there are no more."""
         if self.starts is not None:
             moment = max(moment, self.starts - 1)
         tick = self.rule.after(moment)
         return None if tick is None or (self.ends is not None and tick > self.ends) else tick
 
     def between(self, first: int, until: int, most: int) -> list[int]:
-        """The last ``most`` ticks, or fewer, after ``first`` and not after ``until``; however far these are apart."""
+        """Returns the last ticks, at most ``most``, after ``first`` and not after ``until``."""
         span = 60
         while True:
             start = max(first, until - span)
@@ -159,7 +159,7 @@ class Timing:
 
 @lru_cache(20_000)
 def timing(cron: str | None, every: float | None, timezone: str, starts: float | None, ends: float | None) -> Timing:
-    """The timing of a schedule; ``every`` in seconds, ``starts`` and ``ends`` in Unix seconds.
+    """Returns the timing of a schedule; ``every`` is in seconds, ``starts`` and ``ends`` in Unix seconds.
 
     Raises:
         ValueError: the expression, the zone or the interval is malformed, or there is never a tick.
@@ -175,10 +175,12 @@ def timing(cron: str | None, every: float | None, timezone: str, starts: float |
 
 
 def parse_cron(text: str, timezone: str) -> Cron:
-    """The expression ``text`` (minute, hour, day, month, weekday; or ``@daily`` and the like) in an IANA zone.
+    """Parses a cron expression in an IANA time zone.
+
+    It has the fields minute, hour, day, month and weekday, or is an alias such as ``@daily``.
 
     Raises:
-        ValueError: naming the fault.
+        ValueError: it is invalid; the message names the fault.
     """
     if not isinstance(text, str):
         raise ValueError(f'cron: {text!r} is not text such as "0 3 * * *"')  # noqa: TRY004

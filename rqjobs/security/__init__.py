@@ -1,1 +1,1 @@
-"""Which addresses may be reached, how messages are signed, and what is masked."""
+"""Security: allowed addresses (SSRF), signatures of messages, masking of secrets."""

@@ -1,6 +1,6 @@
 """The SSRF guard for requests: a session that connects only to checked addresses.
 
-TLS names, certificates and the Host header stay those of the URL: only where the socket leads is decided here.
+TLS names, certificates and the Host header are those of the URL; the guard only chooses the address of the socket.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from rqjobs.security.ssrf import Guard
 
 
 def _connect(connection: HTTPConnection, guard: Guard) -> socket.socket:
-    """A socket to the first address of the connection's host that answers; all are checked before the first try."""
+    """Returns a socket to the first address of the connection's host that answers.
+
+    All addresses are checked before the first try.
+    """
     host, port = connection.host.strip("[]").lower().rstrip("."), connection.port
     failure: OSError | None = None
     timeout: Any = connection.timeout
@@ -60,9 +63,9 @@ def _pools(guard: Guard) -> dict[str, type[HTTPConnectionPool]]:
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Mount it for ``http://`` and ``https://``; :func:`guarded_session` does.
+    """An adapter of requests that raises TargetRefused for a refused target; :func:`guarded_session` uses it.
 
-    A refused target raises TargetRefused; a name without an address is a ConnectionError, as ever.
+    A name without an address is a ConnectionError, as in requests.
     """
 
     def __init__(self, guard: Guard, **options: Any) -> None:
@@ -70,27 +73,29 @@ class GuardedAdapter(HTTPAdapter):
         super().__init__(**options)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Makes the pools; every connection class of urllib3 is replaced by a guarded one."""
+        """Makes the pools, with guarded classes in place of urllib3's connection classes."""
         super().init_poolmanager(*args, **kwargs)
         manager: PoolManager = self.poolmanager
         manager.pool_classes_by_scheme = _pools(self._guard)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Sends ``request`` if its URL passes.
+        """Sends ``request`` if its URL is allowed.
 
         Raises:
-            TargetRefused: it does not.
+            TargetRefused: it is not.
         """
         self._guard.check_url(request.url or "")
         return super().send(request, *args, **kwargs)
 
 
 def guarded_session(guard: Guard, *, pool_size: int = 10) -> requests.Session:
-    """A session that ignores proxies of the environment and, redirects included, reaches only what ``guard`` lets pass.
+    """Returns a session that reaches only targets that ``guard`` allows, also by redirects.
+
+    It ignores proxies of the environment.
 
     Args:
         guard: the rules.
-        pool_size: how many connections are kept per host.
+        pool_size: the number of connections kept per host.
     """
     session = requests.Session()
     session.trust_env = False

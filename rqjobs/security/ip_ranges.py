@@ -1,7 +1,7 @@
-"""Every range of addresses that is not the public internet, by the name of its rule.
+"""All ranges of addresses that are not the public internet, by the name of the rule.
 
-``ipaddress.is_global`` alone lets through multicast, 6to4, NAT64, cloud metadata and more, so the ranges are
-spelled out; is_global covers those that IANA adds later.
+``ipaddress.is_global`` alone allows multicast, 6to4, NAT64, cloud metadata and more, so the ranges are listed;
+``is_global`` covers those that IANA adds later.
 Sources: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890), RFC 4193, 4291, 6052, 9602, 9637;
 the metadata addresses of AWS, GCP, Azure, Alibaba, Oracle.
 """
@@ -42,14 +42,14 @@ DENIED: dict[str, tuple[str, ...]] = {
     "segment routing": ("5f00::/16",),
     "discard": ("100::/64",),
 }
-"""The rules in the order they are tried: the most telling name first."""
+"""The rules in the order in which they are applied: the most specific name first."""
 
 _NETWORKS = [(rule, ipaddress.ip_network(text)) for rule, texts in DENIED.items() for text in texts]
 
 
 @lru_cache(maxsize=4096)
 def denied_by(address: Address) -> str | None:
-    """The rule that forbids ``address`` (an IPv4-mapped one already unwrapped), None for a public one."""
+    """Returns the rule that denies ``address`` (an IPv4-mapped one must be unwrapped); None for a public one."""
     for rule, network in _NETWORKS:
         if address.version == network.version and address in network:
             return rule

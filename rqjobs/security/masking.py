@@ -1,4 +1,4 @@
-"""Secrets in jobs, errors and logs: hidden wherever they are shown, and kept when a job's other fields are edited."""
+"""Masks secrets in jobs, errors and logs where they are shown, and keeps them when other fields of a job are edited."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 MASK = "(hidden)"
-"""What stands in the place of a secret."""
+"""The text shown instead of a secret."""
 
 _SECRET = re.compile(
     r"secret|passw|passcode|passphrase|token|credential|cookie|authori[sz]ation|^headers$"
@@ -19,7 +19,7 @@ _SECRET = re.compile(
 _WORDS = frozenset(
     {"pwd", "pin", "otp", "totp", "auth", "oauth", "bearer", "jwt", "sig", "signature", "session", "csrf"}
 )
-"""Names of secrets if they are a whole word of a name: ``user_pin`` and ``userPin``, not ``shipping``."""
+"""Words that mark a secret as a whole word of a name: ``user_pin`` and ``userPin``, but not ``shipping``."""
 _PARAMETERS = _WORDS | {"key", "sid", "code", "ticket"}
 """The same for the parameters of a URL."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -45,7 +45,10 @@ _SHORT_TOKEN, _TOKEN = 12, 20  # characters
 
 
 def is_secret_name(name: str, *, parameter: bool = False) -> bool:
-    """Whether ``name`` is that of a secret, such as ``userPassword``; ``parameter`` is for names in a query."""
+    """Returns whether ``name`` is the name of a secret, such as ``userPassword``.
+
+    ``parameter`` is for names in the query of a URL.
+    """
     name = name[:_LONGEST_NAME]
     if _SECRET.search(name):
         return True
@@ -53,9 +56,10 @@ def is_secret_name(name: str, *, parameter: bool = False) -> bool:
 
 
 def mask(value: Any, *, secret: bool = False) -> Any:
-    """``value`` with every header, all that a name like ``token`` or ``passwords`` stands for, and secrets in texts,
-    hidden.
-    """  # noqa: D205
+    """Returns ``value`` with its secrets masked.
+
+    Secrets are all headers, the values of names such as ``token`` or ``passwords``, and secrets inside texts.
+    """
     if isinstance(value, dict):
         return {name: mask(item, secret=secret or is_secret_name(str(name))) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -66,7 +70,7 @@ def mask(value: Any, *, secret: bool = False) -> Any:
 
 
 def mask_text(text: str) -> str:
-    """``text`` with the secrets in it hidden: in URLs, in ``name=value`` and ``"name": "value"``, and known tokens."""
+    """Returns ``text`` with secrets masked: in URLs, in ``name=value`` and ``"name": "value"``, and known tokens."""
     if "://" in text:
         text = _URL.sub(lambda match: _mask_url(match[0]), text)
     if "=" in text or ":" in text:
@@ -76,7 +80,7 @@ def mask_text(text: str) -> str:
 
 
 def _mask_url(rest: str) -> str:
-    """What follows the scheme of a URL, ``://`` first."""
+    """Masks the secrets in a URL; ``rest`` is the URL from ``://`` on."""
     head, *pieces = _CUT.split(rest)
     host, *segments = head.removeprefix("://").split("/")
     if "@" in host:
@@ -98,7 +102,7 @@ def _is_short_token(segment: str) -> bool:
 
 
 def _is_token(segment: str) -> bool:
-    """Whether a part of a path looks random: neither words with hyphens between them, nor an id in hexadecimal."""
+    """Returns whether a part of a path looks random: it is neither words with hyphens, nor a hexadecimal id."""
     if len(segment) < _TOKEN or not any(char.isdigit() for char in segment) or _HEX_ID.fullmatch(segment):
         return False
     mixed = segment != segment.lower() and segment != segment.upper()
@@ -110,7 +114,7 @@ def _mask_pairs(text: str) -> str:
     for match in _NAME.finditer(text):
         quote, name, sign = match.groups()
         if match.start() < end:
-            continue  # in a value that is hidden
+            continue  # inside a value that is masked
         if sign == ":" and not quote and not _HEADER.search(name):
             continue  # prose
         parameter = text[match.start() - 1 : match.start()] in ("?", "&") and sign == "="
@@ -121,11 +125,11 @@ def _mask_pairs(text: str) -> str:
 
 
 def unmask(edited: Any, original: Any) -> Any:
-    """``edited`` with what was left hidden put back from ``original``.
+    """Returns ``edited`` with its masked values restored from ``original``.
 
     Raises:
-        ValueError: something hidden is where the original has nothing, in a text that was changed, or in a list that is
-            longer or shorter now.
+        ValueError: a mask is where the original has no value, in a text that was changed, or in a list whose length was
+            changed.
     """
     if isinstance(edited, str) and MASK in edited:
         if original is None:
@@ -138,13 +142,13 @@ def unmask(edited: Any, original: Any) -> Any:
         return {name: unmask(item, known.get(name)) for name, item in edited.items()}
     if isinstance(edited, list):
         items = original if isinstance(original, list) else []
-        if MASK in edited and len(edited) != len(items):  # which of them is meant?
+        if MASK in edited and len(edited) != len(items):  # it is ambiguous
             raise ValueError(f"{MASK} stands in a list of another length than the job's: write its values out")
         return [unmask(item, items[i] if i < len(items) else None) for i, item in enumerate(edited)]
     return edited
 
 
 def without_path(endpoint: str) -> str:
-    """An endpoint's name, or the origin of a URL: its path may hold a token."""
+    """Returns an endpoint's name, or the origin of a URL, because its path may contain a token."""
     parts = urlsplit(endpoint)
     return f"{parts.netloc}/..." if parts.scheme in ("http", "https") else endpoint

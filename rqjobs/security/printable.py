@@ -1,4 +1,4 @@
-"""Text from outside, made printable before it reaches a terminal or a log: no character of it controls a terminal."""
+"""Makes untrusted text printable for terminals and logs: no character of it can control a terminal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable
 
 KEPT = "\n\t"
-"""Control characters that text of several lines keeps."""
+"""The control characters that text of several lines keeps."""
 
 
 def printable(text: str, *, keep: str = KEPT) -> str:
-    r"""``text`` with each control, format and bidirectional character as a visible escape, such as ``\x1b``.
+    r"""Returns ``text`` with each control, format and bidirectional character as a visible escape, such as ``\x1b``.
 
     Args:
         text: any text.
-        keep: control characters that stay as they are; line breaks and tabs by default.
+        keep: control characters that are not escaped; by default line breaks and tabs.
     """
     if text.isprintable():
         return text
@@ -22,7 +22,10 @@ def printable(text: str, *, keep: str = KEPT) -> str:
 
 
 def printable_json(text: str) -> str:
-    """A JSON document with each character that a terminal could obey as JSON's own escape: the same document."""
+    """Returns a JSON document with characters that may control a terminal as JSON escapes.
+
+    Its meaning is the same.
+    """
     if text.isprintable():
         return text
     return _escape(text, "\n", lambda char: json.dumps(char)[1:-1])

@@ -1,4 +1,4 @@
-"""Signatures by Standard Webhooks 1.0.0 (https://www.standardwebhooks.com): pure functions."""
+"""Signatures by Standard Webhooks 1.0.0 (https://www.standardwebhooks.com); pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.errors import RQJobsError
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
 MOST_SIGNATURES = 5
-"""Signatures in one request; receivers by Standard Webhooks may refuse more."""
+"""The most signatures in one request; receivers may refuse more."""
 _STAMP = re.compile("[0-9]{1,12}")
 
 
@@ -25,7 +25,7 @@ class InvalidSignature(RQJobsError):
 
 
 def parse_secret(secret: str) -> bytes:
-    """The key in ``secret``, ``whsec_`` + base64 of 24 to 64 bytes.
+    """Returns the key in ``secret``, which is ``whsec_`` and base64 of 24 to 64 bytes.
 
     Raises:
         ValueError: it is not such a secret.
@@ -40,7 +40,7 @@ def parse_secret(secret: str) -> bytes:
 
 
 def sign(keys: Iterable[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The ``webhook-signature`` header: one ``v1,...`` a key, a blank between them, in the order of ``keys``."""
+    """Returns the ``webhook-signature`` header: one ``v1,...`` for each key, separated by blanks."""
     content = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
     return " ".join(["v1," + _mac(key, content) for key in keys])
 
@@ -53,7 +53,7 @@ def _mac(key: bytes, content: bytes) -> str:
 
 @lru_cache(1000)
 def _keyed(key: bytes) -> hmac.HMAC:
-    """Half of the time of a short message's HMAC goes into its key."""
+    """Returns an HMAC prepared with the key, cached: that is half of the time for a short message."""
     return hmac.new(key, digestmod=hashlib.sha256)
 
 
@@ -68,14 +68,14 @@ def verify(
     """Checks a received webhook. For receivers: call it with the raw body, before parsing.
 
     Args:
-        secrets: the receiver's ``whsec_`` secret, or several while they are rotated.
+        secrets: the receiver's ``whsec_`` secret, or several during a rotation.
         headers: the request's headers, in any case.
         body: the exact bytes received.
         now: the current Unix time, ``time.time()``.
-        tolerance: how old, or how far ahead, the timestamp may be: five minutes, as Standard Webhooks recommends.
+        tolerance: the largest difference of the timestamp: five minutes, as Standard Webhooks recommends.
 
     Raises:
-        InvalidSignature: a header is missing, the timestamp is too far away, or no signature fits.
+        InvalidSignature: a header is missing, the timestamp differs too much, or no signature is valid.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     try:
@@ -84,7 +84,7 @@ def verify(
             raise ValueError(stamp)  # noqa: TRY301
         timestamp, given = int(stamp), signatures.encode().split()
         webhook_id.encode()
-    except (KeyError, ValueError):  # a lone surrogate is a ValueError as well
+    except (KeyError, ValueError):  # ValueError: also for a lone surrogate
         raise InvalidSignature("webhook-id, webhook-timestamp or webhook-signature is missing or malformed") from None
     if abs(now - timestamp) > tolerance.total_seconds():
         raise InvalidSignature("the webhook-timestamp is too far from now: a replay, or a wrong clock")

@@ -1,8 +1,8 @@
-"""The SSRF guard: the targets that a URL of a stranger may make our servers connect to.
+"""The SSRF guard: restricts the targets to which a URL from an untrusted source can make our servers connect.
 
-It judges addresses as they were resolved, never the URL's text (``2130706433``, ``0x7f.1`` and a name of the
-attacker's own all mean loopback), all of them, and it checks again at the moment when a socket is opened,
-so that a name which answers differently the second time (DNS rebinding) gains nothing.
+It checks resolved addresses, never the text of the URL (``2130706433``, ``0x7f.1`` and a name of the attacker may all
+mean loopback). It checks all of them, and again when a socket is opened, so that a name which resolves differently
+the second time (DNS rebinding) is refused.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ FamilyT = TypeVar("FamilyT", bound=int)
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 DEFAULT_PORTS = frozenset({80, 443, 8080, 8443})
-"""Where HTTP is served by convention. Another port of a public host may be a mail server or a database."""
+"""The usual ports of HTTP. Another port of a public host may belong to a mail server or a database."""
 
 _SCHEME_PORT = {"http": 80, "https": 443}
-_KEPT = "%/?:@!$&'()*+,;=~"  # RFC 3986: what needs no escape in a path or query, and what is escaped already
+_KEPT = "%/?:@!$&'()*+,;=~"  # RFC 3986: characters that need no escape in a path or query, and %
 _LOOPBACK: Networks = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
 
 class TargetRefused(RQJobsError):
-    """A target that the guard does not let us connect to.
+    """The guard refuses a connection to a target.
 
     Attributes:
         target: the host, URL or address.
         rule: the rule that refused it, such as ``loopback`` or ``port``.
-        address: the address that ``target`` resolves to, for our own log; None if the text alone was refused. The
-            message leaves it out: it may be shown to a tenant that is not to learn what internal names resolve to.
+        address: the address of ``target``, for our own log; None if the text alone was refused. The message does not
+            have
+            it, because it may be shown to a tenant that must not learn the addresses of internal names.
     """
 
     def __init__(self, target: str, rule: str, why: str, address: str | None = None) -> None:
@@ -47,47 +48,47 @@ class TargetRefused(RQJobsError):
 
 
 class UnknownHost(RQJobsError, OSError):
-    """A name that resolves to no address, now."""
+    """A name does not resolve to an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL parsed by the guard. Connect to ``url``, so that no second parser can read it differently."""
+    """A URL parsed by the guard. Connect to its ``url``, so that no other parser can read it differently."""
 
     scheme: str
     host: str
-    """In ASCII: international names in their ``xn--`` form, IPv6 addresses without brackets."""
+    """The host in ASCII: international names in their ``xn--`` form, IPv6 addresses without brackets."""
     port: int
     url: str
     """The URL, composed of the parts that were checked."""
 
     @property
     def origin(self) -> str:
-        """``https://example.com:443``: what shares connections, limits and a circuit breaker."""
+        """``https://example.com:443``: targets with the same origin share connections, limits and a circuit breaker."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The rules of one installation. Public addresses and conventional ports pass, everything else is refused."""
+    """The rules of one installation. Public addresses and the usual ports are allowed, everything else is refused."""
 
     hosts: frozenset[str] = frozenset()
-    """Names that are exempt, whatever they resolve to."""
+    """Exempt names, with any address."""
     networks: Networks = ()
-    """Addresses that are exempt."""
+    """Exempt addresses."""
     ports: frozenset[int] = DEFAULT_PORTS
-    """The ports that hosts which are not exempt are reached at."""
+    """The allowed ports of hosts that are not exempt."""
 
     @classmethod
     def build(cls, allow: Iterable[str] = (), ports: Iterable[int] = DEFAULT_PORTS) -> Self:
-        """A guard that exempts ``allow``: names, addresses (``127.0.0.1``) and networks (``10.0.0.0/8``).
+        """Returns a guard that exempts ``allow``: names, addresses (``127.0.0.1``) and networks (``10.0.0.0/8``).
 
-        ``localhost`` exempts the loopback addresses as well.
+        ``localhost`` also exempts the loopback addresses.
         """
         hosts, networks = set(), []
         for word in allow:
-            entry = word.partition(":")[0] if word.count(":") == 1 else word  # a port needs no exemption of its own
+            entry = word.partition(":")[0] if word.count(":") == 1 else word  # exempts all ports
             try:
                 networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
             except ValueError:
@@ -97,7 +98,7 @@ class Guard:
         return cls(frozenset(hosts), tuple(networks), frozenset(ports))
 
     def check_url(self, url: str) -> Target:
-        """``url`` parsed, if its text alone does not forbid it.
+        """Returns the parsed ``url``, unless its text alone is not allowed.
 
         Raises:
             TargetRefused: its scheme, user name, host or port is refused.
@@ -120,10 +121,10 @@ class Guard:
         )
 
     def check_address(self, host: str, address: str, port: int) -> None:
-        """Lets the resolved ``address`` of ``host`` pass; for the moment in which a socket is opened.
+        """Checks the resolved ``address`` of ``host``; called when a socket is opened.
 
         Raises:
-            TargetRefused: naming the rule.
+            TargetRefused: the address is refused; the message names the rule.
         """
         parsed = _parse(address)
         if host in self.hosts or self._exempt(parsed):
@@ -135,13 +136,16 @@ class Guard:
             raise TargetRefused(host, rule, why, address)
 
     def resolve(self, host: str, port: int) -> Sequence[tuple[socket.AddressFamily, str]]:
-        """The addresses of ``host``, all checked. One that is refused refuses the host; but where WEBHOOK_ALLOW
-        exempts some of them (``127.0.0.1`` of a ``localhost`` that is ``::1`` as well), only those are meant.
+        """Returns the addresses of ``host``, all checked. If one is refused, the host is refused.
+
+        But if WEBHOOK_ALLOW exempts some of them (``127.0.0.1`` of a ``localhost`` that is also ``::1``), only those
+        are
+        returned.
 
         Raises:
-            TargetRefused: naming the rule.
-            UnknownHost: there is none.
-        """  # noqa: D205
+            TargetRefused: an address is refused; the message names the rule.
+            UnknownHost: there is no address.
+        """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -151,10 +155,10 @@ class Guard:
     def check_addresses(
         self, host: str, port: int, addresses: Sequence[tuple[FamilyT, str]]
     ) -> Sequence[tuple[FamilyT, str]]:
-        """Those of ``addresses``, of ``host``, that may be connected to, as :meth:`resolve` explains.
+        """Returns those of the host's ``addresses`` that may be connected to; see :meth:`resolve`.
 
         Raises:
-            TargetRefused: naming the rule.
+            TargetRefused: an address is refused; the message names the rule.
         """
         exempt = [item for item in addresses if self._exempt(_parse(item[1]))]
         for _, address in exempt or addresses:
@@ -165,7 +169,7 @@ class Guard:
         return any(address.version == network.version and address in network for network in self.networks)
 
     def _may_be_exempt(self, host: str) -> bool:
-        # A name's addresses are not known yet: check_address judges the port with them.
+        # A name is not resolved yet: check_address checks the port together with the address.
         return host in self.hosts or bool(self.networks)
 
     def _refuse_port(self, host: str, port: int) -> None:
@@ -200,7 +204,7 @@ def _ascii_host(host: str, url: str) -> str:
         return host.rstrip(".")
     import idna
 
-    try:  # as browsers and requests have it; Python's own codec takes faß.de for fass.de, which is another domain
+    try:  # as browsers and requests do; Python's own codec encodes faß.de as fass.de, which is another domain
         return idna.encode(host, uts46=True).decode().rstrip(".")
     except idna.IDNAError:
         raise TargetRefused(_short(url), "host", "it is no name that the DNS can hold") from None

@@ -1,4 +1,4 @@
-"""The Django app: settings from ``RQJOBS``, jobs enqueued after the commit, each app's ``jobs.py`` imported."""
+"""The Django app: reads settings from ``RQJOBS``, enqueues jobs after the commit, imports each app's ``jobs.py``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from rqjobs.integrations.django.transactions import after_commit
 
 
 class RQJobsConfig(AppConfig):
-    """rqjobs in a Django project."""
+    """The app configuration of rqjobs in a Django project."""
 
     name = "rqjobs.integrations.django"
     label = "rqjobs"
     verbose_name = "Background jobs"
 
     def ready(self) -> None:
-        """Hands the project's settings over and imports every app's ``jobs`` module."""
+        """Applies the project's settings and imports every app's ``jobs`` module."""
         remember_databases()
         _load()
         post_migrate.connect(_on_post_migrate, dispatch_uid="rqjobs")
@@ -48,11 +48,11 @@ def _load() -> None:
     try:
         use_framework_settings(overrides(), "rqjobs.integrations.django.setup")
     except InvalidSettings:
-        use_settings(None)  # `manage.py check` shows every fault; here it would end in a traceback
+        use_settings(None)  # `manage.py check` reports the faults; here they would end in a traceback
 
 
 def _on_post_migrate(*, using: str, **_: Any) -> None:
-    """Makes our tables in a test runner's new database, and points the settings to it."""
+    """Makes our tables in the database of a test runner, and uses that database."""
     if is_test_database(using) and make_tables(using):
         _load()
 
@@ -64,7 +64,7 @@ def _on_setting_changed(*, setting: str, **_: Any) -> None:
 
 @contextlib.contextmanager
 def _connections() -> Iterator[None]:
-    """Django keeps connections by thread and closes stale ones between requests; a job is our request."""
+    """Closes stale database connections before and after a job, as Django does for a request."""
     close_old_connections()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks of ``manage.py check``: settings and stores that would fail later."""
+"""Checks for ``manage.py check``: settings and stores that would fail later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rqjobs.integrations.django.conf import configured, overrides
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Every fault of ``RQJOBS`` and of the environment, each with its variable."""
+    """Returns the faults of ``RQJOBS`` and of the environment, each with its variable."""
     found: list[checks.CheckMessage] = []
     try:
         load_framework_settings(overrides())
@@ -34,7 +34,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_stores(**_: Any) -> list[checks.CheckMessage]:
-    """Warns of stores that suit development and not a server: SQLite, the embedded Redis."""
+    """Warns about stores for development on a server: SQLite, the embedded Redis."""
     try:
         settings = load_framework_settings(overrides())
     except InvalidSettings:

@@ -1,4 +1,4 @@
-"""The settings bridge: ``RQJOBS`` in the project's settings, and what follows from the project's own settings."""
+"""Derives our settings from ``RQJOBS`` in the project's settings, and from the project's other settings."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from rqjobs.config.settings import variables
 from rqjobs.integrations.django.testdb import database_for_tests
 
 OWN = ("DASHBOARD_ACCESS", "ON_COMMIT")
-"""Keys of ``RQJOBS`` that are about Django and not settings of rqjobs."""
+"""The keys of ``RQJOBS`` that configure this integration, and are no settings of rqjobs."""
 
 
 def configured() -> dict[str, Any]:
-    """``RQJOBS`` of the project's settings."""
+    """Returns ``RQJOBS`` of the project's settings."""
     return dict(getattr(settings, "RQJOBS", {}))
 
 
 def overrides() -> dict[str, Any]:
-    """Our settings by their names: ``RQJOBS``, and else, unless the environment has one, the project's values.
+    """Returns our settings by name: those in ``RQJOBS``, and defaults from the project if the environment has none.
 
-    The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox
-    is written in its transactions (while tests run, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,
-    RQJOBS_SECRET_KEY_OLD from SECRET_KEY_FALLBACKS;
-    EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
+    The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox is
+    written
+    in its transactions (in tests, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,
+    RQJOBS_SECRET_KEY_OLD
+    from SECRET_KEY_FALLBACKS; EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
     """
     given = {name: value for name, value in configured().items() if name not in OWN}
     defaults: dict[str, Any] = {
@@ -41,7 +42,7 @@ def overrides() -> dict[str, Any]:
 
 
 def database_url(database: Mapping[str, Any]) -> str | None:
-    """The URL of one of Django's databases; None for a kind that rqjobs does not use."""
+    """Returns the URL of one of Django's databases; None for a kind that rqjobs does not support."""
     engine = str(database.get("ENGINE", "")).rpartition(".")[2]
     name = str(database.get("NAME", ""))
     if engine == "sqlite3" and name and ":memory:" not in name and "mode=memory" not in name:

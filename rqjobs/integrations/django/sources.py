@@ -21,14 +21,16 @@ def register_model(
     tenant: str = "user_id",
     filters: Mapping[str, Filter] | None = None,
 ) -> Source:
-    """Lets users export their rows of ``model`` as ``DataExportJob(data_type=name)``. Call it in an app's ``jobs.py``.
+    """Registers an export source: users can export their rows of ``model`` as ``DataExportJob(data_type=name)``.
+
+    Call it in an app's ``jobs.py``.
 
     Args:
         name: the ``data_type``.
         model: the model; its default manager is read, in chunks.
-        columns: the fields that may be exported, in the file's order; ``customer__name`` follows a relation.
+        columns: the fields that may be exported, in the order of the file; ``customer__name`` follows a relation.
         tenant: the field that must equal the job's ``user_id``.
-        filters: by name; their ``column`` is a field of the model.
+        filters: filters by name; their ``column`` is a field of the model.
     """
     known = dict(filters or {})
 

@@ -1,4 +1,4 @@
-"""Our tables in the database that ``manage.py test`` or pytest-django makes, and never a test on the real one."""
+"""Makes our tables in the database of ``manage.py test`` or pytest-django, so that tests never use the real one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
 _names: dict[str, str] = {}
-"""The names of the project's databases before any test, by alias."""
+"""The names of the project's databases by alias, before tests change them."""
 
 _folder = ""
 
 
 def remember_databases() -> None:
-    """Notes the names of the project's databases: one of another name is made for tests."""
+    """Records the names of the project's databases; a database with another name is a test database."""
     if not _names:
         _names.update({alias: str(each.get("NAME", "")) for alias, each in settings.DATABASES.items()})
 
 
 def is_test_database(alias: str = DEFAULT_DB_ALIAS) -> bool:
-    """Whether the database of this alias is one that Django's test runner made."""
+    """Returns whether Django's test runner has made the database of this alias."""
     return alias in _names and str(settings.DATABASES[alias].get("NAME", "")) != _names[alias]
 
 
 def database_for_tests() -> str | None:
-    """DATABASE_URL for tests on a database in memory, which no other connection can use: a temporary file."""
+    """Returns a temporary file as DATABASE_URL, for tests with an in-memory database.
+
+    Other connections cannot use that one.
+    """
     global _folder  # noqa: PLW0603
     if not is_test_database():
         return None
@@ -41,7 +44,7 @@ def database_for_tests() -> str | None:
 def make_tables(using: str) -> bool:
     """Makes our tables in the test database of this alias, so that ``outbox=connection`` works.
 
-    Where they are there already, the outbox is emptied: a ``TransactionTestCase`` flushes only what Django made.
+    If they exist, the outbox is emptied, because a ``TransactionTestCase`` flushes only Django's tables.
 
     Returns:
         Whether they were made now.
@@ -58,7 +61,7 @@ def make_tables(using: str) -> bool:
         return False
     with connection.cursor() as cursor:
         present = [name for name in connection.introspection.table_names(cursor) if name.startswith("rqjobs_")]
-        if VERSION_TABLE in present:  # kept from the last run: --keepdb
+        if VERSION_TABLE in present:  # kept from an earlier run by --keepdb
             cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608  # a constant
             if cursor.fetchone() == (HEAD,):
                 cursor.execute(f"DELETE FROM {outbox.name}")  # noqa: S608  # a constant

@@ -1,10 +1,9 @@
-"""Jobs wait for the commit, by themselves.
+"""Defers jobs until the commit.
 
-Inside ``transaction.atomic`` a job is enqueued when the outermost block commits, and not at all if it is rolled back.
-It is automatic and not an option to remember, because the two mistakes differ: without it, a worker
-may look for a row that is not committed yet, or send a webhook for one that is rolled back - seldom, and under load;
-with it, a job waits a few milliseconds. ``on_commit=False`` at a call (or ``RQJOBS = {"ON_COMMIT": False}``)
-enqueues at once.
+Inside ``transaction.atomic`` a job is enqueued when the outermost block commits, and not if it is rolled back. This is
+the default, because the alternative has rare faults under load: a worker may read a row that is not committed yet, or
+send a webhook for one that is rolled back. The cost is a few milliseconds of delay. ``on_commit=False`` at a call (or
+``RQJOBS = {"ON_COMMIT": False}``) enqueues at once.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from rqjobs.integrations.django.conf import configured
 
 
 def after_commit(write: Callable[[], None]) -> bool:
-    """Has ``write`` called after the commit of the transaction that is open on the default database, if one is.
+    """Calls ``write`` after the commit of the open transaction on the default database; returns False if there is none.
 
-    Redis may be gone by then: the error reaches the end of the transaction. What must never be lost goes through
-    the outbox instead.
+    If Redis does not answer then, the error is raised at the end of the transaction. Jobs that must not be lost need
+    the
+    outbox instead.
     """
     if not configured().get("ON_COMMIT", True):
         return False

@@ -1,6 +1,7 @@
-"""``path("rqjobs/", include("rqjobs.integrations.django.urls"))``: the dashboard under the admin's login, downloads.
+"""The dashboard behind the admin's login, and downloads.
 
-The dashboard is at ``rqjobs/``, export files at ``rqjobs/downloads/<token>`` (set EXPORT_LINK_URL to it).
+``path("rqjobs/", include("rqjobs.integrations.django.urls"))``: the dashboard is at ``rqjobs/``, export files at
+``rqjobs/downloads/<token>`` (set EXPORT_LINK_URL to it).
 """
 
 from django.urls import path

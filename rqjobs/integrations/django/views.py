@@ -22,10 +22,10 @@ _dashboard = Lazy(dashboard_app)
 _downloads = Lazy(downloads_app)
 
 
-@csrf_exempt  # each page checks a token of its own, bound to the same session cookie policy
+@csrf_exempt  # each page has its own CSRF token, with the same session cookie policy
 @never_cache
 def dashboard(request: HttpRequest, path: str = "") -> HttpResponseBase:
-    """The dashboard, for superusers, or for the users that ``RQJOBS = {"DASHBOARD_ACCESS": callable}`` accepts."""
+    """Serves the dashboard to superusers, or to the users that ``RQJOBS = {"DASHBOARD_ACCESS": callable}`` accepts."""
     user = request.user
     if not user.is_authenticated:
         return redirect_to_login(request.get_full_path(), _login_url())
@@ -37,7 +37,7 @@ def dashboard(request: HttpRequest, path: str = "") -> HttpResponseBase:
 @csrf_exempt
 @never_cache
 def downloads(request: HttpRequest, path: str) -> HttpResponseBase:
-    """An export's file, for its owner only: ``DataExportJob.user_id`` is the user's primary key."""
+    """Serves an export's file to its owner: ``DataExportJob.user_id`` is the user's primary key."""
     user = request.user
     return _pass_on(_downloads, request, str(user.pk) if user.is_authenticated else None, path)
 
@@ -60,7 +60,7 @@ def _login_url() -> str | None:
 
 
 def _pass_on(app: Lazy, request: HttpRequest, user: str | None, path: str) -> HttpResponseBase:
-    """The response of one of our WSGI apps to ``request``, under WSGI and ASGI."""
+    """Returns the response of one of our WSGI apps to ``request``, under WSGI and ASGI."""
     whole = request.path
     prefix = whole[: len(whole) - len(path)] if path else whole
     environ = create_environ(

@@ -1,1 +1,1 @@
-"""``rqjobs doctor``: checks of this installation, each with its fix; nothing is changed."""
+"""``rqjobs doctor``: checks this installation and shows the fix of each fault; it changes nothing."""

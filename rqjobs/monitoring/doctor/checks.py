@@ -1,4 +1,4 @@
-"""``rqjobs doctor``: the faults of this installation and their fixes; it changes nothing."""
+"""Runs the checks of ``rqjobs doctor``, which find faults of this installation and change nothing."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _OF_JOBS: tuple[tuple[str, Callable[[jobs.Seen], Iterator[Finding]]], ...] = (
 
 
 def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator[Finding]:
-    """Every check's findings, as they are made.
+    """Yields the findings of all checks.
 
     Args:
-        ask_providers: also try the credentials of the mail provider and of ManyChat, over the network.
-        every_job: check every job, not a sample of some thousands: a million take half a minute.
+        ask_providers: also check the credentials of the mail provider and of ManyChat, over the network.
+        every_job: check every job instead of a sample of some thousands: a million jobs take half a minute.
     """
     yield from _say("settings", settings.contradictions())
     yield from _say("folders", settings.folders())
@@ -76,13 +76,13 @@ def _examine_jobs(client: redis.Redis, *, every: bool) -> Iterator[Finding]:
 
 
 def _say(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings of a check: ``ok`` if there are none, ``skipped`` with the reason if it cannot run."""
+    """Yields the findings of a check: ``ok`` if there are none, ``skipped`` with the reason if it cannot run."""
     said = False
     try:
         for finding in findings:
             said = True
             yield Finding(name=name, state=finding.state, said=finding.said, fix=finding.fix)
-    except redis.exceptions.RedisError as error:  # a managed Redis forbids some commands
+    except redis.exceptions.RedisError as error:  # a managed Redis does not allow some commands
         yield skipped(name, str(error))
         return
     if not said:

@@ -1,4 +1,4 @@
-"""The database: does it answer, and has it our tables?"""
+"""The check of the database: whether it answers, and has our tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rqjobs.monitoring.doctor.finding import Finding, fault, fine
 
 
 def schema() -> Iterator[Finding]:
-    """Whether the database answers, and its tables have the version that this rqjobs needs."""
+    """Checks that the database answers, and that its tables have the version that this rqjobs needs."""
     try:
         engine = get_engine()
         address = engine.url.render_as_string()

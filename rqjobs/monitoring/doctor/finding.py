@@ -11,24 +11,24 @@ class Finding:
     """The result of one check."""
 
     name: str
-    """The name of the check; empty until :func:`examine` fills it in."""
+    """The name of the check, set by :func:`examine`."""
     state: Literal["ok", "fault", "skipped"]
     said: str
-    """One line: what the check found."""
+    """The result of the check, in one line."""
     fix: str | None = None
     """The fix of a fault."""
 
 
 def fine(name: str, said: str) -> Finding:
-    """A check that found no fault."""
+    """Returns the finding of a check without a fault."""
     return Finding(name=name, state="ok", said=said)
 
 
 def skipped(name: str, why: str) -> Finding:
-    """A check that could not run; ``why`` is the reason."""
+    """Returns the finding of a check that could not run; ``why`` is the reason."""
     return Finding(name=name, state="skipped", said=why)
 
 
 def fault(name: str, said: str, fix: str) -> Finding:
-    """A fault: ``said`` is what was found, ``fix`` what to do about it."""
+    """Returns a fault: ``said`` is the result of the check, ``fix`` is what to do."""
     return Finding(name=name, state="fault", said=said, fix=fix)

@@ -1,4 +1,4 @@
-"""Checks of the jobs in Redis: each is in the list that fits its status, and workers can run it."""
+"""Checks of the jobs in Redis: each must be in the list of its status, and must be one that workers can run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _AT_ONCE = 1000
 _NAMED = 3
 _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2
 _FUNCTION = re.compile(rb'\[("(?:[^"\\]|\\.)*")')
-_HEAD = 300  # bytes of a job's data in which its function's name stands
+_HEAD = 300  # the bytes of a job's data that contain the name of its function
 _VERIFIED = 50
-_READY = "ready_to_enqueue"  # a dependent whose dependencies are met, on its way into its queue
+_READY = "ready_to_enqueue"  # a dependent whose dependencies are done, before it is in its queue
 _REGISTRIES = {"scheduled": "scheduled", _READY: "ready"}
-_SINCE = ("enqueued_at", "created_at")  # the first is left out where it is the second
+_SINCE = ("enqueued_at", "created_at")  # the first is missing if it equals the second
 
 
 class _Job(NamedTuple):
@@ -47,20 +47,20 @@ class Seen:
 
     jobs: int = 0
     every: bool = False
-    """Whether these are all that there are."""
+    """Whether every job was checked."""
     lost: list[_Job] = field(default_factory=list)
     pickled: list[str] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
-    """Functions that our workers do not run."""
+    """The functions that our workers do not run, with the number of their jobs."""
 
     @property
     def summary(self) -> str:
-        """How much this says."""
+        """The number of checked jobs, as text."""
         return f"{self.jobs:,} jobs checked" + ("" if self.every else "; every one: rqjobs doctor --every-job")
 
 
 def look(client: redis.Redis, *, every: bool) -> Seen:
-    """Looks at some thousands of the jobs, or at every one, once for all checks."""
+    """Reads a sample of some thousands of jobs, or every one, once for all checks."""
     seen = Seen()
     known = {ENTRY, *allowed()}
     ours = {lane for policy in policies() for lane in lanes(policy.name)}
@@ -74,7 +74,7 @@ def look(client: redis.Redis, *, every: bool) -> Seen:
             name for job in jobs if job.origin in ours and (name := _function(job.head)) and name not in known
         )
     seen.every = every or seen.jobs < SAMPLE
-    seen.lost = _missing(_again(seen.lost, client), client)  # what was on its way a moment ago has arrived
+    seen.lost = _missing(_again(seen.lost, client), client)  # read again: some were only being moved
     return seen
 
 
@@ -110,7 +110,7 @@ def _again(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
 
 
 def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
-    """Those of ``jobs`` that are not in the list that fits their status."""
+    """Returns those of ``jobs`` that are not in the list of their status."""
     origins = sorted({job.origin for job in jobs})
     with client.pipeline(transaction=False) as pipeline:
         for origin in origins:
@@ -122,7 +122,7 @@ def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
     oldest = _enqueued(heads, client)
     found = [job for job in jobs if job.status == "started" and job.job_id not in running]
     placed = [(job, _REGISTRIES[job.status]) for job in jobs if job.status in _REGISTRIES]
-    # A queue of a million is not searched for each job: only a job older than the queue's head can be missing.
+    # A queue of a million jobs is not searched for each: only a job older than the queue's first can be missing.
     queued = [job for job in jobs if job.status == "queued" and job.enqueued_at < oldest.get(job.origin, "~")]
     queued = queued[:_VERIFIED]
     with client.pipeline(transaction=False) as pipeline:
@@ -143,7 +143,7 @@ def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
 
 
 def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, str]:
-    """When the first job of each queue was enqueued; a queue without jobs is left out."""
+    """Returns when the first job of each queue was enqueued; queues without jobs are left out."""
     known = {origin: head for origin, head in heads.items() if head is not None}
     with client.pipeline(transaction=False) as pipeline:
         for head in known.values():
@@ -154,7 +154,7 @@ def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, 
 
 
 def lost(seen: Seen) -> Iterator[Finding]:
-    """Jobs with the status of a waiting or running one that are in no list: no worker would ever run them."""
+    """Reports jobs with the status of a waiting or running one that are in no list, which no worker would run."""
     if seen.lost:
         names = ", ".join(job.job_id for job in seen.lost[:_NAMED])
         said = f"{len(seen.lost):,} of {seen.summary} are in no list, such as {names} (status {seen.lost[0].status})"
@@ -165,7 +165,7 @@ def lost(seen: Seen) -> Iterator[Finding]:
 
 
 def serializer(seen: Seen) -> Iterator[Finding]:
-    """Jobs that were enqueued with RQ's default serializer: our workers refuse to unpickle."""
+    """Reports jobs enqueued with RQ's default serializer, pickle, which our workers refuse."""
     if seen.pickled:
         names = ", ".join(seen.pickled[:_NAMED])
         fix = "enqueue with rqjobs, or Queue(..., serializer=JSONSerializer)"
@@ -173,7 +173,7 @@ def serializer(seen: Seen) -> Iterator[Finding]:
 
 
 def functions(seen: Seen) -> Iterator[Finding]:
-    """Jobs in our queues that name what our workers do not run."""
+    """Reports jobs in our queues with a function that our workers do not run."""
     for name, number in seen.unknown.items():
         fix = "register it: rqjobs.broker.rq_schema.allow, in a module of RQJOBS_IMPORT"
         yield fault("", f"{number:,} jobs call {name[:80]!r}, which is not registered; they will be refused", fix)

@@ -17,7 +17,7 @@ _SECONDS = 10.0
 
 
 def mail() -> Iterator[Finding]:
-    """The mail provider's key, or the mail server's login."""
+    """Checks the mail provider's key, or the login of the mail server."""
     settings = get_settings()
     match settings.email_backend:
         case "sendgrid":
@@ -31,7 +31,7 @@ def mail() -> Iterator[Finding]:
 
 
 def manychat() -> Iterator[Finding]:
-    """ManyChat's token."""
+    """Checks ManyChat's token."""
     settings = get_settings()
     if settings.manychat_api_token is None:
         yield skipped("", "MANYCHAT_API_TOKEN is not set")

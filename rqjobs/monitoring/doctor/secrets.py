@@ -1,4 +1,4 @@
-"""Secrets at rest: are they encrypted, and can every process decrypt them?"""
+"""The check of stored secrets: whether they are encrypted, and every process can decrypt them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAME = "set RQJOBS_SECRET_KEY to the same text for all processes, list the key 
 
 
 def at_rest(client: redis.Redis) -> Iterator[Finding]:
-    """Whether secrets are encrypted, and whether the workers and this process have the keys."""
+    """Checks that secrets are encrypted, and that the workers and this process have the keys."""
     if get_settings().rqjobs_secret_key is None and (missing := {"database", "redis"} - keyring().stores):
         said = f"RQJOBS_SECRET_KEY is not set: secrets in {' and '.join(sorted(missing))} are in clear"
         yield fault("", said, "set it to the same text for all processes, then: rqjobs db reencrypt")
@@ -46,6 +46,6 @@ def _unreadable_endpoints() -> list[str]:
                 endpoint.secrets  # noqa: B018  # decrypts them
             except UnreadableSecret:
                 found.append(endpoint.name)
-    except RQJobsError:  # the same
+    except RQJobsError:  # reported by the check of the database
         return []
     return found

@@ -1,4 +1,4 @@
-"""Redis itself: would it keep the jobs that it is given?"""
+"""Checks of Redis: whether it keeps the jobs that it receives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rqjobs.monitoring.doctor.finding import Finding, fault, fine
 from rqjobs.monitoring.queue_health import fullness
 
 _OLDEST = (6, 2)
-"""LPOP with a count, ZMSCORE and BLMOVE came with Redis 6.2."""
+"""The oldest supported version: LPOP with a count, ZMSCORE and BLMOVE need Redis 6.2."""
 _SKEW = 2.0
 
 
@@ -22,7 +22,7 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
 
 
 def version(client: redis.Redis) -> Iterator[Finding]:
-    """Whether our scripts run on it."""
+    """Checks that Redis can run our scripts."""
     info = _info(client, "server")
     name = str(info.get("valkey_version") or info.get("redis_version", "0"))
     number = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit())
@@ -33,7 +33,7 @@ def version(client: redis.Redis) -> Iterator[Finding]:
 
 
 def persistence(client: redis.Redis) -> Iterator[Finding]:
-    """Whether jobs outlive a restart of Redis."""
+    """Checks that jobs survive a restart of Redis."""
     info = _info(client, "persistence")
     aof = bool(info.get("aof_enabled"))
     if aof and info.get("aof_last_write_status", "ok") != "ok":
@@ -58,7 +58,7 @@ def _config(client: redis.Redis, name: str) -> str:
 
 
 def replicas(client: redis.Redis) -> Iterator[Finding]:
-    """Whether a primary that is cut off from its replicas would go on taking jobs, which a failover then loses."""
+    """Checks that a primary without its replicas accepts no jobs, which a failover would lose."""
     info = _info(client, "replication")
     following = int(info.get("connected_slaves", 0))
     by_sentinel = hasattr(client.connection_pool, "get_master_address")
@@ -77,7 +77,7 @@ def replicas(client: redis.Redis) -> Iterator[Finding]:
 
 
 def eviction(client: redis.Redis) -> Iterator[Finding]:
-    """Whether a full Redis drops jobs, or refuses new ones."""
+    """Checks that a full Redis refuses new jobs instead of dropping others."""
     policy = str(_info(client, "memory").get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         mend = "CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
@@ -87,7 +87,7 @@ def eviction(client: redis.Redis) -> Iterator[Finding]:
 
 
 def memory(client: redis.Redis) -> Iterator[Finding]:
-    """Whether there is room left."""
+    """Checks that Redis has free memory."""
     if full := fullness(client):
         said, _, mend = full.partition(": ")
         yield fault("", said, mend)
@@ -96,7 +96,7 @@ def memory(client: redis.Redis) -> Iterator[Finding]:
 
 
 def clock(client: redis.Redis) -> Iterator[Finding]:
-    """Whether this machine and Redis agree on the time: leases and delays are moments."""
+    """Checks that the clocks of this machine and of Redis agree, as leases and delays need it."""
     before = time.time()
     answer: Any = client.time()
     after = time.time()

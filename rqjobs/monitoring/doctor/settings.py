@@ -1,4 +1,4 @@
-"""The settings: each may be right by itself, and together they cannot work."""
+"""Checks of settings that are valid one by one, but do not work together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rqjobs.monitoring.doctor.finding import Finding, fault
 from rqjobs.policies import get_policy, policies
 
 _SHORT_PASSWORD = 8
-_FEW_LETTERS = 8  # different ones: 16 random characters have 13 to 16, "aaaaaaaaaaaaaaaa" and "1234123412341234" do not
+_FEW_LETTERS = 8  # distinct ones: 16 random characters have 13 to 16, "1234123412341234" has 4
 _WIDE = {4: 8, 6: 16}  # prefixes of networks that are wider than a private one, 10.0.0.0/8 or fd00::/16
 _METADATA = tuple(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")))
-"""Where clouds give a machine its credentials."""
+"""The addresses at which cloud machines get their credentials."""
 _CLOSE, _VERY_CLOSE = 0.85, 0.9  # of difflib: 0.9 is one letter of ten
 
 
 def contradictions() -> Iterator[Finding]:
-    """Settings that contradict each other."""
+    """Reports settings that contradict each other."""
     settings = get_settings()
     yield from _mail(settings)
     yield from _misspelt()
@@ -55,7 +55,7 @@ def contradictions() -> Iterator[Finding]:
 
 
 def _weak(settings: Settings) -> Iterator[Finding]:
-    """Keys that can be guessed, and exemptions from the SSRF guard that leave nothing of it."""
+    """Reports keys that can be guessed, and exemptions from the SSRF guard that disable it."""
     keys = {"RQJOBS_SECRET_KEY": settings.rqjobs_secret_key, "RQJOBS_CRON_TOKEN": settings.rqjobs_cron_token}
     for name, key in keys.items():
         if key is not None and len(set(key.get_secret_value())) < _FEW_LETTERS:
@@ -65,7 +65,7 @@ def _weak(settings: Settings) -> Iterator[Finding]:
         try:
             network = ipaddress.ip_network(word, strict=False)
         except ValueError:
-            continue  # a name
+            continue  # a host name
         if network.prefixlen < _WIDE[network.version] or any(
             address in network for address in _METADATA if address.version == network.version
         ):
@@ -81,7 +81,7 @@ def _misspelt() -> Iterator[Finding]:
     for name in given:
         if not name.isupper() or "_" not in name or is_setting(name):
             continue
-        # Only close names: Kubernetes and others set variables as well. If the correct name is set too, it is no typo.
+        # Only similar names, because Kubernetes and others set variables too. With the correct name set, it is no typo.
         alike = _CLOSE if name.startswith("RQJOBS_") else _VERY_CLOSE
         for close in difflib.get_close_matches(name, known, 1, alike):
             if close not in given or name.startswith("RQJOBS_"):
@@ -103,7 +103,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
 
 
 def folders() -> Iterator[Finding]:
-    """Folders that must be there, or be written to."""
+    """Reports folders that are missing or cannot be written to."""
     settings = get_settings()
     written = {"RQJOBS_DATA": settings.rqjobs_data}
     if "://" not in settings.export_url:

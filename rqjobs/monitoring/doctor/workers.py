@@ -1,4 +1,4 @@
-"""The workers: is each queue attended, by workers that live and are of one version?"""
+"""Checks of the workers: whether each queue has one, and all have the same version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rqjobs.policies import lanes_in_order
 
 
 def alive(client: redis.Redis) -> Iterator[Finding]:
-    """Whether there are workers; RQ's record of a worker expires without heartbeats."""
+    """Checks that there are workers; RQ's record of a worker expires without heartbeats."""
     if found := living(client):
         yield fine("", f"{len(found)} alive")
     else:
@@ -24,7 +24,7 @@ def alive(client: redis.Redis) -> Iterator[Finding]:
 
 
 def versions(client: redis.Redis) -> Iterator[Finding]:
-    """Whether all workers, and this command, are of one version."""
+    """Checks that all workers, and this command, have the same version."""
     ours = rqjobs_version()
     for worker in living(client):
         if worker.version != VERSION:
@@ -36,9 +36,9 @@ def versions(client: redis.Redis) -> Iterator[Finding]:
 
 
 def unattended(client: redis.Redis) -> Iterator[Finding]:
-    """Whether a worker listens to each queue."""
+    """Checks that a worker listens to each queue."""
     if not living(client):
-        return  # the check of workers has reported it
+        return  # reported by the check of workers
     for queue in queue_health(client):
         if not queue.workers:
             said = f"no worker listens to {queue.name} ({queue.waiting:,} waiting)"
@@ -46,7 +46,7 @@ def unattended(client: redis.Redis) -> Iterator[Finding]:
 
 
 def unregistered(client: redis.Redis) -> Iterator[Finding]:
-    """Whether jobs wait in a queue that is not registered here: RQJOBS_IMPORT lacks the module of an own one."""
+    """Reports jobs in queues that are not registered here: RQJOBS_IMPORT may lack the module."""
     known = set(lanes_in_order())
     for name, waiting in waiting_by_queue(client).items():
         if name not in known and waiting:
@@ -55,7 +55,7 @@ def unregistered(client: redis.Redis) -> Iterator[Finding]:
 
 
 def paused(client: redis.Redis) -> Iterator[Finding]:
-    """Whether jobs wait behind a pause that was forgotten."""
+    """Reports paused queues with waiting jobs, because a pause may have been forgotten."""
     for queue in queue_health(client):
         if queue.paused and queue.waiting:
             yield fault("", f"{queue.name} is paused with {queue.waiting:,} waiting", f"rqjobs resume {queue.name}")
@@ -65,7 +65,7 @@ def paused(client: redis.Redis) -> Iterator[Finding]:
 
 
 def overdue(client: redis.Redis) -> Iterator[Finding]:
-    """Whether delayed jobs and retries come back when their time has come."""
+    """Checks that delayed jobs and retries are moved into their queues when they are due."""
     for queue in queue_health(client):
         if queue.overdue > OVERDUE_LIMIT:
             said = f"a delayed job of {queue.name} is overdue for {spell(queue.overdue)}: no scheduler runs"

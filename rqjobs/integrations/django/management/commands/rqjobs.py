@@ -13,17 +13,17 @@ from rqjobs.integrations.bridge import child_environment
 
 
 class Command(BaseCommand):
-    """Everything after the name goes to rqjobs as it is."""
+    """The management command; it passes all arguments to rqjobs."""
 
     help = "rqjobs with this project's settings: manage.py rqjobs worker"
     requires_system_checks: list[str] = []  # noqa: RUF012  # Django's declaration; `check` is a command of its own
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Passes ``argv`` through unparsed: its options are rqjobs' and not Django's."""
+        """Passes ``argv`` on unparsed, because its options are those of rqjobs, not of Django."""
         from rqjobs.cli import main
 
         os.environ.update(child_environment())
-        # Its processes find the project where manage.py found it.
+        # Child processes need the import path by which manage.py found the project.
         paths = [sys.path[0], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         called = Path(argv[0]).name
@@ -31,5 +31,5 @@ class Command(BaseCommand):
         main(argv[2:], program=f"{program} rqjobs")
 
     def handle(self, *args: str, **_options: Any) -> None:
-        """For ``call_command("rqjobs", "health")``."""
+        """Runs the command for ``call_command("rqjobs", "health")``."""
         self.run_from_argv([sys.argv[0], "rqjobs", *args])
