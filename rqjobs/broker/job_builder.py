@@ -17,7 +17,7 @@ import redis
 from rq.job import Job, JobStatus
 
 from rqjobs.attempt import JOB_ID
-from rqjobs.broker.job_writer import ROW_DELAY, Entry, Kind, later
+from rqjobs.broker.job_writer import DESTINATION, ROW_DELAY, Entry, Kind, later
 from rqjobs.broker.rq_schema import SERIALIZER, encode_data, timestamp
 from rqjobs.broker.tracing import FIELD, context_to_carry
 from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
@@ -104,7 +104,7 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     if faults:
         raise InvalidJob(type(job).__name__, faults)
     wait = delay.total_seconds() if delay else None
-    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at)
+    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at, destination=job.destination())
 
 
 def _unknown(name: str) -> str:
@@ -217,6 +217,8 @@ def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
     """Returns the entry as a row of the outbox."""
     own: dict[str, Any] = {} if entry.delay is None else {ROW_DELAY: entry.delay}
     own |= {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
+    if entry.destination:
+        own[DESTINATION] = entry.destination
     return {
         "token": _new_id(now),
         "job_id": entry.job_id,

@@ -26,6 +26,9 @@ from rqjobs.policies import base_queue
 _CHUNK = 500  # jobs per Lua call, so that a call blocks Redis for a few milliseconds at most
 _LOOK = 50  # calls of one sender between two comparisons of the clocks
 
+DESTINATION = "destination"
+"""The field of a job's hash that names where it delivers to, so that reserve.lua can park it (destination.lua)."""
+
 ROW_DELAY = "delay"
 """The field of an outbox row with the seconds from the row's creation until the job is due."""
 
@@ -54,6 +57,8 @@ class Entry(NamedTuple):
     """The id of the outbox row: an entry with the same token is written only once."""
     at: float | None = None
     """When it is due, in Unix seconds; replaces ``delay``."""
+    destination: str = ""
+    """Where it delivers to, for reserve.lua (:meth:`rqjobs.jobs.JobModel.destination`)."""
 
     @property
     def is_delayed(self) -> bool:
@@ -196,12 +201,14 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 
 def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes a single job that is due at once by the shortest path; returns False if the job needs the general one."""
-    kind, job_id, _delay, data, created_at, description, token, _at = entry
+    kind, job_id, _delay, data, created_at, description, token, _at, destination = entry
     if entry.is_delayed or token:
         return False
     own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
     if signs_jobs():
         own += (FIELD, sign(base_queue(kind.lane), job_id, data))
+    if destination:
+        own += (DESTINATION, destination)
     arguments = (kind.lane, job_id, sender.name, sender.number, *own, *chain.from_iterable(kind.fields.items()))
     if sender.number % _LOOK == 1:
         sender.behind = skew(get_connection())
@@ -228,19 +235,22 @@ def redis_timestamp(behind: float) -> str:
 
 def _arguments(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
-    arguments: list[Any] = []
-    signed = signs_jobs()
-    for kind, job_id, delay, data, created_at, description, token, at in entries:
+    jobs: list[Any] = []
+    signed, has_destination = signs_jobs(), any(entry.destination for entry in entries)
+    for kind, job_id, delay, data, created_at, description, token, at, destination in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
         wait = f"@{at!r}" if at is not None else "" if delay is None else repr(delay)
-        arguments += (number, job_id, wait, token, pack_data(data), created_at, description)
+        jobs += (number, job_id, wait, token, pack_data(data), created_at, description)
         if signed:
-            arguments.append(sign(base_queue(kind.lane), job_id, data))
-    head: list[Any] = ["1" if signed else "", len(numbers)]
+            jobs.append(sign(base_queue(kind.lane), job_id, data))
+        if has_destination:
+            jobs.append(destination)
+    arguments: list[Any] = [len(numbers)]
     for kind in numbers:
         fields = chain.from_iterable(kind.fields.items())
-        head += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)
-    return head + arguments
+        arguments += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)
+    names = ["data", "created_at", "description", *[FIELD] * signed, *[DESTINATION] * has_destination]
+    return [*arguments, len(names), *names, *jobs]
 
 
 class _LazyConnection:

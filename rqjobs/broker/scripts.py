@@ -8,12 +8,13 @@ from importlib import resources
 from redis.commands.core import Script
 
 _BEFORE = {
-    "breaker": ("line",),
-    "reserve": ("line", "parking", "holds"),
-    "finish": ("dead", "holds"),
-    "hold": ("holds",),
-    **dict.fromkeys(("ended", "release"), ("ready",)),
-    **dict.fromkeys(("enqueue", "purge", "recover", "requeue", "trim"), ("dead",)),
+    "breaker": ("destination",),
+    "reserve": ("broken_keys", "destination", "holds"),
+    "finish": ("broken_keys", "dead", "holds"),
+    "hold": ("broken_keys", "holds"),
+    **dict.fromkeys(("ended", "release"), ("broken_keys", "ready")),
+    **dict.fromkeys(("enqueue", "purge", "recover", "requeue", "trim"), ("broken_keys", "dead")),
+    **dict.fromkeys(("dead_groups", "renew", "schedule"), ("broken_keys",)),
 }
 """The files that are put before a script, because a script in Redis cannot load others."""
 

@@ -175,6 +175,10 @@ class JobModel(BaseModel):
         """Returns what the secret field is for, such as a destination; with another one it cannot be decrypted."""
         return ""
 
+    def destination(self) -> str:
+        """Where the job delivers to, in the form that ``destination.lua`` reads; "" if its jobs are never parked."""
+        return ""
+
     def label(self) -> str:
         """Returns one line that identifies this job in logs and pages, without payload and secrets."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from rqjobs.jobs.base import EventName, JobModel, Name, json_object
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.1: a token
+_PLAIN_URL = re.compile(r"(https?)://([a-z0-9.-]+)(?::([1-9][0-9]*))?(|/[\w.~/%:@!$&'()*+,;=-]*)(?:\?.*)?", re.ASCII)
 _RESERVED = (
     "host",
     "content-length",
@@ -45,6 +46,17 @@ def check_url(url: str) -> str:
     if port == 0:
         raise ValueError("port 0 cannot be reached")
     return url
+
+
+@lru_cache(1000)
+def _destination(url: str, webhook_id: str) -> str:
+    # The names of the breakers (Context.place), without the check of the target that a worker makes: the URLs of which
+    # its spelling would be another are left to the worker.
+    found = _PLAIN_URL.fullmatch(url)
+    if found is None:
+        return ""
+    scheme, host, port, path = found.groups()
+    return f"{scheme}://{host}:{port or ('443' if scheme == 'https' else '80')}\n{path or '/'}\n{webhook_id}"
 
 
 def check_headers(headers: dict[str, str]) -> dict[str, str]:
@@ -88,6 +100,10 @@ class WebhookJob(JobModel):
     def secret_place(self) -> str:
         """Returns the endpoint, or the URL if there is none."""
         return self.endpoint or self.url
+
+    def destination(self) -> str:
+        """The endpoint; else the origin, the path and the webhook_id, a line each. "" for a URL of unusual spelling."""
+        return self.endpoint or _destination(self.url, self.webhook_id)
 
     def label(self) -> str:
         """``webhook wh_123 qr.scanned``."""

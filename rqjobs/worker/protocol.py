@@ -156,7 +156,7 @@ class WorkerProtocol:
         for name, policy in policies.items():
             rate = policy.rate
             limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
-            self._queue_limits[name] = (*limit, "1" if policy.batch else "")
+            self._queue_limits[name] = (*limit, "r" * bool(policy.batch) + "p" * bool(policy.admit))
         self._lane_words: list[Word] = []
         for lane, name in zip(self.lanes, queues, strict=True):
             self._lane_words += (lane, order.index(name) + 1)

@@ -1,20 +1,19 @@
--- The index of dead letters (rqjobs/dead_letters/index.py). No error of its keys may stop a job.
+-- The index of dead letters (rqjobs/dead_letters/index.py). No error of its keys may stop a job: a key of another type is
+-- rebuilt by the next clean-up.
 local function leave_dead(ours, lane, id)
   local reasons = ours .. ':dead:reasons:' .. lane
-  redis.pcall('ZREM', ours .. ':dead:groups:' .. lane, id)
-  local reason = redis.pcall('ZSCORE', reasons, id)
-  if type(reason) ~= 'string' then return end
-  redis.pcall('ZREM', reasons, id)
-  if redis.pcall('ZCOUNT', reasons, reason, reason) == 0 then
-    redis.pcall('HDEL', ours .. ':dead:texts:' .. lane, reason)
-  end
+  try('ZREM', ours .. ':dead:groups:' .. lane, id)
+  local reason = try('ZSCORE', reasons, id)
+  if not reason then return end
+  try('ZREM', reasons, id)
+  if try('ZCOUNT', reasons, reason, reason) == 0 then try('HDEL', ours .. ':dead:texts:' .. lane, reason) end
 end
 
 local function join_dead(ours, lane, id, entry)
-  local cause, reason, text = string.match(entry, '^(%d+) (%d+) (.*)')
+  local fingerprint, reason, text = string.match(entry, '^(%d+) (%d+) (.*)')
   leave_dead(ours, lane, id)
-  redis.pcall('ZADD', ours .. ':dead:groups:' .. lane, cause, id)
-  redis.pcall('ZADD', ours .. ':dead:reasons:' .. lane, reason, id)
-  redis.pcall('HSET', ours .. ':dead:texts:' .. lane, reason, text)
+  try('ZADD', ours .. ':dead:groups:' .. lane, fingerprint, id)
+  try('ZADD', ours .. ':dead:reasons:' .. lane, reason, id)
+  try('HSET', ours .. ':dead:texts:' .. lane, reason, text)
 end
 

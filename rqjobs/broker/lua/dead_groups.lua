@@ -10,14 +10,14 @@ local known, answer, group = {}, {}, nil
 local function has(text) return type(text) == 'string' and string.find(string.lower(text), words, 1, true) ~= nil end
 
 local function by_reason(id)
-  local number = redis.pcall('ZSCORE', reasons, id)
-  if type(number) ~= 'string' then return false end
-  if known[number] == nil then known[number] = has(redis.pcall('HGET', texts, number)) end
+  local number = try('ZSCORE', reasons, id)
+  if not number then return false end
+  if known[number] == nil then known[number] = has(try('HGET', texts, number)) end
   return known[number]
 end
 
 local function wanted(id)
-  return words == '' or has(id) or by_reason(id) or has(redis.pcall('HGET', prefix .. ':job:' .. id, 'description'))
+  return words == '' or has(id) or by_reason(id) or has(try('HGET', prefix .. ':job:' .. id, 'description'))
 end
 
 local function close()

@@ -4,7 +4,7 @@
 --   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or there is nothing to
 --   move)
 local prefix, ours, iso, timeout, queue, total, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-redis.pcall('HINCRBY', ours .. ':totals:' .. queue, total, 1)
+try('HINCRBY', ours .. ':totals:' .. queue, total, 1)
 
 local function met(id)
   for _, other in ipairs(redis.call('SMEMBERS', prefix .. ':job::' .. id .. ':dependencies')) do
@@ -27,7 +27,6 @@ end
 
 if parent ~= '' and redis.call('HGET', prefix .. ':job:' .. parent, 'status') == 'failed' then
   local dependents = prefix .. ':job:' .. parent .. ':dependents'
-  local ids = redis.pcall('SMEMBERS', dependents)
-  for _, id in ipairs(ids.err and {} or ids) do pcall(release, dependents, id) end
+  for _, id in ipairs(try('SMEMBERS', dependents) or {}) do pcall(release, dependents, id) end
 end
 return redis.status_reply('OK')

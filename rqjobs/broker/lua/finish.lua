@@ -8,14 +8,14 @@
 --     dead         error, how long it is kept (s, '' = RQ's year, -1 = for ever), retries left, attempt, its entry in the
 --                  index of dead letters
 --     stopped      as dead, for a job that was stopped by command
---     forced       as dead, for a job whose true outcome was refused: keys of a wrong type are deleted
+--     forced       as dead, for a job whose true outcome was refused: its results are deleted if they are of another type
 --     released     '', '', '', '', ''                to the front of its queue, as if it had not been claimed
 --     held         seconds to wait, '', '', '', ''   to the scheduled registry, no attempt counted
 --     unavailable  scope ('' = the whole queue), dependency, reason, stage, ''   no attempt counted: a dependency is away
 --                  (holds.lua). The stage is "run", "admit", or "held" for a job that has not tried it
 -- Returns {positions of jobs (from 0) that lost their lease; that have dependents: not written, the RQ compatibility path
---   writes them; that were refused, each with the error after it: a key has another type than RQ's, or a number is out of
---   range; that were not written because other jobs find the dependency answering: it is their own failure; and the
+--   writes them; that were refused, each with the error after it: a key of the job or of its lane has another type than
+--   RQ's (broken_keys.lua), or a number is out of range; that were not written because other jobs find the dependency answering: it is their own failure; and the
 --   holds that were opened or closed: what, queue, scope, dependency, reason, seconds, jobs that waited, ...}
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep_completed, keep_failed, lane_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -33,8 +33,7 @@ local ends = {done = true, dead = true, stopped = true, forced = true}  -- after
 
 local lanes, at = {}, 8
 for i = 1, lane_count do
-  lanes[i] = {name = ARGV[at], queue = ARGV[at + 1], jobs = {}, members = {}, released = {}, done = 0,
-    finished = {}, dead = {}, scheduled = {}, queued = {}, retried = 0, dropped = 0}
+  lanes[i] = {name = ARGV[at], queue = ARGV[at + 1]}
   at = at + 2
 end
 
@@ -46,6 +45,10 @@ local function fields_of(at) return ARGV[at + 8], ARGV[at + 9], ARGV[at + 10], A
 local first, parents, unavailable = at, {}, false
 while ARGV[at] do
   local outcome, id, execution, lane = head_of(at)
+  if not lane.jobs then
+    lane.jobs, lane.members, lane.counts = {}, {}, {completed = 0, failed = 0, retried = 0, dropped = 0}
+    lane.queued, lane.released, lane.scheduled, lane.finished, lane.dead = {}, {}, {}, {}, {}
+  end
   lane.jobs[#lane.jobs + 1] = at
   lane.members[#lane.members + 1] = id .. ':' .. execution
   if outcome == 'unavailable' then unavailable = true end
@@ -125,7 +128,7 @@ local function write_done(lane, at, id, key, surplus)
     lane.finished[#lane.finished + 1] = ttl < 0 and '+inf' or seconds + ttl
     lane.finished[#lane.finished + 1] = id
   end
-  lane.done = lane.done + 1
+  lane.counts.completed = lane.counts.completed + 1
 end
 
 -- What retry and dead have in common.
@@ -150,12 +153,12 @@ local function write_retry(lane, at, id, key)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
     lane.queued[#lane.queued + 1] = id
   end
-  lane.retried = lane.retried + 1
+  lane.counts.retried = lane.counts.retried + 1
 end
 
 local function write_dead(lane, at, id, key, outcome)
   local results = prefix .. ':results:' .. id
-  if outcome == 'forced' and type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
+  if outcome == 'forced' and not has_type(results, 'stream') then redis.call('DEL', results) end
   write_failed(at, id, key, 2)
   redis.call('HSET', key, 'status', outcome == 'stopped' and 'stopped' or 'failed')
   local _, kept, _, _, entry = fields_of(at)
@@ -217,9 +220,11 @@ local function refuse(at, error)
   refused[#refused + 1] = type(error) == 'table' and error.err or tostring(error)
 end
 
-local function write_lane(lane)
-  local registry, mine, coming, jobs = prefix .. ':wip:' .. lane.name, {}, 0, {}
-  local scores = redis.call('ZMSCORE', registry, unpack(lane.members))
+-- Sorts the jobs of a lane: those that are not written go to the response. Returns of the others where their arguments are,
+-- their members, and how many are done.
+local function sort_jobs(lane)
+  local jobs, mine, done = {}, {}, 0
+  local scores = redis.call('ZMSCORE', prefix .. ':wip:' .. lane.name, unpack(lane.members))
   for n, at in ipairs(lane.jobs) do
     local outcome, id = head_of(at)
     if not scores[n] then
@@ -233,9 +238,34 @@ local function write_lane(lane)
     else
       mine[#mine + 1] = lane.members[n]
       jobs[#jobs + 1] = at
-      if outcome == 'done' then coming = coming + 1 end
+      if outcome == 'done' then done = done + 1 end
     end
   end
+  return jobs, mine, done
+end
+
+-- Moves the jobs of a lane to the registries of their outcomes.
+local function write_registries(lane)
+  local queue = prefix .. ':queue:' .. lane.name
+  if #lane.queued > 0 or #lane.scheduled > 0 or #lane.released > 0 then
+    try('SADD', prefix .. ':queues', queue)
+  end
+  if #lane.queued > 0 then redis.call('RPUSH', queue, unpack(lane.queued)) end
+  if #lane.released > 0 then redis.call('LPUSH', queue, unpack(lane.released)) end
+  if #lane.scheduled > 0 then redis.call('ZADD', prefix .. ':scheduled:' .. lane.name, unpack(lane.scheduled)) end
+  if #lane.finished > 0 then
+    redis.call('ZADD', prefix .. ':finished:' .. lane.name, unpack(lane.finished))
+    trim(prefix .. ':finished:' .. lane.name, keep_completed)
+  end
+  if #lane.dead > 0 then
+    redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
+    lane.counts.failed = #lane.dead / 2
+    lane.counts.dropped = trim(prefix .. ':failed:' .. lane.name, keep_failed, lane.name)
+  end
+end
+
+local function write_lane(lane)
+  local jobs, mine, coming = sort_jobs(lane)
   if #mine == 0 then return end
   -- The last write ends the lease: were there an error before it, the jobs would not be lost.
   redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
@@ -257,32 +287,21 @@ local function write_lane(lane)
       refuse(at, error)
     end
   end
-  local queue = prefix .. ':queue:' .. lane.name
-  if #lane.queued > 0 or #lane.scheduled > 0 or #lane.released > 0 then
-    redis.call('SADD', prefix .. ':queues', queue)
+  write_registries(lane)
+  if #ended > 0 then redis.call('ZREM', prefix .. ':wip:' .. lane.name, unpack(ended)) end
+  for total, count in pairs(lane.counts) do
+    if count > 0 then try('HINCRBY', ours .. ':totals:' .. lane.queue, total, count) end
   end
-  if #lane.queued > 0 then redis.call('RPUSH', queue, unpack(lane.queued)) end
-  if #lane.released > 0 then redis.call('LPUSH', queue, unpack(lane.released)) end
-  if #lane.scheduled > 0 then redis.call('ZADD', prefix .. ':scheduled:' .. lane.name, unpack(lane.scheduled)) end
-  if #lane.finished > 0 then
-    redis.call('ZADD', prefix .. ':finished:' .. lane.name, unpack(lane.finished))
-    trim(prefix .. ':finished:' .. lane.name, keep_completed)
-  end
-  if #lane.dead > 0 then
-    redis.call('ZADD', prefix .. ':failed:' .. lane.name, unpack(lane.dead))
-    lane.dropped = trim(prefix .. ':failed:' .. lane.name, keep_failed, lane.name)
-  end
-  if #ended > 0 then redis.call('ZREM', registry, unpack(ended)) end
-  local totals = ours .. ':totals:' .. lane.queue
-  if lane.done > 0 then redis.pcall('HINCRBY', totals, 'completed', lane.done) end
-  if #lane.dead > 0 then redis.pcall('HINCRBY', totals, 'failed', #lane.dead / 2) end
-  if lane.retried > 0 then redis.pcall('HINCRBY', totals, 'retried', lane.retried) end
-  if lane.dropped > 0 then redis.pcall('HINCRBY', totals, 'dropped', lane.dropped) end
 end
 
 for _, lane in ipairs(lanes) do
-  if #lane.jobs > 0 then
-    local written, error = pcall(write_lane, lane)
+  if lane.jobs then
+    local broken, written, error = broken_key(prefix, lane.name), false, nil
+    if broken then
+      error = broken .. ' is of another type: its lane is out of use'
+    else
+      written, error = pcall(write_lane, lane)
+    end
     if not written then
       for _, at in ipairs(lane.jobs) do refuse(at, error) end
     end

@@ -4,12 +4,11 @@
 local prefix, ours, failed, first_id, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', 4, {}
 for i = first_id, #ARGV do
   local id, out = ARGV[i], 0
-  local queue = redis.pcall('HGET', prefix .. ':job:' .. id, 'origin')
-  local known = type(queue) == 'string'
-  if known and failed then
+  local queue = try('HGET', prefix .. ':job:' .. id, 'origin')
+  if queue and failed then
     out = redis.call('ZREM', prefix .. ':failed:' .. queue, id)
     leave_dead(ours, queue, id)
-  elseif known then
+  elseif queue then
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
   end
   if out > 0 then

@@ -1,14 +1,13 @@
--- Moves a job of the ready registry to its queue, as RQ 3 does, if it is still ready. True once it is out of the
--- registry, false for a job with RQ's own rate limit, which RQ's own methods enqueue, nil where the queue is no list.
+-- Moves a job of the ready registry to its queue, as RQ 3 does, if it is still ready. Returns true once it is out of the
+-- registry, false for a job with RQ's own rate limit, which RQ's own methods enqueue, nil if its lane is out of use.
 local function enqueue_ready(prefix, iso, timeout, lane, id)
   local key, registry = prefix .. ':job:' .. id, prefix .. ':ready:' .. lane
-  local job = redis.pcall('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
+  local job = try('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
     'ended_at', 'ttl', 'timeout')
-  if not job.err and job[1] == 'ready_to_enqueue' then
+  if job and job[1] == 'ready_to_enqueue' then
     if job[2] and job[2] ~= '' then return false end
     local list = prefix .. ':queue:' .. lane
-    local kind = redis.call('TYPE', list).ok
-    if kind ~= 'list' and kind ~= 'none' then return nil end
+    if broken_key(prefix, lane) then return nil end
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'origin', lane)
     if not job[7] or job[7] == '' then redis.call('HSET', key, 'timeout', timeout) end
     local ttl = tonumber(job[6] or '')
@@ -19,7 +18,7 @@ local function enqueue_ready(prefix, iso, timeout, lane, id)
     end
     local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
     redis.call(first and 'LPUSH' or 'RPUSH', list, id)
-    redis.call('SADD', prefix .. ':queues', list)
+    try('SADD', prefix .. ':queues', list)
   end
   redis.call('ZREM', registry, id)  -- last: were there an error before it, the job would not be lost
   return true

@@ -15,17 +15,10 @@ local SUSPECTS = 32  -- more of one worker are not run in processes of their own
 local response = {{}, {}}
 redis.call('DEL', prefix .. ':wip')  -- this key never exists: a write that a full Redis allows, and then the others too
 
-local function is(kind, key)
-  local found = redis.call('TYPE', key).ok
-  if found == kind or found == 'none' then return true end
-  response[2][#response[2] + 1] = key
-  return false
-end
-
 -- Redis has just been started: workers need a moment to renew their leases.
 local function just_started()
-  local info = redis.pcall('INFO', 'server')
-  local uptime = type(info) == 'string' and tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
+  local info = try('INFO', 'server')
+  local uptime = info and tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
   return uptime and uptime < 5
 end
 
@@ -34,8 +27,8 @@ local known = {}
 -- What a worker that died ran, and why it died, if its watcher wrote it down (rqjobs/worker/takeover.py).
 local function what_ran(worker)
   if known[worker] == nil then
-    local found = redis.pcall('HMGET', ours .. ':ran:' .. worker, 'executions', 'why')
-    known[worker] = not found.err and found[1] and {executions = found[1], why = found[2]} or false
+    local found = try('HMGET', ours .. ':ran:' .. worker, 'executions', 'why')
+    known[worker] = found and found[1] and {executions = found[1], why = found[2]} or false
     if known[worker] then known[worker].few = #found[1] < 33 * SUSPECTS end
   end
   return known[worker]
@@ -45,10 +38,10 @@ local function rescue(name, queue, member)
   local registry, failed = prefix .. ':wip:' .. name, prefix .. ':failed:' .. name
   local id, execution = string.match(member, '^(.*):([^:]*)$')
   local key = prefix .. ':job:' .. (id or '')
-  local job = redis.pcall('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
+  local job = try('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
     'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
     'rate_limit_key', 'group_id', 'enqueue_at_front_on_retry', 'dependency_ids')
-  if job.err or not id or string.find(id, '[\128-\255]') then job = {} end  -- nothing that RQ could have made
+  if not job or not id or string.find(id, '[\128-\255]') then job = {} end  -- nothing that RQ could have made
   local ran = job[1] == 'started' and what_ran(job[5] or '')
   local waited = ran and not string.find(ran.executions, execution, 1, true)
   if job[1] == 'started' and not waited then
@@ -67,22 +60,21 @@ local function rescue(name, queue, member)
     end
   end
   redis.call('DEL', prefix .. ':execution:' .. member)
-  if id then redis.pcall('ZREM', prefix .. ':executions:' .. id, execution) end
+  if id then try('ZREM', prefix .. ':executions:' .. id, execution) end
   if job[1] == 'started' then
     local worker, left = job[5] or '', tonumber(job[2] or '') or 0
     redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', member)
-    local intervals = job[3] and select(2, pcall(cjson.decode, job[3]))
-    local attempt = math.max(1, (type(intervals) == 'table' and #intervals or 0) + 1 - left)
+    local attempt = math.max(1, #(decode_table(job[3] or '') or {}) + 1 - left)
     local died = tonumber(job[4] or '') or 0
     died = (died > 0 and died or 0) + 1  -- any client may have written it
-    local running = died > 1 and redis.pcall('GET', ours .. ':running:' .. queue .. ':' .. worker)
-    waited = waited or type(running) == 'string' and not string.find(running, execution, 1, true)
+    local running = died > 1 and try('GET', ours .. ':running:' .. queue .. ':' .. worker)
+    waited = waited or running and not string.find(running, execution, 1, true)
     local again = waited or left > 0 and died < most
     local why = died >= most and TOO_MANY_DIED or ran and ran.why or again and TRIED_AGAIN or USED_UP
     local results = prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
     if not waited then
-      if type(redis.pcall('XLEN', results)) == 'table' then redis.call('DEL', results) end
+      if not has_type(results, 'stream') then redis.call('DEL', results) end
       redis.call('XADD', results, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name', worker,
         'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
       redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
@@ -91,15 +83,15 @@ local function rescue(name, queue, member)
     if again then
       redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', waited and left or left - 1)
       redis.call('LPUSH', prefix .. ':queue:' .. name, id)
-      redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. name)
-      if not waited then redis.pcall('HINCRBY', totals, 'retried', 1) end
+      try('SADD', prefix .. ':queues', prefix .. ':queue:' .. name)
+      if not waited then try('HINCRBY', totals, 'retried', 1) end
     else
       redis.call('HSET', key, 'status', 'failed')
       redis.call('EXPIRE', key, year)
       redis.call('ZADD', failed, seconds + year, id)
       leave_dead(ours, name, id)  -- of an earlier death; this one has yet to be read
-      redis.pcall('HINCRBY', totals, 'failed', 1)
-      for _, figures in ipairs({ours .. ':metrics', minute}) do redis.pcall('HINCRBY', figures, queue .. '/dead', 1) end
+      try('HINCRBY', totals, 'failed', 1)
+      for _, figures in ipairs({ours .. ':metrics', minute}) do try('HINCRBY', figures, queue .. '/dead', 1) end
       redis.call('EXPIRE', minute, 3900)
       local over = redis.call('ZCARD', failed) - keep
       if over > 0 then
@@ -108,7 +100,7 @@ local function rescue(name, queue, member)
           redis.call('ZREM', failed, old)
           leave_dead(ours, name, old)
         end
-        redis.pcall('HINCRBY', totals, 'dropped', over)
+        try('HINCRBY', totals, 'dropped', over)
       end
     end
     response[#response + 1] = {id, worker, again and 'queued' or 'failed'}
@@ -116,18 +108,17 @@ local function rescue(name, queue, member)
   redis.call('ZREM', registry, member)  -- last: were there an error before it, the job would not be lost
 end
 
-is('set', ours .. ':paused')
+if not has_type(ours .. ':paused', 'set') then response[2][1] = ours .. ':paused' end
 for n = 0, lane_count - 1 do
   local name, queue = ARGV[first_lane + 2 * n], ARGV[first_lane + 2 * n + 1]
-  local registry, sound = prefix .. ':wip:' .. name, is('list', prefix .. ':queue:' .. name)
-  for _, kind in ipairs({'wip', 'scheduled', 'finished', 'failed'}) do
-    sound = is('zset', prefix .. ':' .. kind .. ':' .. name) and sound
-  end
+  local registry, broken = prefix .. ':wip:' .. name, broken_key(prefix, name)
   local members = {}
-  if sound and dead == '' then
+  if broken then
+    response[2][#response[2] + 1] = broken
+  elseif dead == '' then
     members = redis.call('ZRANGEBYSCORE', registry, 0, seconds, 'LIMIT', 0, page)
     if #members > 0 and just_started() then members = {} end
-  elseif sound then
+  else
     for _, member in ipairs(redis.call('SMEMBERS', prefix .. ':worker:' .. dead .. ':executions')) do
       if #members < page and redis.call('ZSCORE', registry, member) then members[#members + 1] = member end
     end

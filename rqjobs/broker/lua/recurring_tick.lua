@@ -36,7 +36,7 @@ if job_id ~= '' then
   redis.call(wait == '' and 'LLEN' or 'ZCARD', queue)  -- a key of another type: nothing is written
   redis.call('HSET', prefix .. ':job:' .. job_id, 'data', data, 'created_at', ARGV[9], 'description', description,
              'meta', ARGV[11], unpack(cjson.decode(fields)))
-  redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. lane)
+  redis.pcall('SADD', prefix .. ':queues', prefix .. ':queue:' .. lane)
   if wait == '' then
     redis.call('RPUSH', queue, job_id)
   else

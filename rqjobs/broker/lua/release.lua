@@ -6,9 +6,8 @@ local response = {'0'}
 redis.call('DEL', prefix .. ':ready')  -- this key never exists: a write that a full Redis allows, and then the others too
 for i = first_lane, #ARGV do
   local lane = ARGV[i]
-  local ids, gone = redis.pcall('ZRANGE', prefix .. ':ready:' .. lane, 0, most - 1), 0
-  if ids.err then ids = {} end
-  for _, id in ipairs(ids) do
+  local gone = 0
+  for _, id in ipairs(try('ZRANGE', prefix .. ':ready:' .. lane, 0, most - 1) or {}) do
     local moved, enqueued = pcall(enqueue_ready, prefix, iso, timeout, lane, id)
     if moved and enqueued then
       gone = gone + 1

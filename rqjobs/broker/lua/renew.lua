@@ -17,10 +17,10 @@ for i = 6, #ARGV, 3 do
   local lane, id, execution = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local registry = prefix .. ':wip:' .. lane
   local member = id .. ':' .. execution
-  local expires = redis.pcall('ZSCORE', registry, member)
-  if not expires then
+  local expires = try('ZSCORE', registry, member)
+  if expires == false then  -- nil: a registry of another type is no loss of a lease
     response[#response + 1] = execution
-  elseif type(expires) == 'string' then  -- a registry of another type is no loss of a lease
+  elseif expires then
     redis.call('ZADD', registry, 'XX', seconds + lease, member)
     local run = prefix .. ':execution:' .. member
     if redis.call('HSETNX', run, 'id', execution) == 1 then  -- a short job's, left out at first (reserve.lua)
@@ -28,10 +28,10 @@ for i = 6, #ARGV, 3 do
     end
     redis.call('HSET', run, 'last_heartbeat', stamp)
     redis.call('EXPIRE', run, lease + 60)
-    redis.pcall('ZADD', prefix .. ':executions:' .. id, seconds + lease + 60, execution)
+    try('ZADD', prefix .. ':executions:' .. id, seconds + lease + 60, execution)
     redis.call('EXPIRE', prefix .. ':executions:' .. id, lease + 60)
     if redis.call('EXISTS', prefix .. ':job:' .. id) == 1 then
-      redis.pcall('HSET', prefix .. ':job:' .. id, 'last_heartbeat', iso)
+      try('HSET', prefix .. ':job:' .. id, 'last_heartbeat', iso)
     end
   end
 end

@@ -5,20 +5,20 @@ local prefix, ours, now, first_id, done = ARGV[1], ARGV[2], ARGV[3], 4, {}
 for i = first_id, #ARGV do
   local id = ARGV[i]
   local key = prefix .. ':job:' .. id
-  local job = redis.pcall('HMGET', key, 'origin', 'retry_intervals')
-  local queue = not job.err and job[1]
+  local job = try('HMGET', key, 'origin', 'retry_intervals')
+  local queue = job and job[1]
   local dead = queue and prefix .. ':failed:' .. queue
   if dead and redis.call('ZSCORE', dead, id) then
     redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- if that key is no list, it ends here, still dead
     redis.call('ZREM', dead, id)
     leave_dead(ours, queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')
-    local intervals = job[2] and select(2, pcall(cjson.decode, job[2]))  -- RQ counts a retry for each
-    if type(intervals) == 'table' and #intervals > 0 then redis.call('HSET', key, 'retries_left', #intervals) end
+    local intervals = decode_table(job[2] or '')  -- RQ counts a retry for each
+    if intervals and #intervals > 0 then redis.call('HSET', key, 'retries_left', #intervals) end
     redis.call('HDEL', key, 'worker_died', 'suspect', 'blamed')
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)
-    redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+    try('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
     done[#done + 1] = id
   end
 end

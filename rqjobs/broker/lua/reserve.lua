@@ -1,85 +1,93 @@
--- Takes jobs out of their queues and marks them started, as RQ 3 does, in one step: a worker killed at
--- any instant leaves each job either waiting or in the started registry with a lease.
+-- Claims jobs: takes them out of their lanes and marks them running, as RQ 3 does, in one step. A worker that is killed
+-- at any instant leaves each job either waiting or in the registry of running jobs with a lease.
 -- ARGV: RQ's prefix, our prefix, worker, lease (s), now (RQ's format), 24 hex digits that start every execution's id,
 --   '1' = write RQ's record of each execution now ('' = the worker does, by renew.lua, for jobs that run for long;
---   'park' = likewise, and webhooks whose destination's breaker is open are parked at once: parking.lua),
+--   'park' = likewise, and deliveries whose destination's breaker is open are parked at once: destination.lua),
 --   after how many dead workers a job is dead,
---   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst, '1' = the worker tells
---     which of the jobs that a worker has died under run (running.lua)
---   then the lanes in the order of taking: name, which of the queues (from 1)
--- Answers {seconds until a rate limit frees (-1 = none holds anything back), jobs parked,
+--   number of queues, for each: name, how many jobs at most, rate (jobs/s, '' = none), burst, flags: 'r' = the worker
+--     writes which of the jobs that a worker has died under run (running.lua), 'p' = its jobs may be parked
+--   then the lanes in the order of claiming: name, which of the queues (from 1)
+-- Returns {seconds until a rate limit frees (-1 = none holds anything back), jobs parked,
 --   1 if the answer has as many bytes as one may have: there may be more jobs, in any of the lanes,
 --   seconds until the next trial of a held queue (-1 = none is held), job, job, ...}
 --   A job is {id, execution, lane (from 1),
---    special ('1' = RQ's own path, '2' = a worker has died under it, '3' = it is too large to be sent: without fields),
+--    kind ('1' = RQ compatibility path, '2' = a worker has died under it, '3' = it is too large to be sent: without fields),
 --    data, timeout, retries_left, retry_intervals, created_at, result_ttl, failure_ttl, enqueued_at,
 --    and of a trial or a signed job: the stage of a trial that found the dependency away (holds.lua), the signature}
+-- A lane with a key of another type is left alone (broken_keys.lua).
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local records, most = ARGV[7] == '1', tonumber(ARGV[8])
-local MOST_BYTES, LARGEST = 4194304, 33554432  -- of the jobs in one answer (a larger one comes alone), and of one job
+local records, parks, max_deaths, queue_count = ARGV[7] == '1', ARGV[7] == 'park', tonumber(ARGV[8]), tonumber(ARGV[9])
+local FIRST_QUEUE, QUEUE, LANE = 10, 5, 2  -- the first argument of a queue; the number of a queue's, of a lane's
+local MAX_BYTES, MAX_JOB_BYTES = 4194304, 33554432  -- of the jobs in one answer (a larger one comes alone), and of one job
+local MAX_PARKED = 200  -- jobs parked by one call
 local answer, bytes, full = {'-1', 0, 0, '-1'}, 0, false
 if redis.call('EXISTS', prefix .. ':suspended') == 1 then return answer end
 local paused = {}
-local names = redis.pcall('SMEMBERS', ours .. ':paused')  -- a key of another type pauses nothing; the keeper tells
-for _, name in ipairs(names.err and {} or names) do paused[name] = true end
+for _, name in ipairs(try('SMEMBERS', ours .. ':paused') or {}) do paused[name] = true end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local stamp, leased, ttl = string.format('%.6f', now), tonumber(time[1]) + lease, lease + 60
-local executions, taken = prefix .. ':worker:' .. worker .. ':executions', 0
+local executions, claimed, parked = prefix .. ':worker:' .. worker .. ':executions', 0, 0
+local holds, trial_wait = open_holds(ours), -1
 
-local holds, look = open_holds(ours), -1
-
--- A queue that waits for a dependency: one job of it is taken when a trial is due, and none otherwise.
+-- A queue that waits for a dependency: one job of it is claimed when a trial is due, and none otherwise.
 local function hold_back(queue, hold)
   local wait = until_trial(prefix, hold, now)
   if wait > 0 then
-    queue.budget, queue.wanted, look = 0, 0, look < 0 and wait or math.min(look, wait)
+    queue.left, queue.wanted, trial_wait = 0, 0, trial_wait < 0 and wait or math.min(trial_wait, wait)
   else
-    queue.budget, queue.trial = math.min(queue.budget, 1), hold
+    queue.left, queue.trial = math.min(queue.left, 1), hold
   end
 end
 
-local queues, at = {}, 10
-for i = 1, tonumber(ARGV[9]) do
-  local queue = {name = ARGV[at], budget = tonumber(ARGV[at + 1]), taken = 0}
-  if ARGV[at + 2] ~= '' then  -- a token bucket, refilled since it was last used
-    queue.rate, queue.burst, queue.bucket = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ours .. ':rate:' .. queue.name
-    local was = redis.pcall('HMGET', queue.bucket, 'tokens', 'at')
-    local tokens, since = tonumber(was[1] or ''), tonumber(was[2] or '')
+local function read_queue(at)
+  local name, count, rate, burst, flags = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local queue = {name = name, left = count, claimed = 0}
+  if flags ~= '' then
+    queue.parks = parks and string.find(flags, 'p', 1, true)
+    queue.running = string.find(flags, 'r', 1, true) and ours .. ':running:' .. name .. ':' .. worker
+  end
+  if rate ~= '' then  -- a token bucket, refilled since it was last used
+    queue.rate, queue.burst, queue.bucket = tonumber(rate), tonumber(burst), ours .. ':rate:' .. name
+    local bucket = try('HMGET', queue.bucket, 'tokens', 'at') or {}
+    local tokens, since = tonumber(bucket[1] or ''), tonumber(bucket[2] or '')
     queue.tokens = queue.burst
     if tokens and since and tokens >= 0 then
       queue.tokens = math.min(queue.burst, tokens + math.max(0, now - since) * queue.rate)
     end
-    queue.wanted, queue.budget = queue.budget, math.min(queue.budget, math.floor(queue.tokens + 1e-6))
+    queue.wanted, queue.left = queue.left, math.min(queue.left, math.floor(queue.tokens + 1e-6))
   end
-  if paused[queue.name] then queue.budget, queue.wanted = 0, 0 end
-  if holds and queue.budget > 0 then
-    for _, hold in pairs(holds) do
-      if hold.queue == queue.name and now > hold.next + FORGOTTEN then
-        hold.closed = true
-      elseif hold.queue == queue.name and hold.scope == '' then
-        hold_back(queue, hold)
-      elseif hold.queue == queue.name then
-        queue.scoped = true
-      end
+  if paused[name] then queue.left, queue.wanted = 0, 0 end
+  if not holds or queue.left <= 0 then return queue end
+  for _, hold in pairs(holds) do
+    if hold.queue == name and now > hold.next + FORGOTTEN then
+      hold.closed = true
+    elseif hold.queue == name and hold.scope == '' then
+      hold_back(queue, hold)
+    elseif hold.queue == name then
+      queue.scoped = true
     end
   end
-  if ARGV[at + 4] == '1' then queue.running = ours .. ':running:' .. queue.name .. ':' .. worker end
-  queues[i] = queue
-  at = at + 5
+  return queue
 end
 
+local queues, first_lane = {}, FIRST_QUEUE + QUEUE * queue_count
+for number = 1, queue_count do queues[number] = read_queue(FIRST_QUEUE + QUEUE * (number - 1)) end
+
+local function lane_at(at) return ARGV[at], queues[tonumber(ARGV[at + 1])] end
+
 -- The lane of a trial: the next one after that of the last trial that has jobs, so that no lane waits for another's.
-local function choose_trial_lane(queue, number)
+local function choose_trial_lane(queue)
   local first, passed = nil, false
-  for i = at, #ARGV, 2 do
-    if tonumber(ARGV[i + 1]) == number then
-      if redis.call('EXISTS', prefix .. ':queue:' .. ARGV[i]) == 1 then
-        if passed then return ARGV[i] end
-        first = first or ARGV[i]
+  for at = first_lane, #ARGV, LANE do
+    local name, its_queue = lane_at(at)
+    if its_queue == queue then
+      if redis.call('EXISTS', prefix .. ':queue:' .. name) == 1 and not broken_key(prefix, name) then
+        if passed then return name end
+        first = first or name
       end
-      passed = passed or ARGV[i] == queue.trial.lane
+      passed = passed or name == queue.trial.lane
     end
   end
   return first
@@ -94,44 +102,77 @@ local function pop_for_trial(list, hold)
   return {ids[3 - other]}
 end
 
--- Until when a job must wait for its scope's dependency; nil if it need not. It may be the trial.
-local function scope_of(id, lane)
-  local name = redis.pcall('HGET', prefix .. ':job:' .. id, 'needs')
-  local hold = type(name) == 'string' and holds[name]
+-- Until when a job must wait for its scope's dependency; nil if it need not. Then the hold whose trial it is, or nil.
+local function check_scope(id, key, lane)
+  local name = redis.call('HGET', key, 'needs')
+  local hold = name and holds[name]
   if not hold or hold.closed or hold.scope == '' then return nil, nil end
   if until_trial(prefix, hold, now) <= 0 then
-    redis.call('SREM', held_jobs(ours, name), lane .. ' ' .. id)
+    try('SREM', held_jobs(ours, name), lane .. ' ' .. id)
     return nil, hold
   end
   return keep_for(prefix, ours, hold, lane, id, now), nil
 end
 
-for number, queue in ipairs(queues) do
-  if queue.trial then queue.trial_lane = choose_trial_lane(queue, number) end
+-- What is to be known of a job before it runs: its kind (see above), and the bytes that it adds to the answer.
+local function classify(queue, key, job, size, large)
+  local kind = ''
+  for i = 8, 15 do
+    if job[i] and job[i] ~= '' then kind = '1' end
+  end
+  if job[16] and kind == '' then
+    local died, left = tonumber(job[16]) or 0, tonumber(job[3] or '') or 0
+    local alone = left <= 0 or died + 1 >= max_deaths or redis.call('HEXISTS', key, 'suspect') == 1
+    if died > 0 and alone then kind = '2' end
+    if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until the worker writes it
+  end
+  if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
+  if large or size > MAX_JOB_BYTES then
+    kind, size = '3', 0
+    for i = 1, 7 do job[i] = '' end
+  end
+  return kind, size
 end
-local parked, dead = 0, ARGV[7] == 'park' and dead_destinations(ours, now) or {}
-local lane = 0
-while ARGV[at] do
-  local name, queue = ARGV[at], queues[tonumber(ARGV[at + 1])]
-  lane, at = lane + 1, at + 2
-  local list, registry, leases, members = prefix .. ':queue:' .. name, prefix .. ':wip:' .. name, {}, {}
-  -- With a registry of another type its jobs could not be marked as taken: they stay. The keeper says so.
-  local sound = queue.budget > 0 and redis.call('EXISTS', list) == 1 and type(redis.pcall('ZCARD', registry)) == 'number'
-  local later, slots = prefix .. ':scheduled:' .. name, {}
-  if queue.trial and name ~= queue.trial_lane then sound = false end
-  local scoped = sound and queue.scoped and type(redis.pcall('ZCARD', later)) == 'number'
-  local parks = sound and not queue.trial and next(dead) and queue.name == 'webhooks' and type(redis.pcall('ZCARD', later)) == 'number'
-  while sound and not full and queue.budget > 0 and parked < MOST_PARKED do
-    local wanted = queue.budget
+
+-- Marks a job running, and adds it to the answer. Returns its member of the registry.
+local function claim(id, key, lane, job, kind, trial)
+  claimed = claimed + 1
+  local execution = seed .. string.format('%08x', claimed)
+  local member = id .. ':' .. execution
+  redis.call('HSET', key, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
+  if records or kind == '1' then
+    local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
+    redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
+      'worker_name', worker)
+    redis.call('EXPIRE', record, ttl)
+    try('ZADD', index, leased + 60, execution)
+    redis.call('EXPIRE', index, ttl)
+  end
+  local row = {id, execution, lane, kind, job[1], job[2] or '', job[3] or '', job[4] or '', job[5] or '', job[6] or '',
+    job[7] or '', job[19] or ''}
+  if trial or job[20] then
+    row[13], row[14] = trial and trial.stage or '', job[20] or ''
+  end
+  answer[#answer + 1] = row
+  return member
+end
+
+local open = parks and open_destinations(ours, now) or {}
+
+-- Claims the jobs of a lane. Returns nil, or the error of a Redis that is a replica now.
+local function claim_from(lane, name, list, queue)
+  local leases, members, slots = {}, {}, {}
+  local may_park = queue.parks and not queue.trial and next(open)
+  while not full and queue.left > 0 and parked < MAX_PARKED do
+    local wanted = queue.left
     local ids
     if queue.trial then ids = pop_for_trial(list, queue.trial) else ids = redis.pcall('LPOP', list, wanted) end
     if not ids then break end
-    if ids.err and not string.find(ids.err, '^WRONGTYPE') then return redis.error_reply(ids.err) end  -- a replica now
-    if ids.err then break end
+    if ids.err then return redis.error_reply(ids.err) end
     for place, id in ipairs(ids) do
       local key = prefix .. ':job:' .. id
       local length = redis.pcall('HSTRLEN', key, 'data')  -- first: what is read is copied twice
-      local large = type(length) == 'number' and length > LARGEST
+      local large = type(length) == 'number' and length > MAX_JOB_BYTES
       local job = large and {''} or redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
@@ -140,63 +181,30 @@ while ARGV[at] do
       for i = 1, not job.err and job[1] and 7 or 0 do
         if job[i] then size = size + #job[i] end
       end
-      if bytes > 0 and bytes + size > MOST_BYTES then
+      if bytes > 0 and bytes + size > MAX_BYTES then
         for rest = #ids, place, -1 do redis.call('LPUSH', list, ids[rest]) end
         full = true
         break
       end
       if not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
-        local special = ''
-        for i = 8, 15 do
-          if job[i] and job[i] ~= '' then special = '1' end
-        end
-        if job[16] and special == '' then
-          local died, left = tonumber(job[16]) or 0, tonumber(job[3] or '') or 0
-          local alone = left <= 0 or died + 1 >= most or redis.call('HEXISTS', key, 'suspect') == 1
-          if died > 0 and alone then special = '2' end
-          if queue.running then redis.call('SET', queue.running, '', 'NX', 'EX', 86400) end  -- none until it tells
-        end
-        if job[17] or job[7] or (job[18] and job[18] ~= '') then redis.call('PERSIST', key) end
-        if large or size > LARGEST then
-          special, size = '3', #id
-          for i = 1, 7 do job[i] = '' end
-        end
-        local slot = parks and special == '' and parked_until(dead, now, id, job[1], job[5], job[19])
-        local trial
-        if holds then
-          trial = queue.trial
-          if scoped and not slot then
-            local wait, tries = scope_of(id, name)
-            slot, trial = wait, trial or tries
-          end
+        local kind
+        kind, size = classify(queue, key, job, size, large)
+        -- A microsecond apart, so that they keep their order.
+        local slot = may_park and kind == '' and parked_until(open, now + parked / 1000000, id, key, job[19])
+        local trial = queue.trial
+        if queue.scoped and not slot then
+          local wait, of_scope = check_scope(id, key, name)
+          slot, trial = wait, trial or of_scope
         end
         if slot then
           slots[#slots + 1], slots[#slots + 2], parked = slot, id, parked + 1
           redis.call('HSET', key, 'status', 'scheduled')
         else
-          taken = taken + 1
-          local execution = seed .. string.format('%08x', taken)
-          local member = id .. ':' .. execution
-          redis.call('HSET', key, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
-          if records or special == '1' then
-            local record, index = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
-            redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', stamp, 'last_heartbeat', stamp,
-              'worker_name', worker)
-            redis.call('EXPIRE', record, ttl)
-            redis.pcall('ZADD', index, leased + 60, execution)  -- a key of another type must not cost the others
-            redis.call('EXPIRE', index, ttl)
-          end
+          local member = claim(id, key, lane, job, kind, trial)
           leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
           bytes = bytes + size
-          answer[#answer + 1] = {id, execution, lane, special, job[1], job[2] or '', job[3] or '', job[4] or '',
-            job[5] or '', job[6] or '', job[7] or '', job[19] or ''}
-          if trial or job[20] then
-            answer[#answer][13], answer[#answer][14] = trial and trial.stage or '', job[20] or ''
-          end
-          if trial then
-            start_trial(trial, id, name, member, now)
-          end
-          queue.budget, queue.taken = queue.budget - 1, queue.taken + 1
+          queue.left, queue.claimed = queue.left - 1, queue.claimed + 1
+          if trial then start_trial(trial, id, name, member, now) end
         end
       elseif not job.err then  -- what a worker wrote of a job whose hash was deleted while it ran
         redis.call('DEL', key)
@@ -205,32 +213,45 @@ while ARGV[at] do
     if #ids < wanted then break end
   end
   if #members > 0 then
-    redis.call('ZADD', registry, unpack(leases))
+    redis.call('ZADD', prefix .. ':wip:' .. name, unpack(leases))
     redis.call('SADD', executions, unpack(members))
   end
-  if #slots > 0 then redis.call('ZADD', later, unpack(slots)) end
-  if queue.rate and queue.budget == 0 and queue.wanted > queue.taken and redis.call('EXISTS', list) == 1 then
-    queue.held = true
+  if #slots > 0 then redis.call('ZADD', prefix .. ':scheduled:' .. name, unpack(slots)) end
+  return nil
+end
+
+for _, queue in ipairs(queues) do
+  if queue.trial then queue.trial_lane = choose_trial_lane(queue) end
+end
+for at = first_lane, #ARGV, LANE do
+  local name, queue = lane_at(at)
+  local list, is_next = prefix .. ':queue:' .. name, not queue.trial or name == queue.trial_lane
+  if queue.left > 0 and is_next and redis.call('EXISTS', list) == 1 and not broken_key(prefix, name) then
+    local failed = claim_from((at - first_lane) / LANE + 1, name, list, queue)
+    if failed then return failed end
+  end
+  if queue.rate and queue.left == 0 and queue.wanted > queue.claimed and redis.call('EXISTS', list) == 1 then
+    queue.limited = true
   end
 end
-if taken > 0 then redis.call('EXPIRE', executions, ttl + 60) end
-save_destinations(dead, now)
+if claimed > 0 then redis.call('EXPIRE', executions, ttl + 60) end
+save_destinations(open, now)
 if holds then save_holds(ours, holds) end
 
-local wait = -1
+local rate_wait = -1
 for _, queue in ipairs(queues) do
-  if queue.rate and queue.taken > 0 then
-    queue.tokens = queue.tokens - queue.taken
-    if type(redis.pcall('HSET', queue.bucket, 'tokens', string.format('%.6f', queue.tokens), 'at', stamp)) == 'table' then
+  if queue.rate and queue.claimed > 0 then
+    queue.tokens = queue.tokens - queue.claimed
+    if not try('HSET', queue.bucket, 'tokens', string.format('%.6f', queue.tokens), 'at', stamp) then
       redis.call('DEL', queue.bucket)  -- of another type
     end
     redis.call('EXPIRE', queue.bucket, math.ceil(queue.burst / queue.rate) + 60)
   end
-  if queue.held then
+  if queue.limited then
     local free = math.max(0, 1 - queue.tokens) / queue.rate
-    wait = wait < 0 and free or math.min(wait, free)
+    rate_wait = rate_wait < 0 and free or math.min(rate_wait, free)
   end
 end
-answer[1], answer[2], answer[3] = string.format('%.6f', wait), parked, full and 1 or 0
-answer[4] = string.format('%.6f', look)
+answer[1], answer[2], answer[3] = string.format('%.6f', rate_wait), parked, full and 1 or 0
+answer[4] = string.format('%.6f', trial_wait)
 return answer

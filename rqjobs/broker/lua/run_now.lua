@@ -14,6 +14,6 @@ for _, entry in ipairs(redis.call('ZRANGE', prefix .. ':wip:' .. queue, 0, -1)) 
   if string.sub(entry, 1, #id + 1) == id .. ':' then return 0 end
 end
 redis.call('HSET', key, 'status', 'queued')
-redis.call('SADD', prefix .. ':queues', list)
+redis.pcall('SADD', prefix .. ':queues', list)
 redis.call('RPUSH', list, id)
 return 1

@@ -2,7 +2,8 @@
 -- ARGV: RQ's prefix, now (RQ's format), how many at most of a lane, lane, lane, ...
 -- Returns {seconds until the next job is due (-1 = none is delayed), how many were moved, {lane, id, ...} of jobs with RQ's
 --   own rate limit: RQ's own methods move them, within RETRY seconds, after which they are due again}
-local prefix, iso, most, first_lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), 4
+-- A lane with a key of another type is left alone (broken_keys.lua).
+local prefix, iso, max_moved, first_lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), 4
 local RETRY = 10
 redis.call('DEL', prefix .. ':scheduled')  -- this key never exists: a write that a full Redis allows, and then the others too
 local time = redis.call('TIME')
@@ -11,24 +12,20 @@ local moved, soonest, limited = 0, -1, {}
 
 local function move(lane)
   local registry, list = prefix .. ':scheduled:' .. lane, prefix .. ':queue:' .. lane
-  local kind = redis.call('TYPE', list).ok
-  if kind ~= 'list' and kind ~= 'none' then return end
-  local due = redis.call('ZRANGEBYSCORE', registry, '-inf', string.format('%.6f', now), 'LIMIT', 0, most)
+  local due = redis.call('ZRANGEBYSCORE', registry, '-inf', string.format('%.6f', now), 'LIMIT', 0, max_moved)
   local back, front, gone = {}, {}, {}
   for _, id in ipairs(due) do
     local key = prefix .. ':job:' .. id
-    local job = redis.pcall('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
-      'ended_at', 'ttl')
-    if job.err then
-      gone[#gone + 1] = id
-    elseif job[2] and job[2] ~= '' then
+    local job = try('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at',
+      'ttl')
+    if job and job[2] and job[2] ~= '' then
       redis.call('ZADD', registry, string.format('%.6f', now + RETRY), id)
       limited[#limited + 1], limited[#limited + 2] = lane, id
     else
       gone[#gone + 1] = id
-      if job[1] then
+      if job and job[1] then
         redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso)
-        if tonumber(job[6] or '') then redis.pcall('EXPIRE', key, math.floor(tonumber(job[6]))) end
+        if tonumber(job[6] or '') then try('EXPIRE', key, math.floor(tonumber(job[6]))) end
         local first = job[3] == '1' or (job[4] == '1' and job[5] and job[5] ~= '')
         local side = first and front or back
         side[#side + 1] = id
@@ -38,7 +35,7 @@ local function move(lane)
   if #gone > 0 then redis.call('ZREM', registry, unpack(gone)) end
   if #back > 0 then redis.call('RPUSH', list, unpack(back)) end
   if #front > 0 then redis.call('LPUSH', list, unpack(front)) end
-  if #back + #front > 0 then redis.call('SADD', prefix .. ':queues', list) end
+  if #back + #front > 0 then try('SADD', prefix .. ':queues', list) end
   moved = moved + #back + #front
   local next = redis.call('ZRANGE', registry, 0, 0, 'WITHSCORES')
   if next[2] then
@@ -47,5 +44,7 @@ local function move(lane)
   end
 end
 
-for i = first_lane, #ARGV do pcall(move, ARGV[i]) end  -- a registry of another type must not stop the others (recover.lua)
+for i = first_lane, #ARGV do
+  if not broken_key(prefix, ARGV[i]) then move(ARGV[i]) end
+end
 return {string.format('%.6f', soonest), moved, limited}

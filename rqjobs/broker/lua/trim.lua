@@ -21,5 +21,5 @@ for _, id in ipairs(ids) do
   end
 end
 redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
-if kind == 'failed' then redis.pcall('HINCRBY', ours .. ':totals:' .. queue, 'dropped', #ids) end
+if kind == 'failed' then try('HINCRBY', ours .. ':totals:' .. queue, 'dropped', #ids) end
 return #ids
