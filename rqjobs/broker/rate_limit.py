@@ -57,7 +57,7 @@ class Cooldown:
     def press(self, connection: redis.Redis, asked: timedelta = timedelta()) -> float:
         """Starts the pause, of at least ``asked`` (the API's Retry-After); returns its length in seconds."""
         waits = [_micro(wait) for wait in (self.first, self.longest, asked)]
-        return float(load_script("rate_brake")([self.key], waits, client=connection)) / _MICRO
+        return float(load_script("rate_cooldown")([self.key], waits, client=connection)) / _MICRO
 
     def release(self, connection: redis.Redis) -> None:
         """Records a success: the next pause has the first length again."""
@@ -123,7 +123,7 @@ class RateLimit:
             slack: a unit that would wait at most this long, in seconds, starts now.
         """
         keys = [self._key("places"), self.cooldown.key, self._key("line"), self._key("ends")]
-        script = load_script("rate_line")
+        script = load_script("rate_admit")
         with connection.pipeline(transaction=False) as pipeline:
             for unit, cost, priority in units:
                 limits = [self.limit, _micro(self.window), int(slack * _MICRO)]

@@ -1,20 +1,22 @@
--- The chosen job takes all changes that wait for the contact. They stay where they are until they have outcomes,
--- so a worker that dies loses none of them.
+-- Gives the chosen job all changes that wait for the contact. They stay in Redis until they have outcomes, so a worker
+-- that dies loses none of them.
 -- KEYS: the changes, the lock, the outcome of this unit. ARGV: unit, change, how long the lock holds (milliseconds).
--- Answers {'done', outcome}, {'busy'} or {'mine', unit, change, unit, change, ...}.
-local outcome = redis.call('GET', KEYS[3])
+-- Returns {'done', outcome}, {'busy'} or {'mine', unit, change, unit, change, ...}
+local changes, lock, outcome_key, unit, change, lock_ttl = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
+local WEEK, HOUR = 7 * 86400000, 3600
+local outcome = redis.call('GET', outcome_key)
 if outcome then
-  redis.call('EXPIRE', KEYS[3], 3600)  -- told; kept for the case that the worker dies before RQ hears of it
+  redis.call('EXPIRE', outcome_key, HOUR)  -- kept in case the worker dies before RQ's records have it
   return {'done', outcome}
 end
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], 7 * 86400000)
-local owner = redis.call('GET', KEYS[2])
-if owner and owner ~= ARGV[1] then return {'busy'} end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
-local answer, all = {'mine'}, redis.call('HGETALL', KEYS[1])
+redis.call('HSETNX', changes, unit, change)
+redis.call('PEXPIRE', changes, WEEK)
+local owner = redis.call('GET', lock)
+if owner and owner ~= unit then return {'busy'} end
+redis.call('SET', lock, unit, 'PX', lock_ttl)
+local answer, all = {'mine'}, redis.call('HGETALL', changes)
 for i = 1, #all, 2 do
-  if all[i] ~= '_first' and all[i] ~= '_until' then  -- no unit is called so: each has an '@'
+  if all[i] ~= '_first' and all[i] ~= '_until' then  -- no unit has such a name: each has an '@'
     answer[#answer + 1], answer[#answer + 2] = all[i], all[i + 1]
   end
 end

@@ -1,11 +1,13 @@
--- A call has its answer: its place is free again one window from now, and how long calls take is remembered.
--- KEYS: the places, the ends of the line (a hash). ARGV: window, how long a call lasts at most, the call's id.
+-- A call has ended: its slot is free one window from now, and how long calls take is updated.
+-- KEYS: the slots (a sorted set), the ends of the reservations (a hash).
+-- ARGV: window, how long a call lasts at most (microseconds), the call's id. Returns nothing.
+local slots, ends, window, longest, call = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local held = redis.call('ZSCORE', KEYS[1], ARGV[3])
-if not held then return end
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[1])), ARGV[3])
-local took = now - (tonumber(held) - tonumber(ARGV[1]) - tonumber(ARGV[2]))
-local usual = tonumber(redis.call('HGET', KEYS[2], 'took') or took)
-redis.call('HSET', KEYS[2], 'took', string.format('%.0f', 0.9 * usual + 0.1 * took))
-redis.call('PEXPIRE', KEYS[2], math.max(3600000, redis.call('PTTL', KEYS[2])))
+local until_at_most = redis.call('ZSCORE', slots, call)
+if not until_at_most then return end
+redis.call('ZADD', slots, string.format('%.0f', now + window), call)
+local took = now - (tonumber(until_at_most) - window - longest)
+local usual = tonumber(redis.call('HGET', ends, 'took') or took)
+redis.call('HSET', ends, 'took', string.format('%.0f', 0.9 * usual + 0.1 * took))
+redis.call('PEXPIRE', ends, math.max(3600000, redis.call('PTTL', ends)))
