@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         RetryLater,
         RQJobsError,
     )
+    from rqjobs.hooks import JobEvent, on
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
     from rqjobs.monitoring.queue_health import queue_health
 
@@ -55,6 +56,7 @@ __all__ = [
     "DuplicateJob",
     "EmailJob",
     "InvalidJob",
+    "JobEvent",
     "JobFailed",
     "JobOptions",
     "ManyChatSyncJob",
@@ -83,6 +85,7 @@ __all__ = [
     "exponential",
     "fixed",
     "job",
+    "on",
     "queue_health",
     "schedule",
     "wait_for_result",
@@ -100,6 +103,7 @@ if not TYPE_CHECKING:  # with a __getattr__, a type checker would accept misspel
                            "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
             "errors": ("DependencyUnavailable", "DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure",
                        "RQJobsError", "ResultTimeout", "RetryLater"),
+            "hooks": ("JobEvent", "on"),
             "monitoring.queue_health": ("queue_health",),
             "jobs": ("DataExportJob", "EmailJob", "ManyChatSyncJob", "QRAnalyticsJob", "WebhookJob"),
             "decorator": ("job",),

@@ -62,6 +62,21 @@ class ScheduleNotFound(RQJobsError, LookupError):
         super().__init__(f"no schedule {name!r}; see them with: rqjobs schedules list")
 
 
+class InvalidHook(RQJobsError, ValueError):
+    """A hook of :func:`rqjobs.on` without a kind, or of one that does not exist.
+
+    Attributes:
+        kind: the unknown kind; "" if none was given.
+    """
+
+    def __init__(self, kind: str, known: Sequence[str]) -> None:
+        self.kind = kind
+        words = " | ".join(f'"{each}"' for each in known)
+        super().__init__(
+            f"{f'unknown kind {kind!r}' if kind else 'no kind given'}: write @rqjobs.on({words}, queue=None)"
+        )
+
+
 class UnknownQueue(RQJobsError, LookupError):
     """The policy table has no queue with this name.
 

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from rqjobs import database, decorator, policies, sources
+from rqjobs import database, decorator, hooks, policies, sources
 from rqjobs.broker import clock_skew as skew
 from rqjobs.broker import connection
 from rqjobs.broker.embedded import ensure_server, stop_server
@@ -38,7 +38,7 @@ _CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 _REGISTRIES = ((alerts, "_hooks"), (sources, "_SOURCES"), (decorator, "_surroundings"), (bridge, "_handed_down"),
-               (endpoint_cache, "_hooks"), (scans, "_hooks"), (accounts, "_source"))  # fmt: skip
+               (hooks, "_hooks"), (endpoint_cache, "_hooks"), (scans, "_hooks"), (accounts, "_source"))  # fmt: skip
 
 hypothesis.settings.register_profile("rqjobs", deadline=None, database=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("rqjobs")

@@ -96,6 +96,7 @@ class EngineWorker(RQCompatWorker):
             enqueue_by_rq=self._enqueue_by_rq,
             on_command=self.command,
             log_settled=self._record,
+            on_written=self.hooks.ended,
             report=self.report,
         )
 
@@ -142,6 +143,7 @@ class EngineWorker(RQCompatWorker):
         self._finisher.shutdown(cancel_futures=self.loop.out_of_time)
         self.time_limits.stop()
         self.handlers.close()
+        self.hooks.close()
         for queue in self.loop.queues.values():
             queue.close()
         if self._event_loop is not None:
@@ -156,6 +158,12 @@ class EngineWorker(RQCompatWorker):
         """
         self.connection.hset(self.key, "death", timestamp())
         self.register_birth()
+
+    def started(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Calls the hooks for jobs whose runs begin."""
+        if self.hooks.wants_starts:
+            for job in jobs:
+                self.hooks.started(job)
 
     def settled(self, job: ClaimedJob) -> None:
         """Passes a job with an outcome to the loop, which writes it."""

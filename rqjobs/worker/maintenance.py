@@ -89,7 +89,7 @@ class Maintenance:
         steps: list[Callable[[], None]] = [self._check_limits]
         if now >= self._next:
             steps += [self._renew, self._lead, self._recover, self._enqueue_ready]
-        steps += [self._write_state, self._flush_metrics]
+        steps += [self._write_state, self._flush_metrics, self._check_hooks]
         if now - self._housekept_at > HOUSEKEEPING_INTERVAL:
             steps.append(self._housekeep)
         for step in steps:
@@ -117,6 +117,9 @@ class Maintenance:
         state = WorkerStatus.BUSY if self._loop.claimed else WorkerStatus.IDLE
         if self._worker.get_state() != state:
             self._worker.set_state(state)
+
+    def _check_hooks(self) -> None:
+        self._worker.hooks.check()
 
     def _flush_metrics(self) -> None:
         self._worker.metrics.flush(self._client)
@@ -162,7 +165,7 @@ class Maintenance:
         """Rescues jobs with expired leases, unless Redis was unreachable or its clock changed just before."""
         if time.monotonic() < self._recover_after:
             return
-        rq_compat, wrong = rescue(self._client, self._lanes, self._settings)
+        rq_compat, wrong = rescue(self._client, self._lanes, self._settings, on_death=self._died)
         for job in rq_compat:
             try:
                 self._worker.recover_rq_compat(*job)
@@ -174,6 +177,9 @@ class Maintenance:
             follows = "no queue counts as paused" if what == keys.PAUSED else "its queue stands still"
             event(logging.ERROR, f"a key is of another type: {follows}", key=what)
         self._wrong_types = wrong
+
+    def _died(self, job_id: str) -> None:
+        self._worker.hooks.rescued(job_id, self._client)
 
     def _enqueue_ready(self) -> None:
         """Enqueues ready dependents that a worker has left when it was killed between RQ's two steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -22,7 +22,12 @@ PAGE = 500
 
 
 def rescue(
-    client: redis.Redis, lanes: Sequence[str], settings: Settings, *, dead: str = ""
+    client: redis.Redis,
+    lanes: Sequence[str],
+    settings: Settings,
+    *,
+    dead: str = "",
+    on_death: Callable[[str], None] | None = None,
 ) -> tuple[list[tuple[str, str, str]], set[str]]:
     """Rescues the jobs of dead workers: puts them back into their queues, or makes them dead.
 
@@ -31,6 +36,7 @@ def rescue(
         lanes: the lanes to search.
         settings: the settings with the number of kept dead jobs.
         dead: the name of a dead worker; without it, all jobs with expired leases are rescued.
+        on_death: called with the id of each job that is dead from now on.
 
     Returns:
         Lane, job and execution of the jobs that RQ's own methods must rescue within 30 s; and the keys of these
@@ -43,5 +49,7 @@ def rescue(
         for job_id, worker, status in found.jobs:
             level = logging.WARNING if status == "queued" else logging.ERROR
             event(level, "job of a dead worker", id=job_id, worker=worker, now=status)
+            if status == "failed" and on_death is not None:
+                on_death(job_id)
         if found.rq_compat or len(found.jobs) < PAGE:  # return them first: the caller has 30 s for them
             return found.rq_compat, found.wrong_types

@@ -98,6 +98,9 @@ class RQCompatWorker(StockWorker):
         """Calls RQ's base method, without the extra work of RQ's forking worker."""
         BaseWorker.heartbeat(self, timeout, pipeline)
 
+    def wait_for_hooks(self) -> None:
+        """Does nothing: the process lives on, and so do the threads of the hooks."""
+
     def procline(self, message: str) -> None:
         """Does nothing: the process runs many jobs at once, so its title does not change."""
 

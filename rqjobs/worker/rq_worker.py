@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
@@ -39,12 +40,15 @@ from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.dead_letters.fingerprint import fingerprint_of
 from rqjobs.dead_letters.index import add, sync
+from rqjobs.hooks import Kind
 from rqjobs.monitoring.metrics import Outcome, Sample, record
 from rqjobs.outbox.thread import Relay
 from rqjobs.policies import base_queue, get_policy, import_registrations, lanes_in_order, load, policies
 from rqjobs.worker import protocol
 from rqjobs.worker.claimed_job import RESULT_TTL
 from rqjobs.worker.dependents import ReleasingQueue
+from rqjobs.worker.hook_events import event_of_rq_job
+from rqjobs.worker.hook_threads import HookThreads
 
 WORKER_TTL = 30
 """Seconds without a heartbeat, plus 60, after which RQ drops a worker. With RQ's default of 420 s a killed worker would
@@ -65,6 +69,28 @@ class StockWorker(Worker):
     relay: Relay | None = None
     slots: Mapping[str, int] = MappingProxyType({})
     """The number of jobs of each queue that run at once; empty for a worker that runs one job at a time."""
+
+    @functools.cached_property
+    def hooks(self) -> HookThreads:
+        """The app's hooks, constructed at the first use, after the app's modules are imported."""
+        return HookThreads()
+
+    def call_hooks(
+        self, kind: Kind, job: Job, *, attempt: int | None = None, result: Any = None, error: str = ""
+    ) -> None:
+        """Calls the hooks for an outcome that RQ's methods have written, and waits for them at most 5 s.
+
+        The process of a job ends afterwards, and its threads with it.
+        """
+        if self.hooks.wants(kind):
+            # Read now, because RQ changes the job object afterwards.
+            read = event_of_rq_job(kind, job, attempt=attempt, result=result, error=error)
+            self.hooks.put(kind, read.queue, lambda: read)
+            self.wait_for_hooks()
+
+    def wait_for_hooks(self) -> None:
+        """Waits for the hooks of all queued events."""
+        self.hooks.close()
 
     @property
     def dequeue_timeout(self) -> int:
@@ -101,6 +127,7 @@ class StockWorker(Worker):
         event(
             logging.INFO, "job started", id=job.id, queue=job.origin, attempt=attempt_number(job), job=job.description
         )
+        self.call_hooks("start", job)
         return super().perform_job(job, queue, execution)
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
@@ -110,6 +137,7 @@ class StockWorker(Worker):
         event(
             logging.INFO, "job completed", id=job.id, queue=job.origin, attempt=attempt_number(job), seconds=_took(job)
         )
+        self.call_hooks("done", job, result=job._result)  # noqa: SLF001
 
     def handle_job_failure(
         self,
@@ -144,14 +172,17 @@ class StockWorker(Worker):
             seconds=_took(job),
             next="retry" if retries else "dead letter",
         )
+        self.call_hooks("retry" if retries else "dead", job, attempt=number, error=exc_string)
 
     def handle_job_retry(
         self, job: Job, queue: Queue, retry: Retry, started_job_registry: Any, execution: Execution
     ) -> None:
         """Counts a run that returned RQ's ``Retry``: the job runs again, or is dead after too many of them."""
         over = bool(job.number_of_retries and job.number_of_retries >= retry.max)
+        number = attempt_number(job)
         with self._counted("failed" if over else "retried", job):
             super().handle_job_retry(job, queue, retry, started_job_registry, execution)
+        self.call_hooks("dead" if over else "retry", job, attempt=number)
 
     def cleanup_execution(self, job: Job, pipeline: Any, execution: Execution | None = None) -> None:
         """Adds our totals to the transaction in which RQ writes the outcome of a run."""

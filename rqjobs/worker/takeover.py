@@ -25,6 +25,7 @@ from rqjobs.config.logs import event, set_up_logs
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import RedisUnavailable
 from rqjobs.policies import import_registrations, lanes_in_order
+from rqjobs.worker.hook_threads import HookThreads
 from rqjobs.worker.protocol import encode_error
 from rqjobs.worker.rescue import rescue
 from rqjobs.worker.running_jobs import read_running
@@ -72,9 +73,11 @@ def take_over(dead: str) -> None:
         with connect() as client:
             import_registrations()
             lanes = lanes_in_order()
-            rescue(client, lanes, get_settings(), dead=dead)
+            hooks = HookThreads()
+            rescue(client, lanes, get_settings(), dead=dead, on_death=lambda job_id: hooks.rescued(job_id, client))
             for lane in lanes:
                 release_lock(client, RQScheduler.get_locking_key(lane), dead)
+            hooks.close()
     except AWAY as error:  # the jobs are rescued when their leases expire
         event(logging.WARNING, "a dead worker's jobs wait for their leases", name=dead, error=str(error))
 

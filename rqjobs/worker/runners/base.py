@@ -27,6 +27,9 @@ class Engine(Protocol):
 
     time_limits: TimeLimitThread
 
+    def started(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Calls the hooks for jobs whose runs begin."""
+
     def settled(self, job: ClaimedJob) -> None:
         """Passes on a job with an outcome, which is then written."""
 
@@ -109,6 +112,7 @@ def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Atte
         try:
             slot.enter([job], job.timeout)
             model, attempt = job.prepare()
+            engine.started((job,))
             result = processor(model, attempt)
         finally:
             slot.leave()

@@ -160,6 +160,7 @@ class BatchRunner(Runner):
         try:
             try:
                 slot.enter(jobs, limit)
+                self._engine.started(jobs)
                 results = list(self._function([(model, attempt) for _job, model, attempt in items]))
             finally:
                 slot.leave()
