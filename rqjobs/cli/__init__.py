@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of its own, imported when it is called."""
+"""The command line. Each command is in its own module, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -27,48 +27,49 @@ _COMMANDS = {
     "enqueue": "Enqueue one job.",
     "health": "Show the jobs of every queue by state, and its health.",
     "queues": "Show the policy of every queue, and where each value comes from.",
-    "pause": "Let no worker take jobs of QUEUE until it is resumed.",
+    "pause": "Pause QUEUE: workers claim none of its jobs until it is resumed.",
     "resume": "End the pause of QUEUE.",
-    "jobs": "Show, run sooner, stop and delete single jobs.",
+    "jobs": "Show, run now, stop and delete single jobs.",
     "schedules": "Recurring jobs: list, add, pause, resume, run now, remove.",
-    "failed": "List, explain, requeue and purge the jobs that died.",
-    "doctor": "Examine this installation: each fault with its fix.",
+    "failed": "List, explain, requeue and purge dead jobs.",
+    "doctor": "Check this installation, and show the fix of each fault.",
     "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",
-    "webhooks": "Endpoints, the log of deliveries, and sending again.",
+    "webhooks": "Manage endpoints; show and replay deliveries.",
     "outbox": "Move jobs from the app's database to Redis.",
-    "exports": "List exports, make links to them, delete what is due.",
+    "exports": "List exports, make links to them, delete expired files.",
     "email": "Show mail templates, and the list of suppressed addresses.",
     "dev": "Run Redis, a worker and the dashboard, in one terminal.",
-    "demo": "Run the main job end to end, and show what happened.",
+    "demo": "Run jobs of all five kinds on loopback, and show the results.",
     "analytics": "Report scans and validations of the QR codes.",
-    "db": "The tables at DATABASE_URL.",
+    "db": "Make the tables at DATABASE_URL; encrypt secrets again.",
     "sandbox": "Run a test double of a provider's API on loopback.",
     "completion": "Print the script that completes rqjobs in SHELL.",
 }
-"""Every command, in the order of ``--help``, with its first sentence. Each is ``rqjobs.cli.MODULE:NAME``."""
+"""All commands, in the order of ``--help``, with the first sentence of their help. Each is ``rqjobs.cli.MODULE:NAME``.
+"""
 
 _ELSEWHERE = {"pause": "health", "resume": "health"}
-"""The modules of commands that have none of their own name."""
+"""The modules of commands whose module has another name."""
 
 
 _PLAIN = f"{__name__}.plain"
 
 GC_THRESHOLD = 100_000
-"""New objects between two garbage collections: as Python has it, they take a sixth of a short command's time, which
-loads modules and leaves no garbage. The worker sets a threshold of its own."""
+"""The number of new objects between two garbage collections. With Python's default they take a sixth of the time of a
+short command, which loads modules and leaves no garbage. The worker sets its own threshold."""
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command's module when it is called: ``--help`` and completion do without."""
+    """A group that imports the module of a command when it is called, but not for ``--help`` and completion."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The commands' names, in the order of the table."""
+        """Returns the names of the commands, in the order of the table."""
         return list(_COMMANDS)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command meant; whether it needs the app's modules is kept: a help does not."""
+        """Returns the command, and records whether it needs the app's modules, which help texts do not."""
         ctx.meta[_PLAIN] = args[:1] == ["completion"] or not set(args).isdisjoint(ctx.help_option_names)
         if args[0] not in _COMMANDS and args[0][:1].isalnum():
             close = difflib.get_close_matches(args[0], _COMMANDS, 1)
@@ -76,7 +77,7 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of this name, imported now."""
+        """Imports and returns the command with this name."""
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"rqjobs.cli.{_ELSEWHERE.get(cmd_name, cmd_name)}")
@@ -85,12 +86,12 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The commands of ``--help``, none of them imported."""
+        """Writes the commands of ``--help`` without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands that begin like this, none of them imported, and the options."""
+        """Returns the commands and options with this beginning, without importing them."""
         commands = [CompletionItem(name, help=said) for name, said in _COMMANDS.items() if name.startswith(incomplete)]
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -107,7 +108,7 @@ def cli(ctx: click.Context) -> None:
 
     Settings come from the environment and from .env.
     """
-    if (here := str(Path.cwd())) not in sys.path:  # where the app's modules are, as for flask, uvicorn and rq
+    if (here := str(Path.cwd())) not in sys.path:  # the app's modules are here, as for flask, uvicorn and rq
         sys.path.append(here)
     if not ctx.meta.get(_PLAIN):
         from rqjobs.policies import import_registrations
@@ -116,11 +117,11 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
-    """Runs the command line and exits: 2 with one plain line on stderr for what a user can fix.
+    """Runs the command line and exits; for faults that a user can fix with exit code 2 and one line on stderr.
 
     Args:
-        args: the words after the program's name; those of this process by default.
-        program: how the program was called, for its own help texts: ``python manage.py rqjobs``.
+        args: the arguments after the program's name; by default those of this process.
+        program: the name of the program for help texts, such as ``python manage.py rqjobs``.
     """
     gc.set_threshold(GC_THRESHOLD, 50, 100)
     atexit.register(_leave)
@@ -141,7 +142,7 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
     except RQJobsError as error:
         say(f"error: {error}", err=True)
         code = 2
-    except BrokenPipeError:  # the reader of our output has gone: `rqjobs ... | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `rqjobs ... | head`
         sys.stderr.close()
         code = 0
     except Exception as error:
@@ -153,15 +154,16 @@ def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
 
 
 def _leave() -> None:
-    """Spares a short command a last look through all that it has loaded, a sixth of its time. SQLAlchemy's engine is in
-    circles, and its connections are to be closed.
-    """  # noqa: D205
+    """Excludes all objects from the last garbage collection, which takes a sixth of the time of a short command.
+
+    Not with SQLAlchemy: its engine is part of reference cycles, and its connections must be closed.
+    """
     if "sqlalchemy" not in sys.modules:
         gc.freeze()
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A fault of ours, as Python shows it: its message may hold text from outside."""
+    """Prints the traceback of an unexpected error, made printable, because its message may contain untrusted text."""
     sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
 
 

@@ -20,7 +20,7 @@ _SHADES = " ░▒▓█"
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _NUMBERS = ("scans", "visitors", "validations", "bots")
 _RATES = ("conversion", "repeat_rate")
-BAR = 28  # characters: 80 columns hold it beside the numbers
+BAR = 28  # characters: with the numbers it fits into 80 columns
 
 
 @click.group()
@@ -31,13 +31,15 @@ def analytics() -> None:
 @analytics.command("report")
 @click.option("--qr-code", metavar="ID", help="Only this code.")
 @click.option("--user", metavar="ID", help="Only the codes of this owner.")
-@click.option("--since", metavar="DAY", help="The first day, as 2026-11-01; 30 days in all by default.")
-@click.option("--until", metavar="DAY", help="The last day, which belongs to the period; today by default.")
+@click.option("--since", metavar="DAY", help="The first day, as 2026-11-01; by default 30 days in total.")
+@click.option("--until", metavar="DAY", help="The last day, inclusive; today by default.")
 @click.option("--zone", default="UTC", show_default=True, help="Time zone of days and hours: Europe/Berlin.")
 @click.option(
-    "--step", type=click.Choice(["hour", "day", "week", "month"]), help="Of the series; what is readable by default."
+    "--step",
+    type=click.Choice(["hour", "day", "week", "month"]),
+    help="Step of the series; by default chosen by length.",
 )
-@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines of a breakdown.")
+@click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Rows of a breakdown.")
 @json_option
 def show_report(
     *,
@@ -50,7 +52,7 @@ def show_report(
     top: int,
     as_json: bool,
 ) -> None:
-    """Report on a period, and on the one before.
+    """Report on a period, compared with the period before.
 
     Totals, visitors, series, heat map and breakdowns.
     """
@@ -66,7 +68,7 @@ def show_report(
 @analytics.command("purge")
 @click.option("--older-than", metavar="DURATION", help="Instead of ANALYTICS_RETENTION, such as 90d.")
 def purge_events(*, older_than: str | None) -> None:
-    """Delete raw events recorded long ago. Workers do it by themselves; the counts are kept for ever."""
+    """Delete raw events recorded long ago. Workers do this automatically; the counts are kept for ever."""
     from rqjobs.config.settings import get_settings
     from rqjobs.database import get_engine
     from rqjobs.database.schema import ensure_schema

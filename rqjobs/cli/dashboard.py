@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _THREADS = 16
-"""Pages that are made at the same moment. While Redis does not answer, each waits for it for some seconds."""
+"""The most pages made at the same time. While Redis does not answer, each waits some seconds for it."""
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True)
 def dashboard(*, host: str, port: int) -> None:
     """Serve the dashboard, rq-dashboard and the metrics.
 
-    Its login is DASHBOARD_USERNAME (admin) and DASHBOARD_PASSWORD; without one, a password is made and printed.
+    The login is DASHBOARD_USERNAME (admin) and DASHBOARD_PASSWORD; without one, a password is generated and printed.
     """
     from rqjobs.config.settings import get_settings
 
@@ -41,7 +41,7 @@ def dashboard(*, host: str, port: int) -> None:
 
 
 def open_dashboard(host: str, port: int) -> tuple[LimitedServer, str | None]:
-    """A server that is ready to serve, and the password that was made for it, if none was set.
+    """Returns a server that is ready to serve, and the generated password, if none was set.
 
     Raises:
         RQJobsError: the port is in use.

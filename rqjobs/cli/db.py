@@ -1,4 +1,4 @@
-"""``rqjobs db``: the tables, and the encryption of what they and Redis hold."""
+"""``rqjobs db``: the tables, and the encryption of stored secrets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rqjobs.cli.output import json_option, print_json, print_table, say
 
 @click.group()
 def db() -> None:
-    """The tables at DATABASE_URL."""
+    """Make the tables at DATABASE_URL; encrypt secrets again."""
 
 
 @db.command()
 def init() -> None:
-    """Make the tables, or upgrade them. Does nothing where they are up to date; never touches other tables."""
+    """Make the tables, or upgrade them. Never changes other tables, and does nothing if ours are up to date."""
     from rqjobs.database import get_engine
     from rqjobs.database.schema import HEAD, init_database, schema_version
 
@@ -34,10 +34,10 @@ def init() -> None:
 @click.option("--dry-run", is_flag=True, help="Count only.")
 @json_option
 def reencrypt(*, dry_run: bool, as_json: bool) -> int:
-    """Encrypt secrets anew under RQJOBS_SECRET_KEY.
+    """Encrypt secrets again under RQJOBS_SECRET_KEY.
 
-    Endpoint secrets and headers of webhooks, in the database and in Redis, that are in clear or under a key of
-    RQJOBS_SECRET_KEY_OLD. Start all processes with the new key first. Exit 1 if something cannot be decrypted.
+    Endpoint secrets and webhook headers in the database and in Redis that are unencrypted, or encrypted under a key of
+    RQJOBS_SECRET_KEY_OLD. Start all processes with the new key first. Exit 1 if a secret cannot be decrypted.
     """
     from rqjobs.broker.reencryption import reencrypt as reencrypt_all
 

@@ -1,4 +1,4 @@
-"""``rqjobs demo``: the main job, end to end, with the outside world played on loopback."""
+"""``rqjobs demo``: runs jobs of all five kinds against test doubles on loopback."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from rqjobs.jobs import JobModel, WebhookJob
     from rqjobs.testing.sandbox.world import World
 
-_LIMIT = 110.0  # seconds; it takes ten, and on a machine that does much else at once a minute
+_LIMIT = 110.0  # seconds; it takes ten, and a minute on a busy machine
 _SCANS = 20
 
 
 class DemoFailed(RQJobsError):
-    """Something of the demo did not come out as promised."""
+    """A job of the demo did not end as expected."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """One job of the demo and what it should show."""
+    """One job of the demo, and its expected end."""
 
     job: JobModel
     story: str
     expected: State = State.DONE
-    """The state that it must end in."""
+    """The state in which it must end."""
 
 
 @click.command()
 def demo() -> None:
-    """Run the main job end to end, and show what happened.
+    """Run jobs of all five kinds on loopback, and show the results.
 
-    A Redis, the outside world, real jobs and a worker, all on loopback, within a minute.
+    Starts a Redis, test doubles of all services, and a worker; takes less than a minute.
     """
     from rqjobs.enqueueing import enqueue_many
     from rqjobs.monitoring.queue_health import queue_health, state_table
@@ -159,14 +159,14 @@ def _tell(acts: list[Act], jobs: list[Job]) -> None:
 
 
 def _shortened(result: Any) -> str:
-    """A result, cut to 60 characters."""
+    """Returns a result as text, cut to 60 characters."""
     if isinstance(result, dict):
         return ", ".join(f"{key} {value}" for key, value in result.items() if isinstance(value, str | int | float))[:60]
     return "" if result is None else str(result)[:60]
 
 
 def _check(acts: list[Act], jobs: list[Job], world: World) -> None:
-    """Raises DemoFailed if a job did not end as the demo claims."""
+    """Raises DemoFailed if a job did not end as expected."""
     for act, job in zip(acts, jobs, strict=True):
         if (state := state_of(job.get_status())) is not act.expected:
             raise DemoFailed(f"{job.description} ended as {state}, not {act.expected}")

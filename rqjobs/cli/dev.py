@@ -16,13 +16,13 @@ from rqjobs.cli.output import say
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True, help="Of the dashboard.")
-@click.option("--no-worker", is_flag=True, help="Only Redis and the dashboard; the worker can then run in a debugger.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True, help="The dashboard's port.")
+@click.option("--no-worker", is_flag=True, help="Only Redis and the dashboard; run the worker in a debugger.")
 def dev(*, port: int, no_worker: bool) -> int:
     """Run Redis, a worker and the dashboard, in one terminal.
 
-    Redis is the embedded one unless REDIS_URL names another. Ctrl-C ends the worker and the dashboard;
-    the embedded Redis stays, and so do its jobs.
+    Redis is the embedded one unless REDIS_URL names another. Ctrl-C ends the worker and the dashboard; the embedded
+    Redis and its jobs stay.
     """
     from rqjobs.broker.connection import redact
     from rqjobs.config.settings import get_settings
@@ -39,7 +39,7 @@ def dev(*, port: int, no_worker: bool) -> int:
         if no_worker:
             stopped.wait()
             return 0
-        # In a session of its own: Ctrl-C reaches it once, from us, and not twice.
+        # In its own session, so that Ctrl-C reaches it only once, from this process.
         worker = subprocess.Popen([sys.executable, "-m", "rqjobs", "worker"], start_new_session=True)
         try:
             while worker.poll() is None and not stopped.wait(0.2):

@@ -17,10 +17,10 @@ _COLOURS = {"ok": "green", "fault": "red", "skipped": "yellow"}
 
 @click.command()
 @click.option("--online", is_flag=True, help="Also try the credentials of the mail provider and of ManyChat.")
-@click.option("--every-job", is_flag=True, help="Check every job in Redis, not a sample of some thousands.")
+@click.option("--every-job", is_flag=True, help="Check every job in Redis instead of a sample of some thousands.")
 @json_option
 def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
-    """Examine this installation: each fault with its fix.
+    """Check this installation, and show the fix of each fault.
 
     Nothing is changed. Exit 1 if there is a fault.
     """
@@ -36,7 +36,7 @@ def doctor(*, online: bool, every_job: bool, as_json: bool) -> int:
                 say(f"         fix: {adapted(finding.fix)}")
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
-        # "mend" is the name of "fix" in earlier versions.
+        # "mend": earlier versions had this name for "fix".
         print_json({"healthy": not faults, "findings": [{**asdict(finding), "mend": finding.fix} for finding in found]})
     else:
         say(f"\n{faults} fault{'s' if faults != 1 else ''}" if faults else "\nall is well")

@@ -21,9 +21,9 @@ def email() -> None:
 @email.command()
 @json_option
 def templates(*, as_json: bool) -> None:
-    """List the templates: yours, and the built-in ones.
+    """List your templates and the built-in ones.
 
-    Yours come from EMAIL_TEMPLATES.
+    Yours are in EMAIL_TEMPLATES.
     """
     from rqjobs import mail
 
@@ -37,14 +37,14 @@ def templates(*, as_json: bool) -> None:
 @email.command()
 @click.argument("template")
 @click.option("--data", default="{}", metavar="(JSON | @FILE | -)", help="The template's variables.")
-@click.option("--subject", metavar="TEXT", help="The subject; the template's own by default.")
+@click.option("--subject", metavar="TEXT", help="The subject; by default that of the template.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Where to write; RQJOBS_DATA/mail/preview by default.")  # fmt: skip
+              help="The folder to write to; by default RQJOBS_DATA/mail/preview.")  # fmt: skip
 @json_option
 def preview(template: str, *, data: str, subject: str | None, out: Path | None, as_json: bool) -> None:
-    """Write what TEMPLATE makes of --data, as it would be sent.
+    """Render TEMPLATE with --data, as it would be sent.
 
-    TEMPLATE.html and TEMPLATE.txt.
+    Writes TEMPLATE.html and TEMPLATE.txt.
     """
     from rqjobs import mail
     from rqjobs.config.settings import data_folder
@@ -79,9 +79,9 @@ def preview(template: str, *, data: str, subject: str | None, out: Path | None, 
 
 @email.group()
 def suppressions() -> None:
-    """Addresses that do not exist: nothing is sent to them.
+    """Addresses to which no mail is sent.
 
-    A mail server refused them for good, or you suppressed them. They stay suppressed until they are lifted.
+    A mail server has refused them for good, or you have suppressed them. They stay suppressed until they are lifted.
     """
 
 
@@ -105,9 +105,9 @@ def list_(*, as_json: bool) -> None:
 @click.argument("addresses", metavar="ADDRESS ...", nargs=-1, required=True)
 @click.option("--reason", default="suppressed by hand", show_default=True, metavar="TEXT")
 def add(addresses: tuple[str, ...], *, reason: str) -> None:
-    """Send nothing more to ADDRESS.
+    """Send no more mails to ADDRESS.
 
-    For bounces and complaints that come by other ways.
+    For bounces and complaints that arrive in other ways.
     """
     from rqjobs.database.suppressions import suppress
 
@@ -119,7 +119,7 @@ def add(addresses: tuple[str, ...], *, reason: str) -> None:
 @click.argument("addresses", metavar="ADDRESS ...", nargs=-1, required=True)
 @json_option
 def lift(addresses: tuple[str, ...], *, as_json: bool) -> int:
-    """Send to ADDRESS again."""
+    """Send mails to ADDRESS again."""
     from rqjobs.database.suppressions import lift as lift_addresses
 
     lifted = lift_addresses([_address(text) for text in addresses])

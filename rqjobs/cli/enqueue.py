@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from rqjobs.policies import Priority
 
 _FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
-"""The name of a field at the start of a fault: ``'data_type'``, ``'filters.a'``."""
+"""The name of a field at the beginning of a fault: ``'data_type'``, ``'filters.a'``."""
 
 
 @click.command()
 @click.argument("kind")
 @click.argument("job", metavar="(JSON | @FILE | -)")
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
-@click.option("--attempts", type=int, help="How often it is run at most.")
+@click.option("--attempts", type=int, help="The most runs of the job.")
 @click.option(
-    "--backoff", metavar="exponential:2s|fixed:10s|schedule:5s,5m|standard", help="The waits between the runs."
+    "--backoff", metavar="exponential:2s|fixed:10s|schedule:5s,5m|standard", help="The wait before each retry."
 )
-@click.option("--delay", metavar="1h", help="Wait so long before the first run; the unit (ms, s, m, h, d) is required.")
+@click.option("--delay", metavar="1h", help="The wait before the first run, with a unit (ms, s, m, h, d).")
 @click.option(
     "--at",
     type=click.DateTime(["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"]),
     metavar="TIME",
-    help="When it runs first, with its zone: 2027-01-31T09:00+01:00.",
+    help="The time of the first run, with a zone: 2027-01-31T09:00+01:00.",
 )
-@click.option("--id", "job_id", metavar="ID", help="An id of your own; the same id is not enqueued twice at once.")
+@click.option("--id", "job_id", metavar="ID", help="Your own id; refused while a job with this id has not ended.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result and print it.")
 @json_option
 def enqueue(
@@ -53,7 +53,7 @@ def enqueue(
 ) -> None:
     """Enqueue one job.
 
-    KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
+    KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of your own queue.
     """
     from rqjobs.broker.states import State, state_of
     from rqjobs.cli.progress import wait_with_progress
@@ -94,7 +94,7 @@ def enqueue(
 
 
 def _as_written(fault: str, given: Any) -> str:
-    """``fault`` with the names of fields as ``given`` spells them: ``dataType`` or ``data_type``."""
+    """Returns ``fault`` with field names spelled as in ``given``: ``dataType`` or ``data_type``."""
     from pydantic.alias_generators import to_camel, to_snake
 
     names = list(given) if isinstance(given, dict) else []

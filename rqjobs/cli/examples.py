@@ -1,4 +1,4 @@
-"""The examples of every command, which ``--help`` shows below its options."""
+"""The examples of all commands, which ``--help`` shows below the options."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import click
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
-        "rqjobs demo                   # see all of it, in a minute",
+        "rqjobs demo                   # jobs of all five kinds, in a minute",
         "rqjobs dev                    # Redis, a worker and the dashboard",
-        "rqjobs health; rqjobs doctor  # is it well, and how to fix it",
-        "rqjobs failed groups          # what died, and why",
+        "rqjobs health; rqjobs doctor  # is it healthy, and how to fix it",
+        "rqjobs failed groups          # which jobs died, and why",
     ),
     "worker": (
-        "rqjobs worker                 # everything",
-        "rqjobs worker webhooks email  # these two only",
+        "rqjobs worker                 # all queues",
+        "rqjobs worker webhooks email  # only these two",
         "rqjobs worker --processes 4 --health-port 8080",
-        "rqjobs worker --burst         # what is there now, then end: for cron and serverless",
+        "rqjobs worker --burst         # end when no job waits: for cron and serverless",
     ),
     "enqueue": (
         """rqjobs enqueue webhook '{"webhookId": "wh_1", "event": "qr.scanned",""",
@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "schedules run-now": ("rqjobs schedules run-now nightly",),
     "schedules remove": ("rqjobs schedules remove nightly",),
     "failed": (
-        "rqjobs failed groups                                     # what they died of, counted",
+        "rqjobs failed groups                                     # counted by error",
         "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a rate",
         "rqjobs failed list --queue webhooks --reason 503",
         "rqjobs failed show 0660ffd5b0a8a30ea7544c88",
@@ -66,7 +66,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "failed show": ("rqjobs failed show 0660ffd5b0a8a30ea7544c88",),
     "failed requeue": (
         "rqjobs failed requeue 0660ffd5b0a8a30ea7544c88",
-        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --dry-run  # how many would it be?",
+        "rqjobs failed requeue --group 3f2a91c07d1e46b8 --dry-run  # only count them",
         "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary --rate 50",
         "rqjobs failed requeue --queue webhooks --reason 503",
     ),
@@ -76,13 +76,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "doctor": (
         "rqjobs doctor",
-        "rqjobs doctor --online  # before a release: the providers' credentials, too",
-        "rqjobs doctor --every-job   # after a crash: is any job in no list?",
-        "rqjobs doctor --json    # for monitoring",
+        "rqjobs doctor --online      # before a release: also check the providers' credentials",
+        "rqjobs doctor --every-job   # after a crash: find jobs that are in no list",
+        "rqjobs doctor --json        # for monitoring",
     ),
     "dashboard": (
         "rqjobs dashboard",
-        "rqjobs dashboard --host 0.0.0.0 --port 8080  # behind a proxy that speaks https",
+        "rqjobs dashboard --host 0.0.0.0 --port 8080  # behind a proxy with https",
     ),
     "webhooks": (
         "rqjobs webhooks deliveries --outcome dead",
@@ -93,7 +93,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "webhooks rotate": ("rqjobs webhooks rotate shop --keep 48h",),
     "webhooks remove": ("rqjobs webhooks remove shop",),
     "webhooks enable": ("rqjobs webhooks enable shop",),
-    "webhooks disable": ("rqjobs webhooks disable shop --reason 'they asked for it'",),
+    "webhooks disable": ("rqjobs webhooks disable shop --reason 'shop closed'",),
     "webhooks destinations": ("rqjobs webhooks destinations",),
     "webhooks deliveries": (
         "rqjobs webhooks deliveries --endpoint shop --since 2h",
@@ -143,12 +143,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def epilog(path: str) -> str:
-    """The examples of the command at ``path``, in a block whose lines click keeps."""
+    """Returns the examples of the command at ``path``, in a block whose lines click does not wrap."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])))
 
 
 def teach(command: click.Command, path: str) -> None:
-    """Puts the examples of ``command``, and of all below it, into their help."""
+    """Adds the examples of ``command``, and of all its subcommands, to their help."""
     if path in EXAMPLES:
         command.epilog = epilog(path)
     if isinstance(command, click.Group):

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class ExportNotFound(RQJobsError, LookupError):
-    """No export of this id was published, or its file is deleted."""
+    """No export with this id was published, or its file is deleted."""
 
 
 @click.group()
 def exports() -> None:
-    """List exports, make links to them, delete what is due."""
+    """List exports, make links to them, delete expired files."""
 
 
 @exports.command("list")
-@click.option("--user", metavar="ID", help="Only of this user.")
+@click.option("--user", metavar="ID", help="Only exports of this user.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @json_option
 def list_(*, user: str | None, limit: int, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def list_(*, user: str | None, limit: int, as_json: bool) -> None:
 @click.argument("export_id", metavar="ID")
 @json_option
 def link(export_id: str, *, as_json: bool) -> None:
-    """Print a fresh download link to export ID, for its owner."""
+    """Print a new download link to export ID, for its owner."""
     from rqjobs.processors.export import find, make_link
 
     export = find(export_id)
@@ -70,12 +70,12 @@ def link(export_id: str, *, as_json: bool) -> None:
 
 
 @exports.command("purge")
-@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be deleted.")
 @json_option
 def purge_(*, dry_run: bool, as_json: bool) -> None:
     """Delete the files of expired exports.
 
-    Their rows stay as the record of who exported what. Exit 1 if a file could not be deleted.
+    Their rows stay as a record of who exported what. Exit 1 if a file could not be deleted.
     """
     from rqjobs.processors.export import purge
 
@@ -93,7 +93,7 @@ def purge_(*, dry_run: bool, as_json: bool) -> None:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: ``1.4 MB``."""
+    """Returns a number of bytes for people: ``1.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":  # noqa: PLR2004
             break

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-_queue_option = click.option("--queue", type=LANE, metavar="Q", help="Only of this queue.")
+_queue_option = click.option("--queue", type=LANE, metavar="Q", help="Only dead letters of this queue.")
 _reason_option = click.option("--reason", metavar="TEXT", help="Only those whose last error contains TEXT.")
 _ids_argument = click.argument("job_ids", metavar="[ID ...]", nargs=-1)
 _all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
-_group_option = click.option("--group", metavar="GROUP", help="All of one group of: rqjobs failed groups.")
+_group_option = click.option("--group", metavar="GROUP", help="All of one group, by its id in: rqjobs failed groups.")
 _dry_option = click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
 
 
 @click.group()
 def failed() -> None:
-    """List, explain, requeue and purge the jobs that died."""
+    """List, explain, requeue and purge dead jobs."""
 
 
 @failed.command("list")
@@ -43,7 +43,7 @@ def failed() -> None:
 def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -> None:
     """List dead letters, newest first, each with its reason.
 
-    Queue by queue and priority by priority; --reason looks through all that are kept.
+    Ordered by queue and priority; --reason searches all kept dead letters.
     """
     from rqjobs.dead_letters import letters as dead_letters
 
@@ -70,10 +70,7 @@ def list_(*, queue: str | None, reason: str | None, limit: int, as_json: bool) -
 @_queue_option
 @json_option
 def groups(*, queue: str | None, as_json: bool) -> None:
-    """Count dead letters by queue, error and destination.
-
-    All that are kept are counted.
-    """
+    """Count dead letters by queue, error and destination."""
     from rqjobs.dead_letters import groups as failure_groups
 
     found = failure_groups.look(queue)
@@ -109,7 +106,7 @@ def _document(group: failure_groups.FailureGroup) -> dict[str, Any]:
     }
 
 
-failed.add_command(copy(show_job), "show")  # a copy: its examples are others
+failed.add_command(copy(show_job), "show")  # a copy, because it has other examples
 
 
 @failed.command()
@@ -118,9 +115,9 @@ failed.add_command(copy(show_job), "show")  # a copy: its examples are others
 @_reason_option
 @_all_option
 @_group_option
-@click.option("--canary", is_flag=True, help="With --group: one job first, the others only if it is done.")
+@click.option("--canary", is_flag=True, help="With --group: requeue one job first, the others only if it is done.")
 @click.option(
-    "--rate", type=click.FloatRange(0.1, 10_000), default=20.0, show_default=True, help="With --group: jobs/s."
+    "--rate", type=click.FloatRange(0.1, 10_000), default=20.0, show_default=True, help="With --group: jobs per second."
 )
 @_dry_option
 @json_option
@@ -138,7 +135,7 @@ def requeue(
 ) -> int:
     """Run dead jobs again, with all their attempts.
 
-    Name jobs by ID, by --queue and --reason, by --group, or --all.
+    Select jobs by ID, by --queue and --reason, by --group, or --all.
     """
     from rqjobs.dead_letters import letters as dead_letters
 
@@ -158,7 +155,7 @@ def requeue(
 @_all_option
 @_group_option
 @_dry_option
-@click.option("--yes", is_flag=True, help="Do not ask before many are deleted.")
+@click.option("--yes", is_flag=True, help="Delete without a question.")
 @json_option
 def purge(
     job_ids: tuple[str, ...],
@@ -171,15 +168,15 @@ def purge(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Delete dead jobs for good.
+    """Delete dead jobs.
 
-    Name jobs by ID, by --queue and --reason, by --group, or --all. In a terminal it asks to confirm, unless they are
-    named by ID or --yes is given.
+    Select jobs by ID, by --queue and --reason, by --group, or --all. In a terminal it asks to confirm, unless they are
+    selected by ID or --yes is given.
     """
     from rqjobs.dead_letters import letters as dead_letters
 
     chosen = _choose(job_ids, queue, reason, group, everything=everything, dry_run=dry_run)
-    if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # a script cannot answer
+    if not (dry_run or yes or job_ids) and sys.stdin.isatty():  # not in a script, which cannot answer
         which = f"every dead job of group {group}" if group is not None else f"{len(chosen):,} dead jobs"
         click.confirm(printable(f"Delete {which} for good?", keep=""), abort=True, err=True)
     if group is not None:
@@ -192,7 +189,7 @@ def purge(
 def _choose(
     ids: tuple[str, ...], queue: str | None, reason: str | None, group: str | None, *, everything: bool, dry_run: bool
 ) -> list[str]:
-    """The ids of the jobs that the options name. Those of a group are found by its bulk requeue."""
+    """Returns the ids of the jobs that the options select; none for a group, whose bulk requeue finds them."""
     from rqjobs.dead_letters import letters as dead_letters
 
     ways = [bool(ids), group is not None, bool(queue or reason), everything]
@@ -210,7 +207,7 @@ def _choose(
 
 
 def _bulk_requeue(group: str, mode: bulk_requeue.Mode, *, canary: bool, rate: float, as_json: bool) -> int:
-    """A whole group, here and now; the dashboard shows it as well."""
+    """Runs a bulk requeue of a whole group in this process; the dashboard shows it as well."""
     from rqjobs.broker.connection import get_connection
     from rqjobs.dead_letters import bulk_requeue
 

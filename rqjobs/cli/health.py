@@ -15,8 +15,8 @@ from rqjobs.cli.params import QUEUE
 def health(*, as_json: bool) -> int:
     """Show the jobs of every queue by state, and its health.
 
-    Dead: the dead letters that are kept. Done: all since the queue exists. In --json running is "active", dead is
-    "failed" and done is "completed". Exit 0: healthy, 1: not, 2: Redis cannot be reached.
+    Dead: the kept dead letters. Done: the total. In --json running is "active", dead is "failed" and done is
+    "completed". Exit 0: healthy, 1: not, 2: Redis cannot be reached.
     """
     from rqjobs.config.settings import get_settings
     from rqjobs.monitoring.queue_health import fullness, queue_health, state_table
@@ -55,7 +55,7 @@ def health(*, as_json: bool) -> int:
 @click.argument("queue", type=QUEUE)
 @json_option
 def pause(queue: str, *, as_json: bool) -> None:
-    """Let no worker take jobs of QUEUE until it is resumed. Running jobs go on, new ones wait."""
+    """Pause QUEUE: workers claim none of its jobs until it is resumed. Running jobs continue, new ones wait."""
     from rqjobs.monitoring.queue_health import pause as pause_queue
 
     pause_queue(queue)

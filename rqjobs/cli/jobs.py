@@ -14,14 +14,14 @@ from rqjobs.security.masking import mask
 
 @click.group()
 def jobs() -> None:
-    """Show, run sooner, stop and delete single jobs."""
+    """Show, run now, stop and delete single jobs."""
 
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @json_option
 def show(job_id: str, *, as_json: bool) -> None:
-    """Show one job: every attempt, its payload, its result."""
+    """Show one job: all its attempts, its payload, its result."""
     from rqjobs.broker.attempts import read_history
     from rqjobs.broker.connection import get_connection
     from rqjobs.broker.job_records import describe_progress, progress_of
@@ -93,8 +93,8 @@ def show(job_id: str, *, as_json: bool) -> None:
 def run_now(job_id: str) -> int:
     """Make a delayed job due now.
 
-    One that is in no list, as rqjobs doctor finds them, goes back into its queue. Rate limits and open circuit breakers
-    stay in force. Exit 1 if the job is neither.
+    A job that is in no list, as reported by rqjobs doctor, goes back into its queue. Rate limits and open circuit
+    breakers still apply. Exit 1 if the job is neither.
     """
     from rqjobs.broker import job_actions
 
@@ -104,9 +104,9 @@ def run_now(job_id: str) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 def stop(job_id: str) -> int:
-    """Make the worker of a running job stop it.
+    """Stop a running job; it becomes a dead letter.
 
-    The job becomes a dead letter. Exit 1 if it does not run.
+    Exit 1 if the job is not running.
     """
     from rqjobs.broker import job_actions
 
@@ -116,9 +116,9 @@ def stop(job_id: str) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 def delete(job_id: str) -> int:
-    """Delete a waiting or delayed job for good.
+    """Delete a waiting or delayed job.
 
-    Dead ones are deleted by rqjobs failed purge. Exit 1 if the job is neither waiting nor delayed.
+    For dead jobs use: rqjobs failed purge. Exit 1 if the job is neither waiting nor delayed.
     """
     from rqjobs.broker import job_actions
 

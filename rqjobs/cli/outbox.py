@@ -1,4 +1,4 @@
-"""``rqjobs outbox``: moves the rows of the transactional outbox, and shows them."""
+"""``rqjobs outbox``: moves the rows of the transactional outbox, and counts them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rqjobs.config.logs import set_up_logs
 def outbox() -> None:
     """Move jobs from the app's database to Redis.
 
-    Workers move them by themselves.
+    Workers do this automatically.
     """
 
 
 @outbox.command("relay")
-@click.option("--once", is_flag=True, help="Move what is there and end.")
+@click.option("--once", is_flag=True, help="Move the committed jobs and end.")
 @json_option
 def relay_command(*, once: bool, as_json: bool) -> None:
     """Move committed jobs to Redis until stopped.
 
-    For apps whose workers do not reach the database.
+    For apps whose workers cannot reach the database.
     """
     from rqjobs.config.settings import get_settings
     from rqjobs.outbox.relay import relay
@@ -40,7 +40,7 @@ def relay_command(*, once: bool, as_json: bool) -> None:
             say(f"moved {moved}")
         return
     set_up_logs()
-    relay()  # a fault that a user can fix ends the command now
+    relay()  # ends the command for a fault that a user can fix
     # 0 means that workers leave the outbox to this command
     Relay(get_settings().rqjobs_outbox_every or timedelta(seconds=1)).run(threading.Event())
 
@@ -48,7 +48,7 @@ def relay_command(*, once: bool, as_json: bool) -> None:
 @outbox.command()
 @json_option
 def status(*, as_json: bool) -> None:
-    """How many jobs are waiting for the relay, and since when."""
+    """Show the number of jobs that wait for the relay, and since when."""
     from sqlalchemy import func, select
 
     from rqjobs.database import get_engine

@@ -1,7 +1,7 @@
-"""How commands print: a table for people, one JSON document for programs.
+"""The output of commands: a table for people, a JSON document for programs.
 
-:func:`say` is the one place that writes to a terminal. Text from outside (ids, errors, events, names) is made printable
-there, so that no command can forget it.
+:func:`say` is the only function that writes to a terminal. It makes untrusted text (ids, errors, events, names)
+printable, so that no command can forget that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rqjobs.security.printable import KEPT, printable, printable_json
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a table.")
 
 _GAP = "  "
-_ROOM = 30  # columns that the last one needs to be wrapped beside the others
+_ROOM = 30  # the least width of the last column to wrap it beside the others
 _INDENT = "    "
 
-# Our own styles travel as noncharacters of Unicode up to say(), which alone writes a terminal's escapes.
+# Styles are noncharacters of Unicode until say() translates them to the terminal's escapes.
 _END, _BOLD = "\ufdd0", "\ufdd1"
 _COLOURS = {"red": "\ufdd2", "green": "\ufdd3", "yellow": "\ufdd4"}
 _ESCAPES = {ord(_END): "\x1b[0m", ord(_BOLD): "\x1b[1m", ord("\ufdd2"): "\x1b[31m", ord("\ufdd3"): "\x1b[32m",
@@ -36,12 +36,15 @@ _KEEP = KEPT + "".join(map(chr, _ESCAPES))
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Prints ``text`` and a line break, on stderr with ``err``. What a terminal would obey is shown as an escape."""
+    """Prints ``text`` and a line break, on stderr with ``err``. Characters that control a terminal are escaped."""
     click.echo(_shown(text), err=err)
 
 
 def say_over(text: str) -> None:
-    """Writes ``text`` over the present line of stderr, a terminal's: for progress. Empty text clears the line."""
+    """Replaces the current line of stderr, which is a terminal, by ``text``: for progress.
+
+    Empty text clears the line.
+    """
     click.echo(f"\r\x1b[K{_shown(text)}", err=True, nl=False)
 
 
@@ -50,18 +53,18 @@ def _shown(text: str) -> str:
 
 
 def typed(command: str) -> str:
-    """``command`` as it is to be typed here: behind ``rqjobs``, ``flask rqjobs`` or ``python manage.py rqjobs``."""
+    """Returns ``command`` for users to type: after ``rqjobs``, ``flask rqjobs`` or ``python manage.py rqjobs``."""
     return f"{click.get_current_context().find_root().info_name} {command}"
 
 
 def adapted(text: str) -> str:
-    """``text`` with the commands in it as they are to be typed here, as :func:`typed` does."""
+    """Returns ``text`` with the commands in it as users have to type them; see :func:`typed`."""
     program = click.get_current_context().find_root().info_name
     return text if program == "rqjobs" else re.sub(r"(?<![\w/.-])rqjobs (?=[a-z]+(?: |$))", f"{program} ", text)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document; times as ISO 8601, durations in seconds."""
+    """Prints a JSON document; times are ISO 8601, durations are in seconds."""
     click.echo(printable_json(json.dumps(document, default=_plain, indent=2, ensure_ascii=False)))
 
 
@@ -74,9 +77,9 @@ def _plain(value: object) -> Any:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Prints a table. Cells without room in the terminal stand below their row; no word is broken.
+    """Prints a table. Cells that do not fit into the terminal are printed below their row; words are not broken.
 
-    In a pipe every row is one line of any length. The columns named in ``right`` are aligned to the right.
+    In a pipe every row is one line. The columns named in ``right`` are aligned to the right.
     """
     screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20
     head, *body = lay_out(headers, list(rows), right, screen)
@@ -86,14 +89,14 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rig
 def lay_out(
     headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str], screen: int
 ) -> list[list[str]]:
-    """The lines of the headers and of each row, for a terminal of ``screen`` columns."""
+    """Returns the lines of the headers and of each row, for a terminal of ``screen`` columns."""
     cells = [list(headers), *([cell(value) for value in row] for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     beside = len(widths)
     while beside > 1 and (over := sum(widths[:beside]) + len(_GAP) * (beside - 1) - screen) > 0:
         room = widths[-1] - over
         if beside == len(widths) and room >= max(_ROOM, *(_width(word) for row in cells for word in row[-1].split())):
-            widths[-1] = room  # wrapped in what is left
+            widths[-1] = room  # wrapped in the remaining width
             break
         beside -= 1
     margin = " " * (sum(widths[: beside - 1]) + len(_GAP) * (beside - 1))
@@ -102,7 +105,7 @@ def lay_out(
         first, *more = _wrap(row[beside - 1], widths[beside - 1])
         facts = zip([*row[: beside - 1], first], widths, headers, strict=False)
         below = [
-            # A number or a time needs the name of its column.
+            # A number or a time is printed with the name of its column.
             f"{headers[i]} {row[i]}" if number and not isinstance(rows[number - 1][i], str) else row[i]
             for i in range(beside, len(row))
             if not number or rows[number - 1][i] not in (None, "")
@@ -127,12 +130,12 @@ def _pad(text: str, width: int, *, right: bool) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns in a terminal: East Asian letters take two."""
+    """Returns the width of ``text`` in a terminal: East Asian characters have two columns."""
     return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def cell(value: object) -> str:
-    """A value on one line: times as ``3m ago``, nothing as ``-``."""
+    """Returns a value as one line: times as ``3m ago``, empty values as ``-``."""
     if value is None or value == "":
         return "-"
     if isinstance(value, datetime):
@@ -143,7 +146,7 @@ def cell(value: object) -> str:
 
 
 def ago(moment: datetime) -> str:
-    """``3m 5s ago``, or ``in 2h``."""
+    """Returns the time as ``3m 5s ago``, or ``in 2h``."""
     distance = datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     if abs(distance) < timedelta(seconds=1):
         return "now"
@@ -151,10 +154,10 @@ def ago(moment: datetime) -> str:
 
 
 def bold(text: str) -> str:
-    """``text`` so that it stands out, in a terminal."""
+    """Returns ``text`` in bold, for a terminal."""
     return f"{_BOLD}{text}{_END}"
 
 
 def coloured(text: str, colour: str, *, strong: bool = False) -> str:
-    """``text`` in ``red``, ``yellow`` or ``green``, and bold if it is ``strong``, in a terminal."""
+    """Returns ``text`` in ``red``, ``yellow`` or ``green``, and bold if it is ``strong``, for a terminal."""
     return f"{_COLOURS[colour]}{_BOLD if strong else ''}{text}{_END}"

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, with what shells complete them to."""
+"""The types of arguments that several commands share, with their shell completion."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rqjobs.errors import RQJobsError, UnknownQueue
 
 
 class InvalidInput(RQJobsError):
-    """An argument, or a file that it names, cannot be used."""
+    """An argument, or the file that it names, is invalid."""
 
 
 def read_json(source: str) -> Any:
-    """The JSON of SOURCE: the text itself, ``@FILE``, or ``-`` for stdin.
+    """Returns the JSON of ``source``: the text itself, ``@FILE``, or ``-`` for stdin.
 
     Raises:
         InvalidInput: it cannot be read, or is not JSON.
@@ -38,12 +38,12 @@ def read_json(source: str) -> Any:
 
 
 class QueueName(click.ParamType[str]):
-    """The name of a queue; a lane or a kind of job means its queue."""
+    """The name of a queue; the name of a lane or of a kind of job selects its queue."""
 
     name = "queue"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The queue's name."""
+        """Returns the queue's name."""
         from rqjobs.policies import get_policy
 
         try:
@@ -52,7 +52,7 @@ class QueueName(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        """The queues that begin like this."""
+        """Returns the queues with this beginning."""
         from rqjobs.policies import policies
 
         return [CompletionItem(policy.name) for policy in policies() if policy.name.startswith(incomplete)]
@@ -62,7 +62,7 @@ class LaneName(QueueName):
     """The name of a queue, or of a lane such as ``webhooks:high``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The lane's name, or the queue's."""
+        """Returns the name of the lane, or of the queue."""
         from rqjobs.policies import lanes
 
         queue = super().convert(value, param, ctx)

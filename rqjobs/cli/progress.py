@@ -1,4 +1,4 @@
-"""Waiting for a job with its progress in sight."""
+"""Waits for a job and shows its progress."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rqjobs.errors import ResultTimeout
 from rqjobs.security.printable import printable
 
 _LOOK = 0.5
-"""Seconds between two looks at the job's progress."""
+"""Seconds between two updates of the job's progress."""
 _BAR = 30
 
 
 def wait_with_progress(job: Job, timeout: timedelta) -> Any:
-    """As :func:`rqjobs.wait_for_result`; a terminal's stderr shows the progress that the job reports."""
+    """Waits like :func:`rqjobs.wait_for_result`, and shows the job's progress on stderr if it is a terminal."""
     if not sys.stderr.isatty():
         return wait_for_result(job, timeout)
     deadline = time.monotonic() + timeout.total_seconds()
@@ -37,14 +37,14 @@ def wait_with_progress(job: Job, timeout: timedelta) -> Any:
             words = "waiting"
             if isinstance(report, dict):
                 words = bar(report) + printable(describe_progress(report), keep="")
-            room = shutil.get_terminal_size().columns - 1  # a line that is broken could not be overwritten
+            room = shutil.get_terminal_size().columns - 1  # a line that wraps could not be replaced
             say_over(words[:room])
     finally:
         say_over("")
 
 
 def bar(report: dict[str, Any]) -> str:
-    """A bar for a report that has ``percent``; else an empty text."""
+    """Returns a bar for a report with ``percent``; otherwise an empty text."""
     percent = report.get("percent")
     if not isinstance(percent, int | float):
         return ""

@@ -21,8 +21,8 @@ _HEADINGS = {
 def queues(*, as_json: bool) -> None:
     """Show the policy of every queue, and where each value comes from.
 
-    Attempts are the most runs of a job, slots the most jobs of a queue that one worker process runs at once. A value of
-    a setting has *, a value of the app's own policy has +, all others are defaults.
+    Attempts are the most runs of a job, slots the most jobs of a queue that one worker process runs at once. A value
+    from a setting has *, a value from the app's own policy has +, all others are defaults.
     """
     from rqjobs.policies import TUNABLE, base_policy, lanes_in_order, policies, setting_of, sources_of
 

@@ -1,4 +1,4 @@
-"""``rqjobs sandbox``: other people's APIs on loopback, for trying things out."""
+"""``rqjobs sandbox``: test doubles of providers' APIs on loopback, for trying things out."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def sandbox() -> None:
 
 
 @sandbox.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The interface to listen on.")
-@click.option("--port", default=8787, show_default=True, help="The port to listen on; 0 takes any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8787, show_default=True, help="The port to listen on; 0 for any free one.")
 @click.option(
     "--token",
     "tokens",
@@ -31,36 +31,36 @@ def sandbox() -> None:
     metavar="PAGE:SECRET",
     default=(DEFAULT_TOKEN,),
     show_default=True,
-    help="A token to accept, with an account of its own; may be given several times.",
+    help="A token to accept, each with its own account; may be given several times.",
 )
 def manychat(host: str, port: int, tokens: tuple[str, ...]) -> None:
-    """ManyChat's public API, with its limits, errors and quirks. Accounts live in memory until Ctrl-C."""
+    """ManyChat's public API, with its limits, errors and quirks. Accounts exist in memory until Ctrl-C."""
     for token in tokens:
         page, colon, secret = token.partition(":")
         if not (page.isdigit() and colon and secret):
             raise click.BadParameter("a token is <page id>:<secret>, such as 1000:sandbox", param_hint="--token")
     with _listening(host, port):
         api = ManyChatSandbox(tokens, host=host, port=port)
-    say(f"ManyChat is played on {api.url}; see its state at {api.url}/sandbox/state; Ctrl-C ends it.")
+    say(f"A test double of ManyChat runs on {api.url}; its state is at {api.url}/sandbox/state; Ctrl-C ends it.")
     say(f"In another terminal:\n  export MANYCHAT_API_URL={api.url} MANYCHAT_API_TOKEN={tokens[0]}")
     _serve(api)
 
 
 @sandbox.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8977, show_default=True, help="0 takes any free one.")
-@click.option("--secret", "more", multiple=True, metavar="whsec_...", help="A registered endpoint's, accepted as well.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8977, show_default=True, help="0 for any free one.")
+@click.option("--secret", "more", multiple=True, metavar="whsec_...", help="A further accepted secret.")
 def webhooks(port: int, more: tuple[str, ...]) -> None:
-    """A webhook receiver that checks signatures.
+    r"""A webhook receiver that checks signatures.
 
-    The path of the URL makes it fail:
+    The path of the URL selects a failure:
 
     \b
-    /ok          204, if the signature fits
-    /flaky/2     fails twice for each delivery, then works
-    /status/404  answers that
+    /ok          204 if the signature is valid
+    /flaky/2     fails twice for each delivery, then succeeds
+    /status/404  responds with this status
     /gone        410: the endpoint is disabled
-    /slow/5      answers after 5 seconds
-    """  # noqa: D301  # click's \b keeps the lines
+    /slow/5      responds after 5 seconds
+    """
     from rqjobs.config.settings import get_settings
 
     for secret in more:
@@ -72,7 +72,7 @@ def webhooks(port: int, more: tuple[str, ...]) -> None:
     first, *others = configured or [signing_secret()]
     with _listening("127.0.0.1", port):
         receiver = Receiver(first, port=port, more_secrets=[*others, *more], on_request=_show)
-    say(f"A webhook receiver is played on {receiver.url}/ok; Ctrl-C ends it.")
+    say(f"A webhook receiver runs on {receiver.url}/ok; Ctrl-C ends it.")
     say("In every other terminal:\n  export WEBHOOK_ALLOW=127.0.0.1")
     if not configured:
         say(f"  export WEBHOOK_SIGNING_SECRET={first}")
@@ -81,15 +81,15 @@ def webhooks(port: int, more: tuple[str, ...]) -> None:
 
 
 @sandbox.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8978, show_default=True, help="0 takes any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8978, show_default=True, help="0 for any free one.")
 def mail(port: int) -> None:
-    """SendGrid's and Resend's APIs, which show what they would send.
+    """SendGrid's and Resend's APIs, which show the mails.
 
     They check each mail as the real ones do, and send nothing.
     """
     with _listening("127.0.0.1", port):
         api = MailAPI(port=port, on_sent=_show_mail)
-    say(f"SendGrid and Resend are played on {api.url}; Ctrl-C ends it.")
+    say(f"Test doubles of SendGrid and Resend run on {api.url}; Ctrl-C ends them.")
     say("In every other terminal, one of the two:")
     for name in ("resend", "sendgrid"):
         upper = name.upper()
@@ -106,8 +106,8 @@ def _listening(host: str, port: int) -> Iterator[None]:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
 
 
-def _serve(played: LocalServer) -> None:
-    with played:
+def _serve(server: LocalServer) -> None:
+    with server:
         threading.Event().wait()
 
 

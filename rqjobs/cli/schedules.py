@@ -21,7 +21,7 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z"])
 def schedules() -> None:
     """Recurring jobs: list, add, pause, resume, run now, remove.
 
-    Workers enqueue their jobs; those that stand in the code (source: code) follow it when a worker starts.
+    Workers enqueue their jobs. Schedules declared in the code (source: code) are updated when a worker starts.
     """
 
 
@@ -72,31 +72,31 @@ def show(name: str, *, as_json: bool) -> None:
 @click.argument("kind")
 @click.argument("job", metavar="(JSON | @FILE | -)")
 @click.option("--cron", metavar="EXPRESSION", help='Minute, hour, day, month, weekday: "0 3 * * *"; or @daily.')
-@click.option("--every", metavar="5m", help="An interval in the place of --cron.")
+@click.option("--every", metavar="5m", help="An interval instead of --cron.")
 @click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="The IANA zone of --cron.")
-@click.option("--starts", type=_TIME, metavar="TIME", help="No tick before: 2027-01-31T09:00+01:00.")
-@click.option("--ends", type=_TIME, metavar="TIME", help="No tick after.")
+@click.option("--starts", type=_TIME, metavar="TIME", help="No tick before this time: 2027-01-31T09:00+01:00.")
+@click.option("--ends", type=_TIME, metavar="TIME", help="No tick after this time.")
 @click.option(
     "--catch-up", type=click.Choice(["last", "all", "none"]), default="last", show_default=True,
-    help="Ticks that passed while no worker ran.",
+    help="Which ticks to run that were missed while no worker ran.",
 )  # fmt: skip
 @click.option(
     "--overlap", type=click.Choice(["queue", "skip"]), default="queue", show_default=True,
-    help="A tick while the job of an earlier one has not ended.",
+    help="What to do with a tick while the job of an earlier one has not ended.",
 )  # fmt: skip
-@click.option("--jitter", metavar="30s", help="Each job waits a random time up to this.")
+@click.option("--jitter", metavar="30s", help="The longest random delay of each job.")
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
-@click.option("--attempts", type=int, help="How often each job is run at most.")
-@click.option("--backoff", metavar="exponential:2s|fixed:10s", help="The waits between the runs.")
+@click.option("--attempts", type=int, help="The most runs of each job.")
+@click.option("--backoff", metavar="exponential:2s|fixed:10s", help="The wait before each retry.")
 @json_option
 def add(
     name: str, kind: str, job: str, *, cron: str | None, every: str | None, timezone: str, starts: datetime | None,
     ends: datetime | None, catch_up: CatchUp, overlap: Overlap, jitter: str | None, priority: str,
     attempts: int | None, backoff: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Add a schedule, or replace the one of this name.
+    """Add a schedule, or replace the one with this name.
 
-    KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of a queue of yours.
+    KIND: webhook, manychat-sync, email, qr-analytics, data-export, or the name of your own queue.
     """
     from rqjobs.policies import get_policy, policies
     from rqjobs.schedules import add as add_schedule
@@ -116,7 +116,7 @@ def add(
 @click.argument("name")
 @json_option
 def pause(name: str, *, as_json: bool) -> None:
-    """Let a schedule have no ticks until it is resumed."""
+    """Pause a schedule: it has no ticks until it is resumed."""
     from rqjobs import schedules as api
 
     api.pause(name)
@@ -129,7 +129,7 @@ def pause(name: str, *, as_json: bool) -> None:
 def resume(name: str, *, as_json: bool) -> None:
     """End the pause of a schedule.
 
-    Ticks that passed meanwhile are not made up for.
+    Ticks missed during the pause are not run.
     """
     from rqjobs import schedules as api
 
@@ -142,7 +142,7 @@ def resume(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def run_now(name: str, *, as_json: bool) -> None:
-    """Enqueue a schedule's job now, beside its ticks."""
+    """Enqueue a schedule's job now, in addition to its ticks."""
     from rqjobs import schedules as api
 
     job_id = api.run_now(name)

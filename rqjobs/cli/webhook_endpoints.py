@@ -44,7 +44,7 @@ def endpoints_(*, as_json: bool) -> None:
 @click.command()
 @json_option
 def destinations(*, as_json: bool) -> None:
-    """List destinations that do not answer, and what waits for them."""
+    """List destinations that do not answer, and parked deliveries."""
     from rqjobs.processors.webhook.breaker import breakers
 
     found = breakers()
@@ -67,13 +67,13 @@ def destinations(*, as_json: bool) -> None:
 @click.option(
     "--event", "events", multiple=True, metavar="PATTERN", help="booking.created, booking.* or * (a new one's default)."
 )
-@click.option("--secret", metavar="whsec_...", help="One that the receiver has already.")
-@click.option("--replace", is_flag=True, help="Change the endpoint if it is registered already.")
+@click.option("--secret", metavar="whsec_...", help="The secret, if the receiver has one already.")
+@click.option("--replace", is_flag=True, help="Change the endpoint if it is registered.")
 @json_option
 def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, replace: bool, as_json: bool) -> None:
     """Register an endpoint, or change one with --replace.
 
-    Of a registered one the events and the secret stay as they are unless they are given.
+    The events and the secret of a registered endpoint do not change unless they are given.
     """
     from rqjobs import webhooks as api
 
@@ -90,10 +90,10 @@ def add(*, name: str, url: str, events: tuple[str, ...], secret: str | None, rep
 
 @click.command()
 @click.argument("name")
-@click.option("--keep", default="24h", show_default=True, help="How long the previous secret signs as well.")
+@click.option("--keep", default="24h", show_default=True, help="The time for which the previous secret also signs.")
 @json_option
 def rotate(*, name: str, keep: str, as_json: bool) -> None:
-    """Give an endpoint a new secret."""
+    """Make a new secret for an endpoint."""
     from rqjobs.database import get_engine
     from rqjobs.database import webhook_endpoints as table
 
@@ -111,7 +111,7 @@ def _tell_secret(name: str, secret: str, *, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 def remove(*, name: str) -> None:
-    """Forget an endpoint; its deliveries stay in the log."""
+    """Delete an endpoint; its deliveries stay in the log."""
     from rqjobs.database import get_engine
     from rqjobs.database import webhook_endpoints as table
 
@@ -123,7 +123,7 @@ def remove(*, name: str) -> None:
 @click.argument("endpoint", metavar="NAME|URL")
 @json_option
 def enable(*, endpoint: str, as_json: bool) -> None:
-    """Deliver to an endpoint again."""
+    """Enable an endpoint, so that deliveries are sent to it again."""
     from rqjobs.database import get_engine
     from rqjobs.database import webhook_endpoints as table
 
@@ -139,7 +139,7 @@ def enable(*, endpoint: str, as_json: bool) -> None:
 @click.option("--reason", default="by hand", show_default=True)
 @json_option
 def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
-    """Deliver no more to an endpoint.
+    """Disable an endpoint.
 
     Its deliveries become dead letters.
     """
@@ -154,4 +154,4 @@ def disable(*, endpoint: str, reason: str, as_json: bool) -> None:
 
 
 COMMANDS = (endpoints_, add, rotate, remove, enable, disable, destinations)
-"""What ``rqjobs.cli.webhooks`` puts into its group."""
+"""The commands that ``rqjobs.cli.webhooks`` adds to its group."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rqjobs.database.webhook_deliveries import Delivery
 
 SHOWN = 20
-"""Deliveries that a dry run of a replay lists."""
+"""The most deliveries that a dry run of a replay lists."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -31,7 +31,7 @@ class _Moment(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Converts the text to a moment."""
+        """Returns the time of the text."""
         if isinstance(value, datetime):
             return value
         try:
@@ -60,7 +60,7 @@ def _filter_options(function: FunctionT) -> FunctionT:
 
 
 class _Group(click.Group):
-    """Turns a database's error into an error of one line."""
+    """Shows an error of the database as an error of one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -83,7 +83,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def webhooks() -> None:
-    """Endpoints, the log of deliveries, and sending again."""
+    """Manage endpoints; show and replay deliveries."""
 
 
 for _command in webhook_endpoints.COMMANDS:
@@ -97,7 +97,7 @@ for _command in webhook_endpoints.COMMANDS:
 def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
     """List attempts to deliver, newest first.
 
-    --event and --outcome done look through the newest 100,000.
+    --event and --outcome done search the newest 100,000.
     """
     from rqjobs.database import get_engine
     from rqjobs.database.webhook_deliveries import LOOKED_THROUGH, Filter, find
@@ -118,7 +118,7 @@ def deliveries(*, limit: int, as_json: bool, **wanted: Any) -> None:
 @click.argument("job_id", metavar="ID")
 @json_option
 def show(*, job_id: str, as_json: bool) -> None:
-    """Show one delivery: what was sent, and every attempt."""
+    """Show one delivery: its request, and all its attempts."""
     from rqjobs.database import get_engine
     from rqjobs.database.webhook_deliveries import Filter, find
 
@@ -152,10 +152,10 @@ def show(*, job_id: str, as_json: bool) -> None:
 @webhooks.command()
 @click.argument("job_ids", metavar="[ID ...]", nargs=-1)
 @_filter_options
-@click.option("--all", "everything", is_flag=True, help="Everything in the log that did not arrive.")
-@click.option("--delivered-too", is_flag=True, help="Also what did arrive.")
-@click.option("--pace", type=float, default=10, show_default=True, help="So many a second.")
-@click.option("--dry-run", is_flag=True, help="Only list what would be sent.")
+@click.option("--all", "everything", is_flag=True, help="All deliveries in the log that failed.")
+@click.option("--delivered-too", is_flag=True, help="Also deliveries that succeeded.")
+@click.option("--pace", type=float, default=10, show_default=True, help="Deliveries per second.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; list the deliveries.")
 @json_option
 def replay(
     *,
@@ -169,7 +169,7 @@ def replay(
 ) -> None:
     """Send deliveries again, with their own webhook-ids.
 
-    Some by ID, or all that fit and did not arrive.
+    Select them by ID, or all that match the filters and failed.
     """
     from rqjobs import webhooks as api
     from rqjobs.database import get_engine
@@ -182,7 +182,7 @@ def replay(
     delivered_too = delivered_too or bool(job_ids) or wanted["outcome"] == "done"
     total = api.Replay()
     for each in filters:
-        # A delivery named by its id is sent again even if it arrived.
+        # A delivery selected by its id is sent again even if it succeeded.
         done = api.replay(each, pace=pace, delivered_too=delivered_too, dry_run=dry_run)
         if job_ids and not (done.enqueued or done.under_way or done.lost):
             raise _not_logged(each.job_id)
@@ -222,7 +222,7 @@ def _list(rows: Sequence[Delivery]) -> None:
 
 
 def _job(rows: list[Delivery]) -> dict[str, Any] | None:
-    """What was sent; its headers, and what is called a secret in it, stay out of sight."""
+    """Returns the job that was sent, with its headers and secrets masked."""
     stored = next((row.job for row in reversed(rows) if row.job is not None), None)
     job: dict[str, Any] | None = None if stored is None else mask(json.loads(stored))
     return job

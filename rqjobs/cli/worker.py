@@ -16,25 +16,25 @@ from rqjobs.cli.params import QUEUE
 from rqjobs.config.logs import event, set_up_logs
 
 LEAVE = 5.0
-"""Seconds that a worker which has stopped waits for threads that its jobs started."""
+"""Seconds that a stopped worker waits for threads that its jobs have started."""
 
 
 @click.command()
 @click.argument("queues", nargs=-1, type=QUEUE)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
-@click.option("--threads", type=click.IntRange(1), help="Jobs at once in all; by default each queue's concurrency.")
-@click.option("--burst", is_flag=True, help="Do what is there, due retries included, and end: for cron.")
+@click.option("--threads", type=click.IntRange(1), help="Jobs at once in total; by default each queue's concurrency.")
+@click.option("--burst", is_flag=True, help="End when no job waits and no retry is due: for cron.")
 @click.option(
-    "--grace", type=click.FloatRange(0), default=25.0, show_default=True, help="Seconds to finish at SIGTERM."
+    "--grace", type=click.FloatRange(0), default=25.0, show_default=True, help="Seconds for running jobs at SIGTERM."
 )
-@click.option("--max-jobs", type=click.IntRange(1), help="End after this many jobs; a supervisor starts anew.")
-@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End when the memory is above this many MiB.")
+@click.option("--max-jobs", type=click.IntRange(1), help="End after this many jobs, to be restarted by a supervisor.")
+@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="End above this many MiB of memory.")
 @click.option(
     "--engine",
     type=click.Choice(["threads", "rq"]),
     default="threads",
     show_default=True,
-    help="rq: RQ's own forking worker, slow and known to the letter.",
+    help="rq: RQ's own forking worker, which is slow.",
 )
 @click.option(
     "--exception-handler",
@@ -43,13 +43,13 @@ LEAVE = 5.0
     metavar="FUNCTION",
     help="Called with (job, type, value, traceback) when a run raises; registered with rqjobs.broker.rq_schema.allow.",
 )
-@click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /metrics, /health, /ready at this port.")
+@click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /metrics, /health, /ready on this port.")
 @click.option(
     "--health-host",
     envvar="RQJOBS_HEALTH_HOST",
     default="127.0.0.1",
     show_default=True,
-    help="0.0.0.0 lets probes of a container's host in.",
+    help="0.0.0.0 makes them reachable from outside of a container.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def worker(
@@ -113,10 +113,10 @@ def worker(
 
 
 def _leave_within(seconds: float, code: int) -> None:
-    """Ends this process after the given seconds: a thread that a job left behind would keep it alive for ever.
+    """Ends this process after the given seconds, because a thread that a job has left would keep it alive for ever.
 
-    Python waits for other threads before it exits; this one, a daemon, is not waited for, and a process that ends in
-    time takes it along.
+    Python waits for other threads before it exits, but not for the daemon thread of this function, which ends with the
+    process.
     """
 
     def end() -> None:
@@ -132,7 +132,7 @@ def _leave_within(seconds: float, code: int) -> None:
 
 
 def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
-    """The registered functions of these names."""
+    """Returns the registered functions with these names."""
     from rqjobs.broker.rq_schema import registered
     from rqjobs.policies import import_registrations
 

@@ -1,4 +1,4 @@
-"""The dashboard: queues, jobs, dead letters and what to do about them; see :func:`create_app`."""
+"""The dashboard: queues, jobs and dead letters, with actions on them; see :func:`create_app`."""
 
 from rqjobs.web.app import create_app
 

@@ -1,4 +1,4 @@
-"""The analytics page: one report, its arguments in the address, its charts drawn here as SVG."""
+"""The analytics page: one report, with its arguments in the URL, and charts in SVG."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ blueprint = Blueprint("analytics", __name__, url_prefix="/analytics")
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _RANGES = (7, 30, 90, 365)
-_LABELS, _LONG_LABELS = 5, 4  # below the series: more of them run into each other on a phone
+_LABELS, _LONG_LABELS = 5, 4  # the most labels below the series that do not overlap on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tip:
-    """One step of the series, with the text that appears under the mouse."""
+    """The tooltip of one step of the series."""
 
     x: float
     width: float
@@ -32,7 +32,7 @@ class Tip:
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """The page."""
+    """Shows the page."""
     arguments = _arguments()
     try:
         found = report(**arguments)
@@ -44,7 +44,7 @@ def index() -> ResponseReturnValue:
 
 @blueprint.get("/report.json")
 def as_json() -> ResponseReturnValue:
-    """The same report for programs."""
+    """Returns the same report as JSON."""
     try:
         return jsonify(report(**_arguments()).as_dict())
     except InvalidPeriod as error:
@@ -108,13 +108,13 @@ def _labels(labels: list[str]) -> list[str]:
 
 
 def _address(found: Report) -> dict[str, str]:
-    """The arguments of a report in its page's address, without the period."""
+    """Returns the arguments of a report for its URL, without the period."""
     given = {"code": found.qr_code_id, "user": found.user_id, "zone": found.zone}
     return {name: value for name, value in given.items() if value}
 
 
 def _ranges(found: Report) -> list[tuple[str, dict[str, str], bool]]:
-    """The links to other periods up to today: name, address, and whether it is this one."""
+    """Returns the links to other periods up to today: name, arguments, and whether it is the current one."""
     today = datetime.now(ZoneInfo(found.zone)).date()
     links = []
     for days in _RANGES:
@@ -125,7 +125,10 @@ def _ranges(found: Report) -> list[tuple[str, dict[str, str], bool]]:
 
 
 def label(start: date | datetime, step: str) -> str:
-    """A point of a series: ``Sat 24 Oct 14:00``, ``24 Oct 2026``, ``week of 19 Oct 2026``, ``Oct 2026``."""
+    """Returns the label of a point of a series.
+
+    For example ``Sat 24 Oct 14:00``, ``24 Oct 2026``, ``week of 19 Oct 2026``, ``Oct 2026``.
+    """
     if isinstance(start, datetime):
         return f"{start:%a} {start.day} {start:%b %H}:00"
     if step == "month":
@@ -134,7 +137,7 @@ def label(start: date | datetime, step: str) -> str:
 
 
 def axis_label(start: date | datetime, found: Report) -> str:
-    """The same below the chart, as short as it is clear."""
+    """Returns the short label of a point for the axis of the chart."""
     if isinstance(start, datetime):
         return f"{start:%a %H}:00"
     is_long = found.step == "month" or (found.step == "week" and found.since.year < found.until.year)
@@ -142,7 +145,7 @@ def axis_label(start: date | datetime, found: Report) -> str:
 
 
 def rounded(value: int, most: int = 10_000_000) -> str:
-    """``1,234,567``; from ``most`` on rounded: ``12.35 M``, ``1.5 bn``, for places that long numbers break."""
+    """Returns ``1,234,567``; from ``most`` on rounded, such as ``12.35 M`` or ``1.5 bn``."""
     for size, unit in ((1_000_000_000, "bn"), (1_000_000, "M"), (1_000, "k")):
         if value >= max(most, size):
             return f"{value / size:,.2f}".rstrip("0").rstrip(".") + f" {unit}"
@@ -150,10 +153,10 @@ def rounded(value: int, most: int = 10_000_000) -> str:
 
 
 def percent(value: float | None) -> str:
-    """``12.5 %``; a dash for nothing."""
+    """Returns the share as ``12.5 %``; a dash for None."""
     return "\u2013" if value is None else f"{value * 100:.1f} %"
 
 
 def changed(value: float | None) -> str:
-    """``+12.5 %`` against the period before."""
+    """Returns the change against the period before, as ``+12.5 %``."""
     return "nothing before" if value is None else f"{value * 100:+.1f} % on the period before"

@@ -1,4 +1,4 @@
-"""The dashboard's Flask app: every page behind the login, every answer with the same strict headers."""
+"""The dashboard's Flask app: all pages are behind the login, and have the same strict headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rqjobs.security.masking import mask_text
 from rqjobs.web import analytics, auth, dead, exports, hosts, jobs, overview, probes, queues, rq, show, webhooks
 
 _HEADERS = {
-    # Nothing is loaded from elsewhere, nothing inline is obeyed: what slips into a page stays text.
+    # Nothing is loaded from other sites, and no inline script or style runs, so injected text stays text.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -43,15 +43,15 @@ _NAV = (
 
 
 def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None = None) -> Flask:
-    """The dashboard as a WSGI app, to be served by anything; ``rqjobs dashboard`` serves it on loopback.
+    """Returns the dashboard as a WSGI app for any server; ``rqjobs dashboard`` serves it on loopback.
 
     Args:
-        password: instead of DASHBOARD_PASSWORD. One of the two is needed.
-        let_in: instead of a password, the surrounding app's own login: whether the present request may come in.
+        password: overrides DASHBOARD_PASSWORD. One of the two is needed.
+        let_in: replaces the password by the surrounding app's login: whether the current request is allowed.
 
     Raises:
         RQJobsError: there is no password.
-        InvalidSettings: with every fault of the settings.
+        InvalidSettings: the settings are invalid; the message names every fault.
     """
     settings = get_settings()
     given = SecretStr(password) if password else settings.dashboard_password
@@ -64,9 +64,9 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
         SECRET_KEY=hmac.digest(secret_key().encode(), b"dashboard sessions", "sha256"),
         SESSION_COOKIE_NAME="rqjobs_session",
         SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Lax",  # with Strict, a link in a chat or an alert would lead to the login
+        SESSION_COOKIE_SAMESITE="Lax",  # with Strict, a link in a chat or an alert would open the login
         PERMANENT_SESSION_LIFETIME=settings.dashboard_session_lifetime,
-        SESSION_REFRESH_EACH_REQUEST=let_in is not None,  # our own sign-ins are not made longer by use
+        SESSION_REFRESH_EACH_REQUEST=let_in is not None,  # use does not extend our own sessions
         MAX_CONTENT_LENGTH=4 * 1024 * 1024,
         MAX_FORM_MEMORY_SIZE=4 * 1024 * 1024,
     )
@@ -95,7 +95,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
 
 
 def _no_nul() -> None:
-    """PostgreSQL takes no NUL in a text, so nothing is found by one; the query would end as "not available"."""
+    """Refuses requests with a NUL, which PostgreSQL does not support in texts, with a clear message."""
     given = (text for texts in request.values.listvalues() for text in texts)
     if any("\0" in text for text in (request.path, *given)):
         abort(404, "There is nothing with the character NUL in it.")
@@ -110,7 +110,7 @@ def _harden(response: Response) -> Response:
 
 
 def _https_only(response: Response) -> Response:
-    """A browser that came by https once comes by https only, for a year. Other names of the domain are not ours."""
+    """Makes browsers use only https for a year after a request by https. Subdomains are not included."""
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response
@@ -140,13 +140,13 @@ def _database_gone(_error: Exception) -> tuple[str, int]:
 
 
 def _redis_gone(error: RedisUnavailable) -> tuple[str, int]:
-    if isinstance(error, redis.exceptions.ResponseError):  # full, a replica, short of replicas: it does answer
+    if isinstance(error, redis.exceptions.ResponseError):  # it answers, but is full, a replica, or lacks replicas
         return _redis_refuses(error)
     return _page(503, "Redis does not answer", "The numbers are back as soon as Redis is; nothing here was changed.")
 
 
 def _redis_refuses(error: Exception) -> tuple[str, int]:
-    if not isinstance(error, PASSING):  # a key of another type, mostly, or a fault of ours
+    if not isinstance(error, PASSING):  # mostly a key of the wrong type, or an error of ours
         current_app.logger.error("Redis refused a page its commands", exc_info=error)
     said = str(error).rstrip(".")
     return _page(503, "Redis does not take it now", f"{said}. See what is wrong with it by: rqjobs doctor")

@@ -1,4 +1,4 @@
-"""Access to the dashboard: one login, checked before every request, and a token in every change."""
+"""Access to the dashboard: one login, checked before every request, and a CSRF token in every change."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ blueprint = Blueprint("auth", __name__)
 
 _PUBLIC = ("auth.login", "static")
 _PROBES = ("probes.metrics", "probes.health", "probes.ready")
-"""Routes for machines, which may send user name and password with each request instead (HTTP Basic)."""
+"""Routes for machines, which may send user name and password with each request (HTTP Basic)."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _DEVICE_COOKIE = "rqjobs_device"
 _DEVICE_LIFETIME = 180 * 24 * 3600
-"""Seconds for which a browser that signed in is known again; see rqjobs.web.login_limits."""
+"""Seconds for which a browser is recognised after a login; see rqjobs.web.login_limits."""
 
 
 def protect(app: Flask, settings: Settings, password: SecretStr, let_in: Callable[[], bool] | None = None) -> None:
-    """Puts the login before every route of ``app``, known and unknown, whatever is mounted later.
+    """Requires the login for every route of ``app``, also for unknown ones and those that are mounted later.
 
-    With ``let_in``, that is the login, no password opens anything, and the hosts are the surrounding app's affair.
+    With ``let_in`` the surrounding app decides; then there is no password, and the host is not checked here.
     """
     app.extensions["rqjobs_login"] = _Login(bytes(app.config["SECRET_KEY"]), settings, password)
     app.extensions["rqjobs_let_in"] = let_in
@@ -70,24 +70,24 @@ def protect(app: Flask, settings: Settings, password: SecretStr, let_in: Callabl
 
 
 class _Login:
-    """User name and password, the sign-ins, and the devices that signed in before."""
+    """User name and password, the sessions, and the known devices."""
 
     def __init__(self, key: bytes, settings: Settings, password: SecretStr) -> None:
         self._wanted = (settings.dashboard_username.encode(), password.get_secret_value().encode())
-        # In each sign-in: it ends when user name or password change. Without the key it can be compared with nothing.
+        # Part of each session, so that it ends when user name or password change. The key prevents guesses offline.
         login = hmac.digest(key, b"login\0" + b"\0".join(self._wanted), "sha256").hex()
         self.sign_ins = SignIns(login, settings.dashboard_session_lifetime, settings.dashboard_session_idle)
         self.limits = LoginLimits()
         self._devices = URLSafeTimedSerializer(key, salt="device")
 
     def is_right(self, username: str | None, password: str | None) -> bool:
-        """Whether both are right; takes as long whichever is wrong."""
+        """Returns whether both are right, in the same time for every wrong input."""
         given = ((username or "").encode(), (password or "").encode())
         name, word = (hmac.compare_digest(*pair) for pair in zip(self._wanted, given, strict=True))
-        return name and word  # both were compared
+        return name and word  # both are compared first
 
     def device(self) -> str | None:
-        """The id of the browser of this request, if it signed in before."""
+        """Returns the id of the browser of this request, if it has logged in before."""
         cookie = request.cookies.get(cookie_name(_DEVICE_COOKIE), "")
         try:
             return str(self._devices.loads(cookie, max_age=_DEVICE_LIFETIME))
@@ -95,7 +95,7 @@ class _Login:
             return None
 
     def remember_device(self, response: Response) -> None:
-        """Lets the browser be known again."""
+        """Sets the cookie by which the browser is recognised."""
         response.set_cookie(
             cookie_name(_DEVICE_COOKIE),
             str(self._devices.dumps(self.device() or secrets.token_urlsafe(12))),
@@ -171,7 +171,7 @@ def _refuse() -> ResponseReturnValue:
 
 
 def _check_change() -> None:
-    """A change needs the session's token, and comes from a page of ours."""
+    """Refuses a change without the session's token, or from a page of another site."""
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != request.host:
         abort(403, "This request came from a page of another site.")
@@ -196,7 +196,7 @@ def _hidden_token() -> Markup:
 
 @blueprint.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
-    """The one page that is open to all."""
+    """The login page, the only public page."""
     target = local(request.values.get("next"))
     if g.signed_in:
         return redirect(target)
@@ -212,7 +212,7 @@ def login() -> ResponseReturnValue:
         context["error"] = "User name or password is wrong."
         return render_template("login.html", **context), 401
     guard.limits.take_back(counted)
-    # A new id and a new token: what was in the cookie before the login, and who put it there, is of no use after it.
+    # A new id and a new token, so that a cookie planted before the login is useless after it.
     session.clear()
     session.permanent = True
     session["id"] = guard.sign_ins.start()
@@ -224,7 +224,7 @@ def login() -> ResponseReturnValue:
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Ends this sign-in."""
+    """Ends this session."""
     session_id = session.get("id")
     if isinstance(session_id, str):
         _login_of(current_app).sign_ins.end(session_id)
@@ -233,7 +233,7 @@ def logout() -> ResponseReturnValue:
 
 
 def local(target: str | None) -> str:
-    """``target`` if it is a path of this app, else the overview."""
+    """Returns ``target`` if it is a path of this app, otherwise that of the overview."""
     home = url_for("overview.index")
     if not target or not target.startswith("/") or target[1:2] in ("/", "\\") or not target.isprintable():
         return home

@@ -1,4 +1,4 @@
-"""Charts as SVG paths: pure arithmetic, drawn by the templates, redrawn as the page refreshes itself."""
+"""Computes charts as SVG paths, which the templates draw."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 600.0, 120.0
-"""The box that paths are drawn in; the page stretches it."""
+"""The size of the coordinate box of paths; the page scales it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One colour of a chart."""
+    """One series of a chart."""
 
     name: str
     css: str
-    """The class that gives it its colour."""
+    """The CSS class that sets its colour."""
     path: str
     """The ``d`` of an SVG path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart of the last hour, one step a minute."""
+    """A chart of the last hour, with one step per minute."""
 
     series: tuple[Series, ...]
     top: float
     """The value at the upper edge."""
     tips: tuple[str, ...]
-    """The text of each step that appears under the mouse."""
+    """The tooltip of each step."""
 
 
 def nice_top(value: float) -> float:
-    """The next round number that is at least ``value``, for an axis to end on."""
+    """Returns the next round number that is at least ``value``, for the end of an axis."""
     if value <= 0:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
@@ -41,7 +41,7 @@ def nice_top(value: float) -> float:
 
 
 def stacked_bars(layers: Sequence[Sequence[float]], top: float) -> list[str]:
-    """The bars of each layer, each standing on the layers before it."""
+    """Returns the path of each layer's bars, which are stacked on those of the layers before."""
     floor = [0.0] * len(layers[0])
     paths = []
     for layer in layers:
@@ -55,7 +55,7 @@ def _bars(values: Sequence[float], floor: Sequence[float], top: float) -> str:
     words = []
     for index, (value, below) in enumerate(zip(values, floor, strict=True)):
         if value > 0:
-            # Even a single one among thousands is to be seen.
+            # A single one among thousands must still be visible.
             height = max(value / top * HEIGHT, 1.0)
             bottom = HEIGHT - below / top * HEIGHT
             words.append(
@@ -65,7 +65,7 @@ def _bars(values: Sequence[float], floor: Sequence[float], top: float) -> str:
 
 
 def line(values: Sequence[float | None], top: float) -> str:
-    """A line through the values; it breaks where there is none, and a lonely value is a short dash."""
+    """Returns a line through the values, with gaps for missing ones; a single value is a short dash."""
     step = WIDTH / len(values)
     words: list[str] = []
     drawing = False

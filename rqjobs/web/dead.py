@@ -1,4 +1,4 @@
-"""The dead letters: in groups of one cause, requeued or purged by group, with the progress."""
+"""The dead letters: failure groups, requeued or purged by group, with progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MODES: tuple[bulk_requeue.Mode, ...] = ("dry-run", "requeue", "purge")
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """The groups, the biggest first."""
+    """Shows the failure groups, the biggest first."""
     names = [policy.name for policy in policies()]
     queue, words = request.args.get("queue"), request.args.get("find", "").strip()
     queue = queue if queue in names else None
@@ -37,7 +37,7 @@ def index() -> ResponseReturnValue:
 
 @blueprint.get("/groups/<group_id>")
 def group(group_id: str) -> ResponseReturnValue:
-    """One group: examples, and what can be done about it."""
+    """Shows one group: examples, and the actions on it."""
     found = find(group_id)
     if found is None:
         abort(404, "This group has no dead letters (any more).")
@@ -56,7 +56,7 @@ def group(group_id: str) -> ResponseReturnValue:
 def _traceback(job_id: str) -> str | None:
     try:
         history = read_history(fetch_job(job_id, get_connection()))
-    except (JobNotFound, UnreadableJob):  # deleted just now, or garbled
+    except (JobNotFound, UnreadableJob):  # just deleted, or its record cannot be read
         return None
     return history[-1].traceback if history else None
 
@@ -83,19 +83,19 @@ def start(group_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/repairs/<bulk_id>")
 def progress(bulk_id: str) -> ResponseReturnValue:
-    """How far a bulk requeue is."""
+    """Shows the progress of a bulk requeue."""
     return _progress("bulk_requeue.html", bulk_id)
 
 
 @blueprint.get("/repairs/<bulk_id>/live")
 def live(bulk_id: str) -> ResponseReturnValue:
-    """The part of the page that changes."""
+    """Returns the part of the page that changes."""
     return _progress("_bulk_requeue.html", bulk_id)
 
 
 @blueprint.post("/repairs/<bulk_id>/stop")
 def stop(bulk_id: str) -> ResponseReturnValue:
-    """Ends a bulk requeue after its present step."""
+    """Ends a bulk requeue after its current step."""
     bulk_requeue.stop(bulk_id)
     return redirect(url_for("dead.progress", bulk_id=bulk_id))
 

@@ -1,4 +1,4 @@
-"""The page that download links lead to, for the app to mount: it sends a file to its owner only."""
+"""The page of download links, for the app to mount: it sends a file only to its owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rqjobs.processors.export.links import LinkRefused, open_link
 from rqjobs.processors.export.storage import get_storage
 
 _DIRECT = timedelta(minutes=5)
-"""How long the link works that a store's own download is redirected to."""
+"""The lifetime of a store's own link, to which a download is redirected."""
 
 _TYPES = {
     "csv": "text/csv",
@@ -24,14 +24,14 @@ _TYPES = {
 
 
 def downloads(owner: Callable[[], str | None]) -> Blueprint:
-    """A blueprint with one route, ``GET /<token>``. Mount it at the path of EXPORT_LINK_URL::
+    """Returns a blueprint with one route, ``GET /<token>``, to be mounted at the path of EXPORT_LINK_URL.
 
         app.register_blueprint(downloads(lambda: session.get("user_id")), url_prefix="/exports")
 
     Args:
-        owner: the id of the user of the present request, as DataExportJob.user_id has it; None without one.
-            If it raises (for instance a redirect to the login), that is the response.
-    """  # noqa: D415
+        owner: returns the id of the current request's user, as in DataExportJob.user_id; None if there is none.
+            If it raises an exception, such as a redirect to the login, that is the response.
+    """
     blueprint = Blueprint("rqjobs_downloads", __name__)
 
     @blueprint.get("/<token>")
@@ -51,7 +51,7 @@ def downloads(owner: Callable[[], str | None]) -> Blueprint:
                 as_attachment=True,
                 download_name=export.download_name,
                 last_modified=export.created_at,
-                conditional=True,  # a broken download goes on where it stopped
+                conditional=True,  # a broken download can be resumed
             )
         except FileNotFoundError:
             abort(410, "This file is no longer there. Ask for a new export.")

@@ -1,4 +1,4 @@
-"""The exports: who exported what, how many rows, and until when."""
+"""The page of exports: who exported what, the number of rows, and the expiry."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ _SHOWN = 100
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """The newest exports, of one user if the address names one."""
+    """Shows the newest exports, of one user if the URL names one."""
     user = request.args.get("user") or None
     return render_template("exports.html", exports=recent(user_id=user, limit=_SHOWN), user=user, shown=_SHOWN)

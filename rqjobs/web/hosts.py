@@ -1,4 +1,4 @@
-"""The host names that the dashboard answers to, and the proxies before it."""
+"""The allowed host names of the dashboard, and the trusted proxies."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 FORWARDED = "rqjobs.forwarded"
-"""In the WSGI environ: whether REMOTE_ADDR is what a trusted proxy reported. Not a header, so no request can set it."""
+"""The key in the WSGI environ for whether a trusted proxy has reported REMOTE_ADDR. No request header can set it."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_allowed(host: str, names: Iterable[str]) -> bool:
-    """Whether a request with this Host header is answered.
+    """Returns whether requests with this Host header are allowed.
 
-    A page of another site can have its own name point to this machine (DNS rebinding) and is then of one origin with
-    the dashboard. So only names that are ours pass. An address passes as well: no name has to be resolved for it, and
-    probes of orchestrators use it.
+    A page of another site can make its own name point to this machine (DNS rebinding), and then has the same origin as
+    the
+    dashboard. So only our own names are allowed, and addresses, which need no resolution, and which orchestrators'
+    probes
+    use.
 
     Args:
         host: the header, with or without a port.
-        names: the allowed names, in small letters.
+        names: the allowed names, in lower case.
     """
     name = _without_port(host)
     return name == "localhost" or name in names or _address(name) is not None
 
 
 def allowed_names(dashboard_url: str | None, more: Sequence[str]) -> frozenset[str]:
-    """The names for :func:`is_allowed`: the host of DASHBOARD_URL, and those of DASHBOARD_HOSTS."""
+    """Returns the names for :func:`is_allowed`: the host of DASHBOARD_URL, and those of DASHBOARD_HOSTS."""
     own = urlsplit(dashboard_url or "").hostname
     return frozenset(name.lower().rstrip(".") for name in (own, *more) if name)
 
@@ -37,7 +39,7 @@ def allowed_names(dashboard_url: str | None, more: Sequence[str]) -> frozenset[s
 def _without_port(host: str) -> str:
     try:
         parts = urlsplit(f"//{host}")
-        _port = parts.port  # asked for, it is checked
+        _port = parts.port  # the property checks it
     except ValueError:
         return ""
     return (parts.hostname or "").rstrip(".") if parts.netloc == host and "@" not in host else ""
@@ -51,12 +53,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class TrustedProxies:
-    """WSGI middleware: client address and scheme as trusted proxies report them.
+    """WSGI middleware that sets the client address and the scheme as trusted proxies report them.
 
-    X-Forwarded-For is read from the right, where the nearest proxy added what it saw, up to the first address that is
-    not a trusted proxy: what the client wrote stands further left and is not believed.
-
-    Where DASHBOARD_URL is https, a request for its host came by https, whatever the proxy reports.
+    X-Forwarded-For is read from the right, where the nearest proxy appends the address it saw, up to the first address
+    that
+    is not a trusted proxy. The entries further left come from the client, and are not trusted.
+    If DASHBOARD_URL is https, every request for its host counts as https, whatever the proxy reports.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class TrustedProxies:
         self._trusted: list[_Network] = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answers a request, as WSGI defines it."""
+        """Handles a request (PEP 3333)."""
         forwarded = environ.pop("HTTP_X_FORWARDED_FOR", "")
         scheme = environ.pop("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
         environ[FORWARDED] = False

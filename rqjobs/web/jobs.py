@@ -1,4 +1,4 @@
-"""One job with every attempt, and what can be done about it."""
+"""The page of one job: all its attempts, and the actions on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/jobs")
 
 @blueprint.get("/")
 def find() -> ResponseReturnValue:
-    """The search field of every page: a job by its id, else dead letters by their text."""
+    """The search of every page: finds a job by its id, or dead letters by their text."""
     words = request.args.get("find", "").strip()
     if not words:
         return redirect(url_for("overview.index"))
@@ -41,17 +41,17 @@ def find() -> ResponseReturnValue:
 
 
 def _delivery_page(job_id: str) -> str | None:
-    """Deliveries stay in their log longer than jobs are kept."""
+    """Returns the URL of the delivery's page, if it is in the log, which keeps deliveries longer than jobs are kept."""
     try:
         known = find_deliveries(get_engine(), Filter(job_id=job_id), 1)
-    except (SQLAlchemyError, RQJobsError):  # the database is away, and the job is not here either
+    except (SQLAlchemyError, RQJobsError):  # the database does not answer, so the job is reported as unknown
         return None
     return url_for("webhooks.delivery", job_id=job_id) if known else None
 
 
 @blueprint.get("/<job_id>")
 def show(job_id: str) -> ResponseReturnValue:
-    """One job: what it is, every attempt, its result, and what can be done about it."""
+    """Shows one job: its payload, all its attempts, its result, and the actions on it."""
     try:
         return render_template("job.html", **_job(job_id))
     except JobNotFound:
@@ -62,7 +62,7 @@ def show(job_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/<job_id>/live")
 def live(job_id: str) -> ResponseReturnValue:
-    """The part of the page that changes."""
+    """Returns the part of the page that changes."""
     return render_template("_job.html", **_job(job_id))
 
 
@@ -92,7 +92,7 @@ def _job(job_id: str) -> dict[str, Any]:
 
 
 def _progress(meta: Any) -> dict[str, Any] | None:
-    """A job's report of its progress as text; a bar for a report that has ``percent``."""
+    """Returns a job's reported progress as text, with a bar for a report with ``percent``."""
     report = progress_of(meta)
     if report is None:
         return None
@@ -102,13 +102,13 @@ def _progress(meta: Any) -> dict[str, Any] | None:
 
 
 def _call(job: RegisteredJob) -> str:
-    """A plain RQ job's call, as text; nothing in it is imported or run."""
+    """Returns the call of a plain RQ job as text; nothing in it is imported or run."""
     return job.refusal or f"{job.func_name} {json.dumps(mask([job.args, job.kwargs]), default=str)}"
 
 
 @blueprint.route("/<job_id>/edit", methods=["GET", "POST"])
 def edit(job_id: str) -> ResponseReturnValue:
-    """The payload of a dead job, changed and checked before it runs again."""
+    """Edits the payload of a dead job, which is checked before the job runs again."""
     letter = dead_letters.dead_letter(job_id)
     if letter.payload is None:
         raise JobNotFound(job_id)
@@ -120,7 +120,7 @@ def edit(job_id: str) -> ResponseReturnValue:
             dead_letters.requeue([job_id])
         except InvalidJob as error:
             fault = str(error)
-        except (ValueError, RecursionError) as error:  # of json: no JSON, nested too deep, a number too long
+        except (ValueError, RecursionError) as error:  # of json: not JSON, nested too deep, or a number is too long
             fault = f"not JSON: {error}"
         else:
             flash("The payload was replaced, and the job waits in its queue again.")
@@ -136,13 +136,13 @@ def requeue(job_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/<job_id>/run-now")
 def run_now(job_id: str) -> ResponseReturnValue:
-    """Makes a delayed job due."""
+    """Makes a delayed job due now."""
     return _tell(job_id, job_actions.run_now(job_id), "The job is due now.", "delayed")
 
 
 @blueprint.post("/<job_id>/stop")
 def stop(job_id: str) -> ResponseReturnValue:
-    """Makes the worker of a running job stop it."""
+    """Sends the worker of a running job the command to stop it."""
     return _tell(job_id, job_actions.stop(job_id), "Its worker was asked to stop it.", "running")
 
 
@@ -153,7 +153,7 @@ def _tell(job_id: str, done: bool, said: str, state: str) -> ResponseReturnValue
 
 @blueprint.post("/<job_id>/delete")
 def delete(job_id: str) -> ResponseReturnValue:
-    """Deletes a job that is dead, waiting or delayed, for good."""
+    """Deletes a job that is dead, waiting or delayed."""
     origin = fetch_job(job_id, get_connection()).origin
     if dead_letters.purge([job_id]):
         flash(f"Job {job_id} was deleted.")

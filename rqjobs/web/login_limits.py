@@ -1,11 +1,10 @@
-"""Limits of wrong passwords: growing waits for each client, and for all strangers together.
+"""Limits for wrong passwords: growing waits for each client, and for all unknown clients together.
 
-A password counts as wrong before it is compared, and is taken back when it was right, so passwords that are sent at
-the same moment do not all pass. What is refused during a wait is not compared and does not make the wait longer.
-
-A browser that signed in before has a device cookie, and is counted by that alone: strangers who try passwords, through
-the same proxy or from many addresses, do not lock it out. (OWASP describes device cookies.) The counts are kept in
-this process; a restart forgets them.
+An attempt counts as wrong before its password is compared, and is uncounted if it was right, so that many attempts at
+the same moment are not all admitted. Attempts during a wait are refused without a comparison, and do not extend the
+wait. A browser that has logged in before has a device cookie and is counted only by that: attackers behind the same
+proxy, or with many addresses, cannot lock it out. (OWASP describes device cookies.) The counts are in the memory of
+this process; a restart clears them.
 """
 
 from __future__ import annotations
@@ -19,41 +18,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _CLIENTS = 2000
-"""Clients that are remembered. One that was forgotten is still counted with all strangers."""
+"""The most clients with a count of their own. Others are still counted with all unknown clients."""
 _DIRECT = ("127.0.0.1", "::1")
-"""The machine itself, or a tunnel to it, without a proxy between. It is not counted with all strangers, so an operator
-with a shell on the machine gets in during an attack from many addresses."""
+"""This machine, or a tunnel to it, without a proxy. It is not counted with all unknown clients, so that an operator
+with a shell on the machine can log in during an attack from many addresses."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How long a client waits after wrong passwords."""
+    """The waits of a client after wrong passwords."""
 
     free: int
-    """Wrong passwords before the first wait."""
+    """The number of wrong passwords before the first wait."""
     first: float
     """Seconds of the first wait; each further wrong password doubles it."""
     longest: float
-    """Seconds of the longest wait, and also those after which one wrong password is forgotten."""
+    """Seconds of the longest wait; also the time after which one wrong password is uncounted."""
 
 
 ONE = Rule(free=10, first=30, longest=300)
-"""One client: ten passwords at once, in the long run one in five minutes."""
+"""For one client: ten passwords at once, then in the long run one in five minutes."""
 ALL = Rule(free=50, first=5, longest=60)
-"""All strangers together: fifty at once, in the long run one a minute, so 1,440 a day from any number of addresses."""
+"""For all unknown clients: fifty passwords at once, in the long run one per minute, so 1,440 per day in total."""
 
 Counted = tuple[tuple[str, Rule], ...]
 """The names under which an attempt is counted, each with its rule."""
 
 
 def counted_as(kind: str, address: str | None, *, device: str | None = None, forwarded: bool = False) -> Counted:
-    """Under which names a client's attempts are counted.
+    """Returns the names under which a client's attempts are counted, each with its rule.
 
     Args:
-        kind: ``people`` or ``machines``: a scraper with an old password must not lock people out.
-        address: the client's address; an IPv6 client is its network of 64 bits, all of which one household has.
-        device: the id in a device cookie whose signature is right.
-        forwarded: whether ``address`` was reported by a trusted proxy.
+        kind: ``people`` or ``machines``, counted separately: a scraper with an old password must not lock people out.
+        address: the client's address; an IPv6 client is counted by its network of 64 bits, which is one household's.
+        device: the id in a device cookie with a valid signature.
+        forwarded: whether a trusted proxy has reported ``address``.
     """
     if device is not None:
         return ((f"{kind} device {device}", ONE),)
@@ -73,7 +72,7 @@ def _network(address: str | None) -> str:
 
 
 class _Count:
-    """The wrong passwords of one name, as of the last one."""
+    """The wrong passwords of one name, at the time of the last one."""
 
     def __init__(self) -> None:
         self.wrong = 0.0
@@ -90,7 +89,7 @@ class _Count:
 
 
 class LoginLimits:
-    """The counts of one dashboard. Safe to use from several threads."""
+    """The counts of one dashboard. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts with no wrong password; ``clock`` returns seconds."""
@@ -100,7 +99,7 @@ class LoginLimits:
         self._totals: dict[str, _Count] = {}
 
     def admit(self, counted: Counted) -> float:
-        """Counts an attempt as wrong and returns 0, or returns the seconds until the next one is admitted."""
+        """Counts an attempt as wrong and returns 0; during a wait returns its remaining seconds."""
         with self._lock:
             now = self._clock()
             counts = [(self._count(name, rule), rule) for name, rule in counted]
@@ -111,14 +110,14 @@ class LoginLimits:
             return wait
 
     def take_back(self, counted: Counted) -> None:
-        """The attempt that was admitted was right."""
+        """Uncounts an admitted attempt whose password was right."""
         with self._lock:
             for name, rule in counted:
                 count = self._count(name, rule)
                 count.wrong = max(0.0, count.wrong - 1)
 
     def _count(self, name: str, rule: Rule) -> _Count:
-        if rule is ALL:  # one for each kind: they are never pushed out by the many
+        if rule is ALL:  # one for each kind, never dropped in favour of single clients
             return self._totals.setdefault(name, _Count())
         count = self._counts.setdefault(name, _Count())
         self._counts.move_to_end(name)

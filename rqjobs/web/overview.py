@@ -1,4 +1,4 @@
-"""The overview: the queues, the last hour, the workers, and what needs a person."""
+"""The overview: the queues, the last hour, the workers, and problems that need a person."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ blueprint = Blueprint("overview", __name__)
 
 _MANY_DIED = 10
 _SHARE_DIED = 0.1
-"""The number of deaths in the last hour, and their share of all ended jobs, from which the page shows a warning."""
+"""The least number of dead jobs in the last hour, and their share of all ended jobs, for a warning on the page."""
 
 
 class Trouble(NamedTuple):
-    """One thing that needs a person."""
+    """One problem that needs a person."""
 
     queues: list[str]
     text: str
     link: str = ""
-    """Where it is seen ..."""
+    """The URL of the page that shows it ..."""
     label: str = ""
     """... and the text of the link."""
 
@@ -46,7 +46,7 @@ class _Row:
 
     @property
     def state(self) -> str:
-        """The colour of its dot."""
+        """The colour of the queue's dot."""
         if self.health.reasons:
             return "bad"
         return "paused" if self.health.paused else "good"
@@ -54,13 +54,13 @@ class _Row:
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """The page."""
+    """Shows the page."""
     return render_template("overview.html", **_numbers())
 
 
 @blueprint.get("/live")
 def live() -> ResponseReturnValue:
-    """The part of the page that changes, for the page's script."""
+    """Returns the part of the page that changes, for the page's script."""
     return render_template("_overview.html", **_numbers())
 
 
@@ -93,7 +93,7 @@ def _numbers() -> dict[str, Any]:
 
 
 def _troubles(rows: list[_Row]) -> Iterator[Trouble]:
-    """The reasons why queues are unhealthy; a reason that several share is shown once."""
+    """Yields the reasons why queues are unhealthy; a reason that several queues share appears once."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
         deaths = reason_of_deaths(row.health)

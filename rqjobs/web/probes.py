@@ -1,4 +1,4 @@
-"""``/metrics``, ``/health`` and ``/ready`` on the dashboard; machines sign in with HTTP Basic."""
+"""``/metrics``, ``/health`` and ``/ready`` on the dashboard; machines log in with HTTP Basic."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def _respond(answer: Callable[[], health_server.Answer]) -> Response:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """For Prometheus, with HTTP Basic authentication."""
+    """Returns the metrics for Prometheus, with HTTP Basic authentication."""
     return _respond(health_server.metrics)
 
 
 @blueprint.get("/health")
 def health() -> Response:
-    """Whether the queues are healthy, with HTTP Basic authentication."""
+    """Returns the health of the queues, with HTTP Basic authentication."""
     return _respond(health_server.health)
 
 
 @blueprint.get("/ready")
 def ready() -> Response:
-    """Whether Redis answers, with HTTP Basic authentication."""
+    """Returns whether Redis answers, with HTTP Basic authentication."""
     return _respond(health_server.ready)

@@ -1,4 +1,4 @@
-"""One queue: what is wrong with it, its jobs in each state, its pause."""
+"""The page of one queue: its problems, its jobs in each state, its pause."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rqjobs.web.show import is_overdue
 blueprint = Blueprint("queues", __name__, url_prefix="/queues")
 
 _PAGE = 50
-_LAST_PAGE = 10**9  # beyond 64 bits Redis answers with an error
+_LAST_PAGE = 10**9  # beyond 64 bits Redis returns an error
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class _Row:
 
     job_id: str
     job: Job | None
-    """None if it is no longer kept, or cannot be read."""
+    """The job; None if it is not kept any more, or cannot be read."""
     fault: str | None
     """Why it cannot be read."""
     past: Summary
     due: float | None
-    """When a delayed job runs."""
+    """The time at which a delayed job runs."""
 
     @property
     def overdue(self) -> bool:
-        """Whether a delayed job is due and still not in its queue."""
+        """Whether a delayed job is due but still not in its queue."""
         return self.due is not None and is_overdue(self.due)
 
     @property
     def attempts(self) -> str:
-        """Which of how many, or how many there were."""
+        """The attempts as text, such as ``2 of 3``, or their number if the job has ended."""
         return attempts_seen(self.job, self.past.runs) if self.job else ""
 
 
 @blueprint.get("/<name>")
 def show(name: str) -> ResponseReturnValue:
-    """The jobs of a queue in one state, a page at a time, its lanes one after the other."""
+    """Shows the jobs of a queue in one state, a page at a time, lane by lane."""
     policy = get_policy(name)
     state = request.args.get("state", "waiting")
     state = state if state in RQ_REGISTRIES else "waiting"
@@ -78,7 +78,7 @@ def show(name: str) -> ResponseReturnValue:
 
 
 def _counts(queue: str, client: redis.Redis) -> dict[str, dict[str, int]]:
-    """How many jobs are in each state, by lane."""
+    """Returns the number of jobs in each state, by lane."""
     with client.pipeline(transaction=False) as pipeline:
         for state, registry in RQ_REGISTRIES.items():
             for lane in lanes(queue):
@@ -104,7 +104,7 @@ def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
 
 @blueprint.post("/<name>/pause")
 def hold(name: str) -> ResponseReturnValue:
-    """No worker takes jobs of the queue until it is resumed."""
+    """Pauses the queue."""
     pause(name)
     flash(f"{name} is paused. Running jobs go on, new ones wait.")
     return redirect(local(request.form.get("next")))

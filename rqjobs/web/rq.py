@@ -1,8 +1,8 @@
-"""rq-dashboard 0.9 under ``/rq``: its pages and addresses, hardened.
+"""rq-dashboard 0.9 under ``/rq``: its pages and URLs, hardened.
 
-What is wrong upstream is replaced here, each by the endpoint's name: it unpickles, changes state on GET, runs what
-jobs say in the browser, breaks on dependencies, unknown jobs and rate limits, and reads whole queues for one page.
-Templates of the same names in our folder win over its own, so none of its scripts is ever sent.
+Faults of its own code are fixed here, each by replacing an endpoint: it unpickles, changes state on GET, runs text of
+jobs in the browser, fails on dependencies, unknown jobs and rate limits, and reads whole queues for one page.
+Templates with the same names in our folder override its own, so none of its scripts is ever sent.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from rqjobs.broker.rq_types import as_text
 from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.web.rq_data import RATE_LIMITED, REGISTRIES, job_info, list_jobs, list_workers, page_of
 
-_AT_ONCE = 2000  # more jobs than this are changed behind the request's back
+_AT_ONCE = 2000  # more jobs than this are changed in the background, after the response
 _CHUNK = 500
 
 
 def mount(app: Flask, shown_url: str) -> None:
-    """Registers rq-dashboard's blueprint under ``/rq``, with our functions where its own are at fault.
+    """Registers rq-dashboard's blueprint under ``/rq``, with our functions in place of its faulty ones.
 
     Args:
-        app: the dashboard, whose login and headers hold here as well.
+        app: the dashboard, whose login and headers apply here as well.
         shown_url: Redis' address without its password, for its pages.
     """
-    # It would open connections of its own, by an address and without our TLS, Sentinel and embedded server.
+    # Otherwise it would open its own connections, without our support for TLS, Sentinel and the embedded server.
     upstream.from_url = lambda *_args, **_options: (None, get_connection())
     upstream.config.serializer = SERIALIZER
     app.config["RQ_DASHBOARD_REDIS_URL"] = (shown_url,)
@@ -90,7 +90,7 @@ def _empty_queue(queue_name: str, registry_name: str) -> Response:
     total, _ = page_of(queue_name, registry_name, 0, 1, newest=False)
 
     def empty() -> None:
-        left = total  # what is enqueued meanwhile stays
+        left = total  # jobs enqueued from now on stay
         while left > 0 and (gone := run_script("empty", client, [*words[:2], min(left, _CHUNK)])):
             left -= gone
 
@@ -99,7 +99,7 @@ def _empty_queue(queue_name: str, registry_name: str) -> Response:
 
 
 def _compact_queue(queue_name: str) -> Response:
-    """Takes ids out whose jobs are gone. RQ's own empties the queue first, and would lose it if it were killed."""
+    """Removes ids of deleted jobs. RQ's own method empties the queue first, and would lose it if it were killed."""
     client = get_connection()
     name = key("queue", queue_name)
 
@@ -120,7 +120,7 @@ def _compact_queue(queue_name: str) -> Response:
 
 
 def _do(size: int, work: Callable[[], Any]) -> None:
-    """Few jobs at once, many while the answer is already on its way."""
+    """Changes a few jobs before the response, and many in the background."""
     if size <= _AT_ONCE:
         work()
     else:
@@ -139,4 +139,4 @@ _OURS: dict[str, Callable[..., ResponseReturnValue]] = {
     "empty_queue": _empty_queue,
     "compact_queue": _compact_queue,
 }
-"""rq-dashboard's endpoints that are ours. Its own are the queues, the pages around the lists, and its favicon."""
+"""The replaced endpoints of rq-dashboard. Its own are the queues, the pages around the lists, and its favicon."""

@@ -1,4 +1,4 @@
-"""What rq-dashboard's pages show, read without pickle, a page at a time: responses of its ``data`` addresses."""
+"""The data of rq-dashboard's pages, read without pickle, a page at a time: the responses of its ``data`` URLs."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ REGISTRIES = {
     "failed": "failed",
     "canceled": "canceled",
 }
-"""RQ's registries, as rq-dashboard calls them, and their names in Redis."""
+"""The names of RQ's registries in rq-dashboard, and in Redis."""
 
 RATE_LIMITED = "rate_limited"
-"""The one that RQ keeps by limit and not by queue."""
+"""The registry that RQ stores by limit instead of by queue."""
 
 _MOST_A_PAGE = 200
-_LAST_PAGE = 10**9  # beyond 64 bits Redis answers with an error
+_LAST_PAGE = 10**9  # beyond 64 bits Redis returns an error
 
 
-def list_workers(instance_number: int) -> Response:  # noqa: ARG001  # a part of the address
-    """The workers, and what each runs."""
+def list_workers(instance_number: int) -> Response:  # noqa: ARG001  # a part of the URL
+    """Returns the workers, and the job that each runs."""
     client = get_connection()
     found = workers(client)
     with client.pipeline(transaction=False) as pipeline:
@@ -83,7 +83,7 @@ def list_jobs(  # noqa: PLR0917  # Flask passes them by name
     order: str,
     page: str,
 ) -> Response:
-    """One page of the jobs of a queue in one registry."""
+    """Returns one page of the jobs of a queue in one registry."""
     size, number = min(max(_number(per_page), 1), _MOST_A_PAGE), max(_number(page), 1)
     total, ids = page_of(queue_name, registry_name, (number - 1) * size, size, newest=order == "dsc")
     client = get_connection()
@@ -114,7 +114,7 @@ def _number(text: str) -> int:
 
 
 def page_of(queue: str, registry: str, start: int, size: int, *, newest: bool) -> tuple[int, list[str]]:
-    """How many jobs are there, and the ids of one page, in one read of that page."""
+    """Returns the number of jobs, and the ids of one page."""
     client = get_connection()
     if registry == RATE_LIMITED:
         waiting = _rate_limited(queue, client)
@@ -137,7 +137,7 @@ def page_of(queue: str, registry: str, start: int, size: int, *, newest: bool) -
 
 
 def _rate_limited(queue: str, client: redis.Redis) -> list[str]:
-    """The jobs of ``queue`` that an RQ rate limit holds back: RQ keeps them by limit, not by queue."""
+    """Returns the jobs of ``queue`` that wait for an RQ rate limit, which RQ stores by limit, not by queue."""
     limits = sorted(as_text(name) for name in cast("set[bytes]", client.smembers(RateLimitRegistry.rl_keys_key)))
     with client.pipeline(transaction=False) as pipeline:
         for limit in limits:
@@ -149,8 +149,8 @@ def _rate_limited(queue: str, client: redis.Redis) -> list[str]:
     return [job_id for job_id, origin in zip(ids, origins, strict=True) if origin == queue.encode()]
 
 
-def job_info(instance_number: int, job_id: str) -> Response:  # noqa: ARG001  # a part of the address
-    """One job, and what it depends on."""
+def job_info(instance_number: int, job_id: str) -> Response:  # noqa: ARG001  # a part of the URL
+    """Returns one job, and its dependencies."""
     client = get_connection()
     job = fetch_job(job_id, client)
     known = payload_of(job)

@@ -1,4 +1,4 @@
-"""Sessions of the dashboard: a cookie that names a record in Redis, which ends when the sign-in ends."""
+"""Sessions of the dashboard: a cookie with the id of a record in Redis, which is deleted at the end of the session."""
 
 from __future__ import annotations
 
@@ -18,54 +18,55 @@ from rqjobs.broker.connection import get_connection
 from rqjobs.broker.keys import session as session_key
 
 _RENEW_AFTER = 60
-"""Seconds by which the time to live has to fall before it is set again, so that not every page writes to Redis."""
+"""Seconds after which a use extends the record's time to live, so that not every page writes to Redis."""
 _CLOCKS_DIFFER = 60
-"""Seconds by which the clock of another machine that runs the dashboard may be ahead."""
+"""The most seconds by which the clock of another machine with the dashboard may be ahead."""
 SECURE_PREFIX = "__Host-"
-"""A browser takes a cookie of such a name over https only, for this host and no other."""
+"""The prefix of cookies that browsers accept only by https, and only for this host."""
 
 
 class CookieSessions(SecureCookieSessionInterface):
-    """Flask's signed cookie. It holds the id of a session, a token against forged changes and messages to show."""
+    """Flask's signed cookie. It contains the id of a session, a CSRF token, and messages to show."""
 
     def get_cookie_name(self, app: Flask) -> str:
-        """The cookie's name, with the ``__Host-`` prefix behind https."""
+        """Returns the cookie's name, with the ``__Host-`` prefix behind https."""
         return cookie_name(super().get_cookie_name(app))
 
     def get_cookie_secure(self, app: Flask) -> bool:
-        """Whether the browser sends the cookie by https only: it does when this request came by https."""
+        """Returns whether the browser may send the cookie only by https: if this request came by https."""
         return super().get_cookie_secure(app) or request.is_secure
 
 
 def cookie_name(name: str) -> str:
-    """``name`` of a cookie as the present request's scheme wants it."""
+    """Returns the name of a cookie for the scheme of the current request."""
     return SECURE_PREFIX + name if request.is_secure else name
 
 
 class SignIns:
-    """The sign-ins of one dashboard, each a key in Redis.
+    """The sessions of one dashboard, each a key in Redis.
 
-    Redis holds the SHA-256 of an id, never the id: a reader of Redis cannot use it. The cookie that carries the id is
-    signed with the app's key: a writer to Redis cannot make one.
+    Redis has the SHA-256 of an id, not the id, so an attacker who can read Redis cannot use it. The cookie with the id
+    is
+    signed with the app's key, so an attacker who can write to Redis cannot make one.
     """
 
     def __init__(self, login: str, lifetime: timedelta, idle: timedelta) -> None:
         """Sets the rules.
 
         Args:
-            login: text that changes with the user name or the password; a sign-in of another one has ended.
-            lifetime: after which a sign-in ends.
-            idle: without use, after which a sign-in ends.
+            login: a text that changes with the user name or the password, which ends all sessions.
+            lifetime: the time after which a session ends.
+            idle: the time without use after which a session ends.
         """
         self._login = login
         self._lifetime = int(lifetime.total_seconds())
         self._idle = min(int(idle.total_seconds()), self._lifetime)
 
     def start(self) -> str:
-        """Writes a new sign-in and returns its id.
+        """Writes a new session and returns its id.
 
         Raises:
-            RedisUnavailable: Redis does not answer, or takes no writes.
+            RedisUnavailable: Redis does not answer, or accepts no writes.
         """
         session_id = secrets.token_urlsafe(32)
         record = json.dumps({"started": time.time(), "login": self._login})
@@ -73,11 +74,11 @@ class SignIns:
         return session_id
 
     def is_live(self, session_id: str, *, renew: bool) -> bool:
-        """Whether this sign-in has not ended.
+        """Returns whether this session has not ended.
 
         Args:
-            session_id: what :meth:`start` returned.
-            renew: whether this request is a use of it.
+            session_id: the result of :meth:`start`.
+            renew: whether this request counts as use of the session.
 
         Raises:
             RedisUnavailable: Redis does not answer.
@@ -92,20 +93,20 @@ class SignIns:
             return False
         wanted = min(self._idle, int(self._lifetime - age) + 1)
         if renew and isinstance(left, int) and left < wanted - _RENEW_AFTER:
-            with contextlib.suppress(redis.exceptions.ResponseError):  # a replica during a failover: valid for now
+            with contextlib.suppress(redis.exceptions.ResponseError):  # a replica in a failover: stays valid
                 client.expire(key, wanted)
         return True
 
     def end(self, session_id: str) -> None:
-        """Ends this sign-in, in every browser that has its cookie.
+        """Ends this session, in every browser that has its cookie.
 
         Raises:
-            RedisUnavailable: Redis does not answer; the sign-in goes on.
+            RedisUnavailable: Redis does not answer; the session stays valid.
         """
         get_connection().delete(_key(session_id))
 
     def _age(self, record: object) -> float | None:
-        """Seconds since the sign-in of ``record``; None if it has ended or cannot be read."""
+        """Returns the seconds since the start of the session ``record``; None if it has ended or cannot be read."""
         if isinstance(record, redis.exceptions.ResponseError) or not isinstance(record, bytes):
             return None
         try:

@@ -1,4 +1,4 @@
-"""How pages show values: filters for the templates."""
+"""Filters for the templates, which format values."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from markupsafe import Markup
 from rqjobs.broker.rq_schema import UNREADABLE
 from rqjobs.config.durations import spell
 
-_MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler looks once a second
+_MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler runs once a second
 
 NOTHING = "\u2013"
-"""What stands where there is no value: a dash."""
+"""Shown for a missing value: a dash."""
 
 
 def register(app: Flask) -> None:
-    """Makes the filters known to the templates of ``app``."""
+    """Adds the filters to the templates of ``app``."""
     app.jinja_env.filters.update(number=number, ago=ago, span=span, pretty=pretty, seconds=seconds, clock=clock)
 
 
 def number(value: float | None) -> str:
-    """``1,234,567``; a dash for nothing."""
+    """Returns ``1,234,567``; a dash for None."""
     return NOTHING if value is None else f"{value:,.0f}"
 
 
 def seconds(value: float | timedelta | None) -> str:
-    """A short time: ``4 ms``, ``1.2 s``, ``3m 5s``; a dash for nothing."""
+    """Returns a short time: ``4 ms``, ``1.2 s``, ``3m 5s``; a dash for None."""
     if value is None:
         return NOTHING
     try:
@@ -42,14 +42,14 @@ def seconds(value: float | timedelta | None) -> str:
 
 
 def span(value: timedelta | None) -> str:
-    """A long time: ``3m``; a dash for nothing."""
+    """Returns a long time: ``3m``; a dash for None."""
     if value is None:
         return NOTHING
     return "<1s" if value < timedelta(seconds=1) else spell(value)
 
 
 def ago(value: datetime | float | None) -> Markup | str:
-    """``3m 5s ago`` or ``in 2h``, with the exact moment as a tooltip."""
+    """Returns ``3m 5s ago`` or ``in 2h``, with the exact time as a tooltip."""
     moment = _moment(value)
     if moment is None:
         return NOTHING
@@ -62,18 +62,18 @@ def ago(value: datetime | float | None) -> Markup | str:
 
 
 def is_overdue(due: float) -> bool:
-    """Whether a job that was to run at ``due`` should be under way by now."""
+    """Returns whether a job that was due at ``due`` should have begun by now."""
     return due < time.time() - _MOVED_WITHIN
 
 
 def clock(value: datetime | float | None) -> str:
-    """The moment in the form of the logs: ``2026-11-24 06:29:43 UTC``."""
+    """Returns the time in the format of the logs: ``2026-11-24 06:29:43 UTC``."""
     moment = _moment(value)
     return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def pretty(value: Any) -> str:
-    """JSON with indents, as people read it."""
+    """Returns indented JSON."""
     try:
         return json.dumps(value, indent=2, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
@@ -87,5 +87,5 @@ def _moment(value: datetime | float | None) -> datetime | None:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     try:
         return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):  # a forged time: no date has it
+    except (ValueError, OverflowError, OSError):  # a forged time outside the range of dates
         return None

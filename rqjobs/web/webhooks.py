@@ -1,4 +1,4 @@
-"""Webhook endpoints, the log of deliveries, and sending again."""
+"""The pages of webhook endpoints and deliveries, with replays."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SHOWN = 50
 _OUTCOMES = ("done", "retry", "dead")
 _ATTEMPTS = 1000
 _HOURS = (1, 6, 24, 24 * 7)
-"""How far back a replay may be chosen to reach."""
+"""The periods, in hours, that a replay offers."""
 _MOST_HOURS = 24 * 3650
 _LAST_PAGE = 1_000_000
 _PACE = 10.0
 _JUDGED = 200
-"""The number of newest attempts from which an endpoint's state is computed."""
+"""The number of newest attempts that determine an endpoint's state."""
 
 
 @blueprint.get("/")
 def deliveries() -> ResponseReturnValue:
-    """The endpoints, those in trouble first, and the newest deliveries."""
+    """Shows the endpoints, those with problems first, and the newest deliveries."""
     engine = get_engine()
     endpoint, outcome = request.args.get("to") or None, request.args.get("outcome")
     outcome = outcome if outcome in _OUTCOMES else None
@@ -59,7 +59,7 @@ def deliveries() -> ResponseReturnValue:
 
 @blueprint.get("/deliveries/<job_id>")
 def delivery(job_id: str) -> ResponseReturnValue:
-    """One delivery: its payload, and every attempt with its response."""
+    """Shows one delivery: its payload, and all attempts with their responses."""
     rows = find(get_engine(), Filter(job_id=job_id), _ATTEMPTS)
     if not rows:
         abort(404, f"There is no delivery {job_id!r} in the log.")
@@ -75,17 +75,17 @@ def delivery(job_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/deliveries/<job_id>/replay")
 def replay(job_id: str) -> ResponseReturnValue:
-    """Sends one delivery again, arrived or not."""
+    """Sends one delivery again, even if it succeeded."""
     _send_again(Filter(job_id=job_id), delivered_too=True)
     return redirect(url_for("webhooks.delivery", job_id=job_id))
 
 
 @blueprint.post("/endpoints/replay")
 def replay_endpoint() -> ResponseReturnValue:
-    """Sends again what did not arrive at an endpoint lately."""
+    """Sends an endpoint's recent failed deliveries again."""
     endpoint = request.form.get("name", "")
     hours = min(max(0, request.form.get("hours", _HOURS[0], type=int)), _MOST_HOURS)
-    pace = min(max(0.1, request.form.get("pace", _PACE, type=float)), 1000.0)  # in this order NaN is 0.1
+    pace = min(max(0.1, request.form.get("pace", _PACE, type=float)), 1000.0)  # in this order NaN becomes 0.1
     wanted = Filter(endpoint=endpoint, since=datetime.now(UTC) - timedelta(hours=hours))
     _send_again(wanted, pace=pace, dry_run=request.form.get("mode") == "dry-run")
     return redirect(url_for("webhooks.deliveries", to=endpoint))
@@ -101,13 +101,13 @@ def _send_again(wanted: Filter, *, pace: float = _PACE, delivered_too: bool = Fa
 
 @blueprint.post("/endpoints/enable")
 def enable() -> ResponseReturnValue:
-    """Deliveries to the endpoint start again."""
+    """Enables an endpoint."""
     return _set("is enabled. Send again below what it missed.", None)
 
 
 @blueprint.post("/endpoints/disable")
 def disable() -> ResponseReturnValue:
-    """Nothing more is delivered to the endpoint."""
+    """Disables an endpoint."""
     return _set("is disabled: nothing more is delivered to it.", "disabled by hand")
 
 
