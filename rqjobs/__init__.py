@@ -14,6 +14,8 @@ from rqjobs.config.lazy_imports import lazy_exports
 if TYPE_CHECKING:
     from rqjobs.aio import (
         aenqueue,
+        aenqueue_batch,
+        aenqueue_chain,
         aenqueue_data_export,
         aenqueue_email,
         aenqueue_many,
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
         aenqueue_qr_analytics,
         aenqueue_webhook,
         aqueue_health,
+        await_batch,
         await_result,
     )
+    from rqjobs.batches import Batch, BatchProgress, enqueue_batch, enqueue_chain, get_batch
     from rqjobs.broker.job_builder import JobOptions
     from rqjobs.broker.results import wait_for_result
     from rqjobs.config.backoff import exponential, fixed, schedule
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
         enqueue_webhook,
     )
     from rqjobs.errors import (
+        BatchFailed,
+        BatchNotFound,
+        BatchTimeout,
         DependencyUnavailable,
         DuplicateJob,
         InvalidJob,
@@ -51,6 +58,11 @@ if TYPE_CHECKING:
     from rqjobs.monitoring.queue_health import queue_health
 
 __all__ = [
+    "Batch",
+    "BatchFailed",
+    "BatchNotFound",
+    "BatchProgress",
+    "BatchTimeout",
     "DataExportJob",
     "DependencyUnavailable",
     "DuplicateJob",
@@ -67,6 +79,8 @@ __all__ = [
     "RetryLater",
     "WebhookJob",
     "aenqueue",
+    "aenqueue_batch",
+    "aenqueue_chain",
     "aenqueue_data_export",
     "aenqueue_email",
     "aenqueue_many",
@@ -74,8 +88,11 @@ __all__ = [
     "aenqueue_qr_analytics",
     "aenqueue_webhook",
     "aqueue_health",
+    "await_batch",
     "await_result",
     "enqueue",
+    "enqueue_batch",
+    "enqueue_chain",
     "enqueue_data_export",
     "enqueue_email",
     "enqueue_many",
@@ -84,6 +101,7 @@ __all__ = [
     "enqueue_webhook",
     "exponential",
     "fixed",
+    "get_batch",
     "job",
     "on",
     "queue_health",
@@ -95,13 +113,16 @@ if not TYPE_CHECKING:  # with a __getattr__, a type checker would accept misspel
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "aio": ("aenqueue", "aenqueue_data_export", "aenqueue_email", "aenqueue_many", "aenqueue_manychat_sync",
-                    "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_result"),
+            "aio": ("aenqueue", "aenqueue_batch", "aenqueue_chain", "aenqueue_data_export", "aenqueue_email",
+                    "aenqueue_many", "aenqueue_manychat_sync",
+                    "aenqueue_qr_analytics", "aenqueue_webhook", "aqueue_health", "await_batch", "await_result"),
+            "batches": ("Batch", "BatchProgress", "enqueue_batch", "enqueue_chain", "get_batch"),
             "config.backoff": ("exponential", "fixed", "schedule"),
             "broker.job_builder": ("JobOptions",),
             "enqueueing": ("enqueue", "enqueue_data_export", "enqueue_email", "enqueue_many",
                            "enqueue_manychat_sync", "enqueue_qr_analytics", "enqueue_webhook"),
-            "errors": ("DependencyUnavailable", "DuplicateJob", "InvalidJob", "JobFailed", "PermanentFailure",
+            "errors": ("BatchFailed", "BatchNotFound", "BatchTimeout", "DependencyUnavailable", "DuplicateJob",
+                       "InvalidJob", "JobFailed", "PermanentFailure",
                        "RQJobsError", "ResultTimeout", "RetryLater"),
             "hooks": ("JobEvent", "on"),
             "monitoring.queue_health": ("queue_health",),

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import redis
 
+from rqjobs.batches.create import Item, enqueue_batch, enqueue_chain
+from rqjobs.batches.records import FIRST_LOOK, LAST_LOOK, Batch, BatchProgress, look, timed_out
 from rqjobs.broker import keys
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.job_builder import JobOptions
@@ -32,8 +34,6 @@ from rqjobs.monitoring.queue_health import QueueHealth, queue_health
 
 if TYPE_CHECKING:
     from rqjobs.jobs import DataExportJob, EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob
-
-_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two checks for a result
 
 T = TypeVar("T")
 
@@ -75,6 +75,43 @@ async def aenqueue_many(
     return await _call(enqueue_many, jobs, options)
 
 
+async def aenqueue_batch(jobs: Iterable[Item], /, **options: Any) -> Batch:
+    """``enqueue_batch`` for coroutines; it takes the same options. The jobs are read in a thread."""
+    return await _call(enqueue_batch, jobs, cast("JobOptions", options))
+
+
+async def aenqueue_chain(jobs: Iterable[Item], /, **options: Any) -> Batch:
+    """``enqueue_chain`` for coroutines; it takes the same options."""
+    return await _call(enqueue_chain, jobs, cast("JobOptions", options))
+
+
+async def await_batch(
+    batch: Batch | str,
+    timeout: timedelta | str = timedelta(seconds=30),  # noqa: ASYNC109  # as Batch.wait takes it
+    *,
+    connection: redis.Redis | None = None,
+) -> BatchProgress:
+    """``Batch.wait`` for coroutines: any number of them wait at once, and none holds a thread.
+
+    Raises:
+        BatchFailed: members are dead, and no other can go on.
+        BatchTimeout: not all are done. The batch goes on.
+        BatchNotFound: it was cancelled, or done more than a day ago.
+        RedisUnavailable: Redis does not answer.
+    """
+    batch_id = batch if isinstance(batch, str) else batch.id
+    given = connection or (None if isinstance(batch, str) else batch.connection)
+    client, limit = await asyncio.to_thread(client_of, given), parse_duration(timeout)
+    deadline, pause = time.monotonic() + limit.total_seconds(), FIRST_LOOK
+    while (found := await asyncio.to_thread(look, batch_id, client)) is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise await asyncio.to_thread(timed_out, batch_id, client, limit)
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, LAST_LOOK)
+    return found
+
+
 async def aqueue_health() -> list[QueueHealth]:
     """``queue_health`` for coroutines."""
     return await asyncio.to_thread(queue_health)
@@ -103,7 +140,7 @@ async def await_result(
     deadline = time.monotonic() + limit.total_seconds()
     until = time.time() + limit.total_seconds() + 5
     await asyncio.to_thread(client.zadd, keys.WAITERS, {job_id: until})
-    pause = _FIRST_LOOK
+    pause = FIRST_LOOK
     try:
         while True:
             try:
@@ -113,7 +150,7 @@ async def await_result(
                 if left <= 0:
                     raise
             await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LAST_LOOK)
+            pause = min(pause * 1.5, LAST_LOOK)
     finally:
         await asyncio.to_thread(client.zrem, keys.WAITERS, job_id)
 

@@ -77,6 +77,49 @@ class InvalidHook(RQJobsError, ValueError):
         )
 
 
+class BatchNotFound(RQJobsError, LookupError):
+    """There is no batch of this id: it was cancelled, or it was done more than a day ago.
+
+    Attributes:
+        batch_id: the id asked for.
+    """
+
+    def __init__(self, batch_id: str) -> None:
+        self.batch_id = batch_id
+        super().__init__(f"no batch {batch_id!r}: it was cancelled, or done a day ago; see: rqjobs batches list")
+
+
+class BatchFailed(RQJobsError):
+    """Members of the batch waited for are dead, and no other can go on. Requeued members let it go on.
+
+    Attributes:
+        batch_id: the batch.
+        dead: how many of its members are dead.
+    """
+
+    def __init__(self, batch_id: str, dead: int) -> None:
+        self.batch_id = batch_id
+        self.dead = dead
+        fix = f"see why: rqjobs failed list; then: rqjobs batches requeue-dead {batch_id}"
+        super().__init__(f"batch {batch_id} has {dead} dead jobs; {fix}")
+
+
+class BatchTimeout(RQJobsError, TimeoutError):
+    """The batch waited for was not done in time. It goes on; only the waiting ended.
+
+    Attributes:
+        batch_id: the batch.
+        done: how many of its members are done.
+        total: how many members it has.
+    """
+
+    def __init__(self, batch_id: str, done: int, total: int, timeout: timedelta) -> None:
+        self.batch_id = batch_id
+        self.done = done
+        self.total = total
+        super().__init__(f"{done} of {total} jobs of batch {batch_id} are done after {timeout.total_seconds():g} s")
+
+
 class UnknownQueue(RQJobsError, LookupError):
     """The policy table has no queue with this name.
 

@@ -194,13 +194,13 @@ def _at(options: JobOptions, faults: list[str]) -> float | None:
 def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> str:
     job_id: Any = options.get("job_id")
     if job_id is None:
-        return _content_id(job) if options.get("unique") else _new_id(now)
+        return _content_id(job) if options.get("unique") else new_id(now)
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         faults.append(f"job_id: {job_id!r} is not 1 to 128 letters, digits, '_' and '-'")
     return str(job_id)
 
 
-def _new_id(now: int) -> str:
+def new_id(now: int) -> str:
     """Returns 24 hex digits: 56 bits of microseconds, 40 random bits. They sort by time, in one process by order."""
     global _last_id  # noqa: PLW0603
     with _id_lock:
@@ -220,7 +220,7 @@ def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
     if entry.destination:
         own[DESTINATION] = entry.destination
     return {
-        "token": _new_id(now),
+        "token": new_id(now),
         "job_id": entry.job_id,
         "lane": entry.kind.lane,
         "due": entry.at,

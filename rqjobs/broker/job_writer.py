@@ -17,7 +17,7 @@ from rq.utils import as_text
 from rqjobs.broker.clock_skew import skew
 from rqjobs.broker.connection import ask, client_of, get_connection
 from rqjobs.broker.job_signing import FIELD, sign, signs_jobs
-from rqjobs.broker.rq_schema import pack_data, run_script, timestamp
+from rqjobs.broker.rq_schema import BATCH_FIELD, pack_data, run_script, timestamp
 from rqjobs.broker.scripts import load_script
 from rqjobs.config.logs import event
 from rqjobs.errors import DuplicateJob
@@ -79,6 +79,9 @@ class Capture(Protocol):
     def wait(self, entries: Sequence[Entry]) -> None:
         """Receives jobs that wait for a commit; after it they are added."""
 
+    def follow(self, then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:
+        """Takes the jobs that are enqueued when those of a batch are done, or when one is dead."""
+
     def has(self, job_id: str) -> bool:
         """Returns whether a captured job has this id."""
 
@@ -107,6 +110,18 @@ def captured(entries: Sequence[Entry]) -> bool:
     return True
 
 
+def capture_batch(then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:
+    """Gives the jobs that wait for a batch to the test that captures them."""
+    if _capture is not None:
+        _capture.follow(then, on_dead)
+
+
+def wait_for_commit(entries: Sequence[Entry]) -> None:
+    """Reports jobs that wait for a commit to the test that captures them, if one does."""
+    if _capture is not None:
+        _capture.wait(entries)
+
+
 def is_capturing() -> bool:
     """Returns whether a test captures jobs."""
     return _capture is not None
@@ -115,6 +130,11 @@ def is_capturing() -> bool:
 def is_captured(job_id: str) -> bool:
     """Returns whether a test has captured the job with this id."""
     return _capture is not None and _capture.has(job_id)
+
+
+def after_commit(write: Callable[[], None]) -> bool:
+    """Whether there is a transaction that ``write`` now waits for; it is called after the commit."""
+    return _defer is not None and _defer(write)
 
 
 def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit: bool) -> redis.Redis:
@@ -127,9 +147,8 @@ def write(entries: Sequence[Entry], connection: redis.Redis | None, *, on_commit
         DuplicateJob: jobs with these ids exist; after a commit this is only logged.
         RedisUnavailable: Redis does not answer.
     """
-    if on_commit and _defer is not None and _defer(lambda: _write_after_commit(entries, connection)):
-        if _capture is not None:
-            _capture.wait(entries)
+    if on_commit and after_commit(lambda: _write_after_commit(entries, connection)):
+        wait_for_commit(entries)
         return connection or later()
     if refused := write_now(entries, connection):
         raise DuplicateJob(refused)
@@ -202,7 +221,7 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes a single job that is due at once by the shortest path; returns False if the job needs the general one."""
     kind, job_id, _delay, data, created_at, description, token, _at, destination = entry
-    if entry.is_delayed or token:
+    if entry.is_delayed or token or BATCH_FIELD in kind.fields:
         return False
     own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
     if signs_jobs():

@@ -116,6 +116,23 @@ def schedule_ticks(name: str) -> str:
     return f"{PREFIX}:schedules:ticks:{name}"
 
 
+BATCHES = f"{PREFIX}:batches"
+"""A sorted set: the batches that are not done, by the time at which they were made."""
+
+BATCHES_DONE = f"{PREFIX}:batches:done"
+"""A sorted set: the batches that are done, by the time of it; the newest 1,000, for a day."""
+
+BATCHES_OPENING = f"{PREFIX}:batches:opening"
+"""A sorted set: the batches whose members have not all arrived, by the time at which the last ones did."""
+
+
+def batch(batch_id: str) -> str:
+    """A hash: a batch and its counts (batch.lua). ``:open`` and ``:dead`` after it are sets of members that have not
+    ended and that are dead; ``:next`` is a list of the links of a chain that have not started.
+    """  # noqa: D205
+    return f"{PREFIX}:batch:{batch_id}"
+
+
 ALERT_TURN = f"{PREFIX}:alerts:turn"
 """A string with an expiry, set by the process that checks for alerts, so that no other one does at the same time."""
 

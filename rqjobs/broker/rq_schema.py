@@ -42,6 +42,9 @@ UNREADABLE = "(unreadable)"
 LARGEST_DATA = 32 * 2**20
 """The most bytes of a job's ``data``, deflated or not: a worker refuses larger jobs (reserve.lua)."""
 
+BATCH_FIELD = "batch"
+"""The field of a job's hash that holds the id of its batch."""
+
 _PLAIN = 512  # bytes: the longest value in a compact hash of the embedded server
 
 _allowed: dict[str, Callable[..., Any]] = {}
@@ -73,6 +76,9 @@ class RegisteredJob(Job):
     forged = False
     """Whether RQJOBS_SIGN_JOBS is on and the record has no valid signature."""
 
+    batch = ""
+    """The batch that it is a member of; "" if it is in none."""
+
     held = False
     """Whether its run found a dependency unavailable, so that RQ's retry does not count as a failed attempt."""
 
@@ -83,6 +89,7 @@ class RegisteredJob(Job):
         """
         read = {field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")}
         super().restore(_inflated(read))
+        self.batch = raw_data.get(BATCH_FIELD.encode(), b"").decode(errors="replace")
         self.forged = signs_jobs() and not is_signed(raw_data.get(FIELD.encode()), *_signed_parts(self))
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):
             self.enqueued_at = self.created_at  # our hashes keep one time for both

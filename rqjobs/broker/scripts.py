@@ -10,10 +10,13 @@ from redis.commands.core import Script
 _BEFORE = {
     "breaker": ("destination",),
     "reserve": ("broken_keys", "destination", "holds"),
-    "finish": ("broken_keys", "dead", "holds"),
+    "finish": ("broken_keys", "dead", "batch", "holds"),
     "hold": ("broken_keys", "holds"),
-    **dict.fromkeys(("ended", "release"), ("broken_keys", "ready")),
-    **dict.fromkeys(("enqueue", "purge", "recover", "requeue", "trim"), ("broken_keys", "dead")),
+    "ended": ("broken_keys", "ready", "batch"),
+    "release": ("broken_keys", "ready"),
+    "trim": ("broken_keys", "dead"),
+    **dict.fromkeys(("enqueue", "purge", "recover", "requeue"), ("broken_keys", "dead", "batch")),
+    **dict.fromkeys(("empty", "batch_open", "batch_seal", "batch_cancel"), ("broken_keys", "batch")),
     **dict.fromkeys(("dead_groups", "renew", "schedule"), ("broken_keys",)),
 }
 """The files that are put before a script, because a script in Redis cannot load others."""

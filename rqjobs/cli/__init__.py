@@ -31,6 +31,7 @@ _COMMANDS = {
     "resume": "End the pause of QUEUE.",
     "jobs": "Show, run now, stop and delete single jobs.",
     "schedules": "Recurring jobs: list, add, pause, resume, run now, remove.",
+    "batches": "Batches and chains: list, show, cancel, requeue dead members.",
     "failed": "List, explain, requeue and purge dead jobs.",
     "doctor": "Check this installation, and show the fix of each fault.",
     "dashboard": "Serve the dashboard, rq-dashboard and the metrics.",

@@ -52,6 +52,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "schedules resume": ("rqjobs schedules resume nightly",),
     "schedules run-now": ("rqjobs schedules run-now nightly",),
     "schedules remove": ("rqjobs schedules remove nightly",),
+    "batches": ("rqjobs batches list", "rqjobs batches show 0661886815d1139db65420c5"),
+    "batches list": ("rqjobs batches list --json | jq '.batches[] | select(.state == \"dead\")'",),
+    "batches show": ("rqjobs batches show 0661886815d1139db65420c5",),
+    "batches cancel": ("rqjobs batches cancel 0661886815d1139db65420c5",),
+    "batches requeue-dead": ("rqjobs batches requeue-dead 0661886815d1139db65420c5",),
     "failed": (
         "rqjobs failed groups                                     # counted by error",
         "rqjobs failed requeue --group 3f2a91c07d1e46b8 --canary  # one first, then the others at a rate",

@@ -16,6 +16,7 @@ import redis
 from sqlalchemy import Engine, Label, delete, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from rqjobs.batches.head import ROW_LANE, write_row
 from rqjobs.broker import keys
 from rqjobs.broker.clock_skew import MOST, skew
 from rqjobs.broker.connection import client_of
@@ -66,9 +67,13 @@ def _relay_batch(client: redis.Redis, engine: Engine) -> int:
         tokens = [row.token for row in rows]
         if rows:
             behind = skew(client)
-            refused = write_now([_entry(row, behind) for row in rows], client)
+            refused = []
+            for row in rows:
+                if row.lane == ROW_LANE:  # written twice it changes nothing
+                    refused += write_row(row.job_id, row.fields, client)
+            refused += write_now([_entry(row, behind) for row in rows if row.lane != ROW_LANE], client)
             if refused:
-                event(logging.WARNING, "already enqueued", ids=",".join(refused))
+                event(logging.WARNING, "already enqueued, or cancelled", ids=",".join(refused))
             transaction.execute(delete(outbox).where(outbox.c.token.in_(tokens)))
     if tokens:
         with client.pipeline(transaction=False) as pipeline:

@@ -77,6 +77,10 @@ class Captured:
     """The jobs enqueued inside a :func:`capture` block, oldest first."""
 
     jobs: list[CapturedJob[JobModel]] = field(default_factory=list)
+    then: list[CapturedJob[JobModel]] = field(default_factory=list)
+    """Jobs that are enqueued when every member of their batch is done; :meth:`run_all` runs them after the members."""
+    on_dead: list[CapturedJob[JobModel]] = field(default_factory=list)
+    """Jobs that are enqueued at the first dead member of their batch."""
     waiting: dict[str, str] = field(default_factory=dict)
     """The lanes, by job id, of jobs that wait for a commit, after which they move to ``jobs``."""
     _ids: set[str] = field(default_factory=set)
@@ -126,12 +130,14 @@ class Captured:
     def run_all(self) -> list[Any]:
         """Runs the jobs inline, including those that they enqueue; returns the results, and clears the list.
 
+        The ``then`` of batches runs after all of them: were one to fail, its exception would end this call.
+
         Raises:
             Exception: any exception of a processor.
         """
         results = []
-        while self.jobs:
-            item = self.jobs.pop(0)
+        while self.jobs or self.then:
+            item = (self.jobs or self.then).pop(0)
             results.append(run(item.job, job_id=item.job_id, of=item.attempts))
         return results
 
@@ -156,19 +162,25 @@ class Captured:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Records jobs that would have been written to Redis or to an outbox."""
+        self.jobs += self._take(entries)
+
+    def follow(self, then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:
+        """Records the jobs that wait for a batch."""
+        self.then += self._take(then)
+        self.on_dead += self._take(on_dead)
+
+    def _take(self, entries: Sequence[Entry]) -> Iterator[CapturedJob[JobModel]]:
         for entry in entries:
             self.waiting.pop(entry.job_id, None)
             self._ids.add(entry.job_id)
             queue, payload = json.loads(entry.data)[2]
-            self.jobs.append(
-                CapturedJob(
-                    job=decrypt_job(resolve(queue, payload)[1], entry.job_id),
-                    job_id=entry.job_id,
-                    lane=entry.kind.lane,
-                    attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,
-                    delay=timedelta(seconds=entry.delay) if entry.delay is not None else None,
-                    at=datetime.fromtimestamp(entry.at, UTC) if entry.at is not None else None,
-                )
+            yield CapturedJob(
+                job=decrypt_job(resolve(queue, payload)[1], entry.job_id),
+                job_id=entry.job_id,
+                lane=entry.kind.lane,
+                attempts=int(entry.kind.fields.get("retries_left", 0)) + 1,
+                delay=timedelta(seconds=entry.delay) if entry.delay is not None else None,
+                at=datetime.fromtimestamp(entry.at, UTC) if entry.at is not None else None,
             )
 
 

@@ -17,7 +17,21 @@ from rqjobs.config.settings import close_data_folder, get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
 from rqjobs.policies import import_registrations
 from rqjobs.security.masking import mask_text
-from rqjobs.web import analytics, auth, dead, exports, hosts, jobs, overview, probes, queues, rq, show, webhooks
+from rqjobs.web import (
+    analytics,
+    auth,
+    batches,
+    dead,
+    exports,
+    hosts,
+    jobs,
+    overview,
+    probes,
+    queues,
+    rq,
+    show,
+    webhooks,
+)
 
 _HEADERS = {
     # Nothing is loaded from other sites, and no inline script or style runs, so injected text stays text.
@@ -35,6 +49,7 @@ _HEADERS = {
 _NAV = (
     ("overview.index", "Overview"),
     ("dead.index", "Dead letters"),
+    ("batches.index", "Batches"),
     ("webhooks.deliveries", "Webhooks"),
     ("analytics.index", "Analytics"),
     ("exports.index", "Exports"),
@@ -73,7 +88,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.jinja_env.filters["masked"] = mask_text
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     auth.protect(app, settings, given or SecretStr(""), let_in)
-    for page in (overview, queues, dead, jobs, probes, webhooks, analytics, exports):
+    for page in (overview, queues, dead, jobs, batches, probes, webhooks, analytics, exports):
         app.register_blueprint(page.blueprint)
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
     show.register(app)

@@ -15,6 +15,7 @@ import rq_dashboard.web as upstream
 from flask import Flask, Response, abort, current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
+from rqjobs.broker import job_actions
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.rq_schema import SERIALIZER, fetch_job, job_key, key, run_script
 from rqjobs.broker.rq_types import as_text
@@ -66,7 +67,9 @@ def _job_view(instance_number: int, job_id: str) -> ResponseReturnValue:
 
 
 def _delete_job(job_id: str) -> Response:
-    fetch_job(job_id, get_connection()).delete()
+    job = fetch_job(job_id, get_connection())
+    if not dead_letters.purge([job_id]) and not job_actions.delete(job_id):  # these are counted
+        job.delete()
     return jsonify(status="OK")
 
 

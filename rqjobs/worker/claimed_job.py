@@ -81,6 +81,8 @@ class ClaimedJob:
     """If it is the trial of a held queue: the stage (``run`` or ``admit``) at which the dependency was unavailable."""
     signature: bytes = b""
     """The ``signature`` field of its hash (rqjobs.broker.job_signing); empty if it has none."""
+    batch: bytes = b""
+    """The batch that it is a member of; empty if it is in none."""
     attempts: int = field(init=False)
     """The most attempts it may have."""
     number: int = field(init=False)
@@ -167,7 +169,7 @@ class ClaimedJob:
             text = json.dumps(UNSERIALIZABLE)
         if len(text) > MAX_RESULT_BYTES:  # characters are bytes: json.dumps() returns ASCII
             text = json.dumps(TOO_LARGE)
-        return Done(text, self.result_ttl, started=started, ended=time.time())
+        return Done(text, self.result_ttl, started=started, ended=time.time(), batch=self.batch)
 
     def raised(self, error: BaseException, started: float) -> Outcome:
         """Returns the outcome of a processor that raised ``error``."""

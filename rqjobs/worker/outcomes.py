@@ -33,6 +33,8 @@ class Done(Outcome):
     """The result as JSON; "" if there is none."""
     ttl: int
     """Seconds that the job and its result are kept; -1 for ever."""
+    batch: bytes = field(default=b"", kw_only=True)
+    """The batch that counts the job; empty if it is in none."""
 
     @property
     def size(self) -> int:

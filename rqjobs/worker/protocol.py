@@ -273,7 +273,7 @@ def read_job(row: Sequence[Any], lane: str, policy: QueuePolicy, report: Callabl
         waits,
         kept,
         dead_kept,
-        *((of_few[0] or None, of_few[1]) if of_few else ()),
+        *((of_few[0] or None, of_few[1], of_few[2]) if of_few else ()),
     )
 
 
@@ -291,7 +291,7 @@ def _fields(outcome: Outcome) -> tuple[Word, Word, Word, Word, Word]:
     """Returns the last five arguments of an outcome, in the order of finish.lua's head."""
     match outcome:
         case Done():
-            return (b64encode(outcome.result.encode()) if outcome.result else "", outcome.ttl, "", "", "")
+            return (b64encode(outcome.result.encode()) if outcome.result else "", outcome.ttl, outcome.batch, "", "")
         case Retry():
             return (encode_error(outcome.error), outcome.wait, _number(outcome.retries_left), outcome.attempt, "")
         case Dead():
@@ -377,12 +377,14 @@ def read_dependents(response: list[Any]) -> tuple[bool, list[tuple[str, str]]]:
     return more == b"1", [(_text(lane), _text(job_id)) for lane, job_id in _pairs(limited)]
 
 
-def ended(lane: str, total: str, parent: str) -> list[Word]:
+def ended(lane: str, total: str, parent: str, batch: str, job_id: str) -> list[Word]:
     """Encodes a call of ended.lua, which counts a run of a job of ``lane`` under ``total``.
 
-    ``parent`` is the job's id if its dependents may run now, otherwise "".
+    ``parent`` is the job's id if its dependents may run now, otherwise "". ``batch`` is the batch of job ``job_id``,
+    or "".
     """
-    return [RQ_KEY_PREFIX, keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(lane), total, parent]
+    words = [RQ_KEY_PREFIX, keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(lane), total, parent]
+    return [*words, batch, job_id]
 
 
 def trim(registry: str, lane: str, keep: int, now: float) -> list[Word]:

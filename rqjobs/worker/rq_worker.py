@@ -191,7 +191,8 @@ class StockWorker(Worker):
         if what is not None:
             moves = job.id if what == "failed" else ""
             # EVAL, not EVALSHA: a script that Redis has lost must not fail the transaction.
-            pipeline.eval(load_script("ended").script, 0, *protocol.ended(job.origin, what, moves))
+            words = protocol.ended(job.origin, what, moves, getattr(job, "batch", ""), job.id)
+            pipeline.eval(load_script("ended").script, 0, *words)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Calls the exception handlers; if one returns False, those after it are not called.

@@ -10,7 +10,17 @@ import pytest
 import redis as redis_py
 from rq import Queue
 
-from rqjobs import EmailJob, ManyChatSyncJob, QRAnalyticsJob, WebhookJob, enqueue, enqueue_many, wait_for_result
+from rqjobs import (
+    EmailJob,
+    ManyChatSyncJob,
+    QRAnalyticsJob,
+    WebhookJob,
+    enqueue,
+    enqueue_batch,
+    enqueue_chain,
+    enqueue_many,
+    wait_for_result,
+)
 from rqjobs.broker import keys
 from rqjobs.broker.rq_schema import SERIALIZER
 from rqjobs.broker.scripts import source
@@ -103,6 +113,9 @@ def run_all_features(receiver: Receiver, workers: Workers, redis: redis_py.Redis
     enqueue_many([hook(f"http://127.0.0.1:{free_port()}/") for _ in range(3)])
     with get_engine().begin() as transaction:
         jobs += enqueue_many([ProbeJob(log=str(folder / "log"))], outbox=transaction)
+    probe = ProbeJob(log=str(folder / "log"))
+    batches = [enqueue_batch([probe] * 3, then=probe), enqueue_chain([probe] * 2)]
+    dying = enqueue_batch([ProbeJob(log=str(folder / "log"), do="permanent")], on_dead=probe)
     dead = enqueue(hook(receiver.url + "/gone"))
     enqueue(ProbeJob(log=str(folder / "log")), delay="1h")
     enqueue(ProbeJob(log=str(folder / "log"), do="away", scope="one"))
@@ -112,6 +125,9 @@ def run_all_features(receiver: Receiver, workers: Workers, redis: redis_py.Redis
     resume("data-export")
     for job in jobs:
         wait_for_result(job, "60s")
+    for batch in batches:
+        batch.wait("60s")
+    eventually(dying.requeue_dead)
     wait_for_result(enqueue(tag), "60s")
     eventually(lambda: redis.hget(f"rq:job:{dead.id}", "status") == b"failed")
     requeue(dead.id)

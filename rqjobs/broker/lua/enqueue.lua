@@ -6,7 +6,7 @@
 -- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
 -- holds the number and the answer of its last call, for an hour. One sender never has two calls under way.
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
--- Returns the ids that were not written because they are already there.
+-- Returns the ids that were not written because they are already there, or their batch was cancelled.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
 local prefix, sender, call, kind_count, at = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
 local kinds, waiting, refused = {}, {}, {}
@@ -22,6 +22,9 @@ for number = 1, kind_count do
   local queue, unique, last = ARGV[at], ARGV[at + 1] == '1', at + 2 + tonumber(ARGV[at + 2])
   waiting[queue] = waiting[queue] or {}
   kinds[number] = {queue = queue, unique = unique, waiting = waiting[queue], fields = {unpack(ARGV, at + 3, last)}}
+  for field = at + 3, last, 2 do
+    if ARGV[field] == 'batch' then kinds[number].batch = ARGV[field + 1] end
+  end
   at = last + 1
 end
 local own_fields, first_own = tonumber(ARGV[at]), at + 1
@@ -30,6 +33,15 @@ for _, kind in ipairs(kinds) do  -- the fields of a job's own stand after those 
   for n = 1, own_fields do kind.fields[kind.common + 2 * n - 1] = ARGV[first_own + n - 1] end
 end
 local first_job, JOB = first_own + own_fields, 4 + own_fields
+local batches = {}  -- of the members among the jobs
+for _, kind in ipairs(kinds) do
+  if kind.batch and not batches[kind.batch] then
+    local record = batch_record(prefix .. 'jobs', kind.batch)
+    redis.call('SCARD', record .. ':open')  -- a key of another type: nothing is written
+    batches[kind.batch] = {ids = {}, left_out = 0, cancelled = redis.call('HEXISTS', record, 'cancelled') == 1}
+  end
+  kind.batch = kind.batch and batches[kind.batch]
+end
 local busy = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true,
               ready_to_enqueue = true}
 
@@ -63,7 +75,11 @@ for i = first_job, #ARGV, JOB do
   local key = prefix .. ':job:' .. id
   local status = statuses[id]
   local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
-  if new and (not status or room(key, id, status, kind)) then
+  local batch, before = kind.batch, #refused
+  if new and batch and batch.cancelled then
+    refused[#refused + 1] = id
+  elseif new and (not status or room(key, id, status, kind)) then
+    if batch then batch.ids[#batch.ids + 1] = id end
     for n = 1, own_fields do kind.fields[kind.common + 2 * n] = ARGV[i + 3 + n] end
     redis.call('HSET', key, unpack(kind.fields))
     statuses[id] = 'queued'  -- or scheduled: the next of this id is too many
@@ -79,9 +95,11 @@ for i = first_job, #ARGV, JOB do
       redis.call('ZADD', prefix .. ':scheduled:' .. kind.queue, string.format('%.6f', due), id)
     end
   end
+  if batch then batch.left_out = batch.left_out + #refused - before end
 end
 for queue, ids in pairs(waiting) do
   if #ids > 0 then redis.call('RPUSH', prefix .. ':queue:' .. queue, unpack(ids)) end
 end
+for id, batch in pairs(batches) do members_arrived(prefix, prefix .. 'jobs', id, batch.ids, batch.left_out) end
 redis.call('SET', sent, table.concat({call, unpack(refused)}, ' '), 'EX', 3600)
 return refused

@@ -3,7 +3,7 @@
 -- ARGV: RQ's prefix, our prefix, worker, now (RQ's format), completed jobs kept, failed jobs kept,
 --   number of lanes, for each: name, its queue
 --   then for each job: outcome, id, execution, lane (from 1), started, ended (unix s), started, ended (RQ's format), and
---     done         result (base64, '' = none), how long it is kept (s, -1 = for ever), '', '', ''
+--     done         result (base64, '' = none), how long it is kept (s, -1 = for ever), its batch ('' = none), '', ''
 --     retry        error (base64 of zlib), seconds to wait, retries left ('' = unchanged), attempt, ''
 --     dead         error, how long it is kept (s, '' = RQ's year, -1 = for ever), retries left, attempt, its entry in the
 --                  index of dead letters
@@ -110,9 +110,11 @@ local function end_trial(lane, outcome, id)
   if how ~= 'away' then end_trials(prefix, ours, holds, lane.queue, id, how, now) end
 end
 
+local done_members = {}  -- by their batches
+
 local function write_done(lane, at, id, key, surplus)
   local _, _, started_at, ended_at = times_of(at)
-  local value, kept = fields_of(at)
+  local value, kept, batch = fields_of(at)
   local ttl = tonumber(kept)
   local brief = surplus or ttl == 0  -- it would be trimmed, or expire, at once
   if not brief or (waited and redis.call('ZSCORE', waiters, id)) then
@@ -129,6 +131,10 @@ local function write_done(lane, at, id, key, surplus)
     lane.finished[#lane.finished + 1] = id
   end
   lane.counts.completed = lane.counts.completed + 1
+  if batch ~= '' then
+    done_members[batch] = done_members[batch] or {}
+    table.insert(done_members[batch], id)
+  end
 end
 
 -- What retry and dead have in common.
@@ -169,6 +175,8 @@ local function write_dead(lane, at, id, key, outcome)
   lane.dead[#lane.dead + 1] = ttl < 0 and ttl or seconds + ttl
   lane.dead[#lane.dead + 1] = id
   join_dead(ours, lane.name, id, entry)
+  local batch = redis.call('HGET', key, 'batch')
+  if batch then member_dead(prefix, ours, batch, id) end
 end
 
 local function write(lane, at, surplus)
@@ -308,6 +316,7 @@ for _, lane in ipairs(lanes) do
   end
 end
 
+for batch, ids in pairs(done_members) do members_done(prefix, ours, batch, ids) end
 for from = 1, #garbage, 1000 do
   redis.call('DEL', unpack(garbage, from, math.min(from + 999, #garbage)))
 end

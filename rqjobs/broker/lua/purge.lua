@@ -4,7 +4,8 @@
 local prefix, ours, failed, first_id, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', 4, {}
 for i = first_id, #ARGV do
   local id, out = ARGV[i], 0
-  local queue = try('HGET', prefix .. ':job:' .. id, 'origin')
+  local job = try('HMGET', prefix .. ':job:' .. id, 'origin', 'batch') or {}
+  local queue, batch = job[1], job[2]
   if queue and failed then
     out = redis.call('ZREM', prefix .. ':failed:' .. queue, id)
     leave_dead(ours, queue, id)
@@ -12,6 +13,7 @@ for i = first_id, #ARGV do
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
   end
   if out > 0 then
+    if batch then member_dead(prefix, ours, batch, id) end  -- it can never be done
     redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
                prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id, prefix .. ':results:' .. id)
     done[#done + 1] = id

@@ -87,6 +87,8 @@ local function rescue(name, queue, member)
       if not waited then try('HINCRBY', totals, 'retried', 1) end
     else
       redis.call('HSET', key, 'status', 'failed')
+      local batch = redis.call('HGET', key, 'batch')
+      if batch then member_dead(prefix, ours, batch, id) end
       redis.call('EXPIRE', key, year)
       redis.call('ZADD', failed, seconds + year, id)
       leave_dead(ours, name, id)  -- of an earlier death; this one has yet to be read

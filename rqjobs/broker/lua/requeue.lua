@@ -5,7 +5,7 @@ local prefix, ours, now, first_id, done = ARGV[1], ARGV[2], ARGV[3], 4, {}
 for i = first_id, #ARGV do
   local id = ARGV[i]
   local key = prefix .. ':job:' .. id
-  local job = try('HMGET', key, 'origin', 'retry_intervals')
+  local job = try('HMGET', key, 'origin', 'retry_intervals', 'batch')
   local queue = job and job[1]
   local dead = queue and prefix .. ':failed:' .. queue
   if dead and redis.call('ZSCORE', dead, id) then
@@ -19,6 +19,7 @@ for i = first_id, #ARGV do
     redis.call('PERSIST', key)
     redis.call('PERSIST', prefix .. ':results:' .. id)
     try('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+    if job[3] then member_requeued(prefix, ours, job[3], id) end
     done[#done + 1] = id
   end
 end

@@ -13,7 +13,8 @@
 --   A job is {id, execution, lane (from 1),
 --    kind ('1' = RQ compatibility path, '2' = a worker has died under it, '3' = it is too large to be sent: without fields),
 --    data, timeout, retries_left, retry_intervals, created_at, result_ttl, failure_ttl, enqueued_at,
---    and of a trial or a signed job: the stage of a trial that found the dependency away (holds.lua), the signature}
+--    and of a trial, a signed job or a member of a batch: the stage of a trial that found the dependency away (holds.lua),
+--    the signature, the batch}
 -- A lane with a key of another type is left alone (broken_keys.lua).
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local records, parks, max_deaths, queue_count = ARGV[7] == '1', ARGV[7] == 'park', tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -150,8 +151,8 @@ local function claim(id, key, lane, job, kind, trial)
   end
   local row = {id, execution, lane, kind, job[1], job[2] or '', job[3] or '', job[4] or '', job[5] or '', job[6] or '',
     job[7] or '', job[19] or ''}
-  if trial or job[20] then
-    row[13], row[14] = trial and trial.stage or '', job[20] or ''
+  if trial or job[20] or job[21] then
+    row[13], row[14], row[15] = trial and trial.stage or '', job[20] or '', job[21] or ''
   end
   answer[#answer + 1] = row
   return member
@@ -176,7 +177,7 @@ local function claim_from(lane, name, list, queue)
       local job = large and {''} or redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
         'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
         'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
-        'ended_at', 'enqueued_at', 'signature')
+        'ended_at', 'enqueued_at', 'signature', 'batch')
       local size = #id
       for i = 1, not job.err and job[1] and 7 or 0 do
         if job[i] then size = size + #job[i] end
