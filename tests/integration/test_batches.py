@@ -96,6 +96,14 @@ def test_then_is_enqueued_once_when_the_last_member_is_done(redis: redis_py.Redi
     assert 0 < redis.ttl(keys.batch(batch.id)) <= 86400
 
 
+def test_then_waits_for_a_queue_that_is_out_of_use(redis: redis_py.Redis, hand: Hand) -> None:
+    batch = enqueue_batch(probes(1), then=(probe("then"), {"priority": "high"}))
+    (job,) = hand.claim(1)
+    redis.set("rq:queue:probe:high", "text")
+    hand.done(job)
+    assert redis.zrange("rq:scheduled:probe:high", 0, -1) == [batch.read().then[0].encode()]
+
+
 def test_a_batch_without_members_is_done_at_once(redis: redis_py.Redis) -> None:
     batch = enqueue_batch([], then=[probe("a"), (probe("b"), {"delay": "1h"})], on_dead=probe("never"))
     assert batch.wait("1s").total == 0
