@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rqjobs.attempt import Attempt
 from rqjobs.broker.job_builder import JobOptions
 from rqjobs.broker.rq_types import Job
-from rqjobs.config.backoff import Backoff, parse_backoff
+from rqjobs.config.backoff import Backoff, choose_attempts, parse_backoff
 from rqjobs.config.durations import Rate, parse_explicit_duration, parse_rate
 from rqjobs.enqueueing import enqueue
 from rqjobs.errors import InvalidJob
@@ -250,8 +250,7 @@ def _policy(own: OwnJob[Any, Any], module: str, options: PolicyOptions) -> Queue
                 given[name] = cast("Callable[[Any], Any]", parse)(given[name])
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-    if "backoff" in given and given["backoff"].attempts is not None:
-        given.setdefault("attempts", given["backoff"].attempts)
+    given["attempts"] = choose_attempts(given.get("attempts"), given.get("backoff"), QueuePolicy.attempts)
     return QueuePolicy(
         name=own.queue,
         kind=own.queue,

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal, cast
 
-from rqjobs.config.backoff import Backoff, exponential
+from rqjobs.config.backoff import Backoff, choose_attempts, exponential
 from rqjobs.config.durations import Rate
 from rqjobs.config.settings import QueueSettings, get_settings
 from rqjobs.errors import InvalidSettings, RQJobsError, UnknownQueue
@@ -218,8 +218,7 @@ def get_policy(name: str) -> QueuePolicy:
     known = _applied.get(policy.name)
     if known is None or known[0] is not policy or known[1] is not overrides:
         given = {key: value for key, value in overrides if value is not None}
-        if overrides.backoff is not None and overrides.backoff.attempts is not None:
-            given.setdefault("attempts", overrides.backoff.attempts)
+        given["attempts"] = choose_attempts(overrides.attempts, overrides.backoff, policy.attempts)
         changed = replace(policy, **given)
         known = _applied[policy.name] = (policy, overrides, changed)
     return known[2]
@@ -228,6 +227,11 @@ def get_policy(name: str) -> QueuePolicy:
 def lane(queue: str, priority: Priority) -> str:
     """Returns the lane of ``queue`` for this priority: ``webhooks:high``, ``webhooks``, ``webhooks:low``."""
     return queue if priority == "normal" else f"{queue}:{priority}"
+
+
+def priority_of(name: str) -> Priority:
+    """Returns the priority of the lane ``name``."""
+    return next((priority for priority in PRIORITIES if name.endswith(f":{priority}")), "normal")
 
 
 def base_queue(name: str) -> str:
@@ -252,7 +256,7 @@ def lanes_of(name: str | None) -> list[str]:
     queue = get_policy(name).name
     if base_queue(name) == name:
         return lanes(queue)
-    return [lane(queue, priority) for priority in PRIORITIES if name.endswith(f":{priority}")]
+    return [lane(queue, priority_of(name))]
 
 
 def lanes_in_order(queues: list[str] | None = None) -> list[str]:

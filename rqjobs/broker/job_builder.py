@@ -20,7 +20,7 @@ from rqjobs.attempt import JOB_ID
 from rqjobs.broker.job_writer import DESTINATION, ROW_DELAY, Entry, Kind, later
 from rqjobs.broker.rq_schema import SERIALIZER, encode_data, timestamp
 from rqjobs.broker.tracing import FIELD, context_to_carry
-from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, parse_backoff
+from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, choose_attempts, parse_backoff
 from rqjobs.config.durations import parse_explicit_duration
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import InvalidJob
@@ -146,15 +146,12 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
 
 
 def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff]:
-    given: Any = options.get("attempts")
-    backoff = policy.backoff
+    given, backoff = options.get("backoff"), policy.backoff
     try:
-        backoff = parse_backoff(options.get("backoff") or policy.backoff)
+        backoff = parse_backoff(given or policy.backoff)
     except (ValueError, AttributeError) as error:
         faults.append(f"backoff: {error}")
-    attempts = given
-    if given is None:
-        attempts = (backoff.attempts if options.get("backoff") else None) or policy.attempts
+    attempts: Any = choose_attempts(options.get("attempts"), backoff if given else None, policy.attempts)
     if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
         faults.append(f"attempts: {attempts!r} is not a whole number from 1 to {MAX_ATTEMPTS}")
         attempts = 1

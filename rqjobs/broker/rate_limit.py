@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import redis
 
 from rqjobs.broker.keys import PREFIX
 from rqjobs.broker.scripts import load_script
+from rqjobs.policies import PRIORITIES, Priority
 
 _MICRO = 1_000_000
-_PRIORITIES = {"high": 1, "normal": 2, "low": 3}
 
 
 class Place(NamedTuple):
@@ -107,7 +107,7 @@ class RateLimit:
     def admit(
         self,
         connection: redis.Redis,
-        units: Sequence[tuple[str, int, Literal["high", "normal", "low"]]],
+        units: Sequence[tuple[str, int, Priority]],
         *,
         slack: float = 0.3,
     ) -> list[float]:
@@ -127,7 +127,7 @@ class RateLimit:
         with connection.pipeline(transaction=False) as pipeline:
             for unit, cost, priority in units:
                 limits = [self.limit, _micro(self.window), int(slack * _MICRO)]
-                script(keys, [unit, cost, _PRIORITIES[priority], *limits], client=pipeline)
+                script(keys, [unit, cost, PRIORITIES.index(priority) + 1, *limits], client=pipeline)
             return [wait / _MICRO for wait in pipeline.execute()]
 
     def _key(self, what: str) -> str:

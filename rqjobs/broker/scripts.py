@@ -14,9 +14,11 @@ _BEFORE = {
     "hold": ("broken_keys", "holds"),
     "ended": ("broken_keys", "ready", "batch"),
     "release": ("broken_keys", "ready"),
-    "trim": ("broken_keys", "dead"),
-    **dict.fromkeys(("enqueue", "purge", "recover", "requeue"), ("broken_keys", "dead", "batch")),
-    **dict.fromkeys(("empty", "batch_open", "batch_seal", "batch_cancel"), ("broken_keys", "batch")),
+    "trim": ("broken_keys", "dead", "delete"),
+    "empty": ("broken_keys", "batch", "delete"),
+    **dict.fromkeys(("enqueue", "requeue"), ("broken_keys", "dead", "batch")),
+    **dict.fromkeys(("purge", "recover"), ("broken_keys", "dead", "batch", "delete")),
+    **dict.fromkeys(("batch_open", "batch_seal", "batch_cancel"), ("broken_keys", "batch")),
     **dict.fromkeys(("dead_groups", "renew", "schedule"), ("broken_keys",)),
 }
 """The files that are put before a script, because a script in Redis cannot load others."""

@@ -56,6 +56,11 @@ class Backoff:
         return f"{kind}:{format_duration(self.base)}"
 
 
+def choose_attempts(given: int | None, backoff: Backoff | None, default: int) -> int:
+    """Returns the given number of runs, else that of a given schedule, else ``default``."""
+    return given if given is not None else (backoff and backoff.attempts) or default
+
+
 def exponential(
     base: timedelta | str = timedelta(seconds=2),
     *,

@@ -9,12 +9,14 @@ import pytest
 from redis.exceptions import ResponseError
 
 from rqjobs import enqueue, enqueue_many
+from rqjobs.broker import keys
 from rqjobs.broker.attempts import read_history
-from rqjobs.broker.rq_schema import fetch_job
+from rqjobs.broker.rq_schema import fetch_job, run_script, timestamp
 from rqjobs.database import get_engine
 from rqjobs.database.schema import init_database
 from rqjobs.dead_letters.letters import requeue
 from rqjobs.outbox.relay import relay
+from tests.support.holds import Queue
 from tests.support.processors import ProbeJob
 from tests.support.tasks import BatchTask, CoroutineTask, Task
 from tests.support.workers import eventually
@@ -175,6 +177,27 @@ def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key)
     eventually(lambda: burst(workers, "tasks") and not left())  # once the leases have run out
     ended = [redis.hget(f"rq:job:{job.id}", "status") for job in [*waiting, *later]]
     assert set(ended) <= {b"finished", b"failed"}, ended  # none is lost
+
+
+def test_outcomes_for_a_lane_that_is_out_of_use_are_refused_whole(redis):
+    """Written in part, the retried job would wait in the queue and run at the same time."""
+    retried, dead = (job.id for job in enqueue_many([ProbeJob(log="x"), ProbeJob(log="x")]))
+    first, second = Queue(redis).reserve(2)
+    redis.set("rq:failed:probe", "not RQ's")
+    words = [keys.PREFIX, "w", timestamp(), 100_000, 500, 1, "probe", "probe"]
+    times = (1.0, 2.0, timestamp(), timestamp())
+    words += ("retry", first.job_id, first.execution, 1, *times, "", 0, 1, 1, "")
+    words += ("dead", second.job_id, second.execution, 1, *times, "", 60, 0, 2, "1 2 x")
+    _lost, _parents, refused, *_rest = run_script("finish", redis, words)
+    assert refused == [0, refused[1], 1, refused[1]]
+    assert b"rq:failed:probe is of another type" in refused[1]
+    assert redis.llen("rq:queue:probe") == 0
+    assert redis.zcard("rq:wip:probe") == 2
+    assert {redis.hget(f"rq:job:{job_id}", "status") for job_id in (retried, dead)} == {b"started"}
+    redis.delete("rq:failed:probe")
+    assert run_script("finish", redis, words)[:3] == [[], [], []]
+    assert redis.lrange("rq:queue:probe", 0, -1) == [retried.encode()]
+    assert redis.zrange("rq:failed:probe", 0, -1) == [dead.encode()]
 
 
 def test_the_worker_says_which_key_is_broken(workers, redis):

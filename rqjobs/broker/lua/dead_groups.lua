@@ -1,13 +1,13 @@
--- Groups one page of a lane's dead letters by cause, from the index (rqjobs/dead_letters/index.py).
--- ARGV: RQ's prefix, our prefix, lane, words in lower case ('' = all dead letters), first and last entry of the page.
--- Answers {how many entries were looked at, then for each cause {its score, how many, the time (score in the registry)
---   and the id of the one that died first, the same of each of the newest five}}
-local prefix, ours, lane, words = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- Groups one page of a lane's dead letters by fingerprint, from the index (rqjobs/dead_letters/index.py).
+-- ARGV: RQ's prefix, our prefix, lane, a text in lower case ('' = all dead letters), first and last entry of the page.
+-- Returns {how many entries were read, then for each group {its score, how many, the time (score in the registry) and the
+--   id of the one that died first, the same of each of the newest five}}
+local prefix, ours, lane, text, first_entry, last_entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local failed, reasons = prefix .. ':failed:' .. lane, ours .. ':dead:reasons:' .. lane
 local texts, most = ours .. ':dead:texts:' .. lane, 5
 local known, answer, group = {}, {}, nil
 
-local function has(text) return type(text) == 'string' and string.find(string.lower(text), words, 1, true) ~= nil end
+local function has(value) return type(value) == 'string' and string.find(string.lower(value), text, 1, true) ~= nil end
 
 local function by_reason(id)
   local number = try('ZSCORE', reasons, id)
@@ -17,7 +17,7 @@ local function by_reason(id)
 end
 
 local function wanted(id)
-  return words == '' or has(id) or by_reason(id) or has(try('HGET', prefix .. ':job:' .. id, 'description'))
+  return text == '' or has(id) or by_reason(id) or has(try('HGET', prefix .. ':job:' .. id, 'description'))
 end
 
 local function close()
@@ -30,7 +30,7 @@ local function close()
   answer[#answer + 1] = row
 end
 
-local page = redis.call('ZRANGE', ours .. ':dead:groups:' .. lane, ARGV[5], ARGV[6], 'WITHSCORES')
+local page = redis.call('ZRANGE', ours .. ':dead:groups:' .. lane, first_entry, last_entry, 'WITHSCORES')
 for i = 1, #page, 2 do
   local id, died = page[i], tonumber(redis.call('ZSCORE', failed, page[i]) or '')
   if died and wanted(id) then  -- else it left the dead letters by a command of RQ's

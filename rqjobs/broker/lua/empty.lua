@@ -11,9 +11,8 @@ else
   if #ids > 0 then redis.call('ZREM', registry, unpack(ids)) end
 end
 for _, id in ipairs(ids) do
-  local batch = (kind == 'queue' or kind == 'scheduled') and redis.pcall('HGET', prefix .. ':job:' .. id, 'batch')
-  if type(batch) == 'string' then member_dead(prefix, prefix .. 'jobs', batch, id) end  -- it can never be done
-  redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
-             prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id, prefix .. ':results:' .. id)
+  local batch = (kind == 'queue' or kind == 'scheduled') and try('HGET', prefix .. ':job:' .. id, 'batch')
+  if batch then member_dead(prefix, prefix .. 'jobs', batch, id) end  -- it can never be done
+  delete_job(prefix, id)
 end
 return #ids

@@ -14,8 +14,7 @@ for i = first_id, #ARGV do
   end
   if out > 0 then
     if batch then member_dead(prefix, ours, batch, id) end  -- it can never be done
-    redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
-               prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id, prefix .. ':results:' .. id)
+    delete_job(prefix, id)
     done[#done + 1] = id
   end
 end

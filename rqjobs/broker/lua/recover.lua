@@ -98,7 +98,7 @@ local function rescue(name, queue, member)
       local over = redis.call('ZCARD', failed) - keep
       if over > 0 then
         for _, old in ipairs(redis.call('ZRANGE', failed, 0, over - 1)) do
-          redis.call('DEL', prefix .. ':job:' .. old, prefix .. ':results:' .. old)
+          delete_job(prefix, old)
           redis.call('ZREM', failed, old)
           leave_dead(ours, name, old)
         end

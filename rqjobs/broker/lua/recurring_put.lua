@@ -1,9 +1,10 @@
 -- Adds or replaces a schedule. One whose times stay the same keeps its next tick; a pause and the history stay as well.
 -- ARGV: RQ's prefix, schedule, next tick ('' = none), its times, then field, value, ... of its hash ('times' included).
-local ours, name = ARGV[1] .. 'jobs:schedules:', ARGV[2]
+-- Returns nothing.
+local ours, name, next_tick, times, FIRST_FIELD = ARGV[1] .. 'jobs:schedules:', ARGV[2], ARGV[3], ARGV[4], 5
 local key, due = ours .. 'one:' .. name, ours .. 'due'
-local times, paused = unpack(redis.call('HMGET', key, 'times', 'paused'))
-if times ~= ARGV[4] or not redis.call('ZSCORE', due, name) then
-  redis.call('ZADD', due, (paused or ARGV[3] == '') and '+inf' or ARGV[3], name)
+local old_times, paused = unpack(redis.call('HMGET', key, 'times', 'paused'))
+if old_times ~= times or not redis.call('ZSCORE', due, name) then
+  redis.call('ZADD', due, (paused or next_tick == '') and '+inf' or next_tick, name)
 end
-redis.call('HSET', key, unpack(ARGV, 5))
+redis.call('HSET', key, unpack(ARGV, FIRST_FIELD))

@@ -5,12 +5,13 @@
 --   created_at, seconds that the job waits before it runs ('' = none), the job's meta
 -- Returns {'enqueued' or 'skipped', seconds that the tick is late, why it is skipped}; {'early', seconds until the tick}
 --   before its time; {'gone'} if the schedule has changed, or another caller has claimed the tick.
-local prefix, name, tick, job_id, reason, wait = ARGV[1], ARGV[2], ARGV[4], ARGV[6], ARGV[7], ARGV[10]
+local prefix, name, its_version, tick, next_tick, job_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local reason, last_skipped, created_at, wait, meta = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local ours = prefix .. 'jobs:schedules:'
 local key, due = ours .. 'one:' .. name, ours .. 'due'
 local version, lane, fields, data, description, overlap, last = unpack(
   redis.call('HMGET', key, 'version', 'lane', 'fields', 'data', 'description', 'overlap', 'last'))
-if version ~= ARGV[3] then return {'gone'} end
+if version ~= its_version then return {'gone'} end
 local time = redis.call('TIME')
 local now, late = tonumber(time[1]) + tonumber(time[2]) / 1000000, 0
 if tick ~= '' then
@@ -34,8 +35,8 @@ end
 if job_id ~= '' then
   local queue = prefix .. (wait == '' and ':queue:' or ':scheduled:') .. lane
   redis.call(wait == '' and 'LLEN' or 'ZCARD', queue)  -- a key of another type: nothing is written
-  redis.call('HSET', prefix .. ':job:' .. job_id, 'data', data, 'created_at', ARGV[9], 'description', description,
-             'meta', ARGV[11], unpack(cjson.decode(fields)))
+  redis.call('HSET', prefix .. ':job:' .. job_id, 'data', data, 'created_at', created_at, 'description', description,
+             'meta', meta, unpack(cjson.decode(fields)))
   redis.pcall('SADD', prefix .. ':queues', prefix .. ':queue:' .. lane)
   if wait == '' then
     redis.call('RPUSH', queue, job_id)
@@ -45,10 +46,10 @@ if job_id ~= '' then
   end
   redis.call('HSET', key, 'last', job_id)
 end
-if tick ~= '' then redis.call('ZADD', due, ARGV[5] == '' and '+inf' or ARGV[5], name) end
+if tick ~= '' then redis.call('ZADD', due, next_tick == '' and '+inf' or next_tick, name) end
 local said = string.format('%.3f', late)
 redis.call('LPUSH', ours .. 'ticks:' .. name, cjson.encode({
-  tick = tick == '' and string.format('%.3f', now) or tick, late = said, job = job_id, skipped = reason, last = ARGV[8],
+  tick = tick == '' and string.format('%.3f', now) or tick, late = said, job = job_id, skipped = reason, last = last_skipped,
   manual = tick == ''}))
 redis.call('LTRIM', ours .. 'ticks:' .. name, 0, 19)
 return {job_id == '' and 'skipped' or 'enqueued', said, reason}

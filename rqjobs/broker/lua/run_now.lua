@@ -1,5 +1,5 @@
 -- Makes a delayed job due now, and puts a job back into its queue that is in no list: nothing else would ever run it.
--- ARGV: RQ's prefix, job, queue. Answers 1 if it was either.
+-- ARGV: RQ's prefix, job, queue. Returns 1 if it was either.
 local prefix, id, queue = ARGV[1], ARGV[2], ARGV[3]
 local key, list, delayed = prefix .. ':job:' .. id, prefix .. ':queue:' .. queue, prefix .. ':scheduled:' .. queue
 local time = redis.call('TIME')

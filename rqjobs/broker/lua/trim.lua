@@ -10,15 +10,8 @@ local ids = redis.call('ZRANGE', registry, 0, math.min(excess, 1000) - 1)
 local waited = redis.call('EXISTS', waiters) == 1
 for _, id in ipairs(ids) do
   if kind == 'failed' then leave_dead(ours, lane, id) end
-  redis.call('DEL', prefix .. ':job:' .. id, prefix .. ':job:' .. id .. ':dependents',
-             prefix .. ':job::' .. id .. ':dependencies', prefix .. ':executions:' .. id)
-  local results = prefix .. ':results:' .. id
   local waits_until = waited and redis.call('ZSCORE', waiters, id)
-  if waits_until and tonumber(waits_until) > now then
-    redis.call('EXPIRE', results, 60)
-  else
-    redis.call('DEL', results)
-  end
+  delete_job(prefix, id, waits_until and tonumber(waits_until) > now)
 end
 redis.call('ZREMRANGEBYRANK', registry, 0, #ids - 1)
 if kind == 'failed' then try('HINCRBY', ours .. ':totals:' .. queue, 'dropped', #ids) end

@@ -12,7 +12,6 @@ from rqjobs.database.analytics import QUARTERS
 from rqjobs.errors import RQJobsError
 
 Step = Literal["hour", "day", "week", "month"]
-STEPS: tuple[Step, ...] = ("hour", "day", "week", "month")
 
 _QUARTER = timedelta(minutes=15)
 _HOUR = timedelta(hours=1)

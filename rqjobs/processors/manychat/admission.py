@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from rqjobs.attempt import Attempt, Hold
 from rqjobs.broker.connection import get_connection
@@ -13,6 +12,7 @@ from rqjobs.broker.holds import held_scopes
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable
 from rqjobs.jobs import ManyChatSyncJob
+from rqjobs.policies import Priority, priority_of
 from rqjobs.processors.manychat.accounts import Account, account_of
 from rqjobs.processors.manychat.change import change_of
 from rqjobs.processors.manychat.client import limit_of
@@ -67,14 +67,10 @@ def _joined(groups: Iterable[Group]) -> list[int]:
         return answers
 
 
-def _unit(
-    job: ManyChatSyncJob, attempt: Attempt, group: Group | None
-) -> tuple[str, int, Literal["high", "normal", "low"]]:
+def _unit(job: ManyChatSyncJob, attempt: Attempt, group: Group | None) -> tuple[str, int, Priority]:
     change = change_of(job.details())
     cost = 1 if change is None else change.cost
-    lane = attempt.queue.rpartition(":")[2]
-    priority: Literal["high", "normal", "low"] = "high" if lane == "high" else "low" if lane == "low" else "normal"
-    return (group.name if group else unit_of(attempt)), cost, priority
+    return (group.name if group else unit_of(attempt)), cost, priority_of(attempt.queue)
 
 
 def _hold(seconds: float, reason: str) -> Hold:

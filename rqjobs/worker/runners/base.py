@@ -105,6 +105,17 @@ class Runner:
         """Ends the idle threads after the engine has ended."""
 
 
+def watched(slot: Slot, engine: Engine, serve: Callable[[Slot], None], came_back: Callable[[], None]) -> None:
+    """Runs ``serve`` in this thread, watched for time limits; ``came_back`` when the thread was abandoned meanwhile."""
+    engine.time_limits.watch(slot)
+    try:
+        serve(slot)
+    finally:
+        engine.time_limits.forget(slot)
+        if slot.abandoned:
+            came_back()
+
+
 def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Attempt], Any], engine: Engine) -> Outcome:
     """Runs one job in this thread, with its time limit, and returns its outcome."""
     started = time.time()

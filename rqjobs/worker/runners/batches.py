@@ -15,7 +15,7 @@ from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
 from rqjobs.worker.claimed_job import ClaimedJob, NeedsRQCompat
 from rqjobs.worker.outcomes import Outcome, Released
-from rqjobs.worker.runners.base import Engine, Runner, prepare_each, raised, run_rq_compat
+from rqjobs.worker.runners.base import Engine, Runner, prepare_each, raised, run_rq_compat, watched
 from rqjobs.worker.runners.time_limits import Slot
 
 Item = tuple[ClaimedJob, JobModel, Attempt]
@@ -83,18 +83,14 @@ class BatchRunner(Runner):
         return self.capacity if self._stuck < _MOST_STUCK + _THREADS else 0
 
     def _work(self) -> None:
-        slot = Slot(self._policy.batch_size)
-        self._engine.time_limits.watch(slot)
-        try:
-            self._serve(slot)
-        finally:
-            self._engine.time_limits.forget(slot)
-            if slot.abandoned:
-                with self._lock:
-                    self._stuck -= 1
-                    missing = self._stuck >= _MOST_STUCK
-                if missing:
-                    self._start()
+        watched(Slot(self._policy.batch_size), self._engine, self._serve, self._came_back)
+
+    def _came_back(self) -> None:
+        with self._lock:
+            self._stuck -= 1
+            missing = self._stuck >= _MOST_STUCK
+        if missing:
+            self._start()
 
     def _serve(self, slot: Slot) -> None:
         while not slot.abandoned and not self._closed:

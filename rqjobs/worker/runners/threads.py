@@ -15,7 +15,7 @@ from rqjobs.jobs import JobModel
 from rqjobs.policies import QueuePolicy, load
 from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.outcomes import Released
-from rqjobs.worker.runners.base import Engine, Runner, run_in_slot
+from rqjobs.worker.runners.base import Engine, Runner, run_in_slot, watched
 from rqjobs.worker.runners.time_limits import Slot
 
 QUICK = 0.001
@@ -113,14 +113,7 @@ class ThreadRunner(Runner):
             self._tokens.put(None)
 
     def _work(self) -> None:
-        slot = Slot()
-        self._engine.time_limits.watch(slot)
-        try:
-            self._serve(slot)
-        finally:
-            self._engine.time_limits.forget(slot)
-            if slot.abandoned:
-                self._came_back()
+        watched(Slot(), self._engine, self._serve, self._came_back)
 
     def _serve(self, slot: Slot) -> None:
         self._waking = False

@@ -7,13 +7,14 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import Any
 
 from rqjobs.attempt import Attempt
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.rate_limit import Cooldown, RateLimit
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import DependencyUnavailable, PermanentFailure, RetryLater
+from rqjobs.policies import priority_of
 from rqjobs.processors.email.backends import Begin
 from rqjobs.processors.email.backends.http import Answer, post
 from rqjobs.processors.email.message import Mail, address_of
@@ -60,7 +61,7 @@ class ResendBackend:
 
     def waits(self, attempts: Sequence[Attempt]) -> list[float]:
         """Returns the wait of each mail for the rate limit, so that none waits in a worker's slot."""
-        units = [(attempt.job_id, 1, _priority(attempt.queue)) for attempt in attempts]
+        units = [(attempt.job_id, 1, priority_of(attempt.queue)) for attempt in attempts]
         return _rate_limit().admit(get_connection(), units)
 
 
@@ -74,11 +75,6 @@ def _rate_limit() -> RateLimit:
     rate = settings.resend_rate
     window = rate.period / min(1, rate.count)  # 0.5/s means one in 2 s
     return RateLimit(name, max(1, int(rate.count)), window, Cooldown(name))
-
-
-def _priority(queue: str) -> Literal["high", "normal", "low"]:
-    lane = queue.rpartition(":")[2]
-    return cast("Literal['high', 'low']", lane) if lane in ("high", "low") else "normal"
 
 
 def payload_of(mail: Mail) -> dict[str, Any]:
