@@ -17,6 +17,7 @@
 --   writes them; that were refused, each with the error after it: a key of the job or of its lane has another type than
 --   RQ's (broken_keys.lua), or a number is out of range; that were not written because other jobs find the dependency answering: it is their own failure; and the
 --   holds that were opened or closed: what, queue, scope, dependency, reason, seconds, jobs that waited, ...}
+local redis, ARGV = redis, ARGV  -- a local is found sooner than a global
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep_completed, keep_failed, lane_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local JOB = 13  -- arguments of a job
@@ -214,10 +215,10 @@ local function trim(registry, keep, lane)
   for i = 1, #old, 2 do
     if old[i + 1] == 'inf' then break end  -- to be kept for ever
     trash(old[i])
-    redis.call('ZREM', registry, old[i])
     if lane then leave_dead(ours, lane, old[i]) end
     dropped = dropped + 1
   end
+  if dropped > 0 then redis.call('ZREMRANGEBYRANK', registry, 0, dropped - 1) end
   return dropped
 end
 
@@ -289,8 +290,8 @@ local function write_lane(lane)
     if written then
       if holds then end_trial(lane, outcome, id) end
       ended[#ended + 1] = mine[n]
-      garbage[#garbage + 1] = prefix .. ':execution:' .. mine[n]
-      garbage[#garbage + 1] = prefix .. ':executions:' .. id
+      local last = #garbage
+      garbage[last + 1], garbage[last + 2] = prefix .. ':execution:' .. mine[n], prefix .. ':executions:' .. id
     else
       refuse(at, error)
     end

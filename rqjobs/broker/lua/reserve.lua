@@ -16,6 +16,7 @@
 --    and of a trial, a signed job or a member of a batch: the stage of a trial that found the dependency away (holds.lua),
 --    the signature, the batch}
 -- A lane with a key of another type is left alone (broken_keys.lua).
+local redis, ARGV = redis, ARGV  -- a local is found sooner than a global
 local prefix, ours, worker, lease, iso, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local records, parks, max_deaths, queue_count = ARGV[7] == '1', ARGV[7] == 'park', tonumber(ARGV[8]), tonumber(ARGV[9])
 local FIRST_QUEUE, QUEUE, LANE = 10, 5, 2  -- the first argument of a queue; the number of a queue's, of a lane's
@@ -115,6 +116,26 @@ local function check_scope(id, key, lane)
   return keep_for(prefix, ours, hold, lane, id, now), nil
 end
 
+-- The fields of a job, or an error. A job that was only enqueued has the first ones alone. To search its hash for all the
+-- others would be a twelfth of this script's time.
+local function read_job(key)
+  local job = redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at', 'status',
+    'origin', 'description', 'destination')
+  if job.err or not job[1] then return job end
+  local found = 0
+  for i = 1, 9 do
+    if job[i] then found = found + 1 end
+  end
+  for i = 6, 9 do job[i] = false end
+  if redis.call('HLEN', key) > found then
+    local others = redis.call('HMGET', key, 'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name',
+      'stopped_callback_name', 'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids',
+      'enqueue_at_front_on_retry', 'worker_died', 'ttl', 'ended_at', 'enqueued_at', 'signature', 'batch')
+    for i, value in ipairs(others) do job[5 + i] = value end
+  end
+  return job
+end
+
 -- What is to be known of a job before it runs: its kind (see above), and the bytes that it adds to the answer.
 local function classify(queue, key, job, size, large)
   local kind = ''
@@ -154,7 +175,7 @@ local function claim(id, key, lane, job, kind, trial)
   if trial or job[20] or job[21] then
     row[13], row[14], row[15] = trial and trial.stage or '', job[20] or '', job[21] or ''
   end
-  answer[#answer + 1] = row
+  answer[4 + claimed] = row  -- after the four of the head
   return member
 end
 
@@ -174,13 +195,11 @@ local function claim_from(lane, name, list, queue)
       local key = prefix .. ':job:' .. id
       local length = redis.pcall('HSTRLEN', key, 'data')  -- first: what is read is copied twice
       local large = type(length) == 'number' and length > MAX_JOB_BYTES
-      local job = large and {''} or redis.pcall('HMGET', key, 'data', 'timeout', 'retries_left', 'retry_intervals', 'created_at',
-        'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name',
-        'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids', 'enqueue_at_front_on_retry', 'worker_died', 'ttl',
-        'ended_at', 'enqueued_at', 'signature', 'batch')
+      local job = large and {''} or read_job(key)
       local size = #id
-      for i = 1, not job.err and job[1] and 7 or 0 do
-        if job[i] then size = size + #job[i] end
+      if not job.err and job[1] then
+        size = size + #job[1] + #(job[2] or '') + #(job[3] or '') + #(job[4] or '') + #(job[5] or '') + #(job[6] or '')
+          + #(job[7] or '')
       end
       if bytes > 0 and bytes + size > MAX_BYTES then
         for rest = #ids, place, -1 do redis.call('LPUSH', list, ids[rest]) end
@@ -202,7 +221,8 @@ local function claim_from(lane, name, list, queue)
           redis.call('HSET', key, 'status', 'scheduled')
         else
           local member = claim(id, key, lane, job, kind, trial)
-          leases[#leases + 1], leases[#leases + 2], members[#members + 1] = leased, member, member
+          local number = #members + 1
+          leases[2 * number - 1], leases[2 * number], members[number] = leased, member, member
           bytes = bytes + size
           queue.left, queue.claimed = queue.left - 1, queue.claimed + 1
           if trial then start_trial(trial, id, name, member, now) end
