@@ -26,7 +26,7 @@ def decrypt_job(job: ModelT, job_id: str) -> ModelT:
         UnreadableSecret: a value cannot be decrypted with the keys of this process.
     """
     texts = _secret_texts(job)
-    if not any(is_encrypted(text) for text in texts.values()):
+    if not texts or not any(is_encrypted(text) for text in texts.values()):
         return job
     ring = keyring()
     found = {name: ring.decrypt(text, _place(job, job_id, name)) for name, text in texts.items()}

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rqjobs.config.encryption import UnreadableSecret
 from rqjobs.config.logs import event
 from rqjobs.database import get_engine
+from rqjobs.database.outages import database_outages
 from rqjobs.database.webhook_endpoints import Endpoint, find_endpoints
 from rqjobs.database.webhook_tables import endpoint_key
 from rqjobs.jobs import WebhookJob
@@ -91,7 +92,11 @@ class KnownEndpoints:
             self._known[key] = _Known(now + BELIEVED_FOR, endpoint, _signing_keys(endpoint))
 
     def get(self, key: str) -> Endpoint | None:
-        """Returns the endpoint of ``key``, None if there is none."""
+        """Returns the endpoint of ``key``, None if there is none.
+
+        Raises:
+            DependencyUnavailable: it is not cached, and the database does not answer.
+        """
         return self._entry(key).endpoint
 
     def signing_keys(self, key: str) -> list[bytes]:
@@ -109,7 +114,8 @@ class KnownEndpoints:
     def _entry(self, key: str) -> _Known:
         entry = self._known.get(key)
         if entry is None or entry.until < time.monotonic():
-            self.load([key])
+            with database_outages():
+                self.load([key])
             entry = self._known[key]
         return entry
 

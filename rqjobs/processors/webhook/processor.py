@@ -12,7 +12,6 @@ import redis
 
 from rqjobs.attempt import Attempt
 from rqjobs.config.logs import event
-from rqjobs.database.outages import database_outages
 from rqjobs.database.webhook_deliveries import RESPONSE_KEPT, Delivery
 from rqjobs.database.webhook_endpoints import Endpoint
 from rqjobs.database.webhook_health import Health
@@ -50,8 +49,7 @@ async def deliver(job: WebhookJob, attempt: Attempt) -> dict[str, object]:
     shared = context()
     at_work = service(shared)
     key = key_of(job)
-    with database_outages():
-        endpoint = shared.endpoints.get(key)
+    endpoint = shared.endpoints.get(key)
     run = _Run(at_work, job, attempt, key if endpoint is None else endpoint.name)  # the name by which a replay finds it
     response: Response | None = None
     error: RQJobsError | None = None
