@@ -1,20 +1,20 @@
--- The circuit breakers of webhooks, and which parked deliveries may start; it stands behind destination.lua.
+-- The circuit breakers of webhooks: decides which deliveries may start. destination.lua is put before it.
 -- ARGV: our prefix, the operation, and its arguments. Times are durations: the clocks of workers differ.
 --   ask   rate (jobs/s) at which parked deliveries resume, seconds that a trial delivery may take, then for each
---         destination: room, '1' if it is silent, number of breakers, their names, number of jobs, for each: id, when it
---         was enqueued ('' = it comes last). Returns for each destination: 1 if nothing need be checked for a while; for
---         each breaker 1 if it is failing; for each job 'go', 'probe' (it is the trial delivery), 'soon' (no room, but
---         nothing is known against the destination), or in how many seconds to check again
+--         destination: room, '1' if it is silent, number of breakers, their names, number of jobs, for each: id, time of
+--         enqueueing ('' = it comes last). Returns for each destination: 1 if the next jobs need no request; for each
+--         breaker 1 if it is failing; for each job 'go', 'probe' (it is the trial delivery), 'soon' (no room, but its
+--         breakers are closed), or the seconds until the next check
 --   ok    destination: it responded, or a connection to an origin was made. Returns 1 if that closed its breaker
---   fail  destination, how long ago the attempt began, '1' if it was the trial delivery, failures and seconds that open,
---         pause, longest pause. Returns 1 if that opened the breaker (again)
+--   fail  destination, seconds since the attempt began, '1' if it was the trial delivery, the failures and the seconds
+--         after which it opens, pause, longest pause. Returns 1 if that opened the breaker (again)
 local ours, op, time = ARGV[1], ARGV[2], redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local EARLY, TOGETHER = 0.05, 0.02  -- seconds: so early is early enough; turns that are closer than this are one turn
-local CATCH_UP, LATE = 0.5, 1  -- seconds: what is missed of the rate is made up; a delivery that is so late is dropped
+local EARLY, TOGETHER = 0.05, 0.02  -- seconds: a job may start this early; jobs closer than this start together
+local CATCH_UP, LATE = 0.5, 1  -- seconds of the rate that may be caught up; a parked job that is later is dropped
 
--- Decides those of ``jobs`` whose verdict is 'go' so far, by one breaker. Only at the last one does a job that is not
--- parked need room.
+-- Applies one breaker to those of ``jobs`` whose verdict is still 'go'. Jobs that are not parked need room only at the
+-- last breaker.
 local function check_breaker(state, jobs, verdicts, room, is_last, silent, patience)
   local closed, waits, rate = state.open == 0, is_open(state, now), state.pace
   local changed, window = false, math.max(1, rate * TOGETHER)
@@ -23,7 +23,7 @@ local function check_breaker(state, jobs, verdicts, room, is_last, silent, patie
       local id = job[1]
       local place = state.parked > 0 and redis.call('ZRANK', state.waiting, id)
       changed = changed or place or not closed
-      if place and place > 0 and not waits and state.next + LATE <= now then  -- the first was deleted, or is stuck
+      if place and place > 0 and not waits and state.next + LATE <= now then  -- the first job was deleted, or does not start
         redis.call('ZREMRANGEBYRANK', state.waiting, 0, 0)
         state.parked, place, state.next = state.parked - 1, place - 1, now - LATE + 0.1
       end
@@ -91,7 +91,7 @@ local function report_failure(name, began, was_trial, failures, after, pause, lo
   state.f = state.f + 1
   state.since = state.since > 0 and math.min(state.since, began) or began
   if state.open > 0 then
-    if was_trial or began >= state.open then  -- in a process of its own a job does not know that it is the trial
+    if was_trial or began >= state.open then  -- a job in a child process cannot report that it is the trial
       state.pause = math.min(state.pause * 2, longest)
       state.open, state.probe, opened = now + state.pause, 0, 1
     end

@@ -1,5 +1,5 @@
--- The index of dead letters (rqjobs/dead_letters/index.py). No error of its keys may stop a job: a key of another type is
--- rebuilt by the next clean-up.
+-- Updates the index of dead letters (rqjobs/dead_letters/index.py). An error of its keys must not stop a job: the next
+-- cleanup rebuilds a key of the wrong type.
 local function leave_dead(ours, lane, id)
   local reasons = ours .. ':dead:reasons:' .. lane
   try('ZREM', ours .. ':dead:groups:' .. lane, id)

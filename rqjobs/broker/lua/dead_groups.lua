@@ -33,7 +33,7 @@ end
 local page = redis.call('ZRANGE', ours .. ':dead:groups:' .. lane, first_entry, last_entry, 'WITHSCORES')
 for i = 1, #page, 2 do
   local id, died = page[i], tonumber(redis.call('ZSCORE', failed, page[i]) or '')
-  if died and wanted(id) then  -- else it left the dead letters by a command of RQ's
+  if died and wanted(id) then  -- otherwise a command of RQ has removed it from the dead letters
     if not group or group.score ~= page[i + 1] then
       close()
       group = {score = page[i + 1], count = 0, newest = {}, oldest = {died, id}}

@@ -1,16 +1,16 @@
--- A webhook destination: the state of its circuit breaker, and the deliveries that are parked for it. It stands before
--- breaker.lua and reserve.lua (rqjobs/broker/scripts.py). A delivery passes the breaker of its origin (scheme, host and
--- port), which opens when no connection is made, and those that open when there is no response: its registered endpoint's,
--- or that of its URL without the query and that of its webhook_id at this origin.
+-- A webhook destination: the state of its circuit breaker, and its parked deliveries. It is put before breaker.lua and
+-- reserve.lua (rqjobs/broker/scripts.py). A delivery passes the breaker of its origin (scheme, host and port), which opens
+-- when no connection is made, and those that open when there is no response: that of its registered endpoint, or those of
+-- its URL without the query and of its webhook_id at this origin.
 --
--- The hash of a breaker: f, since (failures in a row, and since when), open (until when; 0 is closed), pause (how long it
--- was opened for), probe (until when a trial delivery may take), pace (jobs/s that resume), next (when the first parked
--- delivery may start; the others follow at that rate). Its sorted set has the parked deliveries by when they were enqueued,
--- or parked by reserve.lua: each starts when all before it have started, whichever worker checks it.
+-- The hash of a breaker: f, since (consecutive failures, and the time of the first), open (when it becomes half-open; 0 is
+-- closed), pause (for how long it was opened), probe (the deadline of the trial delivery), pace (jobs/s that resume), next
+-- (when the first parked delivery may start; the others follow at that rate). Its sorted set has the parked deliveries by
+-- the time of enqueueing, or of parking by reserve.lua: they start in this order, with any worker.
 local FIELDS_OF_BREAKER, KEPT = {'f', 'since', 'open', 'pause', 'probe', 'pace', 'next'}, 86400
-local LONGEST_TIME = 1e11  -- seconds: what another client has written above this, or as no number, counts as 0
+local LONGEST_TIME = 1e11  -- seconds: a larger value, or one that is not a number, counts as 0 (another client may have written it)
 
--- Whether nothing may start now: its breaker is open, and the trial delivery is not due yet, or is under way.
+-- Returns whether no delivery may start now: the breaker is open, and the trial delivery is not due, or is running.
 local function is_open(state, now)
   return state.open > 0 and math.max(state.open, state.probe) > now
 end
@@ -35,7 +35,7 @@ end
 
 local function save_destination(state, now)
   local open, known = state.ours .. ':webhooks:parked', state.ours .. ':webhooks:destinations'
-  if state.parked == 0 and state.f == 0 and state.open == 0 then  -- nothing is known against it
+  if state.parked == 0 and state.f == 0 and state.open == 0 then  -- no failures and no parked deliveries
     redis.call('DEL', state.key)
     redis.call('ZREM', open, state.name)
     redis.call('ZREM', known, state.name)
@@ -62,12 +62,12 @@ local function park(state, id, enqueued)
   return redis.call('ZRANK', state.waiting, id)
 end
 
--- When the job at ``place`` may start, or is to be checked again.
+-- Returns when the job at ``place`` may start, or must be checked again.
 local function turn(state, place, soonest)
   return string.format('%.6f', math.max(state.next + place / state.pace, soonest))
 end
 
--- The destinations and origins to which nothing may start now, by their names; none if a key of theirs is of another type.
+-- Returns the destinations and origins to which no delivery may start now, by name; none if their keys have a wrong type.
 local function open_destinations(ours, now)
   local open, found = ours .. ':webhooks:parked', {}
   if redis.call('TYPE', open).ok ~= 'zset' or not has_type(ours .. ':webhooks:destinations', 'zset') then return found end
@@ -80,10 +80,10 @@ local function open_destinations(ours, now)
   return found
 end
 
--- Until when a job is to be parked that is about to be claimed; false if it is not to. It names its destination in the
--- field that enqueueing has written (WebhookJob.destination in rqjobs/jobs/webhook.py): a registered endpoint, or origin,
--- path and webhook_id, a line each. A job without it is claimed, and the worker checks it (breaker.lua), as one that names none of the
--- open destinations. This costs a tenth of that.
+-- Returns until when a job is parked that is about to be claimed; false if it can be claimed. Its destination is in a field
+-- that enqueueing has written (WebhookJob.destination in rqjobs/jobs/webhook.py): a registered endpoint, or origin, path
+-- and webhook_id, a line each. A job without the field, or with none of the open destinations, is claimed, and the worker
+-- checks it (breaker.lua), which costs ten times as much.
 local function parked_until(open, now, id, key, again)
   local destination = redis.call('HGET', key, 'destination')
   if not destination then return false end

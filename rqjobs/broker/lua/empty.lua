@@ -1,6 +1,6 @@
--- Deletes the first jobs of a queue or of a registry whole, and returns how many; called until it returns 0, so that
--- Redis is never blocked for long.
--- ARGV: RQ's prefix, the registry (queue, failed, finished, canceled, deferred or scheduled), the queue, how many.
+-- Deletes the first jobs of a queue or of a registry with all their keys; returns their number. Called until it returns
+-- 0, so that Redis is never blocked for long.
+-- ARGV: RQ's prefix, the registry (queue, failed, finished, canceled, deferred or scheduled), the queue, the most jobs.
 local prefix, kind, queue, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local registry = prefix .. ':' .. kind .. ':' .. queue
 local ids

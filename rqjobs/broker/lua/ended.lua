@@ -1,8 +1,7 @@
--- Part of the transaction in which RQ's own methods write how a job has ended: the totals, and the dependents of a job
--- that failed. RQ moves these in a transaction of their own, so a worker killed in between would leave them for ever.
+-- A part of the transaction in which RQ's own methods write the outcome of a job: counts it in the totals, and moves the
+-- dependents of a failed job. RQ moves them in a second transaction, before which a killed worker would leave them for ever.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), the timeout of a job without one (s), the job's queue,
---   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or there is nothing to
---   move), its batch ('' = none) and its id
+--   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or it has none), its batch ('' = none) and its id
 local prefix, ours, iso, timeout, queue, total, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 try('HINCRBY', ours .. ':totals:' .. queue, total, 1)
 if ARGV[8] ~= '' and total == 'completed' then members_done(prefix, ours, ARGV[8], {ARGV[9]}) end

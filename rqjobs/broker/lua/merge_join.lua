@@ -1,6 +1,6 @@
 -- Adds a change to the others that wait for the same contact, and chooses one of their jobs to apply them all.
 -- KEYS: the changes (a hash: unit -> change, '_first', '_until'), the lock, the outcome of this unit.
--- ARGV: unit, change, window, how long the lock holds (milliseconds).
+-- ARGV: unit, change, window, time to live of the lock (milliseconds).
 -- Returns the wait in milliseconds; 0: this unit is chosen (it holds the lock), -1: it has an outcome already.
 local changes, lock, outcome = KEYS[1], KEYS[2], KEYS[3]
 local unit, change, window, lock_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]

@@ -1,6 +1,6 @@
 -- Gives the chosen job all changes that wait for the contact. They stay in Redis until they have outcomes, so a worker
 -- that dies loses none of them.
--- KEYS: the changes, the lock, the outcome of this unit. ARGV: unit, change, how long the lock holds (milliseconds).
+-- KEYS: the changes, the lock, the outcome of this unit. ARGV: unit, change, time to live of the lock (milliseconds).
 -- Returns {'done', outcome}, {'busy'} or {'mine', unit, change, unit, change, ...}
 local changes, lock, outcome_key, unit, change, lock_ttl = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
 local WEEK, HOUR = 7 * 86400000, 3600

@@ -1,6 +1,6 @@
--- Deletes jobs whole.
--- ARGV: RQ's prefix, our prefix, which ('failed': dead ones, 'waiting': waiting or delayed ones), then the ids.
--- Returns the ids that were such and are gone; the others are left alone.
+-- Deletes jobs with all their keys.
+-- ARGV: RQ's prefix, our prefix, the state ('failed': dead, 'waiting': waiting or delayed), then the ids.
+-- Returns the ids of the deleted jobs; jobs in another state are not changed.
 local prefix, ours, failed, first_id, done = ARGV[1], ARGV[2], ARGV[3] == 'failed', 4, {}
 for i = first_id, #ARGV do
   local id, out = ARGV[i], 0

@@ -6,7 +6,7 @@
 local slots, cooldown, reservations, ends = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local unit, cost, priority = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local limit, window, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local MAX_LATE = 600000000  -- microseconds: a unit that is so late does not come back
+local MAX_LATE = 600000000  -- microseconds: a unit that is later than this is dropped
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local open = math.max(now, tonumber(redis.call('HGET', cooldown, 'until') or 0))
@@ -36,9 +36,9 @@ end
 local start = open
 if reserved == 0 then
   local ranks = {}
-  for rank = 1, priority do ranks[rank] = rank end  -- behind what is as urgent or more
+  for rank = 1, priority do ranks[rank] = rank end  -- after units of the same or a higher priority
   start = reserve_after(ranks)
-elseif open > now + slack then  -- its time has come, and no call may start: behind the others that came in vain
+elseif open > now + slack then  -- its time has come, but no call may start: after other units in the same situation
   start = reserve_after({'again'})
 end
 if start <= now + slack then

@@ -6,7 +6,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local fields = redis.call('HMGET', cooldown, 'until', 'pressed')
 local over, pressed = tonumber(fields[1] or 0), tonumber(fields[2] or 0)
-if over <= now then  -- calls that were under way together count once
+if over <= now then  -- concurrent calls count once
   over = now + math.min(longest, first * 2 ^ math.min(pressed, 30))
   pressed = pressed + 1
 end

@@ -1,6 +1,6 @@
--- A call has ended: its slot is free one window from now, and how long calls take is updated.
+-- Ends a call: its slot is free one window from now, and the average duration of calls is updated.
 -- KEYS: the slots (a sorted set), the ends of the reservations (a hash).
--- ARGV: window, how long a call lasts at most (microseconds), the call's id. Returns nothing.
+-- ARGV: window, longest duration of a call (microseconds), the call's id. Returns nothing.
 local slots, ends, window, longest, call = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]

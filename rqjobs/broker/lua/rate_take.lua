@@ -1,6 +1,6 @@
 -- Takes a slot for one call, if one is free.
 -- KEYS: the slots (a sorted set: call -> the time at which its slot is free again), the cooldown (a hash).
--- ARGV: limit, window, how long a call lasts at most (microseconds), the call's id.
+-- ARGV: limit, window, longest duration of a call (microseconds), the call's id.
 -- Returns {1 (taken) or 0, the wait until the next try, the number of cooldowns since the last success}
 local slots, cooldown, call = KEYS[1], KEYS[2], ARGV[4]
 local limit, window, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])

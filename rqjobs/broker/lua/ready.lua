@@ -1,5 +1,5 @@
--- Moves a job of the ready registry to its queue, as RQ 3 does, if it is still ready. Returns true once it is out of the
--- registry, false for a job with RQ's own rate limit, which RQ's own methods enqueue, nil if its lane is out of use.
+-- Moves a job of the ready registry to its queue, as RQ 3 does, if it is still ready. Returns true after it is removed from
+-- the registry, false for a job with RQ's rate limit, which RQ's own methods enqueue, nil if its lane is out of use.
 local function enqueue_ready(prefix, iso, timeout, lane, id)
   local key, registry = prefix .. ':job:' .. id, prefix .. ':ready:' .. lane
   local job = try('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front', 'enqueue_at_front_on_retry',
@@ -20,7 +20,7 @@ local function enqueue_ready(prefix, iso, timeout, lane, id)
     redis.call(first and 'LPUSH' or 'RPUSH', list, id)
     try('SADD', prefix .. ':queues', list)
   end
-  redis.call('ZREM', registry, id)  -- last: were there an error before it, the job would not be lost
+  redis.call('ZREM', registry, id)  -- last, so that an error before it does not lose the job
   return true
 end
 

@@ -1,6 +1,6 @@
 -- Adds the counts of jobs to the totals and to those of a minute. Returns OK.
--- ARGV: RQ's prefix, our prefix, the minute ('' = the present one by Redis' clock), how long a minute is kept (s), then
---   field, number, ...: added up; of a field that ends in ^ the larger number stays.
+-- ARGV: RQ's prefix, our prefix, the minute ('' = the current one by Redis' clock), time to live of a minute (s), then
+--   field, number, ...: the number is added; for a field that ends in ^ the larger number is kept.
 local ours, minute, ttl, first_field = ARGV[2], ARGV[3], ARGV[4], 5
 local totals = ours .. ':metrics'
 if minute == '' then minute = string.format('%d', math.floor(redis.call('TIME')[1] / 60)) end

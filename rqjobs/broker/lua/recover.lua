@@ -1,10 +1,9 @@
--- Rescues the jobs of workers that died: their leases have expired, or the caller knows that the worker is dead.
+-- Rescues the jobs of dead workers: those with expired leases, or those of a worker that the caller names as dead.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), failed jobs kept, after how many dead workers a job is dead,
 --   three errors (base64 of zlib): tried again, attempts used up, too many workers died
---   a dead worker's name ('' = every lease that has expired), how many jobs of a lane at most, number of lanes, for
---   each: name, its queue
+--   a dead worker's name ('' = all expired leases), most jobs of a lane, number of lanes, for each: name, its queue
 -- Returns {{lane, id, execution} of jobs for the RQ compatibility path: the caller has 30 s to rescue them, or with a dead
---   worker's name the next rescuer; {keys of another type than RQ's}; {id, worker, 'queued' or 'failed'}, ...}
+--   worker's name the next rescuer; {keys of the wrong type}; {id, worker, 'queued' or 'failed'}, ...}
 local prefix, ours, iso, keep, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local TRIED_AGAIN, USED_UP, TOO_MANY_DIED = ARGV[6], ARGV[7], ARGV[8]
 local dead, page, lane_count, first_lane = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), 12
@@ -15,7 +14,7 @@ local SUSPECTS = 32  -- more of one worker are not run in processes of their own
 local response = {{}, {}}
 redis.call('DEL', prefix .. ':wip')  -- this key never exists: a write that a full Redis allows, and then the others too
 
--- Redis has just been started: workers need a moment to renew their leases.
+-- Returns whether Redis has just started, so that workers need time to renew their leases.
 local function just_started()
   local info = try('INFO', 'server')
   local uptime = info and tonumber(string.match(info, 'uptime_in_seconds:(%d+)') or '')
@@ -24,7 +23,7 @@ end
 
 local known = {}
 
--- What a worker that died ran, and why it died, if its watcher wrote it down (rqjobs/worker/takeover.py).
+-- Returns what a dead worker ran, and why it died, if its watcher has recorded it (rqjobs/worker/takeover.py).
 local function what_ran(worker)
   if known[worker] == nil then
     local found = try('HMGET', ours .. ':ran:' .. worker, 'executions', 'why')
@@ -41,7 +40,7 @@ local function rescue(name, queue, member)
   local job = try('HMGET', key, 'status', 'retries_left', 'retry_intervals', 'worker_died', 'worker_name',
     'started_at', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'repeats_left',
     'rate_limit_key', 'group_id', 'enqueue_at_front_on_retry', 'dependency_ids')
-  if not job or not id or string.find(id, '[\128-\255]') then job = {} end  -- nothing that RQ could have made
+  if not job or not id or string.find(id, '[\128-\255]') then job = {} end  -- not an id that RQ makes
   local ran = job[1] == 'started' and what_ran(job[5] or '')
   local waited = ran and not string.find(ran.executions, execution, 1, true)
   if job[1] == 'started' and not waited then
@@ -91,7 +90,7 @@ local function rescue(name, queue, member)
       if batch then member_dead(prefix, ours, batch, id) end
       redis.call('EXPIRE', key, year)
       redis.call('ZADD', failed, seconds + year, id)
-      leave_dead(ours, name, id)  -- of an earlier death; this one has yet to be read
+      leave_dead(ours, name, id)  -- the entry of an earlier death; that of this one is made later
       try('HINCRBY', totals, 'failed', 1)
       for _, figures in ipairs({ours .. ':metrics', minute}) do try('HINCRBY', figures, queue .. '/dead', 1) end
       redis.call('EXPIRE', minute, 3900)
@@ -107,7 +106,7 @@ local function rescue(name, queue, member)
     end
     response[#response + 1] = {id, worker, again and 'queued' or 'failed'}
   end
-  redis.call('ZREM', registry, member)  -- last: were there an error before it, the job would not be lost
+  redis.call('ZREM', registry, member)  -- last, so that an error before it does not lose the job
 end
 
 if not has_type(ours .. ':paused', 'set') then response[2][1] = ours .. ':paused' end

@@ -1,4 +1,4 @@
--- Adds or replaces a schedule. One whose times stay the same keeps its next tick; a pause and the history stay as well.
+-- Adds or replaces a schedule. A replaced one keeps its pause and history, and its next tick if its times are the same.
 -- ARGV: RQ's prefix, schedule, next tick ('' = none), its times, then field, value, ... of its hash ('times' included).
 -- Returns nothing.
 local ours, name, next_tick, times, FIRST_FIELD = ARGV[1] .. 'jobs:schedules:', ARGV[2], ARGV[3], ARGV[4], 5

@@ -1,7 +1,7 @@
 -- Claims one tick of a schedule in one step: writes its job as enqueue.lua does, or none if the tick is skipped, sets the
--- next tick, and records what was done. Of any number of callers one gets the tick.
--- ARGV: RQ's prefix, schedule, its version, tick in Unix seconds ('' = run now, by hand), the tick that follows ('' =
---   none), job id ('' = skip the tick), why it is skipped, the last of the ticks skipped with it ('' = only this one),
+-- next tick, and records the result. Only one of several callers gets the tick.
+-- ARGV: RQ's prefix, schedule, its version, tick in Unix seconds ('' = run now by a user), the next tick ('' = none),
+--   job id ('' = skip the tick), why it is skipped, the last of the ticks skipped with it ('' = only this one),
 --   created_at, seconds that the job waits before it runs ('' = none), the job's meta
 -- Returns {'enqueued' or 'skipped', seconds that the tick is late, why it is skipped}; {'early', seconds until the tick}
 --   before its time; {'gone'} if the schedule has changed, or another caller has claimed the tick.
@@ -34,7 +34,7 @@ end
 
 if job_id ~= '' then
   local queue = prefix .. (wait == '' and ':queue:' or ':scheduled:') .. lane
-  redis.call(wait == '' and 'LLEN' or 'ZCARD', queue)  -- a key of another type: nothing is written
+  redis.call(wait == '' and 'LLEN' or 'ZCARD', queue)  -- raises for a key of the wrong type, before anything is written
   redis.call('HSET', prefix .. ':job:' .. job_id, 'data', data, 'created_at', created_at, 'description', description,
              'meta', meta, unpack(cjson.decode(fields)))
   redis.pcall('SADD', prefix .. ':queues', prefix .. ':queue:' .. lane)

@@ -1,5 +1,5 @@
--- Enqueues the dependents whose dependencies are met: RQ moves them to the ready registry, and enqueues them afterwards.
--- ARGV: RQ's prefix, now (RQ's format), the timeout of a job without one (s), how many jobs of a lane at most, lane, ...
+-- Enqueues the dependents whose dependencies are done: RQ moves them to the ready registry, and enqueues them afterwards.
+-- ARGV: RQ's prefix, now (RQ's format), the timeout of a job without one (s), most jobs of a lane, lane, ...
 -- Returns {'1' if a lane may have more, lane, id, ... of jobs with RQ's own rate limit, for RQ's own methods}
 local prefix, iso, timeout, most, first_lane = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
 local response = {'0'}

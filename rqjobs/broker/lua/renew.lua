@@ -1,8 +1,8 @@
 -- Renews the worker's heartbeat and the leases of its jobs, as RQ's heartbeats do.
--- ARGV: RQ's prefix, worker, how long its record lives (s), lease (s), now (RQ's format), then for each job:
+-- ARGV: RQ's prefix, worker, time to live of its record (s), lease (s), now (RQ's format), then for each job:
 --   lane, id, execution
--- Returns {1 if the worker's record is there, the time by Redis' clock (s), executions whose lease is gone: another
---   worker has claimed the job, or it was deleted}
+-- Returns {1 if the worker's record exists, the time by Redis' clock (s), executions whose lease is lost: another worker
+--   has claimed the job, or it was deleted}
 local prefix, worker, ttl, lease, iso = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local record = prefix .. ':worker:' .. worker
 local time = redis.call('TIME')
@@ -18,12 +18,12 @@ for i = 6, #ARGV, 3 do
   local registry = prefix .. ':wip:' .. lane
   local member = id .. ':' .. execution
   local expires = try('ZSCORE', registry, member)
-  if expires == false then  -- nil: a registry of another type is no loss of a lease
+  if expires == false then  -- nil means a registry of the wrong type, not a lost lease
     response[#response + 1] = execution
   elseif expires then
     redis.call('ZADD', registry, 'XX', seconds + lease, member)
     local run = prefix .. ':execution:' .. member
-    if redis.call('HSETNX', run, 'id', execution) == 1 then  -- a short job's, left out at first (reserve.lua)
+    if redis.call('HSETNX', run, 'id', execution) == 1 then  -- reserve.lua does not write it for a job that may be short
       redis.call('HSET', run, 'job_id', id, 'created_at', stamp, 'worker_name', worker)
     end
     redis.call('HSET', run, 'last_heartbeat', stamp)

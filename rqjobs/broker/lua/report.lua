@@ -1,4 +1,4 @@
--- Writes a job's meta, unless the job is gone meanwhile: its hash would come back with nothing else in it, for ever.
+-- Writes a job's meta, unless the job was deleted: that would make a new hash with only this field, for ever.
 -- ARGV: RQ's prefix, id, meta (JSON). Returns 1 if it was written.
 local prefix, id, meta = ARGV[1], ARGV[2], ARGV[3]
 local key = prefix .. ':job:' .. id

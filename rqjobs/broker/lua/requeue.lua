@@ -1,6 +1,6 @@
 -- Puts dead jobs back into their queues with all their attempts.
 -- ARGV: RQ's prefix, our prefix, now (RQ's timestamp), then the ids.
--- Returns the ids that were put back; one that is not dead any more is left alone.
+-- Returns the ids of the requeued jobs; jobs that are not dead are not changed.
 local prefix, ours, now, first_id, done = ARGV[1], ARGV[2], ARGV[3], 4, {}
 for i = first_id, #ARGV do
   local id = ARGV[i]
@@ -9,7 +9,7 @@ for i = first_id, #ARGV do
   local queue = job and job[1]
   local dead = queue and prefix .. ':failed:' .. queue
   if dead and redis.call('ZSCORE', dead, id) then
-    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- if that key is no list, it ends here, still dead
+    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- raises if that key is not a list, and the job stays dead
     redis.call('ZREM', dead, id)
     leave_dead(ours, queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')

@@ -1,4 +1,4 @@
--- Makes a delayed job due now, and puts a job back into its queue that is in no list: nothing else would ever run it.
+-- Makes a delayed job due now, or puts a lost job (one that is in no list, so that it would never run) into its queue.
 -- ARGV: RQ's prefix, job, queue. Returns 1 if it was either.
 local prefix, id, queue = ARGV[1], ARGV[2], ARGV[3]
 local key, list, delayed = prefix .. ':job:' .. id, prefix .. ':queue:' .. queue, prefix .. ':scheduled:' .. queue

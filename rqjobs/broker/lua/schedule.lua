@@ -1,8 +1,8 @@
--- Moves jobs whose time has come from the scheduled registries to their queues, each in its order, atomically.
--- ARGV: RQ's prefix, now (RQ's format), how many at most of a lane, lane, lane, ...
--- Returns {seconds until the next job is due (-1 = none is delayed), how many were moved, {lane, id, ...} of jobs with RQ's
+-- Moves due jobs from the scheduled registries to their queues, in order, atomically.
+-- ARGV: RQ's prefix, now (RQ's format), most jobs of a lane, lane, lane, ...
+-- Returns {seconds until the next job is due (-1 = none is delayed), number of moved jobs, {lane, id, ...} of jobs with RQ's
 --   own rate limit: RQ's own methods move them, within RETRY seconds, after which they are due again}
--- A lane with a key of another type is left alone (broken_keys.lua).
+-- A lane with a key of the wrong type is skipped (broken_keys.lua).
 local prefix, iso, max_moved, first_lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), 4
 local RETRY = 10
 redis.call('DEL', prefix .. ':scheduled')  -- this key never exists: a write that a full Redis allows, and then the others too

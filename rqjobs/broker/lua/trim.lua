@@ -1,5 +1,6 @@
--- Keeps the newest jobs of a registry (finished or failed) and deletes the others whole, 1,000 at most. Returns how many.
--- ARGV: RQ's prefix, the registry's name, the lane, how many to keep, our prefix, now (unix seconds), the lane's queue.
+-- Keeps the newest jobs of a registry (finished or failed) and deletes up to 1,000 others with all their keys. Returns the
+-- number of deleted jobs.
+-- ARGV: RQ's prefix, the registry's name, the lane, the number to keep, our prefix, now (Unix seconds), the lane's queue.
 local prefix, kind, lane, keep = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local ours, now, queue = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local registry = prefix .. ':' .. kind .. ':' .. lane
