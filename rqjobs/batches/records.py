@@ -31,7 +31,8 @@ ABANDONED = timedelta(hours=1)
 _LOST_HEAD = timedelta(days=30)
 """The same for members that an outbox has sent: their rows are safe, and the rest comes when a relay runs."""
 
-_PAGE = 1000  # jobs that one call to Redis looks at: a few milliseconds of Redis
+_PAGE = 500  # jobs that one call to Redis looks at: a few milliseconds of Redis
+_CHECKED = 200  # batches that are checked at once
 _FIELDS = ("name", "tags", "created", "expected", "total", "left_out", "done", "died", "ended", "cancelled",
            "chain", "then", "on_dead")  # fmt: skip
 
@@ -259,7 +260,20 @@ def cancel(batch_id: str, client: redis.Redis, *, final: bool = False) -> int:
     return removed
 
 
-def cancel_abandoned(client: redis.Redis) -> None:
+def check_batches(client: redis.Redis) -> None:
+    """Cancels abandoned batches, and counts members whose end our scripts have not written; once in a while."""
+    _cancel_abandoned(client)
+    for batch_id in cast("list[bytes]", client.zrevrange(keys.BATCHES, 0, _CHECKED - 1)):
+        name = as_text(batch_id)
+        try:
+            counted = run_script("batch_check", client, [keys.PREFIX, name, _PAGE])
+        except redis.exceptions.ResponseError:  # its keys are of another type
+            continue
+        if counted:
+            event(logging.WARNING, "members of a batch were ended by others", batch=name, jobs=counted)
+
+
+def _cancel_abandoned(client: redis.Redis) -> None:
     """Cancels the batches whose members stopped coming: the call that enqueued them has never returned."""
     now = time.time()
     latest = now - ABANDONED.total_seconds()

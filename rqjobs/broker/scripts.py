@@ -18,7 +18,8 @@ _BEFORE = {
     "empty": ("broken_keys", "batch", "delete"),
     **dict.fromkeys(("enqueue", "requeue"), ("broken_keys", "dead", "batch")),
     **dict.fromkeys(("purge", "recover"), ("broken_keys", "dead", "batch", "delete")),
-    **dict.fromkeys(("batch_open", "batch_seal", "batch_cancel"), ("broken_keys", "batch")),
+    "batch_cancel": ("broken_keys", "batch", "delete"),
+    **dict.fromkeys(("batch_open", "batch_seal", "batch_check"), ("broken_keys", "batch")),
     **dict.fromkeys(("dead_groups", "renew", "schedule"), ("broken_keys",)),
 }
 """The files that are put before a script, because a script in Redis cannot load others."""

@@ -16,7 +16,7 @@ from rq.scripts import ACQUIRE_OR_REFRESH_LOCK_SCRIPT, release_lock
 from rq.worker import WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
-from rqjobs.batches.records import cancel_abandoned
+from rqjobs.batches.records import check_batches
 from rqjobs.broker import keys
 from rqjobs.broker.connection import PASSING, leave_replica
 from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
@@ -201,7 +201,7 @@ class Maintenance:
             limit.cleanup()
         self._worker.clean_group_registries()
         self._client.zremrangebyscore(keys.WAITERS, 0, time.time())
-        cancel_abandoned(self._client)
+        check_batches(self._client)
         sync(self._lanes, self._client, upkeep=True)
 
 

@@ -30,7 +30,7 @@ from rqjobs import (
     get_batch,
 )
 from rqjobs.batches import list_batches
-from rqjobs.batches.records import cancel_abandoned
+from rqjobs.batches.records import check_batches
 from rqjobs.broker import job_actions, keys
 from rqjobs.cli import cli
 from rqjobs.database import get_engine
@@ -378,11 +378,27 @@ def test_a_batch_whose_enqueuing_process_died_is_cancelled_after_an_hour(redis: 
     with pytest.raises(Killed):
         enqueue_batch(members(), then=probe("then"))
     redis.rename("away", keys.batch(ids[0]))
-    cancel_abandoned(redis)
+    check_batches(redis)
     assert list_batches()[0].progress.waiting == 500
     redis.zincrby(keys.BATCHES_OPENING, -3601, ids[0])
-    cancel_abandoned(redis)
+    check_batches(redis)
     assert all_keys(redis) == set()
+
+
+def test_members_that_others_have_ended_are_counted(redis: redis_py.Redis, hand: Hand) -> None:
+    batch = enqueue_batch(probes(4), then=probe("then"), on_dead=probe("alarm"))
+    deleted, failed, done, running = hand.claim(4)
+    redis.delete(f"rq:job:{deleted.job_id}")
+    redis.hset(f"rq:job:{failed.job_id}", "status", "failed")  # as RQ does with the jobs of a worker that died
+    redis.hset(f"rq:job:{done.job_id}", "status", "finished")
+    redis.set(keys.batch("wrong") + ":open", "text")
+    redis.zadd(keys.BATCHES, {"wrong": 1, "gone": 2})
+    check_batches(redis)
+    check_batches(redis)
+    assert batch.progress() == BatchProgress(waiting=0, running=1, done=1, dead=2, total=4)
+    assert waiting(redis) == list(batch.read().on_dead)
+    hand.done(running)
+    assert batch.read().state == "dead"
 
 
 def test_a_batch_in_the_outbox_arrives_with_its_transaction(redis: redis_py.Redis, hand: Hand) -> None:

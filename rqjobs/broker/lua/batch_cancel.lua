@@ -10,12 +10,6 @@ local prefix, ours, batch, step, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV
 local record = batch_record(ours, batch)
 local open, first, count = record .. ':open', tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local function delete_job(id)
-  local key = prefix .. ':job:' .. id
-  redis.call('DEL', key, key .. ':dependents', prefix .. ':job::' .. id .. ':dependencies',
-    prefix .. ':executions:' .. id, prefix .. ':results:' .. id)
-end
-
 if step == 'begin' then
   if redis.call('EXISTS', record) == 0 or redis.call('HEXISTS', record, 'ended') == 1 then return {0, 0, 0} end
   local next_jobs, on_dead = unpack(redis.call('HMGET', record, 'then', 'on_dead'))
@@ -36,7 +30,7 @@ elseif step == 'queue' then
   for place, id in ipairs(ids) do
     if redis.call('SREM', open, id) == 1 then
       redis.call('LSET', list, first + place - 1, '')  -- then all go in one command, which reads the list once
-      delete_job(id)
+      delete_job(prefix, id)
       gone = gone + 1
     end
   end
@@ -49,7 +43,7 @@ elseif step == 'delayed' then
   for _, id in ipairs(ids) do
     if redis.call('SREM', open, id) == 1 then
       gone[#gone + 1] = id
-      delete_job(id)
+      delete_job(prefix, id)
     end
   end
   if #gone > 0 then redis.call('ZREM', registry, unpack(gone)) end
