@@ -1,8 +1,9 @@
 """The jobs that run in this process, in memory shared with the watcher process, which can read it if this process dies.
 
-The memory is a list of places, each ``thread (8 bytes) | capacity in executions (4 bytes) | executions (32 bytes
-each)``; each thread and each coroutine has one place. Starting a job writes 32 bytes. Nothing is written when a job
-ends, because an execution with a written outcome is ignored.
+A job is recorded before any of its code is called: its payload's validation, ``admit``, its function. The memory is a
+list of places, each ``thread (8 bytes) | capacity (4 bytes) | entries (256 bytes each)``; each thread and each
+coroutine has one place. An entry is ``+execution lane function id``, with ``-`` once the job has ended: its outcome may
+not be in Redis yet.
 """
 
 from __future__ import annotations
@@ -13,34 +14,85 @@ import struct
 import tempfile
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rqjobs.worker.claimed_job import ClaimedJob
 
 HEAD = struct.Struct("<QI")
-EXECUTION = 32
-"""The length of an execution's id in characters (reserve.lua)."""
+ENTRY = 256
+"""Bytes of an entry; what is longer is cut."""
+
+RUNNING, ENDED = b"+"[0], b"-"[0]
 
 _SIZE = 16 * 2**20  # bytes; pages that were never written take no memory
 
 _lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that was begun in a process which is frozen or dead."""
+
+    thread: int
+    """The system's number of the thread that began it."""
+    execution: str
+    """The id of its claim."""
+    lane: str
+    function: str
+    """``module:function`` of its queue's processor."""
+    job_id: str
+    running: bool
+    """False: it had ended, and its outcome was perhaps not written."""
+
+    @property
+    def label(self) -> str:
+        """Id, lane and function, for logs."""
+        return f"{self.job_id} ({self.lane}, {self.function})"
+
+
 class Place:
     """The part of the memory in which one thread or coroutine records the jobs that it runs."""
 
-    __slots__ = ("_at", "_memory", "capacity")
+    __slots__ = ("_at", "_memory", "_used", "capacity")
 
     def __init__(self, memory: mmap.mmap | bytearray, at: int, capacity: int) -> None:
         self._memory = memory
         self._at = at
+        self._used = 0
         self.capacity = capacity
 
-    def begin(self, executions: str) -> None:
-        """Records that these executions (their ids, joined) run here from now on."""
-        raw = executions.encode()
-        self._memory[self._at : self._at + len(raw)] = raw
+    def begin(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Records that these jobs run here from now on, one after the other or together."""
+        at = self._at
+        for job in jobs:
+            raw = f"+{job.execution} {job.lane} {job.policy.processor} {job.job_id}\n".encode()[:ENTRY]
+            self._memory[at : at + len(raw)] = raw
+            at += ENTRY
+        if len(jobs) != self._used:
+            self._forget(len(jobs))
+
+    def end(self) -> None:
+        """Records that the jobs here have ended."""
+        self._memory[self._at] = ENDED
+        if self._used > 1:
+            for at in range(self._at + ENTRY, self._at + self._used * ENTRY, ENTRY):
+                self._memory[at] = ENDED
+
+    def clear(self) -> None:
+        """Records that nothing runs here: the jobs go on elsewhere."""
+        self._forget(0)
+
+    def _forget(self, count: int) -> None:
+        for at in range(self._at + count * ENTRY, self._at + self._used * ENTRY, ENTRY):
+            self._memory[at] = 0
+        self._used = count
 
 
 class _Shared:
-    """The memory, and its free places."""
+    """The memory, and what of it is free."""
 
     def __init__(self) -> None:
         self.memory: mmap.mmap | None = None
@@ -52,7 +104,7 @@ _shared = _Shared()
 
 
 def share() -> int:
-    """Makes the shared memory and returns its descriptor, for the watcher. Places made before are not in it."""
+    """Makes the shared memory; its descriptor, for the watcher. Places that were given out before are not in it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("rqjobs-running")
     else:
@@ -66,43 +118,41 @@ def share() -> int:
 
 
 def place(capacity: int = 1) -> Place:
-    """Returns a place of this thread for ``capacity`` executions; an unshared one without a watcher or free memory."""
+    """A place of this thread for ``capacity`` jobs; without a watcher, or room, one that is not shared."""
     memory = _shared.memory
     with _lock:
-        if memory is None or _shared.end + HEAD.size + EXECUTION * capacity > _SIZE - HEAD.size:
-            return Place(bytearray(EXECUTION * capacity), 0, capacity)
+        if memory is None or _shared.end + HEAD.size + ENTRY * capacity > _SIZE - HEAD.size:
+            return Place(bytearray(ENTRY * capacity), 0, capacity)
         if _shared.free[capacity]:
             found = _shared.free[capacity].pop()
         else:
             found = Place(memory, _shared.end + HEAD.size, capacity)
-            _shared.end += HEAD.size + EXECUTION * capacity
+            _shared.end += HEAD.size + ENTRY * capacity
         # Inside the lock, because a reader stops at the first place without a head.
         HEAD.pack_into(memory, found._at - HEAD.size, threading.get_native_id(), capacity)  # noqa: SLF001
     return found
 
 
 def free_place(used: Place) -> None:
-    """Makes the place available to other threads."""
+    """The place may be another thread's."""
     if used._memory is _shared.memory:  # noqa: SLF001
         with _lock:
             _shared.free[used.capacity].append(used)
 
 
-def read_running(descriptor: int, thread: int = 0) -> list[str]:
-    """Returns the executions that were begun last in each place.
-
-    With ``thread`` it returns only those of that thread's places, if it has any.
-    """
-    found: dict[int, list[str]] = defaultdict(list)
+def read_running(descriptor: int) -> list[RunningJob]:
+    """The jobs that were begun last in each place, and not cleared."""
+    found: list[RunningJob] = []
     with mmap.mmap(descriptor, _SIZE, prot=mmap.PROT_READ) as memory:
         at = 0
         while True:
-            owner, capacity = HEAD.unpack_from(memory, at)
+            thread, capacity = HEAD.unpack_from(memory, at)
             if not capacity:
-                break
+                return found
             at += HEAD.size
-            for start in range(at, at + EXECUTION * capacity, EXECUTION):
-                if (raw := memory[start : start + EXECUTION])[0]:
-                    found[owner].append(raw.decode(errors="replace"))
-            at += EXECUTION * capacity
-    return found[thread] if thread in found else [one for executions in found.values() for one in executions]
+            for start in range(at, at + ENTRY * capacity, ENTRY):
+                if (raw := memory[start : start + ENTRY])[0]:
+                    text = raw[1:].partition(b"\n")[0].decode(errors="replace")
+                    execution, lane, function, job_id = [*text.split(" ", 3), "", "", ""][:4]
+                    found.append(RunningJob(thread, execution, lane, function, job_id, raw[0] == RUNNING))
+            at += ENTRY * capacity

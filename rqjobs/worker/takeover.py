@@ -28,31 +28,45 @@ from rqjobs.policies import import_registrations, lanes_in_order
 from rqjobs.worker.hook_threads import HookThreads
 from rqjobs.worker.protocol import encode_error
 from rqjobs.worker.rescue import rescue
-from rqjobs.worker.running_jobs import read_running
+from rqjobs.worker.running_jobs import RunningJob, read_running
 
-FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which may hold the interpreter; it was ended"
+FROZEN = "WorkerFrozen: the worker was frozen while it ran this job, which {} the interpreter; it was ended"
 
 KEPT = 24 * 3600
 """Seconds that Redis keeps the record of a dead worker's running jobs; at least until its leases have expired."""
 
+NAMED = 32
+"""Jobs that one line of the log names."""
+
 AWAY = (RedisUnavailable, redis.exceptions.RedisError, OSError)
 
 
-def note(name: str, executions: list[str], *, frozen: bool) -> list[str]:
-    """Records in Redis which executions ran in the worker; returns the ids of their jobs."""
-    fields: dict[str, str | bytes] = {"executions": " ".join(executions)}
-    if frozen:
-        fields["why"] = encode_error(FROZEN)
+def suspects(jobs: list[RunningJob], thread: int) -> list[RunningJob]:
+    """The jobs that may have frozen their worker: those of the ``thread`` that held the interpreter, if it is known."""
+    running = [job for job in jobs if job.running]
+    return [job for job in running if job.thread == thread] or running or jobs
+
+
+def note(name: str, ran: list[RunningJob], *, frozen: bool) -> list[RunningJob]:
+    """Records in Redis which jobs ran in the worker; returns those of them whose outcome is not written.
+
+    Several that may have frozen it are all honest but one: none is charged an attempt, and each runs alone then.
+    """
     with connect(socket_timeout=3) as client:
+        members = client.smembers(key("worker", name, "executions"))
+        known = {member.decode(errors="replace").rpartition(":")[2] for member in members}
+        ran = [job for job in ran if job.execution in known]
+        fields: dict[str, str | bytes] = {"executions": " ".join(job.execution for job in ran)}
+        if frozen:
+            fields["why"] = encode_error(FROZEN.format("holds" if len(ran) == 1 else "may hold"))
+            fields["spared"] = "1" if len(ran) > 1 else ""
         record = keys.ran(name)
         with client.pipeline() as pipeline:
             pipeline.delete(record)
             pipeline.hset(record, mapping=fields)
             pipeline.expire(record, KEPT)
-            pipeline.smembers(key("worker", name, "executions"))
-            members = pipeline.execute()[-1]
-    pairs = (member.decode(errors="replace").rpartition(":") for member in members)
-    return sorted(job_id for job_id, _, execution in pairs if execution in executions)
+            pipeline.execute()
+    return ran
 
 
 def end(pid: int) -> None:
@@ -86,17 +100,24 @@ def main() -> None:
     """Handles one worker."""
     how, pid, name, memory, thread = sys.argv[1:]
     set_up_logs()
-    ids: list[str] = []
+    ran = read_running(int(memory))
+    frozen = how == "frozen"
+    if frozen:
+        ran = suspects(ran, int(thread))
     try:
-        ids = note(name, read_running(int(memory), int(thread)), frozen=how == "frozen")
+        # A frozen worker's suspects are named even if their leases have run out, and others have them by now.
+        ran = note(name, ran, frozen=frozen) or (ran if frozen else [])
     except AWAY as error:
+        ran = [job for job in ran if job.running]
         event(logging.WARNING, "not known to redis: the jobs that a dead worker ran", name=name, error=str(error))
-    ran = " ".join(ids) or "none"
-    if how == "frozen":
-        event(logging.ERROR, "worker is frozen: it is ended", name=name, pid=int(pid), suspects=ran)
+    labels = ", ".join(job.label for job in ran[:NAMED]) or "none"
+    labels += f" and {len(ran) - NAMED} more" if len(ran) > NAMED else ""
+    if frozen:
+        found = {"culprit" if len(ran) == 1 else "suspects": labels}
+        event(logging.ERROR, "worker is frozen: it is ended", name=name, pid=int(pid), **found)
         end(int(pid))
     else:
-        event(logging.ERROR, "worker process is gone", name=name, ran=ran)
+        event(logging.ERROR, "worker process is gone", name=name, ran=labels)
     take_over(name)
 
 

@@ -14,17 +14,22 @@ from pathlib import Path
 
 from rqjobs.worker import watcher
 
-LEAST = 10
-"""The least number of seconds without a heartbeat after which a worker counts as frozen, even with a short lease."""
+TAKEOVER = 3.0
+"""Seconds that a watcher needs at most to write to Redis what ran: it starts Python with rqjobs anew, in half a second
+on an idle machine."""
+
+LEAST = 3
+"""The least number of seconds without a heartbeat after which a worker counts as frozen."""
+
+LEASE_TOO_SHORT = 10
+"""The same with a lease that expires before the watcher can write what ran: nothing is gained by hurry."""
 
 
 def frozen_after(lease: float) -> int:
-    """Returns the seconds without a heartbeat after which a worker counts as frozen.
-
-    It is less than the lease: ending the worker and recording its jobs takes some seconds, and its leases may have been
-    renewed up to 5 s earlier.
-    """
-    return max(LEAST, int(lease * 0.6))
+    """Returns the ticks without a heartbeat after which a worker is frozen: its jobs are recorded within its lease."""
+    renewed = min(5.0, lease / 3) + 1  # rqjobs.worker.maintenance: the most by which it precedes the last heartbeat
+    limit = int(min(lease * 0.6, lease - renewed - watcher.TICK - TAKEOVER))
+    return limit if limit >= LEAST else LEASE_TOO_SHORT
 
 
 @contextlib.contextmanager

@@ -45,9 +45,9 @@ def test_a_job_that_freezes_its_worker_is_found_and_costs_no_other_job_an_attemp
     assert "frozen while it ran this job" in str(errors[0])
     assert all("frozen" not in str(error) for error in errors[1:])
     assert "in deadly" in log  # the traceback
+    assert redis.hget(f"rqjobs:totals:{model.queue}", "retried") == b"2"  # its own
     if model is Deadly:
-        assert f"suspects={deadly}" in log
-        assert redis.hget(f"rqjobs:totals:{model.queue}", "retried") == b"2"  # its own
+        assert f'culprit="{deadly} (deadly, tests.support.freezing:deadly)"' in log
 
 
 def test_a_frozen_worker_ends_at_sigterm_within_its_grace(workers, redis):

@@ -41,7 +41,8 @@ SCENARIOS = [
     Scenario("worker-clock-behind", workers.clock_of_a_worker(-600), mix=MIX | {"far": 5}, missing=no_faketime),
     Scenario("app-clock-ahead", workers.nothing, feeder=workers.clock(600), missing=no_faketime),
     Scenario("app-clock-behind", workers.nothing, feeder=workers.clock(-600), missing=no_faketime),
-    Scenario("frozen-interpreter", workers.poison("regex")),
+    # A lease within which the watcher can end a frozen worker.
+    Scenario("frozen-interpreter", workers.poison("regex"), settings={"RQJOBS_LEASE": "15s"}),
     Scenario("segfault", workers.poison("segfault")),
     Scenario("memory", workers.poison("memory"), memory=4 << 30),
 ]

@@ -24,11 +24,17 @@ end
 local known = {}
 
 -- Returns what a dead worker ran, and why it died, if its watcher has recorded it (rqjobs/worker/takeover.py).
+--   few: so few that each runs alone the next time; spared: all but one are honest, so none is charged an attempt.
 local function what_ran(worker)
   if known[worker] == nil then
-    local found = try('HMGET', ours .. ':ran:' .. worker, 'executions', 'why')
-    known[worker] = found and found[1] and {executions = found[1], why = found[2]} or false
-    if known[worker] then known[worker].few = #found[1] < 33 * SUSPECTS end
+    local found = try('HMGET', ours .. ':ran:' .. worker, 'executions', 'why', 'spared')
+    if found and found[1] then
+      local few = #found[1] < 33 * SUSPECTS
+      known[worker] = {executions = found[1], why = found[2], few = few, spared = few and found[3] == '1'}
+    else  -- the machine is gone, or the lease is shorter than the watcher needs: each of its jobs may have run
+      local count = try('SCARD', prefix .. ':worker:' .. worker .. ':executions')
+      known[worker] = {few = count and count <= SUSPECTS}
+    end
   end
   return known[worker]
 end
@@ -42,7 +48,7 @@ local function rescue(name, queue, member)
     'rate_limit_key', 'group_id', 'enqueue_at_front_on_retry', 'dependency_ids')
   if not job or not id or string.find(id, '[\128-\255]') then job = {} end  -- not an id that RQ makes
   local ran = job[1] == 'started' and what_ran(job[5] or '')
-  local waited = ran and not string.find(ran.executions, execution, 1, true)
+  local waited = ran and ran.executions and not string.find(ran.executions, execution, 1, true)
   if job[1] == 'started' and not waited then
     local rq_compat = redis.call('EXISTS', key .. ':dependents') == 1
     for i = 7, 14 do
@@ -68,7 +74,8 @@ local function rescue(name, queue, member)
     died = (died > 0 and died or 0) + 1  -- any client may have written it
     local running = died > 1 and try('GET', ours .. ':running:' .. queue .. ':' .. worker)
     waited = waited or running and not string.find(running, execution, 1, true)
-    local again = waited or left > 0 and died < most
+    local free = waited or ran.spared  -- costs no attempt
+    local again = waited or (left > 0 or free) and died < most
     local why = died >= most and TOO_MANY_DIED or ran and ran.why or again and TRIED_AGAIN or USED_UP
     local results = prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
@@ -77,13 +84,13 @@ local function rescue(name, queue, member)
       redis.call('XADD', results, 'MAXLEN', '~', 100, '*', 'type', again and 4 or 2, 'worker_name', worker,
         'exc_string', why, 'execution_id', execution, 'execution_ended_at', stamp, 'attempt', attempt)
       redis.call('HSET', key, 'worker_died', died, 'ended_at', iso)
-      if ran and ran.few then redis.call('HSET', key, 'suspect', 1) end
+      if ran.few then redis.call('HSET', key, 'suspect', 1) end
     end
     if again then
-      redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', waited and left or left - 1)
+      redis.call('HSET', key, 'status', 'queued', 'enqueued_at', iso, 'retries_left', free and left or left - 1)
       redis.call('LPUSH', prefix .. ':queue:' .. name, id)
       try('SADD', prefix .. ':queues', prefix .. ':queue:' .. name)
-      if not waited then try('HINCRBY', totals, 'retried', 1) end
+      if not free then try('HINCRBY', totals, 'retried', 1) end
     else
       redis.call('HSET', key, 'status', 'failed')
       local batch = redis.call('HGET', key, 'batch')

@@ -20,9 +20,13 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.failures import Failure
 from rqjobs.worker.outcomes import Held, Unavailable
 from rqjobs.worker.runners.base import Engine, Runner, prepare_each
+from rqjobs.worker.running_jobs import place
 
 Asked = tuple[ClaimedJob, JobModel, Attempt]
 Verdict = Hold | DependencyUnavailable | None
+
+RECORDED = 200
+"""Jobs that one request claims from a queue at most (rqjobs.worker.queue_state): so many are checked at once."""
 
 SHORT = 0.05
 """Seconds: a job that is held for less stays in memory, which costs less than writing it to Redis and back."""
@@ -49,6 +53,7 @@ class Admission:
 
     def _work(self) -> None:
         kept: list[tuple[float, Asked]] = []
+        mine = place(RECORDED)
         while True:
             try:
                 wait = max(0.0, min(due for due, _ in kept) - time.time()) if kept else None
@@ -58,10 +63,12 @@ class Admission:
             if jobs is None:
                 return
             ready: list[ClaimedJob] = []  # the runner gets the same error, and translates it
-            asked: list[Asked] = prepare_each(jobs, lambda job, _error: ready.append(job))  # noqa: B023
             now = time.time()
-            asked += [item for due, item in kept if due <= now]
+            again = [item for due, item in kept if due <= now]
             kept = [(due, item) for due, item in kept if due > now]
+            mine.begin([*jobs, *(item[0] for item in again)][:RECORDED])
+            asked: list[Asked] = prepare_each(jobs, lambda job, _error: ready.append(job))  # noqa: B023
+            asked += again
             for item, verdict in self._verdicts(asked):
                 job = item[0]
                 if verdict is None:
@@ -73,6 +80,7 @@ class Admission:
                     kept.append((until, item))
                 else:  # a duration instead of a time, because Redis' clock may differ from ours
                     self._settle(job, Held(until - now, verdict.reason, ended=now))
+            mine.clear()
             if ready:
                 self._runner.submit(ready)
 

@@ -208,4 +208,5 @@ def run_rq_compat_here(
     try:
         return run_rq_compat(slot, job, engine, started, ends)
     finally:
+        slot.place.end()
         engine.time_limits.forget(slot)

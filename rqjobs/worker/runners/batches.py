@@ -121,6 +121,8 @@ class BatchRunner(Runner):
         return batch, size
 
     def _size(self, job: ClaimedJob) -> int:
+        if job.isolated:
+            return 1
         if job.number == 1:
             return self._policy.batch_size
         return self._group if job.number == 2 and job.retries_left else 1  # noqa: PLR2004  # the second attempt
@@ -145,9 +147,11 @@ class BatchRunner(Runner):
                 outcome = raised(job, error, started, self._engine)
             self._settle(slot, job, outcome)
 
+        slot.place.begin(batch)  # to decode a payload calls the code of its model
         items = prepare_each([job for job in batch if not job.settled], run_elsewhere)  # stopped before it began
         if items:
             self._run_items(slot, items)
+        slot.place.end()
 
     def _run_items(self, slot: Slot, items: list[Item]) -> None:
         started = time.time()

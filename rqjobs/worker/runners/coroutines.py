@@ -144,7 +144,7 @@ class CoroutineRunner(Runner):
     async def _run(self, job: ClaimedJob) -> None:
         started = time.time()
         mine = self._places.pop() if self._places else place()
-        mine.begin(job.execution)
+        mine.begin((job,))
         try:
             model, attempt = job.prepare()
             if job.timeout > 0:
@@ -157,6 +157,7 @@ class CoroutineRunner(Runner):
         except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
             outcome = raised(job, TimeLimit() if late else error, started, self._engine)
-        self._places.append(mine)
         if job.settle(outcome):
             self._engine.settled(job)
+        mine.end()
+        self._places.append(mine)

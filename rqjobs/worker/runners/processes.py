@@ -26,6 +26,7 @@ from rqjobs.worker.failures import Failure
 from rqjobs.worker.outcomes import Outcome
 from rqjobs.worker.runners.base import Engine, Runner, failed, raised, run_rq_compat_here
 from rqjobs.worker.runners.time_limits import TimeLimitExceeded
+from rqjobs.worker.running_jobs import free_place, place
 
 IDLE = 60.0
 """Seconds that an idle process is kept: starting one takes about half a second."""
@@ -255,6 +256,8 @@ class ProcessRunner(Runner):
         outcome, keep = None, False
         if job.settled:  # stopped or released before it began
             return child
+        mine = place()
+        mine.begin((job,))
         try:
             job.prepare()
             child = child or Child(self._policy.name)
@@ -274,6 +277,8 @@ class ProcessRunner(Runner):
             self._running.pop(job.execution, None)
         if not self._stopping and job.settle(outcome):
             self._engine.settled(job)
+        mine.end()
+        free_place(mine)
         if child is not None and not keep:
             child.close()
             return None

@@ -140,3 +140,4 @@ class ThreadRunner(Runner):
         self._took += (outcome.ended - outcome.started - self._took) / 10
         if not slot.abandoned and job.settle(outcome):
             self._engine.settled(job)
+        slot.place.end()

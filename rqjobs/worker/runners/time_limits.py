@@ -91,7 +91,7 @@ class Slot:
 
     def enter(self, jobs: list[ClaimedJob], limit: float) -> None:
         """Records that the thread begins ``jobs``; ``limit`` is in seconds, 0 or less for none."""
-        self.place.begin(jobs[0].execution if len(jobs) == 1 else "".join([job.execution for job in jobs]))
+        self.place.begin(jobs)
         with self.lock:
             self.jobs, self.warned, self.stopped, self.rqs = jobs, False, False, False
             self.entered = time.monotonic()
