@@ -38,7 +38,7 @@ def ended(redis, model, honest=60):
 def test_a_job_that_freezes_its_worker_is_found_and_costs_no_other_job_an_attempt(workers, redis, model):
     deadly = crowd(model, "freeze")
     workers.start("--processes", "2", model.queue, **ENV)
-    eventually(lambda: ended(redis, model), timeout=90)
+    eventually(lambda: ended(redis, model), timeout=240)
     log = workers.logs()
     assert len(re.findall("worker is frozen", log)) == 1
     errors = [record.error for record in read_history(fetch_job(deadly, redis))]
@@ -77,7 +77,7 @@ def test_a_worker_that_was_stopped_goes_on(workers, redis):
 def test_a_job_that_crashes_its_worker_runs_alone_the_second_time(workers, redis, model):
     deadly = crowd(model, "crash")
     workers.start("--processes", "2", model.queue, **ENV)
-    eventually(lambda: ended(redis, model), timeout=90)
+    eventually(lambda: ended(redis, model), timeout=240)
     log = workers.logs()
     assert len(re.findall("worker died", log)) == 1
     history = read_history(fetch_job(deadly, redis))

@@ -26,6 +26,9 @@ class FakeEngine:
         self.time_limits = TimeLimitThread(lambda slot, jobs: None)
         self.done = []
 
+    def started(self, jobs):
+        pass
+
     def settled(self, job):
         self.done.append(job.job_id)
 
