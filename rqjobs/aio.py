@@ -91,12 +91,12 @@ async def await_batch(
     *,
     connection: redis.Redis | None = None,
 ) -> BatchProgress:
-    """``Batch.wait`` for coroutines: any number of them wait at once, and none holds a thread.
+    """``Batch.wait`` for coroutines: any number of them can wait at once, without a thread for each.
 
     Raises:
-        BatchFailed: members are dead, and no other can go on.
-        BatchTimeout: not all are done. The batch goes on.
-        BatchNotFound: it was cancelled, or done more than a day ago.
+        BatchFailed: members are dead, and no other can start.
+        BatchTimeout: not all members are done. The batch itself is not affected.
+        BatchNotFound: the batch was cancelled, or done more than a day ago.
         RedisUnavailable: Redis does not answer.
     """
     batch_id = batch if isinstance(batch, str) else batch.id

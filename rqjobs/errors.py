@@ -63,7 +63,7 @@ class ScheduleNotFound(RQJobsError, LookupError):
 
 
 class InvalidHook(RQJobsError, ValueError):
-    """A hook of :func:`rqjobs.on` without a kind, or of one that does not exist.
+    """A hook of :func:`rqjobs.on` has no kind, or an unknown one.
 
     Attributes:
         kind: the unknown kind; "" if none was given.
@@ -78,10 +78,10 @@ class InvalidHook(RQJobsError, ValueError):
 
 
 class BatchNotFound(RQJobsError, LookupError):
-    """There is no batch of this id: it was cancelled, or it was done more than a day ago.
+    """There is no batch with this id: it was cancelled, or it was done more than a day ago.
 
     Attributes:
-        batch_id: the id asked for.
+        batch_id: the unknown id.
     """
 
     def __init__(self, batch_id: str) -> None:
@@ -90,11 +90,11 @@ class BatchNotFound(RQJobsError, LookupError):
 
 
 class BatchFailed(RQJobsError):
-    """Members of the batch waited for are dead, and no other can go on. Requeued members let it go on.
+    """Members of the batch are dead, and no other can start. Requeueing them lets the batch continue.
 
     Attributes:
         batch_id: the batch.
-        dead: how many of its members are dead.
+        dead: the number of dead members.
     """
 
     def __init__(self, batch_id: str, dead: int) -> None:
@@ -105,12 +105,12 @@ class BatchFailed(RQJobsError):
 
 
 class BatchTimeout(RQJobsError, TimeoutError):
-    """The batch waited for was not done in time. It goes on; only the waiting ended.
+    """The batch was not done within the time to wait. The batch itself is not affected.
 
     Attributes:
         batch_id: the batch.
-        done: how many of its members are done.
-        total: how many members it has.
+        done: the number of done members.
+        total: the number of members.
     """
 
     def __init__(self, batch_id: str, done: int, total: int, timeout: timedelta) -> None:

@@ -19,7 +19,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[["JobEvent"], Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """What has happened to a job. Of ``done``, ``retry`` and ``dead`` the outcome is already written to Redis."""
+    """An event of a job. For ``done``, ``retry`` and ``dead`` the outcome is already written to Redis."""
 
     kind: Kind
     job_id: str
@@ -49,7 +49,7 @@ class JobEvent:
 
     @property
     def seconds(self) -> float | None:
-        """How long the attempt took."""
+        """The duration of the attempt in seconds."""
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()

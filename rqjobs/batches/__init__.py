@@ -1,4 +1,4 @@
-"""Batches and chains: jobs that are counted together, and jobs that start when others are done."""
+"""Batches and chains: jobs whose progress is counted together, and jobs that start when others are done."""
 
 from __future__ import annotations
 

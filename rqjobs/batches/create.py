@@ -32,9 +32,9 @@ from rqjobs.config.logs import event
 from rqjobs.errors import BatchNotFound, DuplicateJob, InvalidJob
 from rqjobs.jobs.base import JobModel, encode_json
 
-_CHUNK = 500  # members that one call to Redis writes, as of enqueue_many
+_CHUNK = 500  # the most members that one call to Redis writes, as in enqueue_many
 MAX_LINKS = 500
-"""Links of a chain: one call to Redis writes them all."""
+"""The most jobs of a chain, which one call to Redis writes."""
 
 Item = JobModel | tuple[JobModel, JobOptions]
 
@@ -52,24 +52,25 @@ def enqueue_batch(
     """Enqueues jobs that are counted together. They run as soon as they are in Redis, in any order.
 
     Args:
-        jobs: up to 1,000,000 job models, or pairs of a model and options of its own; of any queues. A generator is
-            read 500 at a time, so the caller's memory stays the same (except inside a transaction of Django without
-            ``outbox``). If none comes for an hour, the batch counts as abandoned and is cancelled.
+        jobs: up to 1,000,000 job models, or pairs of a model and its own options; of any queues. A generator is read
+            500
+            at a time, so that the caller's memory does not grow (except inside a transaction of Django without
+            ``outbox``). If it yields none for an hour, the batch counts as abandoned and is cancelled.
         then: the job or jobs that are enqueued, once, when every member is done.
         on_dead: the job or jobs that are enqueued, once, when the first member is dead.
         name: a text for lists and pages.
-        tags: for lists and pages.
-        options: for every member that brings none of its own; ``connection``, ``on_commit`` and ``outbox`` as of
+        tags: tags for lists and pages.
+        options: the options of all members without their own; ``connection``, ``on_commit`` and ``outbox`` as in
             ``enqueue``, for the whole batch.
 
     Returns:
-        The batch; its ``id`` is what ``get_batch`` and ``rqjobs batches`` take.
+        The batch; ``get_batch`` and ``rqjobs batches`` take its ``id``.
 
     Raises:
-        InvalidJob: a job or an option has faults, each named.
-        DuplicateJob: the id of a job is in use. After any error the batch is cancelled: members that have not begun
-            are deleted.
-        BatchNotFound: the batch was cancelled while this call was at work.
+        InvalidJob: a job or an option is invalid; the message names every fault.
+        DuplicateJob: the id of a job is in use. After any error the batch is cancelled: members that have not begun are
+            deleted.
+        BatchNotFound: the batch was cancelled during this call.
         RedisUnavailable: Redis does not answer.
     """
     head = _head(name, tags)
@@ -86,23 +87,23 @@ def enqueue_chain(
     tags: Mapping[str, str] | None = None,
     **options: Unpack[JobOptions],
 ) -> Batch:
-    """Enqueues jobs of which each starts when the one before is done; all are written in one step.
+    """Enqueues jobs that run one after the other, each when the one before is done; all are written in one step.
 
-    A dead job stops the chain; requeued, the chain goes on behind it.
+    A dead job stops the chain; after it is requeued and done, the chain continues.
 
     Args:
-        jobs: up to 500 job models, or pairs of a model and options of its own. A ``delay`` begins when the job before
-            is done.
-        on_dead: as of :func:`enqueue_batch`.
-        name: as of :func:`enqueue_batch`.
-        tags: as of :func:`enqueue_batch`.
-        options: as of :func:`enqueue_batch`.
+        jobs: up to 500 job models, or pairs of a model and its own options. A ``delay`` begins when the job before is
+            done.
+        on_dead: as in :func:`enqueue_batch`.
+        name: as in :func:`enqueue_batch`.
+        tags: as in :func:`enqueue_batch`.
+        options: as in :func:`enqueue_batch`.
 
     Returns:
         The chain; a batch whose members run one after the other.
 
     Raises:
-        InvalidJob: a job or an option has faults, each named, or there are more than 500 jobs. Nothing is enqueued.
+        InvalidJob: a job or an option is invalid, or there are more than 500 jobs. Nothing is enqueued.
         DuplicateJob: the id of a job is in use. Nothing is enqueued.
         RedisUnavailable: Redis does not answer.
     """
@@ -139,7 +140,7 @@ def _entries(items: Iterable[Item], options: JobOptions) -> list[Entry]:
 
 
 def _chunks(jobs: Iterable[Item], options: JobOptions, batch_id: str) -> Iterator[list[Entry]]:
-    """The members, 500 at a time; only the last chunk has fewer."""
+    """Yields the members, 500 at a time; only the last chunk has fewer."""
     kinds: dict[Kind, Kind] = {}
 
     def member(entry: Entry) -> Entry:

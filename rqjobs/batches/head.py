@@ -1,4 +1,4 @@
-"""The head of a batch: its record, and the jobs that wait for it. Encoded for the scripts and for the outbox."""
+"""The head of a batch: its record and the jobs that wait for it, encoded for the scripts and for the outbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rqjobs.broker.rq_types import as_text
 from rqjobs.policies import base_queue
 
 ROW_LANE = "(batch)"
-"""The lane of an outbox row that is no job, but the head or the end of a batch."""
+"""The lane of an outbox row that is the head or the end of a batch instead of a job."""
 
 Role = Literal["then", "on_dead", "next"]
 
@@ -27,7 +27,7 @@ class Follower:
     """A job that is written together with the batch, and enqueued later."""
 
     role: Role
-    """``next``: it is a link of a chain, and starts when the one before is done."""
+    """When it is enqueued; ``next``: it is a job of a chain, and starts when the one before is done."""
     job_id: str
     lane: str
     wait: str
@@ -37,7 +37,7 @@ class Follower:
 
     @classmethod
     def of(cls, role: Role, entry: Entry, batch_id: str) -> Follower:
-        """The job of ``entry``."""
+        """Returns the follower for the job of ``entry``."""
         wait = f"@{entry.at!r}" if entry.at is not None else "" if entry.delay is None else repr(entry.delay)
         fields = {**entry.kind.fields, "status": "deferred", "created_at": entry.created_at}
         fields |= {"description": entry.description, "data": entry.data.decode()}
@@ -48,7 +48,7 @@ class Follower:
         return cls(role, entry.job_id, entry.kind.lane, wait, fields)
 
     def entry(self) -> Entry:
-        """The job as it is captured in a test."""
+        """Returns the job in the form that a test captures."""
         fields = {**self.fields}
         data, created_at, description = (str(fields.pop(name)) for name in ("data", "created_at", "description"))
         destination = str(fields.pop(DESTINATION, ""))
@@ -67,7 +67,7 @@ class Follower:
         )
 
     def arguments(self) -> list[Any]:
-        """What batch_open.lua takes of it."""
+        """Returns the arguments of batch_open.lua for it."""
         data = str(self.fields["data"]).encode()
         fields: dict[str, Any] = {**self.fields, "data": pack_data(data)}
         if signs_jobs():
@@ -81,17 +81,17 @@ class BatchHead:
 
     batch_id: str
     expected: int | None
-    """How many members it has; None while that is not known."""
+    """The number of members; None while it is unknown."""
     fields: dict[str, str]
     """The record's: ``name``, ``tags`` as JSON, ``created`` in Unix seconds, ``chain``, ``direct``."""
     followers: list[Follower]
 
     def write(self, client: redis.Redis, *, strict: bool) -> list[str]:
-        """Writes it in one step; written again it changes nothing.
+        """Writes the head in one step; writing it again changes nothing.
 
         Args:
             client: the connection.
-            strict: write nothing at all if the id of a follower is in use; else such a follower is left out.
+            strict: write nothing if the id of a follower is in use; otherwise such a follower is left out.
 
         Returns:
             The ids that are in use.
@@ -105,22 +105,25 @@ class BatchHead:
 
 
 def seal(batch_id: str, expected: int, client: redis.Redis, *, late: bool = False) -> bool:
-    """Notes that all members have been sent; False if the batch was cancelled. ``late``: its head may come after it."""
+    """Records that all members have been sent; returns False if the batch was cancelled.
+
+    ``late``: the head may arrive after this.
+    """
     return bool(run_script("batch_seal", client, [keys.PREFIX, batch_id, expected, "1" if late else ""]))
 
 
 def head_row(head: BatchHead) -> str:
-    """The head as the ``fields`` of an outbox row."""
+    """Returns the head as the ``fields`` of an outbox row."""
     return json.dumps({"head": asdict(head)})
 
 
 def seal_row(expected: int) -> str:
-    """The end of a batch as the ``fields`` of an outbox row."""
+    """Returns the end of a batch as the ``fields`` of an outbox row."""
     return json.dumps({"expected": expected})
 
 
 def write_row(batch_id: str, fields: str, client: redis.Redis) -> list[str]:
-    """Writes what an outbox row with the lane ROW_LANE holds; returns the ids that are in use."""
+    """Writes an outbox row with the lane ROW_LANE to Redis; returns the ids that are in use."""
     content = json.loads(fields)
     if "head" not in content:
         seal(batch_id, content["expected"], client, late=True)

@@ -1,4 +1,4 @@
-"""Batches that exist: their progress, waiting for one, cancelling it, requeueing its dead members."""
+"""Reads, waits for and cancels batches, and requeues their dead members."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rqjobs.errors import BatchFailed, BatchNotFound, BatchTimeout
 State = Literal["opening", "running", "dead", "done", "cancelled"]
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
-"""Seconds between two looks while a process waits for a batch: the first, and the longest."""
+"""Seconds between two checks while a process waits for a batch: the first, and the longest."""
 
 ABANDONED = timedelta(hours=1)
 """The time without new members after which a batch counts as abandoned: the process that enqueued it has died."""
@@ -39,7 +39,7 @@ _FIELDS = ("name", "tags", "created", "expected", "total", "left_out", "done", "
 
 @dataclass(frozen=True, kw_only=True)
 class BatchProgress:
-    """How many members of a batch are in each state, at one moment."""
+    """The number of members of a batch in each state, at one moment."""
 
     waiting: int
     """Waiting or delayed; in a chain also those that have not started."""
@@ -52,7 +52,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRecord:
-    """A batch as it is at one moment."""
+    """The state of a batch at one moment."""
 
     id: str
     name: str
@@ -64,7 +64,7 @@ class BatchRecord:
     chain: bool
     created_at: datetime | None
     ended_at: datetime | None
-    """When the last member was done."""
+    """The time at which the last member was done."""
     progress: BatchProgress
     then: tuple[str, ...]
     """The ids of the jobs that are enqueued when every member is done."""
@@ -88,28 +88,28 @@ class Batch:
         return f"Batch({self.id!r})"
 
     def read(self) -> BatchRecord:
-        """What is known of it now.
+        """Returns the current state.
 
         Raises:
-            BatchNotFound: it was cancelled, or done more than a day ago.
+            BatchNotFound: the batch was cancelled, or done more than a day ago.
             RedisUnavailable: Redis does not answer.
         """
         return read_batch(self.id, client_of(self.connection))
 
     def progress(self) -> BatchProgress:
-        """How many members are in each state; see :meth:`read` for what it raises."""
+        """Returns the number of members in each state; raises the errors of :meth:`read`."""
         return self.read().progress
 
     def wait(self, timeout: timedelta | str = timedelta(seconds=30)) -> BatchProgress:
         """Waits until every member is done.
 
         Args:
-            timeout: how long at most, 30 s by default.
+            timeout: the longest wait, 30 s by default.
 
         Raises:
-            BatchFailed: members are dead, and no other can go on.
-            BatchTimeout: not all are done. The batch goes on.
-            BatchNotFound: it was cancelled, or done more than a day ago.
+            BatchFailed: members are dead, and no other can start.
+            BatchTimeout: not all members are done. The batch itself is not affected.
+            BatchNotFound: the batch was cancelled, or done more than a day ago.
             RedisUnavailable: Redis does not answer.
         """
         client, limit = client_of(self.connection), parse_duration(timeout)
@@ -123,9 +123,9 @@ class Batch:
         return found
 
     def cancel(self) -> int:
-        """Deletes the members that wait, and the batch with them; returns how many. Running members go on to their end.
+        """Deletes the waiting members and the batch; returns the number of deleted members. Running members continue.
 
-        A batch that is done is left alone. Dead members stay in the dead letters.
+        A batch that is done is not changed. Dead members stay in the dead letters.
 
         Raises:
             BatchNotFound: there is no such batch (any more).
@@ -134,9 +134,9 @@ class Batch:
         return cancel(self.id, client_of(self.connection))
 
     def requeue_dead(self) -> list[str]:
-        """Puts its dead members back into their queues; returns their ids. ``then`` is enqueued once all are done.
+        """Puts the dead members back into their queues; returns their ids. ``then`` is enqueued when all are done.
 
-        Of each queue the newest 500 dead jobs are kept (RQJOBS_KEEP_FAILED); others cannot be requeued.
+        The newest 500 dead jobs of each queue are kept (RQJOBS_KEEP_FAILED); others cannot be requeued.
 
         Raises:
             RedisUnavailable: Redis does not answer.
@@ -145,16 +145,16 @@ class Batch:
         return requeue(self.dead_ids(), connection=client)
 
     def dead_ids(self) -> list[str]:
-        """The ids of its dead members, in no order."""
+        """Returns the ids of the dead members, in no particular order."""
         client = client_of(self.connection)
         return [as_text(job_id) for job_id in client.sscan_iter(f"{keys.batch(self.id)}:dead", count=_PAGE)]
 
 
 def get_batch(batch_id: str, *, connection: redis.Redis | None = None) -> Batch:
-    """The batch of this id.
+    """Returns the batch with this id.
 
     Raises:
-        BatchNotFound: it was cancelled, or done more than a day ago.
+        BatchNotFound: the batch was cancelled, or done more than a day ago.
         RedisUnavailable: Redis does not answer.
     """
     if not client_of(connection).exists(keys.batch(batch_id)):
@@ -163,10 +163,10 @@ def get_batch(batch_id: str, *, connection: redis.Redis | None = None) -> Batch:
 
 
 def list_batches(limit: int = 100, *, connection: redis.Redis | None = None) -> list[BatchRecord]:
-    """The batches: those that are not done first, the newest first in each part.
+    """Returns the batches: those that are not done first, each part with the newest first.
 
     Args:
-        limit: how many at most.
+        limit: the most batches.
         connection: another Redis than that of REDIS_URL.
 
     Raises:
@@ -189,7 +189,7 @@ def list_batches(limit: int = 100, *, connection: redis.Redis | None = None) -> 
 
 
 def read_batch(batch_id: str, client: redis.Redis) -> BatchRecord:
-    """The batch of this id as it is now.
+    """Returns the current state of the batch with this id.
 
     Raises:
         BatchNotFound: there is none.
@@ -201,10 +201,10 @@ def read_batch(batch_id: str, client: redis.Redis) -> BatchRecord:
 
 
 def look(batch_id: str, client: redis.Redis) -> BatchProgress | None:
-    """The progress of a batch that is done; None if it goes on.
+    """Returns the progress of a batch that is done; None if it is not.
 
     Raises:
-        BatchFailed: it stands still because of its dead members.
+        BatchFailed: it cannot continue because of its dead members.
         BatchNotFound: there is none.
     """
     record = keys.batch(batch_id)
@@ -224,13 +224,13 @@ def look(batch_id: str, client: redis.Redis) -> BatchProgress | None:
 
 
 def timed_out(batch_id: str, client: redis.Redis, limit: timedelta) -> BatchTimeout:
-    """The error of a wait that took too long."""
+    """Returns the error of a wait that took too long."""
     progress = read_batch(batch_id, client).progress
     return BatchTimeout(batch_id, progress.done, progress.total, limit)
 
 
 def cancel(batch_id: str, client: redis.Redis, *, final: bool = False) -> int:
-    """Deletes a batch and its waiting members; returns how many. ``final``: no more members will come.
+    """Deletes a batch and its waiting members; returns their number. ``final``: no more members will arrive.
 
     Raises:
         BatchNotFound: there is no such batch.
@@ -290,7 +290,7 @@ def _cancel_abandoned(client: redis.Redis) -> None:
 
 
 def document(record: BatchRecord) -> dict[str, Any]:
-    """The record as JSON output shows it."""
+    """Returns the record for JSON output."""
     return asdict(record)
 
 

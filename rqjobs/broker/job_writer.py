@@ -80,7 +80,7 @@ class Capture(Protocol):
         """Receives jobs that wait for a commit; after it they are added."""
 
     def follow(self, then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:
-        """Takes the jobs that are enqueued when those of a batch are done, or when one is dead."""
+        """Receives the jobs that are enqueued when those of a batch are done, or when one is dead."""
 
     def has(self, job_id: str) -> bool:
         """Returns whether a captured job has this id."""
@@ -111,13 +111,13 @@ def captured(entries: Sequence[Entry]) -> bool:
 
 
 def capture_batch(then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:
-    """Gives the jobs that wait for a batch to the test that captures them."""
+    """Passes the jobs that wait for a batch to the test that captures them."""
     if _capture is not None:
         _capture.follow(then, on_dead)
 
 
 def wait_for_commit(entries: Sequence[Entry]) -> None:
-    """Reports jobs that wait for a commit to the test that captures them, if one does."""
+    """Passes jobs that wait for a commit to the test that captures them, if there is one."""
     if _capture is not None:
         _capture.wait(entries)
 
@@ -133,7 +133,7 @@ def is_captured(job_id: str) -> bool:
 
 
 def after_commit(write: Callable[[], None]) -> bool:
-    """Whether there is a transaction that ``write`` now waits for; it is called after the commit."""
+    """Defers ``write`` until the current transaction has committed; returns False if there is none."""
     return _defer is not None and _defer(write)
 
 

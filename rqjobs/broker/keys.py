@@ -45,7 +45,7 @@ def dead_reasons(lane: str) -> str:
 
 
 def dead_texts(lane: str) -> str:
-    """A hash: those errors by their numbers, in small letters (rqjobs.dead_letters.index)."""
+    """A hash: the last errors of dead letters in lower case, by their numbers (rqjobs.dead_letters.index)."""
     return f"{PREFIX}:dead:texts:{lane}"
 
 
@@ -122,9 +122,11 @@ BATCHES_OPENING = f"{PREFIX}:batches:opening"
 
 
 def batch(batch_id: str) -> str:
-    """A hash: a batch and its counts (batch.lua). ``:open`` and ``:dead`` after it are sets of members that have not
-    ended and that are dead; ``:next`` is a list of the links of a chain that have not started.
-    """  # noqa: D205
+    """A hash: a batch and its counts (batch.lua).
+
+    ``:open`` and ``:dead`` after it are sets of the members that have not ended, and of the dead ones; ``:next`` is a
+    list of the jobs of a chain that have not started.
+    """
     return f"{PREFIX}:batch:{batch_id}"
 
 

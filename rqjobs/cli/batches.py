@@ -8,7 +8,7 @@ import click
 
 from rqjobs.cli.output import bold, json_option, print_json, print_table, say
 
-_SHOWN = 20  # ids of dead members that are printed
+_SHOWN = 20  # the most ids of dead members that are printed
 
 
 @click.group()
@@ -66,9 +66,9 @@ def show(batch_id: str, *, as_json: bool) -> None:
 @click.argument("batch_id", metavar="ID")
 @json_option
 def cancel(batch_id: str, *, as_json: bool) -> None:
-    """Delete the members of a batch that wait, and the batch.
+    """Delete the waiting members of a batch, and the batch.
 
-    Running members go on to their end; dead ones stay in the dead letters.
+    Running members continue; dead ones stay in the dead letters.
     """
     from rqjobs.batches import get_batch
 

@@ -76,4 +76,4 @@ def resume(queue: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "paused": False})
         return
-    say(f"{queue} goes on")
+    say(f"{queue} is resumed")

@@ -26,7 +26,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class _Moment(click.ParamType[datetime]):
-    """``2h`` (ago), or an ISO 8601 date or time, in UTC unless it has another offset."""
+    """A time: ``2h`` (ago), or an ISO 8601 date or time, in UTC unless it has another offset."""
 
     name = "time"
 

@@ -148,7 +148,7 @@ def _handlers(names: Sequence[str]) -> list[Callable[..., Any]]:
 
 
 def _tell_people() -> None:
-    """Sends an alert, if alerts are set up. Endpoints are disabled by the worker whose delivery failed."""
+    """Sends an alert, if alerts are configured, because the worker whose delivery failed disables the endpoint."""
     from rqjobs.monitoring import alerts
 
     if alerts.watch() is None:

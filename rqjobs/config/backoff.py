@@ -57,7 +57,7 @@ class Backoff:
 
 
 def choose_attempts(given: int | None, backoff: Backoff | None, default: int) -> int:
-    """Returns the given number of runs, else that of a given schedule, else ``default``."""
+    """Returns the number of runs that is given; otherwise that of a given schedule, or ``default``."""
     return given if given is not None else (backoff and backoff.attempts) or default
 
 

@@ -33,7 +33,7 @@ def lazy_exports(
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """Suspends garbage collection: an import leaves almost no garbage, and collections are a tenth of its time."""
+    """Suspends garbage collection during imports, which leave almost no garbage: it takes a tenth of their time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -176,7 +176,7 @@ class JobModel(BaseModel):
         return ""
 
     def destination(self) -> str:
-        """Where the job delivers to, in the form that ``destination.lua`` reads; "" if its jobs are never parked."""
+        """Returns the destination of the job, in the form that ``destination.lua`` reads; "" if it is never parked."""
         return ""
 
     def label(self) -> str:

@@ -75,7 +75,7 @@ def unsupported(kind: str, action: str, data: Mapping[str, Any]) -> str | None:
 
 
 class ManyChatSyncJob(JobModel):
-    """Bring one contact, tag or field of ManyChat to the state that ``data`` describes."""
+    """Change one contact, tag or field of ManyChat to the state that ``data`` describes."""
 
     queue: ClassVar[str] = "manychat-sync"
 

@@ -79,7 +79,7 @@ def check_headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 class WebhookJob(JobModel):
-    """Deliver ``payload`` as the event ``event`` to ``url``, signed."""
+    """Deliver ``payload`` as the event ``event`` to ``url``, with a signature."""
 
     queue: ClassVar[str] = "webhooks"
     encrypted_field: ClassVar[str | None] = "headers"
@@ -102,7 +102,7 @@ class WebhookJob(JobModel):
         return self.endpoint or self.url
 
     def destination(self) -> str:
-        """The endpoint; else the origin, the path and the webhook_id, a line each. "" for a URL of unusual spelling."""
+        """Returns the endpoint, or origin, path and webhook_id, a line each; "" for a URL of unusual spelling."""
         return self.endpoint or _destination(self.url, self.webhook_id)
 
     def label(self) -> str:

@@ -201,7 +201,7 @@ def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], conn
         if entry.decode() != name and name not in waiting:
             connection.hdel(keys.ALERT_ILL, entry.decode())
             if state == b"told":
-                text = f"{name} is back: what waited for it goes on"
+                text = f"{name} is back: its jobs continue"
                 raise_alert(Alert(kind="dependency-back", subject=name, text=text), connection)
 
 

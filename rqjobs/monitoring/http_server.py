@@ -46,7 +46,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no annotation
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.since = time.monotonic()
-        """When it began to wait for what it waits for now: a request, the rest of one, its answer to be fetched."""
+        """When it began to wait: for a request, for the rest of one, or for the client to read the response."""
         self.answered = False
         super().__init__(*args, **options)
 

@@ -130,7 +130,7 @@ class Captured:
     def run_all(self) -> list[Any]:
         """Runs the jobs inline, including those that they enqueue; returns the results, and clears the list.
 
-        The ``then`` of batches runs after all of them: were one to fail, its exception would end this call.
+        The ``then`` of batches runs after all of them, because the exception of a failed member ends this call.
 
         Raises:
             Exception: any exception of a processor.
@@ -225,7 +225,7 @@ class Drained:
 
     @property
     def dead(self) -> list[Ran]:
-        """The runs that ended in the dead letters."""
+        """The runs after which the job was dead."""
         return [ran for ran in self.runs if ran.outcome == "dead"]
 
     def assert_no_failures(self) -> None:

@@ -1,4 +1,4 @@
-"""Batches and chains: their progress, and what can be done about them."""
+"""The pages of batches and chains: their progress, and the actions on them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _DEAD_SHOWN = 20
 
 @blueprint.get("/")
 def index() -> ResponseReturnValue:
-    """The batches: first those that are not done, the newest first."""
+    """Shows the batches: those that are not done first, each part with the newest first."""
     found = list_batches(_SHOWN + 1)
     return render_template("batches.html", batches=found[:_SHOWN], more=len(found) > _SHOWN)
 
 
 @blueprint.get("/<batch_id>")
 def show(batch_id: str) -> ResponseReturnValue:
-    """One batch: its progress, its dead members, the jobs that wait for it."""
+    """Shows one batch: its progress, its dead members, the jobs that wait for it."""
     return _page("batch.html", batch_id)
 
 
 @blueprint.get("/<batch_id>/live")
 def live(batch_id: str) -> ResponseReturnValue:
-    """The part of the page that changes."""
+    """Returns the part of the page that changes."""
     return _page("_batch.html", batch_id)
 
 
@@ -40,7 +40,7 @@ def _page(template: str, batch_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/<batch_id>/cancel")
 def cancel(batch_id: str) -> ResponseReturnValue:
-    """Deletes the members that wait, and the batch."""
+    """Deletes the waiting members, and the batch."""
     flash(f"The batch was cancelled; {get_batch(batch_id).cancel():,} of its jobs were deleted.")
     return redirect(url_for("batches.index"))
 

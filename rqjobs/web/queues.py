@@ -106,7 +106,7 @@ def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
 def hold(name: str) -> ResponseReturnValue:
     """Pauses the queue."""
     pause(name)
-    flash(f"{name} is paused. Running jobs go on, new ones wait.")
+    flash(f"{name} is paused. Running jobs continue, new ones wait.")
     return redirect(local(request.form.get("next")))
 
 
@@ -114,5 +114,5 @@ def hold(name: str) -> ResponseReturnValue:
 def go_on(name: str) -> ResponseReturnValue:
     """Ends a pause."""
     resume(name)
-    flash(f"{name} goes on.")
+    flash(f"{name} is resumed.")
     return redirect(local(request.form.get("next")))

@@ -75,7 +75,7 @@ class Batching:
         return self._measured_at + MEASURE_INTERVAL if self._jobs_wait else float("inf")
 
     def measure(self, now: float) -> None:
-        """Updates the rates once per measure interval, and has each runner start the jobs that wait for a thread."""
+        """Updates the rates once per measure interval, and makes each runner start jobs that wait for a thread."""
         seconds = now - self._measured_at
         if seconds < MEASURE_INTERVAL:
             return

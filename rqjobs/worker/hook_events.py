@@ -1,4 +1,4 @@
-"""The events that hooks are called with, from claimed jobs and from RQ's jobs."""
+"""Makes the events for hooks, from claimed jobs and from RQ's jobs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def ended(kind: Kind, job: ClaimedJob) -> JobEvent:
 def event_of_rq_job(
     kind: Kind, job: Job, *, attempt: int | None = None, result: Any = None, error: str = ""
 ) -> JobEvent:
-    """Returns the event of a job that RQ's own methods have run, or are about to.
+    """Returns the event of a job that RQ's own methods have run, or are about to run.
 
     Args:
-        kind: what has happened to it.
+        kind: the kind of the event.
         job: RQ's job object.
-        attempt: the number of the attempt; None for the one that the object counts now.
-        result: what its function has returned.
-        error: its traceback.
+        attempt: the number of the attempt; None for the current one of the object.
+        result: the return value of its function.
+        error: the traceback.
     """
     running = kind == "start"
     return JobEvent(

@@ -38,7 +38,7 @@ class HookThread:
         self._events: Queue[Callable[[], JobEvent] | None] = Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._since: float | None = None  # the start of the present call
+        self._since: float | None = None  # the start of the current call
         self._dropped = 0
 
     def put(self, read_event: Callable[[], JobEvent]) -> None:
@@ -94,7 +94,7 @@ class HookThread:
             answer = self.hook.function(read_event())
             if inspect.isawaitable(answer):
                 runner.run(_within_limit(answer))
-        except BaseException:  # whatever a hook raises, SystemExit too, must not end its thread
+        except BaseException:  # no exception of a hook, not even SystemExit, may end its thread
             logging.getLogger("rqjobs").exception("a hook failed: %s", self.hook.name)
         finally:
             self._since = None

@@ -1,4 +1,4 @@
-"""The worker loop: one thread that claims jobs, hands them to their runners, and writes outcomes, in batches."""
+"""The worker loop: one thread that claims jobs, passes them to their runners, and writes outcomes, in batches."""
 
 from __future__ import annotations
 

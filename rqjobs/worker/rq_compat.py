@@ -99,7 +99,7 @@ class RQCompatWorker(StockWorker):
         BaseWorker.heartbeat(self, timeout, pipeline)
 
     def wait_for_hooks(self) -> None:
-        """Does nothing: the process lives on, and so do the threads of the hooks."""
+        """Does nothing: the process continues, with the threads of the hooks."""
 
     def procline(self, message: str) -> None:
         """Does nothing: the process runs many jobs at once, so its title does not change."""

@@ -78,9 +78,9 @@ class StockWorker(Worker):
     def call_hooks(
         self, kind: Kind, job: Job, *, attempt: int | None = None, result: Any = None, error: str = ""
     ) -> None:
-        """Calls the hooks for an outcome that RQ's methods have written, and waits for them at most 5 s.
+        """Calls the hooks for an outcome that RQ's methods have written, and waits at most 5 s for them.
 
-        The process of a job ends afterwards, and its threads with it.
+        The process of a job ends afterwards, and with it its threads.
         """
         if self.hooks.wants(kind):
             # Read now, because RQ changes the job object afterwards.

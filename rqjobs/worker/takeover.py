@@ -97,7 +97,7 @@ def take_over(dead: str) -> None:
 
 
 def main() -> None:
-    """Handles one worker."""
+    """Handles one frozen or dead worker."""
     how, pid, name, memory, thread = sys.argv[1:]
     set_up_logs()
     ran = read_running(int(memory))

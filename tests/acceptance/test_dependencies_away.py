@@ -189,7 +189,7 @@ def test_a_wrong_key_costs_no_mail(
         assert queue["away"][0]["dependency"] == name
         assert not told["healthy"]
         api.key = "test-key"
-        assert "goes on" in workers.run("resume", "email").stdout
+        assert "is resumed" in workers.run("resume", "email").stdout
         assert_nothing_lost("email", 20)
         assert len({mail.payload["subject"] for mail in api.sent}) == len(api.sent) == 20
 

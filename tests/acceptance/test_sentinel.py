@@ -69,7 +69,7 @@ def test_the_doctor_names_what_a_failover_would_lose(servers):
     assert (finding().state, finding().said[:4]) == ("ok", "2 of")
     with servers.client(0) as client:
         client.config_set("min-replicas-to-write", 0)
-    assert "goes on taking jobs" in finding().said
+    assert "accepts jobs" in finding().said
     assert "min-replicas-to-write 1" in finding().fix
 
 

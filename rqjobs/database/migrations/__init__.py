@@ -1,1 +1,1 @@
-"""Alembic's scripts: run by rqjobs.database.schema, which hands them its connection."""
+"""Alembic's scripts, run by rqjobs.database.schema, which passes them its connection."""

@@ -1,4 +1,4 @@
-"""What Alembic runs: our connection, our tables and nothing of the app's."""
+"""The environment of Alembic's scripts: our connection, and only our tables."""
 
 from alembic import context
 

@@ -69,7 +69,7 @@ def replicas(client: redis.Redis) -> Iterator[Finding]:
     elif _config(client, "min-replicas-to-write") in ("", "0"):
         yield fault(
             "",
-            "a primary that is cut off from its replicas goes on taking jobs, and a failover loses them",
+            "a primary without its replicas accepts jobs, which a failover loses",
             "on each Redis: CONFIG SET min-replicas-to-write 1, CONFIG SET min-replicas-max-lag 10, CONFIG REWRITE",
         )
     else:

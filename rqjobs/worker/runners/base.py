@@ -106,7 +106,7 @@ class Runner:
 
 
 def watched(slot: Slot, engine: Engine, serve: Callable[[Slot], None], came_back: Callable[[], None]) -> None:
-    """Runs ``serve`` in this thread, watched for time limits; ``came_back`` when the thread was abandoned meanwhile."""
+    """Runs ``serve`` in this thread with time limits; calls ``came_back`` if the thread was abandoned."""
     engine.time_limits.watch(slot)
     try:
         serve(slot)
@@ -130,7 +130,7 @@ def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Atte
         return job.done(result, started)
     except NeedsRQCompat:
         return run_rq_compat(slot, job, engine, started)
-    except BaseException as error:  # noqa: BLE001  # whatever a processor raises, SystemExit too, is its failure
+    except BaseException as error:  # noqa: BLE001  # any exception of a processor, also SystemExit, is its failure
         return raised(job, error, started, engine, stopped=slot.stopped)
 
 

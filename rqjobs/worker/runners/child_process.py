@@ -84,7 +84,7 @@ def _run(policy: QueuePolicy, processor: Any, message: dict[str, Any], connectio
         result = processor(policy.job_type.parse(message["payload"]), attempt)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-    except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
+    except BaseException as error:  # noqa: BLE001  # any exception of a processor is its failure
         return {"failure": read_failure(error, policy).to_json()}
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

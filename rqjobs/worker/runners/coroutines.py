@@ -154,7 +154,7 @@ class CoroutineRunner(Runner):
             outcome: Outcome = job.done(result, started)
         except NeedsRQCompat:
             outcome = await asyncio.to_thread(run_rq_compat_here, job, self._engine, started)
-        except BaseException as error:  # noqa: BLE001  # whatever a processor raises is its failure
+        except BaseException as error:  # noqa: BLE001  # any exception of a processor is its failure
             late = job.execution in self._late and isinstance(error, asyncio.CancelledError)
             outcome = raised(job, TimeLimit() if late else error, started, self._engine)
         if job.settle(outcome):

@@ -221,7 +221,7 @@ class ProcessRunner(Runner):
         return True
 
     def stop_job(self, job: ClaimedJob) -> bool:
-        """Stops this job for good; False if it has not begun."""
+        """Stops this job for good; returns False if it has not begun."""
         child = self._running.get(job.execution)
         if child is not None:
             child.stop()

@@ -77,7 +77,7 @@ class Slot:
         self.deadline = 0.0
         self.warned = False
         self.abandoned = False
-        """The thread is given up: whatever it does from now on changes nothing."""
+        """Whether the thread is abandoned, so that its results are ignored."""
         self.stopped = False
         """The limit was set off by a command, not by the clock."""
         self.rqs = False

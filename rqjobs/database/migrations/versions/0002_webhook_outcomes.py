@@ -1,4 +1,4 @@
-"""An index for deliveries that went wrong."""
+"""An index for failed deliveries."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Room for several previous secrets of an endpoint: each rotation keeps those that still sign."""
+"""A longer column for several previous secrets of an endpoint, all of which still sign."""
 
 import sqlalchemy as sa
 from alembic import op

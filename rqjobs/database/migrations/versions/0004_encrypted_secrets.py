@@ -1,4 +1,4 @@
-"""Room for encrypted signing secrets."""
+"""A longer column for encrypted signing secrets."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,1 +1,1 @@
-"""One file a migration; the newest is named in rqjobs.database.schema.HEAD."""
+"""The migrations, one file each; the newest is rqjobs.database.schema.HEAD."""
