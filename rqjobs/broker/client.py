@@ -11,6 +11,7 @@ from redis import exceptions
 from redis.client import Pipeline
 from redis.sentinel import MasterNotFoundError
 
+from rqjobs.broker.unreadable import instead, is_reading, is_wrong_type
 from rqjobs.errors import RedisUnavailable
 
 _FAILOVER = 3.0
@@ -107,12 +108,16 @@ class Client(redis.Redis):
             try:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except exceptions.RedisError as error:
+                if (nothing := instead(args, error)) is not None:
+                    return nothing[0]
                 if _moved(error, self.connection_pool):
                     until = until or time.monotonic() + _FAILOVER
                     if time.monotonic() < until:
                         time.sleep(_AGAIN)
                         continue
                 if (found := _translated(error, self.connection_pool)) is error:
+                    if is_wrong_type(error):  # Redis names no key
+                        error.args = (f"{error} ({args[0]} {args[1]})",)
                     raise
                 raise found from error
 
@@ -124,12 +129,23 @@ class Client(redis.Redis):
 class _Pipeline(Pipeline):
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         try:
-            return super().execute(raise_on_error)
+            return self._read(raise_on_error) if is_reading() else super().execute(raise_on_error)
         except exceptions.RedisError as error:
             _moved(error, self.connection_pool)
             if (found := _translated(error, self.connection_pool)) is error:
                 raise
             raise found from error
+
+    def _read(self, raise_on_error: bool) -> list[Any]:
+        """The answers, without those of keys of another type; all of them noted."""
+        commands = list(self.command_stack)
+        answers = super().execute(raise_on_error=False)
+        for place, ((command, _options), answer) in enumerate(zip(commands, answers, strict=True)):
+            if (nothing := instead(command, answer)) is not None and raise_on_error:
+                answers[place] = nothing[0]
+        if raise_on_error:
+            self.raise_first_error(commands, answers)  # type: ignore[no-untyped-call]
+        return answers
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         try:

@@ -6,6 +6,7 @@ A processor that raises :class:`rqjobs.errors.DependencyUnavailable` holds its q
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -92,21 +93,26 @@ def read_holds(answer: Any, ahead: float) -> list[Away]:
     """
     found = []
     for value in answer.values():
-        hold = json.loads(value)
-        found.append(
-            Away(
-                queue=hold["queue"],
-                dependency=hold["dependency"],
-                scope=hold["scope"],
-                reason=hold["reason"],
-                since=datetime.fromtimestamp(hold["since"] - ahead, UTC),
-                next_trial=datetime.fromtimestamp(hold["next"] - ahead, UTC),
-                trials=int(hold["trials"]),
-                trying=any(trial["till"] - ahead > time.time() for trial in hold["out"].values()),
-                jobs=frozenset(hold["out"]),
-            )
-        )
+        with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+            found.append(_read_hold(json.loads(value), ahead))  # what is no hold holds no queue (holds.lua)
     return sorted(found, key=lambda away: (away.since, away.queue, away.scope))
+
+
+def _read_hold(hold: Any, ahead: float) -> Away:
+    texts = (hold["queue"], hold["dependency"], hold["scope"], hold["reason"])
+    queue, dependency, scope, reason = map(str, texts)
+    out: dict[str, Any] = dict(hold["out"])
+    return Away(
+        queue=queue,
+        dependency=dependency,
+        scope=scope,
+        reason=reason,
+        since=datetime.fromtimestamp(hold["since"] - ahead, UTC),
+        next_trial=datetime.fromtimestamp(hold["next"] - ahead, UTC),
+        trials=int(hold["trials"]),
+        trying=any(trial["till"] - ahead > time.time() for trial in out.values()),
+        jobs=frozenset(out),
+    )
 
 
 def held_scopes(connection: redis.Redis, queue: str) -> dict[str, Away]:

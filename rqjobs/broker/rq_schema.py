@@ -19,6 +19,7 @@ from rq.utils import import_attribute
 
 from rqjobs.broker.job_signing import FIELD, NOT_SIGNED, is_signed, sign, signs_jobs
 from rqjobs.broker.scripts import load_script
+from rqjobs.broker.unreadable import is_noted
 from rqjobs.errors import JobNotFound, PermanentFailure, UnreadableJob
 from rqjobs.jobs.base import encode_json, read_json
 from rqjobs.policies import base_queue
@@ -228,6 +229,8 @@ def fetch_job(job_id: str, connection: redis.Redis) -> RegisteredJob:
     except ValueError:  # RQ does not accept the text as a job's id
         raise JobNotFound(job_id) from None
     if not (raw := connection.hgetall(job_key(job_id))):
+        if is_noted(job_key(job_id)):
+            raise UnreadableJob(job_id, "its key is no hash")
         raise JobNotFound(job_id)
     try:
         job.restore(raw)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import redis
 from rq import Queue
 from rq.job import Job
-from rq.utils import as_text
 from rq.version import VERSION
 
-__all__ = ["VERSION", "Job", "as_text", "waiting_by_queue"]
+__all__ = ["VERSION", "Job", "KnownQueue", "as_text", "waiting_by_queue"]
+
+
+def as_text(value: bytes | str) -> str:
+    """A text that Redis returned; bytes that are not UTF-8 are replaced."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+class KnownQueue(Queue):
+    """RQ's queue, whose list of all queues leaves out what is no queue's key."""
+
+    @classmethod
+    def all(cls, connection: redis.Redis, *_args: Any, **_options: Any) -> list[Queue]:
+        """Every named queue (lane) that RQ has a record of."""
+        found: list[Queue] = []
+        members: Any = connection.smembers(cls.redis_queues_keys)
+        for name in members:
+            with contextlib.suppress(ValueError):  # not UTF-8, or without RQ's prefix
+                found.append(cls.from_queue_key(name.decode(), connection=connection))
+        return found
 
 
 def waiting_by_queue(client: redis.Redis) -> dict[str, int]:
     """Returns the number of waiting jobs in each lane of which RQ has a record, registered here or not."""
-    return {queue.name: queue.count for queue in Queue.all(connection=client)}
+    return {queue.name: queue.count for queue in KnownQueue.all(connection=client)}

@@ -9,7 +9,8 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +52,10 @@ _COMMANDS = {
 
 _ELSEWHERE = {"pause": "health", "resume": "health"}
 """The modules of commands whose module has another name."""
+
+
+_READING = {"health", "jobs", "schedules", "failed", "webhooks", "exports", "analytics", "email"}
+"""The commands that read past keys of another type, and name each on stderr. ``doctor`` has a check for them."""
 
 
 _PLAIN = f"{__name__}.plain"
@@ -115,6 +120,21 @@ def cli(ctx: click.Context) -> None:
         from rqjobs.policies import import_registrations
 
         import_registrations()
+    if ctx.invoked_subcommand in _READING and not ctx.meta.get(_PLAIN):
+        ctx.with_resource(_reading_past())
+
+
+@contextmanager
+def _reading_past() -> Iterator[None]:
+    from rqjobs.broker.unreadable import reading, unreadable_keys
+
+    with reading() as noted:
+        yield
+        if noted:
+            from rqjobs.broker.connection import get_connection
+
+            for key in unreadable_keys(get_connection()):
+                say(key.text, err=True)
 
 
 def main(args: Sequence[str] | None = None, *, program: str = "rqjobs") -> None:
@@ -170,5 +190,5 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 def _redis_fault(error: Exception) -> str | None:
     if "WRONGTYPE" in str(error):
-        return f"a key of RQ's or ours is of another type; delete it, or move what wrote it: {error}"
+        return f"a key of RQ's or ours is of another type, rqjobs doctor names it and its fix: {error}"
     return None

@@ -142,6 +142,8 @@ def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, mos
         answers = iter(pipeline.execute(raise_on_error=False))
     for lane in lanes:
         dead, causes, reasons, texts = islice(answers, 4)
+        if isinstance(dead, redis.exceptions.ResponseError):  # of another type: nothing is known of its dead letters
+            continue
         wrong = any(isinstance(number, redis.exceptions.ResponseError) for number in (causes, reasons, texts))
         if wrong or (texts == 0 and reasons):  # a key has the wrong type, or was deleted
             connection.delete(keys.dead_fingerprints(lane), keys.dead_reasons(lane), keys.dead_texts(lane))

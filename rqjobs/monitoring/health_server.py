@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from rqjobs.broker.connection import get_connection
+from rqjobs.broker.unreadable import reading
 from rqjobs.config.logs import event
 from rqjobs.errors import RedisUnavailable
 from rqjobs.monitoring.prometheus import CONTENT_TYPE, render
@@ -51,7 +52,8 @@ def _json(status: int, document: Any) -> Answer:
 def safely(answer: Callable[[], Answer]) -> Answer:
     """Returns ``answer()``, or 503 if Redis does not answer."""
     try:
-        return answer()
+        with reading():
+            return answer()
     except RedisUnavailable:
         return _json(503, {"ready": False, "healthy": False, "reason": "Redis does not answer"})
 

@@ -17,8 +17,9 @@ from rqjobs.broker.holds import Away, read_holds, try_now
 from rqjobs.broker.rq_schema import job_key, key
 from rqjobs.broker.rq_types import as_text
 from rqjobs.broker.states import State
+from rqjobs.broker.unreadable import Noted, reading
 from rqjobs.config.durations import spell
-from rqjobs.policies import get_policy, lanes, policies
+from rqjobs.policies import base_queue, get_policy, lanes, policies
 
 OLDEST_LIMIT = timedelta(minutes=5)
 """A queue whose oldest waiting job is older than this is unhealthy."""
@@ -37,6 +38,9 @@ MANY_DIED = 5
 
 SILENT = 12.0
 """Seconds after which a worker counts as silent if it has not renewed its leases, which it does every 5 s."""
+
+_LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 86400
+"""Unix seconds from which on no time is shown: a forged score may be infinite."""
 
 _LATELY = 60.0  # seconds for which a destination is shown whose pause is over and whose trial delivery is due
 
@@ -105,6 +109,22 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
         RedisUnavailable: Redis does not answer.
     """
     client = client_of(connection)
+    with reading() as noted:
+        found = _health(client)
+    return [_with_unreadable(queue, noted) for queue in found] if noted else found
+
+
+def _with_unreadable(queue: QueueHealth, noted: Noted) -> QueueHealth:
+    """``queue``, with a reason for each key of another type that belongs to it or to all queues."""
+    own = (
+        each.fault
+        for name, each in noted.items()
+        if name in (keys.PAUSED, keys.HOLDS) or base_queue(name.split(":", 2)[-1]) == queue.name
+    )
+    return replace(queue, reasons=(*queue.reasons, *sorted(own)))
+
+
+def _health(client: redis.Redis) -> list[QueueHealth]:
     names = [policy.name for policy in policies()]
     pipeline = client.pipeline(transaction=False)
     pipeline.smembers(keys.PAUSED)
@@ -170,7 +190,7 @@ def parked_destinations(connection: redis.Redis | None = None) -> list[Parked]:
         for name, _until in found:
             pipeline.zcard(keys.breaker_parked(as_text(name)))
         return [
-            Parked(destination=as_text(name), until=datetime.fromtimestamp(until, UTC), jobs=jobs)
+            Parked(destination=as_text(name), until=datetime.fromtimestamp(min(until, _LATEST), UTC), jobs=jobs)
             for (name, until), jobs in zip(found, pipeline.execute(), strict=True)
         ]
 

@@ -13,6 +13,8 @@ import redis
 from rqjobs.broker import keys
 from rqjobs.broker.job_builder import build_entry
 from rqjobs.broker.job_writer import Entry
+from rqjobs.broker.rq_types import as_text
+from rqjobs.broker.unreadable import is_wrong_type, reading
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.errors import RQJobsError, ScheduleNotFound
@@ -72,10 +74,17 @@ def follow_code(client: redis.Redis) -> None:
         except RQJobsError as error:
             event(logging.ERROR, "a declared schedule cannot be used", schedule=name, error=str(error))
             continue
-        put(name, definition | {"module": declaration.module, "imports": sorted(imports)}, entry, client)
-    for raw in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1)):
-        name = raw.decode()
-        if name not in _DECLARED and _is_gone(client.hget(keys.schedule(name), "definition"), imports):
+        try:
+            put(name, definition | {"module": declaration.module, "imports": sorted(imports)}, entry, client)
+        except redis.exceptions.ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            event(logging.ERROR, "a key of a declared schedule is of another type", schedule=name, error=str(error))
+    with reading():
+        names = [as_text(raw) for raw in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1))]
+        definitions = [client.hget(keys.schedule(name), "definition") for name in names]
+    for name, stored in zip(names, definitions, strict=True):
+        if name not in _DECLARED and _is_gone(stored, imports):
             remove(name, connection=client)
             event(logging.INFO, "schedule removed: its declaration is gone", schedule=name)
 
@@ -87,5 +96,5 @@ def _is_gone(raw: Any, imports: set[str]) -> bool:
             return False
         theirs = set(definition["imports"])
         return definition["module"] in sys.modules or (bool(theirs) and theirs <= imports)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

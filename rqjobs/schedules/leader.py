@@ -21,6 +21,7 @@ import redis
 from rqjobs.broker import keys
 from rqjobs.broker.connection import PASSING
 from rqjobs.broker.rq_schema import run_script
+from rqjobs.broker.rq_types import as_text
 from rqjobs.config.durations import spell
 from rqjobs.config.logs import event
 from rqjobs.schedules.declared import follow_code
@@ -128,32 +129,38 @@ class ScheduleThread:
         )
         with self._client.pipeline(transaction=False) as pipeline:
             for raw, _ in due:
-                pipeline.hmget(keys.schedule(raw.decode()), ["version", "definition"])
-            found = pipeline.execute()
+                pipeline.hmget(keys.schedule(as_text(raw)), ["version", "definition"])
+            found = pipeline.execute(raise_on_error=False)
         names: list[str] = []
         with self._client.pipeline(transaction=False) as pipeline:
-            for (raw, score), (version, definition) in zip(due, found, strict=True):
-                name = raw.decode()
-                for arguments in self._calls(name, version, definition, int(score), now):
+            for (raw, score), fields in zip(due, found, strict=True):
+                name = as_text(raw)
+                for arguments in self._calls(raw, fields, score, now):
                     run_script("recurring_tick", pipeline, arguments)
                     names.append(name)
-            answers = pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
         latest: dict[tuple[str, bytes], list[bytes]] = {}
-        for name, answer in zip(names, answers, strict=True):  # one report of each kind, for the latest tick
+        done = [(name, answer) for name, answer in zip(names, answers, strict=True) if isinstance(answer, list)]
+        refused = {name: answer for name, answer in zip(names, answers, strict=True) if not isinstance(answer, list)}
+        for name, error in refused.items():  # a key of its queue is of another type, or Redis is full
+            event(logging.ERROR, "a tick could not be enqueued, and is tried again", schedule=name, error=str(error))
+        for name, answer in done:  # one report of each kind, for the latest tick
             latest.setdefault((name, answer[0]), answer)
         for (name, _), answer in latest.items():
             self._report(name, [each.decode() for each in answer])
-        return any(answer[0] in (b"enqueued", b"skipped") for answer in answers)
+        return any(answer[0] in (b"enqueued", b"skipped") for _, answer in done)
 
-    def _calls(self, name: str, version: bytes | None, raw: bytes | None, due: int, now: int) -> Iterator[Any]:
+    def _calls(self, member: bytes, fields: Any, score: float, now: int) -> Iterator[Any]:
         """Yields the arguments of recurring_tick.lua for each tick of one schedule."""
         try:
+            name, due = member.decode(), int(score)
+            version, raw = fields  # an error of Redis if its key is no hash
             definition = json.loads(raw or b"")
             timing, catch_up, jitter = timing_of(definition), definition["catch_up"], definition["jitter"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # It would stay the first one that is due; it is shown as unreadable.
-            event(logging.ERROR, "a schedule cannot be read, and has no more ticks", schedule=name)
-            self._client.zadd(keys.SCHEDULES_DUE, {name: float("inf")}, xx=True)
+            event(logging.ERROR, "a schedule cannot be read, and has no more ticks", schedule=as_text(member))
+            self._client.zadd(keys.SCHEDULES_DUE, {member: float("inf")}, xx=True)
             return
         for step in plan(timing, due, now, catch_up):
             job_id = tick_job_id(now) if step.run else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,8 +105,10 @@ def timing_of(definition: dict[str, Any]) -> Timing:
 
 def read_schedule(name: str, fields: list[Any], score: float | None, ticks: list[bytes]) -> Schedule:
     """Returns the schedule with these fields (:data:`SHOWN`) in its hash; ``score`` is its next tick."""
-    version, definition, paused, lane = (None if each is None else each.decode() for each in fields)
-    upcoming = None if score is None or score == float("inf") else datetime.fromtimestamp(score, UTC)
+    version, definition, paused, lane = (None if each is None else each.decode(errors="replace") for each in fields)
+    upcoming = None
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # infinite if it is paused or ended
+        upcoming = None if score is None else datetime.fromtimestamp(score, UTC)
     history = [tick for tick in map(_tick, ticks) if tick is not None]
     common: dict[str, Any] = {"name": name, "lane": lane or "", "ticks": history, "version": version or ""}
     try:
@@ -120,7 +123,7 @@ def read_schedule(name: str, fields: list[Any], score: float | None, ticks: list
         texts: dict[str, Any] = {
             key: known[key] for key in ("queue", "cron", "timezone", "catch_up", "overlap", "source")
         }
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         blank: dict[str, Any] = dict.fromkeys(("cron", "every", "starts", "ends", "jitter", "next"))
         unknown: dict[str, Any] = {**dict.fromkeys(("queue", "timezone", "catch_up", "overlap"), ""), "source": "redis"}
         return Schedule(**common, **blank, **unknown, state="unreadable")
@@ -139,5 +142,5 @@ def _tick(raw: bytes) -> Tick | None:
             last=datetime.fromtimestamp(float(entry["last"]), UTC) if entry["last"] else None,
             manual=bool(entry["manual"]),
         )
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return None

@@ -20,6 +20,8 @@ from rqjobs.broker.connection import client_of
 from rqjobs.broker.job_builder import JobOptions, build_entry
 from rqjobs.broker.job_writer import DESTINATION, Entry, captured, is_capturing, redis_timestamp
 from rqjobs.broker.rq_schema import pack_data, run_script
+from rqjobs.broker.rq_types import as_text
+from rqjobs.broker.unreadable import reading
 from rqjobs.config.durations import parse_explicit_duration
 from rqjobs.errors import InvalidSchedule, ScheduleNotFound
 from rqjobs.jobs.base import JobModel
@@ -298,12 +300,12 @@ def get_schedule(name: str, *, connection: redis.Redis | None = None) -> Schedul
 def list_schedules(*, connection: redis.Redis | None = None) -> list[Schedule]:
     """Returns all schedules, ordered by their next tick; those without one are last."""
     client = client_of(connection)
-    names = [name.decode() for name in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1))]
+    names = [as_text(name) for name in cast("list[bytes]", client.zrange(keys.SCHEDULES_DUE, 0, -1))]
     return [each for at in range(0, len(names), _PAGE) for each in _read_all(names[at : at + _PAGE], client)]
 
 
 def _read_all(names: list[str], client: redis.Redis) -> list[Schedule]:
-    with client.pipeline(transaction=False) as pipeline:
+    with reading(), client.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(keys.schedule(name), list(SHOWN))
             pipeline.zscore(keys.SCHEDULES_DUE, name)

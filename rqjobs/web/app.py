@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from typing import Any
 
 import redis
-from flask import Flask, Response, abort, current_app, render_template, request
+from flask import Flask, Response, abort, current_app, g, render_template, request
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from rqjobs.broker.connection import PASSING, redact
+from rqjobs.broker.connection import PASSING, get_connection, redact
+from rqjobs.broker.unreadable import UnreadableKey, is_wrong_type, reading, unreadable_keys
 from rqjobs.config.secret_key import secret_key
 from rqjobs.config.settings import close_data_folder, get_settings
 from rqjobs.errors import RedisUnavailable, RQJobsError, SchemaMismatch
@@ -93,7 +95,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     rq.mount(app, redact(settings.redis_url.get_secret_value()))
     show.register(app)
     nav = [(endpoint, name) for endpoint, name in _NAV if endpoint in app.view_functions]
-    app.context_processor(lambda: {"read_only": settings.dashboard_read_only, "nav": nav})
+    app.context_processor(lambda: {"read_only": settings.dashboard_read_only, "nav": nav, "unreadable": _unreadable})
     app.before_request(_no_nul)
     app.after_request(_harden)
     if let_in is None:
@@ -104,9 +106,29 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
     app.register_error_handler(RedisUnavailable, _redis_gone)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refuses)
     app.wsgi_app = hosts.TrustedProxies(  # type: ignore[method-assign]
-        app.wsgi_app, settings.dashboard_trusted_proxies, settings.dashboard_url
+        _reading(app.wsgi_app), settings.dashboard_trusted_proxies, settings.dashboard_url
     )
     return app
+
+
+def _reading(wsgi_app: Any) -> Any:
+    """``wsgi_app``, whose pages read past keys of another type (rqjobs.broker.unreadable)."""
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return wsgi_app(environ, start_response)
+        with reading():
+            return wsgi_app(environ, start_response)
+
+    return serve
+
+
+def _unreadable() -> list[UnreadableKey]:
+    """The keys that the present page could not read."""
+    try:
+        return unreadable_keys(get_connection()) if getattr(g, "signed_in", False) else []
+    except redis.exceptions.RedisError:  # the page of this very error
+        return []
 
 
 def _no_nul() -> None:
@@ -161,7 +183,9 @@ def _redis_gone(error: RedisUnavailable) -> tuple[str, int]:
 
 
 def _redis_refuses(error: Exception) -> tuple[str, int]:
-    if not isinstance(error, PASSING):  # mostly a key of the wrong type, or an error of ours
+    if not isinstance(error, PASSING) and not is_wrong_type(error):  # an error of ours
         current_app.logger.error("Redis refused a page its commands", exc_info=error)
     said = str(error).rstrip(".")
+    if is_wrong_type(error):
+        return _page(422, "A key in Redis is of another type", f"{said}. Which one, and the fix, by: rqjobs doctor")
     return _page(503, "Redis does not take it now", f"{said}. See what is wrong with it by: rqjobs doctor")

@@ -18,7 +18,7 @@ from flask.typing import ResponseReturnValue
 from rqjobs.broker import job_actions
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.rq_schema import SERIALIZER, fetch_job, job_key, key, run_script
-from rqjobs.broker.rq_types import as_text
+from rqjobs.broker.rq_types import KnownQueue, as_text
 from rqjobs.dead_letters import letters as dead_letters
 from rqjobs.web.rq_data import RATE_LIMITED, REGISTRIES, job_info, list_jobs, list_workers, page_of
 
@@ -36,6 +36,7 @@ def mount(app: Flask, shown_url: str) -> None:
     # Otherwise it would open its own connections, without our support for TLS, Sentinel and the embedded server.
     upstream.from_url = lambda *_args, **_options: (None, get_connection())
     upstream.config.serializer = SERIALIZER
+    upstream.Queue = KnownQueue
     app.config["RQ_DASHBOARD_REDIS_URL"] = (shown_url,)
     app.redis_conn = None  # type: ignore[attr-defined]  # it sets this before each of its requests
     app.register_blueprint(upstream.blueprint, url_prefix="/rq")

@@ -20,6 +20,7 @@ from rqjobs.batches.records import check_batches
 from rqjobs.broker import keys
 from rqjobs.broker.connection import PASSING, leave_replica
 from rqjobs.broker.rq_schema import SERIALIZER, RegisteredJob, run_script
+from rqjobs.broker.unreadable import is_wrong_type
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
 from rqjobs.dead_letters.index import sync
@@ -154,8 +155,12 @@ class Maintenance:
         with self._client.pipeline(transaction=False) as pipeline:
             for lane in self._lanes:
                 script(keys=[RQScheduler.get_locking_key(lane)], args=[self._worker.name, ttl], client=pipeline)
-            answers = pipeline.execute()
-        leading = frozenset(lane for lane, answer in zip(self._lanes, answers, strict=True) if answer)
+            answers = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception) and not is_wrong_type(answer):
+                raise answer
+        leads = [not isinstance(answer, Exception) and bool(answer) for answer in answers]  # a broken lock: no
+        leading = frozenset(lane for lane, mine in zip(self._lanes, leads, strict=True) if mine)
         if leading != self._loop.leading:
             self._loop.leading = leading
             self._loop.wake_up.set()

@@ -35,6 +35,7 @@ from rqjobs.broker.rq_schema import (
     run_script,
 )
 from rqjobs.broker.scripts import load_script
+from rqjobs.broker.unreadable import is_wrong_type
 from rqjobs.config.encryption import key_names
 from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
@@ -112,10 +113,16 @@ class StockWorker(Worker):
 
     def register_birth(self) -> None:
         """Registers the worker as RQ does, with additional fields for doctor and the dashboard."""
-        super().register_birth()
+        with _named_in_the_log():
+            super().register_birth()
         ours: dict[Any, Any] = {"rqjobs_version": rqjobs_version(), "rqjobs_slots": json.dumps(dict(self.slots))}
         ours["rqjobs_keys"] = " ".join(key_names())
         self.connection.hset(self.key, mapping=ours)
+
+    def register_death(self) -> None:
+        """Registers the worker's end as RQ does."""
+        with _named_in_the_log():
+            super().register_death()
 
     def run_maintenance_tasks(self) -> None:
         """Runs RQ's maintenance, and updates the index of dead letters."""
@@ -278,3 +285,14 @@ def _due(connection: Redis, names: Sequence[str]) -> bool:
             pipeline.zcount(key("scheduled", name), 0, time.time())
             pipeline.llen(key("queue", name))
         return any(pipeline.execute())
+
+
+@contextmanager
+def _named_in_the_log() -> Iterator[None]:
+    """A list of workers of another type keeps no worker from its jobs: Redis has run the other commands."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        event(logging.ERROR, "a key is of another type: this worker is not listed", error=str(error))

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import redis
 
 from rqjobs.broker.connection import connect
+from rqjobs.broker.unreadable import Noted, reading
 from rqjobs.errors import RedisUnavailable
-from rqjobs.monitoring.doctor import database, jobs, secrets, server, settings, workers
+from rqjobs.monitoring.doctor import database, jobs, keys, secrets, server, settings, workers
 from rqjobs.monitoring.doctor.finding import Finding, fault, fine, skipped
 
 __all__ = ["Finding", "examine"]
@@ -49,19 +50,29 @@ def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator
         client = connect(socket_timeout=10)
     except RedisUnavailable as error:
         yield fault("redis", str(error), error.fix)
-        for name, _check in (*_CHECKS, *_OF_JOBS):
+        for name in (*(name for name, _check in (*_CHECKS, *_OF_JOBS)), "keys"):
             yield skipped(name, "Redis does not answer")
     else:
         yield fine("redis", "answers")
+        noted: Noted = {}
         for name, check in _CHECKS:
-            yield from _say(name, check(client))
-        yield from _examine_jobs(client, every=every_job)
+            yield from _noting(noted, _say(name, check(client)))
+        yield from _noting(noted, _examine_jobs(client, every=every_job))
+        yield from _say("keys", keys.types(client, noted.values()))
         client.close()
     if ask_providers:
         from rqjobs.monitoring.doctor import online
 
         for name, ask in online.ASKED:
             yield from _say(name, ask())
+
+
+def _noting(noted: Noted, findings: Iterator[Finding]) -> list[Finding]:
+    """The findings; what their check could not read is added to ``noted``."""
+    with reading() as now:
+        found = list(findings)
+    noted.update(now)
+    return found
 
 
 def _examine_jobs(client: redis.Redis, *, every: bool) -> Iterator[Finding]:

@@ -100,6 +100,10 @@ def report_failure(destination: str, began: float, *, probe: bool, settings: Set
     return bool(opened)
 
 
+_LATEST = 10**11
+"""A time in Unix seconds, or a number of failures, from which on it is forged: datetime ends before."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
     """The state of one destination or origin that has failed recently, or has parked deliveries."""
@@ -118,24 +122,34 @@ class Breaker:
 def breakers() -> list[Breaker]:
     """Returns the breakers of destinations that have failed recently or have parked deliveries, sorted by name."""
     connection, prefix = get_connection(), f"{keys.PREFIX}:webhooks:breaker:"
-    names = sorted(name.decode() for name in cast("list[bytes]", connection.zrange(keys.DESTINATIONS, 0, -1)))
+    members = cast("list[bytes]", connection.zrange(keys.DESTINATIONS, 0, -1))
+    names = sorted(name.decode(errors="replace") for name in members)
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hmget(prefix + name, "f", "open")
             pipeline.zcard(keys.breaker_parked(name))
         answers = pipeline.execute()
     found = []
-    for name, (failures, opened), parked in zip(names, answers[::2], answers[1::2], strict=True):
-        until = float(opened or 0)
+    for name, fields, parked in zip(names, answers[::2], answers[1::2], strict=True):
+        failures, until = map(_number, fields)
         state = "closed" if until == 0 else "open" if until > time.time() else "probing"
-        if until or parked or float(failures or 0):
+        if until or parked or failures:
             found.append(
                 Breaker(
                     destination=name,
                     state=state,
-                    failures=int(float(failures or 0)),
+                    failures=int(failures),
                     parked=parked,
                     next_try=datetime.fromtimestamp(until, UTC) if state == "open" else None,
                 )
             )
     return found
+
+
+def _number(value: bytes | None) -> float:
+    """A number of a breaker's hash; 0 for what is missing, or is none that a breaker writes."""
+    try:
+        found = float(value or 0)
+    except ValueError:
+        return 0.0
+    return found if 0 <= found < _LATEST else 0.0
