@@ -39,13 +39,13 @@ class JobEvent:
     ended_at: datetime | None = None
     """The end of this attempt; None for ``start``."""
     result: Any = None
-    """What the processor has returned; only of ``done``."""
+    """The return value of the processor; only for ``done``."""
     error: str | None = None
-    """The reason of the failure in one line; of ``retry`` and ``dead``."""
+    """The reason of the failure in one line; for ``retry`` and ``dead``."""
     traceback: str | None = None
-    """The end of the traceback, at most 16,000 characters; of ``retry`` and ``dead``."""
+    """The end of the traceback, at most 16,000 characters; for ``retry`` and ``dead``."""
     retry_at: datetime | None = None
-    """When the next attempt is due; only of ``retry``."""
+    """The time of the next attempt; only for ``retry``."""
 
     @property
     def seconds(self) -> float | None:

@@ -56,13 +56,13 @@ class QueuePolicy:
     """``module:function`` that may hold jobs before they start.
 
     Its arguments are jobs and their attempts. For each it returns None, a :class:`rqjobs.attempt.Hold`, or, if the job
-    belongs to a part of the queue whose dependency is away, a :class:`rqjobs.errors.DependencyUnavailable` with that
-    scope (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable if a dependency of its own is away.
+    belongs to a held part of the queue, a :class:`rqjobs.errors.DependencyUnavailable` with that scope
+    (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable for a dependency of its own.
     """
     check: str | None = None
     """``module:function`` that returns every fault of a job that its model cannot find.
 
-    The processes of the app call it when they enqueue, so its module must be light to import.
+    The processes of the app call it when they enqueue, so its module must be cheap to import.
     """
 
     @cached_property

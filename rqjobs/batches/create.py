@@ -126,7 +126,7 @@ def _followers(role: Role, given: Item | Sequence[Item] | None, options: JobOpti
         return []
     is_one = isinstance(given, JobModel) or (len(given) == 2 and isinstance(given[1], dict))  # noqa: PLR2004
     items: Any = [given] if is_one else given
-    common = options if role == "next" else JobOptions()  # options of the members are not those of what follows
+    common = options if role == "next" else JobOptions()  # the options of members do not apply to followers
     return [Follower.of(role, entry, head.batch_id) for entry in _entries(items, common)]
 
 
@@ -175,7 +175,7 @@ def _enqueue(head: BatchHead, chunks: Iterator[list[Entry]], options: JobOptions
 def _send_held(head: BatchHead, held: list[list[Entry]], connection: redis.Redis | None) -> None:
     try:
         _send(head, iter(held), connection)
-    except DuplicateJob as error:  # the transaction stands: as after a commit of single jobs, this is no fault
+    except DuplicateJob as error:  # the transaction is committed, so a duplicate is only logged, as for single jobs
         event(logging.WARNING, "batch not enqueued: ids are in use", batch=head.batch_id, ids=",".join(error.job_ids))
 
 

@@ -31,9 +31,9 @@ class Follower:
     job_id: str
     lane: str
     wait: str
-    """"" if it runs at once when it is enqueued, else the seconds that it waits, or ``@`` and Unix seconds."""
+    """"" if it runs at once when it is enqueued; otherwise the seconds of its delay, or ``@`` and Unix seconds."""
     fields: dict[str, str | int]
-    """Its hash; ``data`` as text."""
+    """The fields of its hash; ``data`` as text."""
 
     @classmethod
     def of(cls, role: Role, entry: Entry, batch_id: str) -> Follower:
@@ -83,7 +83,7 @@ class BatchHead:
     expected: int | None
     """The number of members; None while it is unknown."""
     fields: dict[str, str]
-    """The record's: ``name``, ``tags`` as JSON, ``created`` in Unix seconds, ``chain``, ``direct``."""
+    """The fields of the record: ``name``, ``tags`` as JSON, ``created`` in Unix seconds, ``chain``, ``direct``."""
     followers: list[Follower]
 
     def write(self, client: redis.Redis, *, strict: bool) -> list[str]:

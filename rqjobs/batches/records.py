@@ -29,7 +29,7 @@ ABANDONED = timedelta(hours=1)
 """The time without new members after which a batch counts as abandoned: the process that enqueued it has died."""
 
 _LOST_HEAD = timedelta(days=30)
-"""The same for members that an outbox has sent: their rows are safe, and the rest comes when a relay runs."""
+"""The same for members that an outbox has sent: their rows are safe, and the others arrive when a relay runs."""
 
 _PAGE = 500  # jobs that one call to Redis looks at: a few milliseconds of Redis
 _CHECKED = 200  # batches that are checked at once
@@ -42,11 +42,11 @@ class BatchProgress:
     """The number of members of a batch in each state, at one moment."""
 
     waiting: int
-    """Waiting or delayed; in a chain also those that have not started."""
+    """Waiting or delayed members; in a chain also those that have not started."""
     running: int
     done: int
     dead: int
-    """Dead, or deleted before they were done."""
+    """Members that are dead, or were deleted before they were done."""
     total: int
 
 
@@ -58,8 +58,8 @@ class BatchRecord:
     name: str
     tags: dict[str, str]
     state: State
-    """``opening``: not all members have arrived; ``running``: some have not ended; ``dead``: it stands still until dead
-    members are requeued; ``done``; ``cancelled``: removed as soon as those that enqueue it stop.
+    """``opening``: not all members have arrived; ``running``: some have not ended; ``dead``: it does not continue until
+    dead members are requeued; ``done``; ``cancelled``: removed when no more members arrive.
     """
     chain: bool
     created_at: datetime | None

@@ -27,7 +27,7 @@ _CHUNK = 500  # jobs per Lua call, so that a call blocks Redis for a few millise
 _LOOK = 50  # calls of one sender between two comparisons of the clocks
 
 DESTINATION = "destination"
-"""The field of a job's hash that names where it delivers to, so that reserve.lua can park it (destination.lua)."""
+"""The field of a job's hash with its destination, by which reserve.lua can park it (destination.lua)."""
 
 ROW_DELAY = "delay"
 """The field of an outbox row with the seconds from the row's creation until the job is due."""
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
     at: float | None = None
     """When it is due, in Unix seconds; replaces ``delay``."""
     destination: str = ""
-    """Where it delivers to, for reserve.lua (:meth:`rqjobs.jobs.JobModel.destination`)."""
+    """The destination, for reserve.lua (:meth:`rqjobs.jobs.JobModel.destination`)."""
 
     @property
     def is_delayed(self) -> bool:
@@ -187,11 +187,11 @@ class _Sender:
     def __init__(self) -> None:
         self.name = os.urandom(8).hex()
         self.number = 0
-        """Of its present call."""
+        """The number of its current call."""
         self.sound = True
-        """Whether none of its calls can still be under way to Redis: after a fault its name is not used again."""
+        """Whether none of its calls can still be in flight; after an error its name is not used again."""
         self.behind = 0.0
-        """Seconds that Redis' clock is ahead of ours."""
+        """The seconds by which Redis' clock is ahead."""
 
 
 _idle: list[_Sender] = []

@@ -112,13 +112,13 @@ def schedule_ticks(name: str) -> str:
 
 
 BATCHES = f"{PREFIX}:batches"
-"""A sorted set: the batches that are not done, by the time at which they were made."""
+"""A sorted set: the batches that are not done, by their creation time."""
 
 BATCHES_DONE = f"{PREFIX}:batches:done"
-"""A sorted set: the batches that are done, by the time of it; the newest 1,000, for a day."""
+"""A sorted set: the newest 1,000 done batches by the time at which they were done; kept for a day."""
 
 BATCHES_OPENING = f"{PREFIX}:batches:opening"
-"""A sorted set: the batches whose members have not all arrived, by the time at which the last ones did."""
+"""A sorted set: the batches whose members have not all arrived, by the time of the last arrival."""
 
 
 def batch(batch_id: str) -> str:

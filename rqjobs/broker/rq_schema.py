@@ -44,7 +44,7 @@ LARGEST_DATA = 32 * 2**20
 """The most bytes of a job's ``data``, deflated or not: a worker refuses larger jobs (reserve.lua)."""
 
 BATCH_FIELD = "batch"
-"""The field of a job's hash that holds the id of its batch."""
+"""The field of a job's hash with the id of its batch."""
 
 _PLAIN = 512  # bytes: the longest value in a compact hash of the embedded server
 
@@ -78,7 +78,7 @@ class RegisteredJob(Job):
     """Whether RQJOBS_SIGN_JOBS is on and the record has no valid signature."""
 
     batch = ""
-    """The batch that it is a member of; "" if it is in none."""
+    """The batch of which it is a member; "" if none."""
 
     held = False
     """Whether its run found a dependency unavailable, so that RQ's retry does not count as a failed attempt."""

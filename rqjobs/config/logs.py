@@ -51,7 +51,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def _mask(text: str) -> str:
-    from rqjobs.security.masking import mask_text  # its patterns take 2 ms: a process that logs nothing needs none
+    from rqjobs.security.masking import (
+        mask_text,
+    )  # imported late: compiling its patterns takes 2 ms, and many processes log nothing
 
     return mask_text(text)
 

@@ -233,7 +233,7 @@ class Settings(BaseSettings):
     """Earlier keys, separated by blanks: secrets encrypted under them can be read, and ``rqjobs db reencrypt`` encrypts
     them under RQJOBS_SECRET_KEY. Jobs signed with them still run."""
     rqjobs_data: Path = Path(".rqjobs")
-    """The folder of the embedded Redis, the SQLite file, mails and exports; no other user may enter it."""
+    """The folder of the embedded Redis, the SQLite file, mails and exports; only its owner has access."""
 
     # Engine
     rqjobs_lease: Duration = timedelta(seconds=30)

@@ -32,9 +32,9 @@ events = Table(
     Column("recorded_at", DateTime(timezone=True), nullable=False),
     Index("ix_rqjobs_qr_events_user_id_occurred_at", "user_id", "occurred_at"),
 )
-"""Every event once, its times in UTC, its network address truncated; kept for ANALYTICS_RETENTION.
+"""The events, each once, with times in UTC and truncated addresses; kept for ANALYTICS_RETENTION.
 
-``extra`` holds the keys of the job's data that have no column of their own.
+``extra`` has the keys of the job's data that have no column.
 """
 
 visitors = Table(
@@ -50,8 +50,8 @@ visitors = Table(
 )
 """The visitors of a UTC day: the quarter hour of the first scan, and whether there was another.
 
-The day comes first in the key, so that all writing of a day stays in one place of the tree, however large it is; a
-visitor's rows for the code and for its owner lie side by side.
+The day comes first in the key, so that all writes of a day are in one part of the tree, however large it is; a
+visitor's rows for the code and for its owner are adjacent.
 """
 
 counts = Table(
@@ -70,13 +70,13 @@ counts = Table(
 
 ``scope`` is ``all``, ``user:<owner>`` or ``code:<QR code>``. ``metric`` is an event (``value``: its result) or
 
-- ``bot``: scans by bots, which count nowhere else
-- ``visitor``: visitors by their first scan of the day; ``returning``: those of them that scanned again
-- ``client``: scans by device, system and browser, tabs between them; ``place``: scans by country and city
+- ``bot``: scans by bots, which are not in other counts
+- ``visitor``: visitors by their first scan of the day; ``returning``: those with another scan
+- ``client``: scans by device, system and browser, separated by tabs; ``place``: scans by country and city
 - ``code``: scans by code, in the scopes ``all`` and ``user``
 - ``client_week``, ``place_week``, ``code_week``: the same by week, at its Monday, without quarter hours, in the scopes
   ``all`` and ``user``: a quarter of a year of a thousand codes is 20,000 rows instead of 90,000
 
-One row a day instead of one a quarter hour: a year is 365 rows, and any time zone's days can be cut from it. The day
-comes first in the key here too: a batch changes some hundred rows of today, which then lie in few pages.
+One row per day instead of one per quarter hour: a year is 365 rows, and the days of any time zone can be computed from
+them. The day comes first in the key here too: a batch changes some hundred rows of today, which are then in few pages.
 """

@@ -86,7 +86,7 @@ class ManyChatSyncJob(JobModel):
     tool_id: Name
     """The id of the app's tool, which selects the ManyChat account."""
     data: Annotated[dict[str, Any], json_object("data")]
-    """The wanted state: see :mod:`rqjobs.jobs.manychat_data`, one model for each (type, action)."""
+    """The desired state: see :mod:`rqjobs.jobs.manychat_data`, which has a model for each (type, action)."""
     merge: bool = False
     """Merge waiting changes of the same contact into one: for each field and tag the one enqueued last is applied, so
     ten updates in a second cost one set of calls."""

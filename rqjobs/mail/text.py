@@ -21,9 +21,9 @@ class _Writer(HTMLParser):
         self.hidden: list[str] = []
         """The open tags from the outermost hidden one inwards."""
         self.link_end = 0
-        """Up to which part an address has ended the line."""
+        """The number of parts up to the last link, whose URL ends its line."""
         self.in_cell = ""
-        """The kind of the cell before in this row: a second cell needs a separator."""
+        """The kind of the previous cell in this row, after which the next one needs a separator."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in attrs}

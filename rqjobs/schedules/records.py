@@ -25,7 +25,7 @@ class ScheduleOptions(TypedDict, total=False):
     cron: str | None
     """Minute, hour, day, month, weekday: ``"0 3 * * *"``; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``."""
     every: timedelta | str | None
-    """An interval of 1 s or more in the place of ``cron``, counted from ``starts``, else from 1970 (UTC)."""
+    """An interval of 1 s or more instead of ``cron``, counted from ``starts``, or from 1970 (UTC) without it."""
     timezone: str
     """The IANA zone of ``cron``; ``"UTC"`` by default."""
     starts: datetime | None
@@ -83,7 +83,7 @@ class Schedule:
     next: datetime | None
     """The next tick; None unless it is active."""
     ticks: list[Tick] = field(default_factory=list)
-    """Newest first."""
+    """The last ticks, newest first."""
     version: str = ""
 
     @property

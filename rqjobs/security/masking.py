@@ -21,7 +21,7 @@ _WORDS = frozenset(
 )
 """Words that mark a secret as a whole word of a name: ``user_pin`` and ``userPin``, but not ``shipping``."""
 _PARAMETERS = _WORDS | {"key", "sid", "code", "ticket"}
-"""The same for the parameters of a URL."""
+"""Words that mark a secret as a parameter of a URL."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[a-z]+")
 _LONGEST_NAME = 200

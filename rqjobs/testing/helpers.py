@@ -78,9 +78,9 @@ class Captured:
 
     jobs: list[CapturedJob[JobModel]] = field(default_factory=list)
     then: list[CapturedJob[JobModel]] = field(default_factory=list)
-    """Jobs that are enqueued when every member of their batch is done; :meth:`run_all` runs them after the members."""
+    """The jobs that are enqueued when every member of a batch is done; :meth:`run_all` runs them after the members."""
     on_dead: list[CapturedJob[JobModel]] = field(default_factory=list)
-    """Jobs that are enqueued at the first dead member of their batch."""
+    """The jobs that are enqueued at the first dead member of a batch."""
     waiting: dict[str, str] = field(default_factory=dict)
     """The lanes, by job id, of jobs that wait for a commit, after which they move to ``jobs``."""
     _ids: set[str] = field(default_factory=set)

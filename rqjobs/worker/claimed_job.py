@@ -82,7 +82,7 @@ class ClaimedJob:
     signature: bytes = b""
     """The ``signature`` field of its hash (rqjobs.broker.job_signing); empty if it has none."""
     batch: bytes = b""
-    """The batch that it is a member of; empty if it is in none."""
+    """The batch of which it is a member; empty if none."""
     attempts: int = field(init=False)
     """The most attempts it may have."""
     number: int = field(init=False)

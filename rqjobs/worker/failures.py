@@ -24,7 +24,7 @@ class Failure:
     wait: float | None = None
     """Seconds until the next attempt; None for the wait of the job's backoff."""
     counts: bool = True
-    """Whether the run uses up an attempt."""
+    """Whether the run counts as an attempt."""
     unavailable: DependencyUnavailable | None = None
     """The unavailable dependency, if that is the cause instead of the job itself."""
 

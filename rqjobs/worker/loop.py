@@ -77,7 +77,7 @@ class WorkerLoop:
     on_command: Callable[[Mapping[str, Any]], None]
     log_settled: Callable[[ClaimedJob], None]
     on_written: Callable[[ClaimedJob], None]
-    """Passes a job on whose outcome Redis has accepted."""
+    """Called with each job whose outcome Redis has accepted."""
     report: Callable[..., None]
     """Stores the progress of a job, given its id and a mapping, for ``Attempt.report``."""
     leading: frozenset[str] = frozenset()
@@ -102,7 +102,7 @@ class WorkerLoop:
         self._outbox: deque[ClaimedJob] = deque()
         self._unwritten: list[ClaimedJob] = []
         self._in_flight: deque[Request] = deque()
-        # When jobs get RQ's record. Their executions, not the jobs: most of them have ended by then.
+        # The times at which jobs get RQ's record, with executions instead of jobs, because most have ended by then.
         self._without_record: deque[tuple[float, list[str]]] = deque()
         self._acknowledged = AcknowledgedOutcomes()
         self._replicas = True

@@ -34,7 +34,7 @@ class Done(Outcome):
     ttl: int
     """Seconds that the job and its result are kept; -1 for ever."""
     batch: bytes = field(default=b"", kw_only=True)
-    """The batch that counts the job; empty if it is in none."""
+    """The batch that counts the job; empty if none."""
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ class Failed(Outcome):
     attempt: int
     """The number of the failed attempt, from 1."""
     retries_left: int | None
-    """The new number of retries that the job has left; None leaves it as it is."""
+    """The new number of retries left; None leaves it unchanged."""
 
     @property
     def size(self) -> int:
@@ -109,7 +109,7 @@ class Held(Outcome):
     name = "held"
     requeues = True
     wait: float
-    """Seconds, by Redis' clock."""
+    """The delay in seconds, by Redis' clock."""
     reason: str = ""
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HEAD = struct.Struct("<QI")
 ENTRY = 256
-"""Bytes of an entry; what is longer is cut."""
+"""Bytes of an entry; longer ones are cut."""
 
 RUNNING, ENDED = b"+"[0], b"-"[0]
 
@@ -37,7 +37,7 @@ class RunningJob:
     """A job that was begun in a process which is frozen or dead."""
 
     thread: int
-    """The system's number of the thread that began it."""
+    """The system's id of the thread that began it."""
     execution: str
     """The id of its claim."""
     lane: str
@@ -45,7 +45,7 @@ class RunningJob:
     """``module:function`` of its queue's processor."""
     job_id: str
     running: bool
-    """False: it had ended, and its outcome was perhaps not written."""
+    """Whether it still ran; if not, its outcome may not be written."""
 
     @property
     def label(self) -> str:

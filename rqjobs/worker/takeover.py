@@ -36,7 +36,7 @@ KEPT = 24 * 3600
 """Seconds that Redis keeps the record of a dead worker's running jobs; at least until its leases have expired."""
 
 NAMED = 32
-"""Jobs that one line of the log names."""
+"""The most jobs that one log line names."""
 
 AWAY = (RedisUnavailable, redis.exceptions.RedisError, OSError)
 

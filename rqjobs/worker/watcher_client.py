@@ -15,14 +15,14 @@ from pathlib import Path
 from rqjobs.worker import watcher
 
 TAKEOVER = 3.0
-"""Seconds that a watcher needs at most to write to Redis what ran: it starts Python with rqjobs anew, in half a second
-on an idle machine."""
+"""The most seconds that a watcher needs to record the running jobs in Redis: it starts Python with rqjobs, which takes
+half a second on an idle machine."""
 
 LEAST = 3
 """The least number of seconds without a heartbeat after which a worker counts as frozen."""
 
 LEASE_TOO_SHORT = 10
-"""The same with a lease that expires before the watcher can write what ran: nothing is gained by hurry."""
+"""The same for a lease that expires before the watcher can record the running jobs, so that haste gains nothing."""
 
 
 def frozen_after(lease: float) -> int:

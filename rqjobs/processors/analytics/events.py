@@ -27,13 +27,13 @@ class QREvent(NamedTuple):
     """The unique id, by which an event that arrives twice is counted once."""
     qr_code_id: str
     user_id: str | None
-    """The owner of the code, as the producer gave it."""
+    """The owner of the code, if the producer gave one."""
     event: str
     """The canonical name of the event, such as ``scan``; see rqjobs.jobs.analytics.QR_EVENTS."""
     result: str | None
     """The result of a validation, in lower case: ``valid``, ``expired`` ..."""
     occurred_at: datetime
-    """In UTC."""
+    """The time of the event, in UTC."""
     bot: bool
     device: str
     """``mobile``, ``tablet``, ``desktop``, ``bot``, ``other``, or ``unknown`` when no user agent was given."""

@@ -46,7 +46,7 @@ class Fonts:
         self.widths = _Widths(self)
         self.faces: dict[str, int] = {}
         self.missing: set[str] = set()
-        """Characters that no font shows."""
+        """The characters that no font has."""
         self._load()
         self._base = _ascii_name(self._faces[0], self._document)
 

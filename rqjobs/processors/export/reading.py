@@ -153,7 +153,7 @@ class _TableRows(Rows):
         counted = select(func.count(), *foreign.values()).select_from(table).where(self._where)
         self.total, *found = connection.execute(counted).one()
         self._texts = {name for name, any_ in zip(foreign, found, strict=True) if any_}
-        """Columns with moments that Python has not."""
+        """Columns with moments or durations that Python does not support, which are read as text."""
 
     def batches(self, after: Key = None) -> Generator[tuple[Batch, Key], None, None]:
         chosen: list[Any] = [
@@ -218,7 +218,7 @@ def _foreign(column: Column[Any]) -> ColumnElement[bool] | None:
     kind = column.type.item_type if isinstance(column.type, ARRAY) else column.type
     if isinstance(kind, SqlDate | SqlDateTime | SqlTime | AbstractRange | AbstractMultiRange):
         return cast(column, Text).regexp_match(r"infinity|BC|\d{5}-|(^|[{,])24:")
-    if isinstance(kind, INTERVAL):  # months are no number of days, and psycopg wraps what is too long
+    if isinstance(kind, INTERVAL):  # months have no fixed number of days, and psycopg overflows for long ones
         return cast(column, Text).regexp_match(r"infinity|mon|year|\d{6} ")
     return None
 

@@ -32,7 +32,7 @@ class Export:
     """The name of the file in ``location``."""
     created_at: datetime
     expires_at: datetime
-    """When the file is deleted."""
+    """The time at which the file is deleted."""
     deleted_at: datetime | None = None
 
     @property

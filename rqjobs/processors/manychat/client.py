@@ -59,7 +59,7 @@ class ManyChat:
     def __init__(self, account: Account, url: str, connection: redis.Redis, attempt: Attempt) -> None:
         self.account = account
         self.calls = 0
-        """How many calls this run has made."""
+        """The number of calls that this run has made."""
         self._url = url
         self._redis = connection
         self._attempt = attempt

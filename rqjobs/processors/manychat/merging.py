@@ -56,7 +56,7 @@ class Group:
         identity = details.identity if isinstance(details, Reference) else ""
         digest = hashlib.blake2b(identity.encode(), key=account.key.encode(), digest_size=12).hexdigest()
         self.name = f"{account.key}:{digest}"
-        """The same for all changes of the contact; names neither the contact nor the token."""
+        """The key of the group: the same for all changes of the contact; it reveals neither contact nor token."""
         self.unit = unit_of(attempt)
         self._base = f"{PREFIX}:merge:{self.name}"
         self._own = json.dumps(job.dump()).encode()

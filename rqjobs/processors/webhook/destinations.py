@@ -35,11 +35,11 @@ class Destination:
         self.clear_until = 0.0
         """Monotonic time until which the breaker in Redis need not be read."""
         self.failing: frozenset[str] | None = None
-        """Those of its breakers that have counted failures lately; None if they were not read yet."""
+        """Its breakers with recent failures; None if they were not read yet."""
         self.asked_again = 0.0
-        """Unix time: when the last of the deliveries that wait for its first responses is checked again."""
+        """Unix time at which the last delivery that waits for its first responses is checked again."""
         self.parks_until = 0.0
-        """Unix time: the earliest trial of a parked delivery that the breaker has set; 0 if none."""
+        """Unix time of the earliest check of a parked delivery; 0 if there is none."""
         self.probes: set[str] = set()
         self._admitted: dict[str, float] = {}
 
@@ -91,7 +91,7 @@ class Destinations:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.asks_at = 0.0
-        """Unix time until which requests about silent destinations are gathered."""
+        """Unix time until which requests for silent destinations are collected."""
         self._known: dict[str, Destination] = {}
         self._lock = threading.Lock()
 

@@ -68,12 +68,12 @@ class Name:
         self.error = ""
         self.error_until = 0.0
         self.charged: set[str] = set()
-        """The jobs that this error has cost an attempt."""
+        """The jobs for which this error has counted as an attempt."""
         self.busy = False
-        """A query for it is open, or waits for its turn."""
+        """Whether a query for it is open, or waits to be sent."""
         self.sent = False
         self.wanted = time.monotonic()
-        """When its query was requested."""
+        """The time at which its query was requested."""
         self.waiters: list[Callable[[], object]] = []
 
 
@@ -107,7 +107,7 @@ class Names:
         self._entered: dict[str, float] = {}
         self._lock = threading.Lock()
         self.away_since: float | None = None
-        """Since when our own name servers answer nothing, ``time.time()``."""
+        """The time since when our own name servers have not answered, ``time.time()``."""
         self._check_at = 0.0
         self._pause = 0.0
         # Only the resolver's thread uses the following.

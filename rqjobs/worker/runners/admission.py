@@ -26,7 +26,7 @@ Asked = tuple[ClaimedJob, JobModel, Attempt]
 Verdict = Hold | DependencyUnavailable | None
 
 RECORDED = 200
-"""Jobs that one request claims from a queue at most (rqjobs.worker.queue_state): so many are checked at once."""
+"""The most jobs that are checked at once: as many as one request claims from a queue (rqjobs.worker.queue_state)."""
 
 SHORT = 0.05
 """Seconds: a job that is held for less stays in memory, which costs less than writing it to Redis and back."""

@@ -51,7 +51,7 @@ class Runner:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        """How many jobs it may hold at once."""
+        """The most jobs that it may hold."""
         self._jobs: deque[ClaimedJob] = deque()
 
     def room(self) -> int:

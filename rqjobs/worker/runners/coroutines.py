@@ -66,7 +66,7 @@ class CoroutineRunner(Runner):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._places: list[Place] = []
         self._limits: dict[str, float] = {}
-        """Until when an execution may run, ``time.monotonic()``."""
+        """The time limit of each execution, ``time.monotonic()``."""
         self._late: set[str] = set()
         self._looks = False
         self._scheduled = False

@@ -56,9 +56,9 @@ class Child:
         self._socket = ours
         self._buffer = b""
         self.ready = False
-        """It has begun its first job."""
+        """Whether it has begun its first job."""
         self.stopped = False
-        """Its job was stopped by command."""
+        """Whether a command has stopped its job."""
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "rqjobs.worker.runners.child_process", str(theirs.fileno()), queue],
@@ -161,10 +161,10 @@ class ProcessRunner(Runner):
         self._queue: SimpleQueue[ClaimedJob | None] = SimpleQueue()
         self._threads = 0
         self.unfinished = 0
-        """Jobs that it has, begun or not."""
+        """The number of its jobs, begun or not."""
         self._lock = threading.Lock()
         self._running: dict[str, Child] = {}
-        """By execution: a job may be here twice, once with a lease that was lost."""
+        """The processes by execution: a job may be here twice, once with a lost lease."""
         self._stopping = False
         self._started: list[threading.Thread] = []
 

@@ -79,15 +79,15 @@ class Slot:
         self.abandoned = False
         """Whether the thread is abandoned, so that its results are ignored."""
         self.stopped = False
-        """The limit was set off by a command, not by the clock."""
+        """Whether a command has interrupted the jobs, not the clock."""
         self.rqs = False
-        """RQ's own methods run the job. They write its outcome, so they must not be interrupted while they do."""
+        """Whether RQ's own methods run the job. They write its outcome, during which they must not be interrupted."""
         self.calls = 0
-        """How many calls RQ's methods have made for this job: the first is the job's function, others are callbacks."""
+        """The number of calls that RQ's methods have made: the first is the job's function, others are callbacks."""
         self.ran = False
-        """The job's function ran in another thread, which was abandoned: this one writes its end."""
+        """Whether the job's function ran in another thread, which was abandoned, and this one writes the outcome."""
         self.rq_limit = 0.0
-        """Inside RQ's methods: the limit of the job's function or callback that they call now, 0 between two calls."""
+        """Inside RQ's methods: the limit of the function or callback that is called now; 0 between two calls."""
 
     def enter(self, jobs: list[ClaimedJob], limit: float) -> None:
         """Records that the thread begins ``jobs``; ``limit`` is in seconds, 0 or less for none."""
