@@ -493,6 +493,19 @@ def test_drain_runs_then_and_the_jobs_of_a_chain_in_order(redis: redis_py.Redis)
     assert dying.read().state == "dead"
 
 
+def test_members_links_and_followers_are_signed(redis: redis_py.Redis, hand: Hand, configure: Any) -> None:
+    configure(RQJOBS_SIGN_JOBS="true", RQJOBS_SECRET_KEY="s" * 40)
+    enqueue_batch(probes(2), then=probe("then"))
+    enqueue_chain(probes(2))
+    for _ in range(3):
+        jobs = hand.claim(10)
+        for job in jobs:
+            job.prepare()
+        hand.done(*jobs)
+    assert [record.state for record in list_batches()] == ["done", "done"]
+    assert hand.claim(10) == []
+
+
 def test_captured_batches_run_then_after_their_members() -> None:
     with capture() as captured:
         enqueue_batch(probes(2), then=probe("then"), on_dead=probe("alarm"))

@@ -127,10 +127,15 @@ local function read_job(key)
     if job[i] then found = found + 1 end
   end
   for i = 6, 9 do job[i] = false end
-  if redis.call('HLEN', key) > found then
+  local fields = redis.call('HLEN', key)
+  if fields > found then
+    job[21] = redis.call('HGET', key, 'batch')
+    if job[21] then found = found + 1 end
+  end
+  if fields > found then
     local others = redis.call('HMGET', key, 'result_ttl', 'failure_ttl', 'success_callback_name', 'failure_callback_name',
       'stopped_callback_name', 'repeats_left', 'rate_limit_key', 'group_id', 'dependency_ids',
-      'enqueue_at_front_on_retry', 'worker_died', 'ttl', 'ended_at', 'enqueued_at', 'signature', 'batch')
+      'enqueue_at_front_on_retry', 'worker_died', 'ttl', 'ended_at', 'enqueued_at', 'signature')
     for i, value in ipairs(others) do job[5 + i] = value end
   end
   return job
