@@ -252,7 +252,7 @@ def look(outage: Outage) -> None:
     except (redis.exceptions.RedisError, RedisUnavailable) as error:
         outage.goes_on(error)
     except Exception as error:  # noqa: BLE001  # the next look comes
-        event(logging.DEBUG, "alerts could not look", error=str(error))
+        event(logging.DEBUG, "alerts not checked", error=str(error))
     else:
         outage.over()
 

@@ -86,7 +86,7 @@ def follow_code(client: redis.Redis) -> None:
     for name, stored in zip(names, definitions, strict=True):
         if name not in _DECLARED and _is_gone(stored, imports):
             remove(name, connection=client)
-            event(logging.INFO, "schedule removed: its declaration is gone", schedule=name)
+            event(logging.INFO, "schedule removed: it is not declared any more", schedule=name)
 
 
 def _is_gone(raw: Any, imports: set[str]) -> bool:

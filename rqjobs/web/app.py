@@ -179,7 +179,7 @@ def _database_gone(_error: Exception) -> tuple[str, int]:
 def _redis_gone(error: RedisUnavailable) -> tuple[str, int]:
     if isinstance(error, redis.exceptions.ResponseError):  # it answers, but is full, a replica, or lacks replicas
         return _redis_refuses(error)
-    return _page(503, "Redis does not answer", "The numbers are back as soon as Redis is; nothing here was changed.")
+    return _page(503, "Redis does not answer", "This page works again when Redis does; nothing was changed.")
 
 
 def _redis_refuses(error: Exception) -> tuple[str, int]:

@@ -113,7 +113,7 @@ def _login_of(app: Flask) -> _Login:
 
 def _check_host(names: frozenset[str]) -> None:
     if not is_allowed(request.environ.get("HTTP_HOST", ""), names):
-        abort(421, "The dashboard does not answer to this host name. Name it in DASHBOARD_URL or DASHBOARD_HOSTS.")
+        abort(421, "This host name is not allowed. Add it to DASHBOARD_URL or DASHBOARD_HOSTS.")
 
 
 def _guard() -> ResponseReturnValue | None:

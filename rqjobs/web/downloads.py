@@ -54,7 +54,7 @@ def downloads(owner: Callable[[], str | None]) -> Blueprint:
                 conditional=True,  # a broken download can be resumed
             )
         except FileNotFoundError:
-            abort(410, "This file is no longer there. Ask for a new export.")
+            abort(410, "This file is deleted. Request a new export.")
         return _private(response)
 
     return blueprint

@@ -52,7 +52,7 @@ def _only_this_redis() -> None:
     if request.blueprint == "rq_dashboard":
         current_app.redis_conn = get_connection()  # type: ignore[attr-defined]
         if (request.view_args or {}).get("instance_number", 0) != 0:
-            abort(404, "There is one Redis here, number 0.")
+            abort(404, "There is only one Redis, number 0.")
         registry = (request.view_args or {}).get("registry_name", "queued")
         if registry != RATE_LIMITED and registry not in REGISTRIES:
             abort(404, f"There is no registry {registry!r}.")

@@ -239,7 +239,7 @@ class EngineWorker(RQCompatWorker):
             running = [job for job in claimed if job.job_id == job_id and not job.settled]
             found = [job for job in running if execution in ("", job.execution)]
             if not found:
-                event(logging.WARNING, "stop-job: it does not run here", id=job_id)
+                event(logging.WARNING, "stop-job ignored: the job does not run here", id=job_id)
             for job in found:
                 event(logging.INFO, "job is stopped by command", id=job_id, queue=job.lane)
                 runner = self.loop.queues[job.policy.name].runner

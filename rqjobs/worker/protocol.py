@@ -186,7 +186,7 @@ class WorkerProtocol:
             try:
                 jobs.append(read_job(row, lane, policy, self._report))
             except UnicodeDecodeError as error:
-                event(logging.ERROR, "refused: no job's id", id=repr(row[0][:100]), queue=lane, error=str(error))
+                event(logging.ERROR, "refused: not a job id", id=repr(row[0][:100]), queue=lane, error=str(error))
         return Claims(jobs, float(rate_wait), float(trial_wait), bool(parked), bool(full))
 
     def finish(self, batch: Iterable[HasOutcome]) -> list[Word]:

@@ -188,7 +188,7 @@ def _remember(bounced: dict[str, str], job_id: str) -> None:
     try:
         suppress(bounced, job_id=job_id)
     except (RQJobsError, SQLAlchemyError) as error:  # the next bounce adds the address
-        event(logging.WARNING, "bounces were not remembered", id=job_id, error=str(error))
+        event(logging.WARNING, "bounces not stored", id=job_id, error=str(error))
 
 
 def _result(record: SendRecord, backend: Backend, dropped: dict[str, str], message_id: str) -> dict[str, Any]:
