@@ -261,7 +261,7 @@ def cancel(batch_id: str, client: redis.Redis, *, final: bool = False) -> int:
 
 
 def check_batches(client: redis.Redis) -> None:
-    """Cancels abandoned batches, and counts members whose end our scripts have not written; once in a while."""
+    """Cancels abandoned batches, and counts members that our scripts have not counted; called at intervals."""
     _cancel_abandoned(client)
     for batch_id in cast("list[bytes]", client.zrevrange(keys.BATCHES, 0, _CHECKED - 1)):
         name = as_text(batch_id)
@@ -274,7 +274,7 @@ def check_batches(client: redis.Redis) -> None:
 
 
 def _cancel_abandoned(client: redis.Redis) -> None:
-    """Cancels the batches whose members stopped coming: the call that enqueued them has never returned."""
+    """Cancels batches that receive no more members, because the call that enqueues them was killed."""
     now = time.time()
     latest = now - ABANDONED.total_seconds()
     found: Any = client.zrangebyscore(keys.BATCHES_OPENING, 0, latest, withscores=True)

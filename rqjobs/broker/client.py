@@ -137,7 +137,7 @@ class _Pipeline(Pipeline):
             raise found from error
 
     def _read(self, raise_on_error: bool) -> list[Any]:
-        """The answers, without those of keys of another type; all of them noted."""
+        """Returns the responses, with empty ones for keys of the wrong type, which are recorded."""
         commands = list(self.command_stack)
         answers = super().execute(raise_on_error=False)
         for place, ((command, _options), answer) in enumerate(zip(commands, answers, strict=True)):

@@ -219,7 +219,7 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 
 
 def _send_one(entry: Entry, sender: _Sender) -> bool:
-    """Writes a single job that is due at once by the shortest path; returns False if the job needs the general one."""
+    """Writes a single job that is due at once, by the cheapest script; returns False for any other job."""
     kind, job_id, _delay, data, created_at, description, token, _at, destination = entry
     if entry.is_delayed or token or BATCH_FIELD in kind.fields:
         return False

@@ -14,16 +14,16 @@ __all__ = ["VERSION", "Job", "KnownQueue", "as_text", "waiting_by_queue"]
 
 
 def as_text(value: bytes | str) -> str:
-    """A text that Redis returned; bytes that are not UTF-8 are replaced."""
+    """Returns a text from Redis as str; bytes that are not UTF-8 are replaced."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 class KnownQueue(Queue):
-    """RQ's queue, whose list of all queues leaves out what is no queue's key."""
+    """RQ's queue, with a list of all queues that skips entries which are not keys of queues."""
 
     @classmethod
     def all(cls, connection: redis.Redis, *_args: Any, **_options: Any) -> list[Queue]:
-        """Every named queue (lane) that RQ has a record of."""
+        """Returns every lane of which RQ has a record."""
         found: list[Queue] = []
         members: Any = connection.smembers(cls.redis_queues_keys)
         for name in members:

@@ -1,7 +1,7 @@
-"""Keys of another type than rqjobs and RQ give them: a page or command reads past them, and names each.
+"""Keys of the wrong type: a page or command skips them, and names each.
 
-Redis answers WRONGTYPE to a command for a key of another type. Within :func:`reading` a command that only reads gets
-the answer for a key that does not exist instead, and the key is noted. Commands that write raise as ever.
+Redis returns WRONGTYPE for a command on a key of the wrong type. Within :func:`reading` a command that only reads gets
+the response for a missing key instead, and the key is recorded. Commands that write raise the error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OF_EACH = {"HMGET": "hash", "ZMSCORE": "zset"}
 
 @dataclass(frozen=True)
 class UnreadableKey:
-    """One key of another type."""
+    """One key of the wrong type."""
 
     name: str
     """The key; bytes that are not UTF-8 are replaced."""
@@ -59,12 +59,12 @@ class UnreadableKey:
 
     @property
     def fault(self) -> str:
-        """What is wrong: one line."""
+        """The fault, in one line."""
         return f"(unreadable) {self.name}: it should be a {_SPOKEN.get(self.kind, self.kind)}"
 
     @property
     def fix(self) -> str:
-        """What to do."""
+        """The fix, in one line."""
         return f"{_FIX} {self.name}"
 
     @property
@@ -83,9 +83,9 @@ _noted: ContextVar[Noted | None] = ContextVar("rqjobs_unreadable", default=None)
 
 @contextmanager
 def reading() -> Iterator[Noted]:
-    """Within the block, this thread's reads of keys of another type get nothing; yields the keys as they are found.
+    """Within the block, reads of keys of the wrong type by this thread return nothing; yields the keys found.
 
-    What a block within another one notes, the outer one notes as well.
+    Keys found in an inner block are also recorded in the outer one.
     """
     outer, mine = _noted.get(), Noted()
     token = _noted.set(mine)
@@ -98,7 +98,7 @@ def reading() -> Iterator[Noted]:
 
 
 def unreadable_keys(connection: redis.Redis) -> list[UnreadableKey]:
-    """The keys that were noted in the present block of :func:`reading` and are unreadable still, by name."""
+    """Returns the keys recorded in the current block of :func:`reading` that are still unreadable, by name."""
     found = sorted((_noted.get() or {}).values(), key=lambda each: each.name)
     return [
         each
@@ -108,7 +108,7 @@ def unreadable_keys(connection: redis.Redis) -> list[UnreadableKey]:
 
 
 def types_of(names: Sequence[str], connection: redis.Redis) -> list[str]:
-    """The type of each of these keys as Redis names it, such as ``zset``; ``none`` if there is no such key."""
+    """Returns the type of each of these keys in Redis' words, such as ``zset``; ``none`` for a missing key."""
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.type(name)
@@ -116,26 +116,26 @@ def types_of(names: Sequence[str], connection: redis.Redis) -> list[str]:
 
 
 def is_noted(name: str) -> bool:
-    """Whether this key was found unreadable in the present block of :func:`reading`."""
+    """Returns whether this key is recorded as unreadable in the current block of :func:`reading`."""
     return name in (_noted.get() or ())
 
 
 def is_reading() -> bool:
-    """Whether the present code runs within :func:`reading`."""
+    """Returns whether the current code runs within :func:`reading`."""
     return _noted.get() is not None
 
 
 def is_wrong_type(error: object) -> bool:
-    """Whether ``error`` is Redis' refusal of a command for a key of another type."""
+    """Returns whether ``error`` is Redis' error for a key of the wrong type."""
     return isinstance(error, redis.exceptions.ResponseError) and "WRONGTYPE" in str(error)
 
 
 def instead(command: Sequence[Any], error: object) -> tuple[Any] | None:
-    """Notes the key that ``command`` could not read.
+    """Records the key that ``command`` could not read.
 
     Returns:
-        The answer for a key that does not exist, in a tuple; None if the error has another cause, the command does not
-        only read, or this is not within :func:`reading`.
+        The response for a missing key, in a tuple; None if the error has another cause, the command also writes, or
+        this is not within :func:`reading`.
     """
     noted = _noted.get()
     if noted is None or not is_wrong_type(error):

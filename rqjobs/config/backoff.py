@@ -57,7 +57,7 @@ class Backoff:
 
 
 def choose_attempts(given: int | None, backoff: Backoff | None, default: int) -> int:
-    """Returns the number of runs that is given; otherwise that of a given schedule, or ``default``."""
+    """Returns ``given`` if it is not None; otherwise the number of runs of a schedule, or ``default``."""
     return given if given is not None else (backoff and backoff.attempts) or default
 
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a dead letter: its queue, its destination, and its error without the parts that differ."""
+"""The fingerprint of a dead letter: its queue, its destination, and its error without ids and numbers."""
 
 from __future__ import annotations
 

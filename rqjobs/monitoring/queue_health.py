@@ -115,7 +115,7 @@ def queue_health(connection: redis.Redis | None = None) -> list[QueueHealth]:
 
 
 def _with_unreadable(queue: QueueHealth, noted: Noted) -> QueueHealth:
-    """``queue``, with a reason for each key of another type that belongs to it or to all queues."""
+    """Returns ``queue`` with a reason for each key of the wrong type that belongs to it or to all queues."""
     own = (
         each.fault
         for name, each in noted.items()

@@ -112,7 +112,7 @@ def create_app(password: str | None = None, *, let_in: Callable[[], bool] | None
 
 
 def _reading(wsgi_app: Any) -> Any:
-    """``wsgi_app``, whose pages read past keys of another type (rqjobs.broker.unreadable)."""
+    """Wraps ``wsgi_app`` so that its pages skip keys of the wrong type (rqjobs.broker.unreadable)."""
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -124,7 +124,7 @@ def _reading(wsgi_app: Any) -> Any:
 
 
 def _unreadable() -> list[UnreadableKey]:
-    """The keys that the present page could not read."""
+    """Returns the keys that the current page could not read."""
     try:
         return unreadable_keys(get_connection()) if getattr(g, "signed_in", False) else []
     except redis.exceptions.RedisError:  # the page of this very error

@@ -120,7 +120,7 @@ class StockWorker(Worker):
         self.connection.hset(self.key, mapping=ours)
 
     def register_death(self) -> None:
-        """Registers the worker's end as RQ does."""
+        """Registers the end of the worker as RQ does."""
         with _named_in_the_log():
             super().register_death()
 
@@ -289,7 +289,7 @@ def _due(connection: Redis, names: Sequence[str]) -> bool:
 
 @contextmanager
 def _named_in_the_log() -> Iterator[None]:
-    """A list of workers of another type keeps no worker from its jobs: Redis has run the other commands."""
+    """Logs, instead of raising, that the list of workers has the wrong type; Redis has run the other commands."""
     try:
         yield
     except ResponseError as error:

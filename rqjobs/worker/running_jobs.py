@@ -34,7 +34,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that was begun in a process which is frozen or dead."""
+    """A job that had begun in a process that is now frozen or dead."""
 
     thread: int
     """The system's id of the thread that began it."""
@@ -49,7 +49,7 @@ class RunningJob:
 
     @property
     def label(self) -> str:
-        """Id, lane and function, for logs."""
+        """The id, lane and function, for logs."""
         return f"{self.job_id} ({self.lane}, {self.function})"
 
 
@@ -82,7 +82,7 @@ class Place:
                 self._memory[at] = ENDED
 
     def clear(self) -> None:
-        """Records that nothing runs here: the jobs go on elsewhere."""
+        """Records that no job runs here any more, because the jobs continue elsewhere."""
         self._forget(0)
 
     def _forget(self, count: int) -> None:
@@ -92,7 +92,7 @@ class Place:
 
 
 class _Shared:
-    """The memory, and what of it is free."""
+    """The shared memory, and its free places."""
 
     def __init__(self) -> None:
         self.memory: mmap.mmap | None = None
@@ -104,7 +104,7 @@ _shared = _Shared()
 
 
 def share() -> int:
-    """Makes the shared memory; its descriptor, for the watcher. Places that were given out before are not in it."""
+    """Makes the shared memory and returns its descriptor, for the watcher. Places made before are not in it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("rqjobs-running")
     else:
@@ -118,7 +118,7 @@ def share() -> int:
 
 
 def place(capacity: int = 1) -> Place:
-    """A place of this thread for ``capacity`` jobs; without a watcher, or room, one that is not shared."""
+    """Returns a place of this thread for ``capacity`` jobs; an unshared one without a watcher or free memory."""
     memory = _shared.memory
     with _lock:
         if memory is None or _shared.end + HEAD.size + ENTRY * capacity > _SIZE - HEAD.size:
@@ -134,14 +134,14 @@ def place(capacity: int = 1) -> Place:
 
 
 def free_place(used: Place) -> None:
-    """The place may be another thread's."""
+    """Makes the place available to other threads."""
     if used._memory is _shared.memory:  # noqa: SLF001
         with _lock:
             _shared.free[used.capacity].append(used)
 
 
 def read_running(descriptor: int) -> list[RunningJob]:
-    """The jobs that were begun last in each place, and not cleared."""
+    """Returns the jobs that were begun last in each place, unless the place was cleared."""
     found: list[RunningJob] = []
     with mmap.mmap(descriptor, _SIZE, prot=mmap.PROT_READ) as memory:
         at = 0

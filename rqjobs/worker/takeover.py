@@ -42,15 +42,17 @@ AWAY = (RedisUnavailable, redis.exceptions.RedisError, OSError)
 
 
 def suspects(jobs: list[RunningJob], thread: int) -> list[RunningJob]:
-    """The jobs that may have frozen their worker: those of the ``thread`` that held the interpreter, if it is known."""
+    """Returns the jobs that may have frozen their worker: those of ``thread``, which held the interpreter, if known."""
     running = [job for job in jobs if job.running]
     return [job for job in running if job.thread == thread] or running or jobs
 
 
 def note(name: str, ran: list[RunningJob], *, frozen: bool) -> list[RunningJob]:
-    """Records in Redis which jobs ran in the worker; returns those of them whose outcome is not written.
+    """Records in Redis which jobs ran in the worker; returns those without a written outcome.
 
-    Several that may have frozen it are all honest but one: none is charged an attempt, and each runs alone then.
+    If several may have frozen it, only one of them is the cause: so none has an attempt counted, and each runs alone
+    next
+    time.
     """
     with connect(socket_timeout=3) as client:
         members = client.smembers(key("worker", name, "executions"))

@@ -26,7 +26,10 @@ LEASE_TOO_SHORT = 10
 
 
 def frozen_after(lease: float) -> int:
-    """Returns the ticks without a heartbeat after which a worker is frozen: its jobs are recorded within its lease."""
+    """Returns the ticks without a heartbeat after which a worker counts as frozen.
+
+    They end before its lease, so that its running jobs can be recorded in time.
+    """
     renewed = min(5.0, lease / 3) + 1  # rqjobs.worker.maintenance: the most by which it precedes the last heartbeat
     limit = int(min(lease * 0.6, lease - renewed - watcher.TICK - TAKEOVER))
     return limit if limit >= LEAST else LEASE_TOO_SHORT

@@ -68,7 +68,7 @@ def examine(*, ask_providers: bool = False, every_job: bool = False) -> Iterator
 
 
 def _noting(noted: Noted, findings: Iterator[Finding]) -> list[Finding]:
-    """The findings; what their check could not read is added to ``noted``."""
+    """Yields the findings; adds the keys that their check could not read to ``noted``."""
     with reading() as now:
         found = list(findings)
     noted.update(now)

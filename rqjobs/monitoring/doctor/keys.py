@@ -1,4 +1,4 @@
-"""The check of the keys in Redis: each is of the type that rqjobs and RQ give it."""
+"""The check of the keys in Redis: each must have the type that rqjobs and RQ use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST = 1000
 
 
 def types(client: redis.Redis, noted: Iterable[UnreadableKey]) -> Iterator[Finding]:
-    """Keys of another type: ``noted`` ones, which another check could not read, and those whose names are known."""
+    """Reports keys of the wrong type: those in ``noted``, which other checks could not read, and known ones."""
     wanted = {each.name: each.kind for each in noted}
     wanted |= _members(client)
     wanted |= {name: kind for kind, names in _OF_ALL.items() for name in names}
@@ -58,7 +58,10 @@ def types(client: redis.Redis, noted: Iterable[UnreadableKey]) -> Iterator[Findi
 
 
 def _members(client: redis.Redis) -> dict[str, str]:
-    """The keys of workers, schedules, bulk requeues and destinations, a thousand of each at most, with their types."""
+    """Returns the keys of workers, schedules, bulk requeues and destinations, with their types.
+
+    At most a thousand of each.
+    """
     found: dict[str, str] = {}
     with reading():
         workers: Any = client.smembers(key("workers"))

@@ -147,7 +147,7 @@ def breakers() -> list[Breaker]:
 
 
 def _number(value: bytes | None) -> float:
-    """A number of a breaker's hash; 0 for what is missing, or is none that a breaker writes."""
+    """Returns a number of a breaker's hash; 0 if it is missing or invalid."""
     try:
         found = float(value or 0)
     except ValueError:
