@@ -119,13 +119,23 @@ def _outbox(engine: Engine, *, dry_run: bool) -> Area:
             return area
         last = rows[-1].token
         for row in rows:
-            fields = json.loads(row.fields)
-            data = _data_again(area, fields["data"].encode(), row.job_id)
-            if data is not None and not dry_run:
-                changed = json.dumps({**fields, "data": data.decode()}, ensure_ascii=False)
+            content = json.loads(row.fields)
+            found = 0
+            for job_id, fields in _jobs_of_row(row.job_id, content):
+                if (data := _data_again(area, fields["data"].encode(), job_id)) is not None:
+                    fields["data"] = data.decode()
+                    found += 1
+            if found and not dry_run:
                 with engine.begin() as connection:
                     this = (outbox.c.token == row.token) & (outbox.c.fields == row.fields)
-                    connection.execute(update(outbox).where(this).values(fields=changed))
+                    connection.execute(update(outbox).where(this).values(fields=json.dumps(content, ensure_ascii=False)))
+
+
+def _jobs_of_row(row_id: str, content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the id and the fields of each job in an outbox row: one, or those that wait for a batch, or none."""
+    if "data" in content:
+        return [(row_id, content)]
+    return [(each["job_id"], each["fields"]) for each in content.get("head", {}).get("followers", [])]
 
 
 def _jobs(client: redis.Redis, *, dry_run: bool) -> Area:

@@ -14,8 +14,9 @@ import redis as redis_py
 from click.testing import CliRunner
 from sqlalchemy import select, text, update
 
-from rqjobs import WebhookJob, enqueue
+from rqjobs import WebhookJob, enqueue, enqueue_chain
 from rqjobs.attempt import Attempt
+from rqjobs.broker import keys
 from rqjobs.broker.reencryption import reencrypt
 from rqjobs.broker.rq_schema import SERIALIZER, decode_data, encode_data
 from rqjobs.cli import cli
@@ -200,6 +201,7 @@ def test_reencryption_reaches_every_place_and_the_old_key_is_not_needed_any_more
     deliver(job(receiver.url()), "logged")
     with engine.begin() as connection:
         held = enqueue(job(), outbox=connection)
+        chain = enqueue_chain([job(), job()], outbox=connection)
     _, first = add_endpoint(engine, "shop", receiver.url())
     second = rotate_secret(engine, "shop")
     with engine.begin() as connection:  # one from before the encryption
@@ -209,7 +211,7 @@ def test_reencryption_reaches_every_place_and_the_old_key_is_not_needed_any_more
     redis.hset(f"rq:job:{clear.id}", "data", encode_data("webhooks", job().dump_json()))
     configure(RQJOBS_SECRET_KEY=NEW, RQJOBS_SECRET_KEY_OLD=OLD)
     before = in_redis(redis), in_database()
-    expected = {"outbox": 1, "jobs": 4, "deliveries": 1, "endpoints": 2}
+    expected = {"outbox": 3, "jobs": 4, "deliveries": 1, "endpoints": 2}
     assert {area.name: area.changed for area in reencrypt(dry_run=True)} == expected
     assert before == (in_redis(redis), in_database())
     assert {area.name: area.changed for area in reencrypt()} == expected
@@ -218,7 +220,9 @@ def test_reencryption_reaches_every_place_and_the_old_key_is_not_needed_any_more
     assert not any(area.changed or area.unreadable or area.clear for area in again)
     configure(RQJOBS_SECRET_KEY_OLD="")
     relay()
-    for job_id in (waiting.id, delayed.id, dead.id, held.id, clear.id):
+    links = [member.decode() for member in redis.smembers(keys.batch(chain.id) + ":open")]
+    assert len(links) == 2
+    for job_id in (waiting.id, delayed.id, dead.id, held.id, clear.id, *links):
         assert decrypt_job(stored(redis, job_id), job_id).headers == HEADERS
     assert find_endpoints(engine, ["shop"])["shop"].secrets == (second, first)
     assert find_endpoints(engine, ["old"])["old"].secrets == (first,)
