@@ -126,9 +126,10 @@ def _outbox(engine: Engine, *, dry_run: bool) -> Area:
                     fields["data"] = data.decode()
                     found += 1
             if found and not dry_run:
+                changed = json.dumps(content, ensure_ascii=False)
                 with engine.begin() as connection:
                     this = (outbox.c.token == row.token) & (outbox.c.fields == row.fields)
-                    connection.execute(update(outbox).where(this).values(fields=json.dumps(content, ensure_ascii=False)))
+                    connection.execute(update(outbox).where(this).values(fields=changed))
 
 
 def _jobs_of_row(row_id: str, content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -44,6 +44,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "created_at": job.created_at,
         "enqueued_at": job.enqueued_at,
         "due_at": due,
+        "batch": job.batch or None,
         "attempt": len(history) if status in ENDED else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
@@ -67,6 +68,8 @@ def show(job_id: str, *, as_json: bool) -> None:
     say(f"{bold(cell(job.description))}  {job.id}")
     say(f"queue {cell(job.origin)}, {state}, attempts {attempts_seen(job, len(history))}, "
                f"created {ago(job.created_at)}")  # fmt: skip
+    if job.batch:
+        say(f"batch {cell(job.batch)}")
     if due:
         say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
     if document["progress"]:

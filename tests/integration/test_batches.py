@@ -31,7 +31,7 @@ from rqjobs import (
 )
 from rqjobs.batches import list_batches
 from rqjobs.batches.records import check_batches
-from rqjobs.broker import job_actions, keys
+from rqjobs.broker import job_actions, job_writer, keys
 from rqjobs.cli import cli
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import outbox as rows
@@ -401,6 +401,23 @@ def test_members_that_others_have_ended_are_counted(redis: redis_py.Redis, hand:
     assert batch.read().state == "dead"
 
 
+def test_inside_a_transaction_a_batch_waits_for_its_commit(redis: redis_py.Redis) -> None:
+    after: list[Any] = []
+    job_writer.defer_with(lambda call: after.append(call) or True)
+    try:
+        batch = enqueue_batch(probes(700), then=probe("then"))
+        chain = enqueue_chain(probes(2))
+        with pytest.raises(InvalidJob):
+            enqueue_batch([(probe(1), {"attempts": 0})])
+        assert all_keys(redis) == set()
+        for call in after[:2]:
+            call()
+    finally:
+        job_writer.defer_with(None)
+    assert (batch.progress().waiting, chain.progress().waiting) == (700, 2)
+    assert (batch.read().state, len(waiting(redis))) == ("running", 701)
+
+
 def test_a_batch_in_the_outbox_arrives_with_its_transaction(redis: redis_py.Redis, hand: Hand) -> None:
     init_database(get_engine())
     with get_engine().connect() as connection:
@@ -529,6 +546,7 @@ def test_commands_list_show_cancel_and_requeue(redis: redis_py.Redis, hand: Hand
         batch.id, "import", "running", 1,
     )  # fmt: skip
     assert run("show", batch.id)["dead_ids"] == [dead.job_id]
+    assert f"batch {batch.id}" in CliRunner().invoke(cli, ["jobs", "show", dead.job_id]).output
     assert run("requeue-dead", batch.id) == {"id": batch.id, "requeued": [dead.job_id], "still_dead": 0}
     assert run("cancel", batch.id) == {"id": batch.id, "removed": 3}
     assert run("list") == {"batches": []}

@@ -12,6 +12,8 @@ from rqjobs import (
     QRAnalyticsJob,
     ResultTimeout,
     WebhookJob,
+    enqueue_batch,
+    enqueue_chain,
     enqueue_email,
     enqueue_many,
     enqueue_webhook,
@@ -34,6 +36,9 @@ job = enqueue_webhook(
     timeout="30s",
 )
 assert_type(job, Job)
+batch = enqueue_batch([hook, (hook, {"delay": "1h"})], then=hook, on_dead=[hook], tags={"a": "b"}, priority="low")
+assert_type(batch.progress(), rqjobs.BatchProgress)
+assert_type(enqueue_chain(iter([hook]), name="steps", attempts=3), rqjobs.Batch)
 enqueue_email({"to": "ada@example.com", "subject": "Hello", "template": "welcome", "data": {}}, backoff="fixed:10s")
 mail = EmailJob(to=["ada@example.com"], subject="Hello", template="welcome", data={})
 EmailJob(
