@@ -50,8 +50,7 @@ class Attempt:
         """Returns whether the job is dead if this run raises ``error``, by the same rule as the worker.
 
         A :class:`PermanentFailure` makes it dead at any attempt; a :class:`DependencyUnavailable`, and a
-        :class:`RetryLater`
-        that does not count, at none; any other error at the last one.
+        :class:`RetryLater` that does not count, at none; any other error at the last one.
         """
         if isinstance(error, PermanentFailure):
             return True

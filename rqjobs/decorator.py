@@ -171,8 +171,7 @@ def job(
 
     The function takes its payload (a pydantic model, a dataclass, a TypedDict or a dict, by its annotation) and
     optionally the :class:`rqjobs.attempt.Attempt`. Its result and its exceptions have the same meaning as those of
-    every
-    processor. A coroutine function runs on the worker's event loop.
+    every processor. A coroutine function runs on the worker's event loop.
 
     Args:
         queue: the queue's name; by default the function's name with ``-`` for ``_``. A queue has one function.

@@ -157,19 +157,16 @@ class DependencyUnavailable(RQJobsError):
 
     No attempt is counted, and the run is not in the job's history. The queue is held: workers claim none of its jobs,
     except one trial at a time, after 1 s, 2 s, 4 s ... 60 s, until one succeeds. Then all jobs continue. ``rqjobs
-    health``,
-    the dashboard, alerts and metrics show the dependency, since when it is unavailable, and the reason.
+    health``, the dashboard, alerts and metrics show the dependency, since when it is unavailable, and the reason.
 
     If a job finds a dependency unavailable five times while other jobs of its queue reach it, this error counts as a
-    failure
-    of the job.
+    failure of the job.
 
     Attributes:
         dependency: a short name, such as ``database``. The same name is the same dependency.
         reason: one line with the error and the fix. It is shown on pages, so it must not contain secrets.
         scope: the part of the queue that needs the dependency, such as one of several accounts; "" (the default) for
-            the
-            whole queue. Only jobs that raise it with this scope are held.
+            the whole queue. Only jobs that raise it with this scope are held.
     """
 
     def __init__(self, dependency: str, reason: str, *, scope: str = "") -> None:

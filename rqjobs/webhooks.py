@@ -89,14 +89,12 @@ def emit(
         event: such as ``booking.created``.
         payload: the data of the event, an object that JSON can represent.
         event_id: the app's own id of the event, 1 to 500 characters. Each delivery's job id (its ``webhook-id``) is
-            made
-            from it and the endpoint's name, so a repeated call enqueues nothing again, as with ``unique=True``.
+            made from it and the endpoint's name, so a repeated call enqueues nothing again, as with ``unique=True``.
         options: as for ``enqueue_webhook``, except ``job_id``: each delivery needs its own id.
 
     Returns:
         The jobs, one for each endpoint, including those of an earlier call with this ``event_id``; none if no endpoint
-        has
-        subscribed.
+        has subscribed.
 
     Raises:
         InvalidJob: the event, the payload or an option is invalid; nothing is enqueued.

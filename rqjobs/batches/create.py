@@ -53,8 +53,7 @@ def enqueue_batch(
 
     Args:
         jobs: up to 1,000,000 job models, or pairs of a model and its own options; of any queues. A generator is read
-            500
-            at a time, so that the caller's memory does not grow (except inside a transaction of Django without
+            500 at a time, so that the caller's memory does not grow (except inside a transaction of Django without
             ``outbox``). If it yields none for an hour, the batch counts as abandoned and is cancelled.
         then: the job or jobs that are enqueued, once, when every member is done.
         on_dead: the job or jobs that are enqueued, once, when the first member is dead.

@@ -114,8 +114,7 @@ class RateLimit:
         """Returns when each unit of work may start: seconds to wait, 0 for now. Call it again after the wait.
 
         Units are admitted by priority, then in the order of their first call, each for the time of its calls. So no
-        unit
-        waits inside a worker's slot, and a unit that starts can make its calls.
+        unit waits inside a worker's slot, and a unit that starts can make its calls.
 
         Args:
             connection: the shared Redis.

@@ -164,8 +164,7 @@ def keyring() -> Keyring:
 
     With RQJOBS_SECRET_KEY set, secrets in every store are encrypted under it. Without it, the key under RQJOBS_DATA
     encrypts only secrets on this machine: other machines do not have it, and a database on another machine must not
-    depend
-    on a file of this one.
+    depend on a file of this one.
     """
     return _keyring(_ById(get_settings()))
 

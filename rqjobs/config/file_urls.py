@@ -33,8 +33,7 @@ class Place(NamedTuple):
 
         Raises:
             ValueError: it has another scheme, or contains something that hides its target: ``::``, a user name, ``..``,
-                a
-                backslash, a fragment.
+                a backslash, a fragment.
         """
         scheme, separator, rest = url.partition("://")
         if not separator or scheme not in _SCHEMES:

@@ -32,8 +32,7 @@ def close_folder(folder: Path, own: Collection[str]) -> None:
     """Removes other users' access to what rqjobs made in ``folder``: older versions made files with more access.
 
     Only files of this user are changed, and symbolic links are not followed. A subfolder without access for others is
-    not
-    searched, because its contents cannot be reached.
+    not searched, because its contents cannot be reached.
 
     Args:
         folder: closed as well, unless it contains other names: then it may belong to the app.

@@ -89,8 +89,7 @@ def look(
     Args:
         queue: a queue; all by default.
         text: count only dead letters with this text, in any case, in their id, label, error (its first 1,000
-            characters)
-            or destination.
+            characters) or destination.
         group_id: only the group with this id, with the groups of its destinations in ``parts``.
         connection: another Redis than that of REDIS_URL.
 

@@ -128,10 +128,8 @@ def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, mos
     """Updates the index of lanes where its number of entries differs from that of the dead letters.
 
     It drops the entries of jobs that are not dead, and reads the dead letters without an entry, at most ``most`` of
-    each
-    lane. With ``upkeep``, for workers, it also compares the ids, and reads at most 500 dead letters of a lane. It may
-    undo
-    a concurrent change of the index; the next call corrects that.
+    each lane. With ``upkeep``, for workers, it also compares the ids, and reads at most 500 dead letters of a lane. It
+    may undo a concurrent change of the index; the next call corrects that.
     """
     with connection.pipeline() as pipeline:
         for lane in lanes:

@@ -233,8 +233,7 @@ def _in_clear(kind: type[JobModel], payload: dict[str, Any], job_id: str) -> dic
     """Returns the payload with its secrets decrypted.
 
     They are encrypted again for the destination of the edited job. A secret that cannot be decrypted, or a payload that
-    is
-    not valid, is unchanged, and can be replaced.
+    is not valid, is unchanged, and can be replaced.
     """
     try:
         return decrypt_job(kind.parse(payload), job_id).dump()

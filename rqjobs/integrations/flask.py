@@ -36,8 +36,7 @@ class RQJobs:
             return app
 
     Values in ``app.config`` with the name of one of our settings (``REDIS_URL``, ``WEBHOOK_SIGNING_SECRET`` ...)
-    override
-    the environment. The app's own jobs run in the app's context.
+    override the environment. The app's own jobs run in the app's context.
     """
 
     def __init__(
@@ -55,8 +54,7 @@ class RQJobs:
             app: the Flask app; in a factory call :meth:`init_app` instead.
             dashboard: the path of the dashboard.
             dashboard_access: whether the user of the current request may see and change everything. Without it the app
-                has
-                no dashboard (``rqjobs dashboard`` serves one with a password).
+                has no dashboard (``rqjobs dashboard`` serves one with a password).
             downloads: the path of export files; EXPORT_LINK_URL must have the same path.
             owner: the id of the user of the current request, as in ``DataExportJob.user_id``. Without it the app has no
                 downloads.

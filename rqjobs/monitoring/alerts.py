@@ -81,8 +81,7 @@ def raise_alert(alert: Alert, connection: redis.Redis | None = None) -> bool:
     """Sends ``alert`` to every hook, to ALERT_URL and to ALERT_EMAIL; returns whether at least one of them received it.
 
     Only one alert of a kind and subject is sent within ALERT_EVERY, by all processes together. A failed receiver is
-    logged;
-    if all fail, the alert may be sent again after a minute.
+    logged; if all fail, the alert may be sent again after a minute.
     """
     settings = get_settings()
     client = client_of(connection)

@@ -64,8 +64,7 @@ def follow_code(client: redis.Redis) -> None:
     """Writes the declared schedules to Redis, and removes those that are no longer declared.
 
     Removed are schedules that an imported module of this process once declared, and those of a process whose
-    RQJOBS_IMPORT
-    named no other modules than this one's. Schedules of another app on the same Redis stay.
+    RQJOBS_IMPORT named no other modules than this one's. Schedules of another app on the same Redis stay.
     """
     imports = set(get_settings().rqjobs_import)
     for name, declaration in _DECLARED.items():

@@ -73,8 +73,7 @@ def add(
         overlap: the handling of a tick while the job of an earlier one has not ended.
         jitter: the longest random delay of each job.
         options: ``priority``, ``attempts``, ``backoff``, ``timeout`` of each job, and ``connection``. The others are
-            those
-            of the queue's policy at the time of this call.
+            those of the queue's policy at the time of this call.
 
     Raises:
         InvalidSchedule: a name, a time, a zone or an option is invalid; the message names every fault.

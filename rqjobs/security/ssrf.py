@@ -36,8 +36,7 @@ class TargetRefused(RQJobsError):
         target: the host, URL or address.
         rule: the rule that refused it, such as ``loopback`` or ``port``.
         address: the address of ``target``, for our own log; None if the text alone was refused. The message does not
-            have
-            it, because it may be shown to a tenant that must not learn the addresses of internal names.
+            have it, because it may be shown to a tenant that must not learn the addresses of internal names.
     """
 
     def __init__(self, target: str, rule: str, why: str, address: str | None = None) -> None:
@@ -139,8 +138,7 @@ class Guard:
         """Returns the addresses of ``host``, all checked. If one is refused, the host is refused.
 
         But if WEBHOOK_ALLOW exempts some of them (``127.0.0.1`` of a ``localhost`` that is also ``::1``), only those
-        are
-        returned.
+        are returned.
 
         Raises:
             TargetRefused: an address is refused; the message names the rule.

@@ -17,10 +17,8 @@ def is_allowed(host: str, names: Iterable[str]) -> bool:
     """Returns whether requests with this Host header are allowed.
 
     A page of another site can make its own name point to this machine (DNS rebinding), and then has the same origin as
-    the
-    dashboard. So only our own names are allowed, and addresses, which need no resolution, and which orchestrators'
-    probes
-    use.
+    the dashboard. So only our own names are allowed, and addresses, which need no resolution, and which orchestrators'
+    probes use.
 
     Args:
         host: the header, with or without a port.
@@ -56,9 +54,8 @@ class TrustedProxies:
     """WSGI middleware that sets the client address and the scheme as trusted proxies report them.
 
     X-Forwarded-For is read from the right, where the nearest proxy appends the address it saw, up to the first address
-    that
-    is not a trusted proxy. The entries further left come from the client, and are not trusted.
-    If DASHBOARD_URL is https, every request for its host counts as https, whatever the proxy reports.
+    that is not a trusted proxy. The entries further left come from the client, and are not trusted. If DASHBOARD_URL is
+    https, every request for its host counts as https, whatever the proxy reports.
     """
 
     def __init__(

@@ -46,8 +46,7 @@ class SignIns:
     """The sessions of one dashboard, each a key in Redis.
 
     Redis has the SHA-256 of an id, not the id, so an attacker who can read Redis cannot use it. The cookie with the id
-    is
-    signed with the app's key, so an attacker who can write to Redis cannot make one.
+    is signed with the app's key, so an attacker who can write to Redis cannot make one.
     """
 
     def __init__(self, login: str, lifetime: timedelta, idle: timedelta) -> None:

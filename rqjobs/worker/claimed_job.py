@@ -103,8 +103,7 @@ class ClaimedJob:
         """Sets the outcome; returns False if there is one already.
 
         The first of several threads wins: the one that runs the job, the one that watches its time limit, or the loop,
-        which
-        releases the job at a shutdown.
+        which releases the job at a shutdown.
         """
         try:
             self._unsettled.pop()  # atomic

@@ -214,8 +214,7 @@ class RawConnection:
         """Returns the messages pushed since the last call.
 
         A busy loop never sleeps, so this method checks the connection itself, at most every 5 ms. Every 5 s it queries
-        the
-        number of replicas, which also shows that the connection works.
+        the number of replicas, which also shows that the connection works.
 
         Raises:
             OSError: the connection broke, or no response came on it for 15 s.

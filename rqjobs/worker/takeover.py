@@ -51,8 +51,7 @@ def note(name: str, ran: list[RunningJob], *, frozen: bool) -> list[RunningJob]:
     """Records in Redis which jobs ran in the worker; returns those without a written outcome.
 
     If several may have frozen it, only one of them is the cause: so none has an attempt counted, and each runs alone
-    next
-    time.
+    next time.
     """
     with connect(socket_timeout=3) as client:
         members = client.smembers(key("worker", name, "executions"))

@@ -3,11 +3,10 @@
 It ends a worker whose interpreter is frozen: a job that holds Python's global lock, such as a regular expression that
 never ends, stops every thread, also the one that enforces time limits. The worker writes one byte a second to a pipe.
 The watcher counts its own ticks without such a byte instead of seconds: while the machine or the container is
-suspended,
-this process is too, so no tick passes. A worker that is stopped (SIGSTOP, a debugger) does not count as frozen. The
-pipe is also Python's wakeup descriptor, so that the watcher receives the numbers of signals even if the worker is
-frozen, and can enforce its grace period. If a worker is frozen, or ends without a goodbye byte, this process continues
-as ``rqjobs.worker.takeover``.
+suspended, this process is too, so no tick passes. A worker that is stopped (SIGSTOP, a debugger) does not count as
+frozen. The pipe is also Python's wakeup descriptor, so that the watcher receives the numbers of signals even if the
+worker is frozen, and can enforce its grace period. If a worker is frozen, or ends without a goodbye byte, this process
+continues as ``rqjobs.worker.takeover``.
 """
 
 from __future__ import annotations

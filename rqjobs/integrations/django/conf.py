@@ -25,10 +25,8 @@ def overrides() -> dict[str, Any]:
     """Returns our settings by name: those in ``RQJOBS``, and defaults from the project if the environment has none.
 
     The defaults: DATABASE_URL is the project's default database, so that exports read its tables and the outbox is
-    written
-    in its transactions (in tests, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,
-    RQJOBS_SECRET_KEY_OLD
-    from SECRET_KEY_FALLBACKS; EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
+    written in its transactions (in tests, the test database); RQJOBS_SECRET_KEY is derived from SECRET_KEY,
+    RQJOBS_SECRET_KEY_OLD from SECRET_KEY_FALLBACKS; EMAIL_TEMPLATES is the first ``email`` folder in a template folder.
     """
     given = {name: value for name, value in configured().items() if name not in OWN}
     defaults: dict[str, Any] = {

@@ -19,8 +19,7 @@ def after_commit(write: Callable[[], None]) -> bool:
     """Calls ``write`` after the commit of the open transaction on the default database; returns False if there is none.
 
     If Redis does not answer then, the error is raised at the end of the transaction. Jobs that must not be lost need
-    the
-    outbox instead.
+    the outbox instead.
     """
     if not configured().get("ON_COMMIT", True):
         return False

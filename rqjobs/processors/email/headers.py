@@ -48,8 +48,7 @@ def encoded_words(text: str, used: int) -> str:
     """Returns ``text`` in encoded words of whole characters, folded; ``used`` is the length of the line before them.
 
     It uses the shorter one of B and Q. A word ends after a blank where possible: Python before 3.13 adds a blank
-    between
-    two encoded words of a name.
+    between two encoded words of a name.
     """
     text = text.encode(errors="replace").decode()  # no encoding supports lone surrogates
     size = len(text.encode())

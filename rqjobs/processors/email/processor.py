@@ -37,8 +37,7 @@ def send(job: EmailJob, attempt: Attempt) -> dict[str, Any]:
 
     Returns:
         ``message_id``, ``backend``, ``accepted`` (the number of addresses), ``refused`` and ``suppressed`` (each
-        address
-        with the reason), ``provider_id``.
+        address with the reason), ``provider_id``.
 
     Raises:
         PermanentFailure: the template, an attachment, the settings or the provider refuses it for good; or the outcome

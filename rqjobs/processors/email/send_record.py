@@ -67,8 +67,7 @@ class SendRecord:
         """Whether the job is dead with the error that the outcome of this sending is unknown.
 
         That error is in the job's history, which is written together with the job's death. A separate note might claim
-        it
-        although the worker was killed before the job was dead, and the mail would be sent twice.
+        it although the worker was killed before the job was dead, and the mail would be sent twice.
         """
         return any(self.handed_over in reason for reason in recorded_reasons(self.job_id))
 
@@ -77,8 +76,7 @@ class SendRecord:
 
         Raises:
             RetryLater: another run of this job is sending it, or Redis is full; without a record nothing is sent, and
-                no
-                attempt is counted.
+                no attempt is counted.
         """
         since = self.at if self.state == "sending" else time.time()
         begun = replace(self, state="sending", at=since, backend=backend, nonce=secrets.token_hex(8))

@@ -51,9 +51,8 @@ class ManyChat:
     """The API with one account's token, for one run of a job.
 
     Every method raises ManyChatRefused if the API refuses the request, ManyChatUnavailable if the API does not answer
-    or
-    refuses the token (the queue, or the account's jobs, are held), and RetryLater if a rate limit is used up. After a
-    429 all workers pause for this token.
+    or refuses the token (the queue, or the account's jobs, are held), and RetryLater if a rate limit is used up. After
+    a 429 all workers pause for this token.
     """
 
     def __init__(self, account: Account, url: str, connection: redis.Redis, attempt: Attempt) -> None:

@@ -120,8 +120,7 @@ class Client:
         """The callback of libcurl for the sockets to watch for reading and writing.
 
         libcurl stops watching a kept connection until its next request. The event loop goes on watching it, because
-        stopping
-        and starting costs a twentieth of a delivery; it stops when the connection is closed by the other side.
+        stopping and starting costs a twentieth of a delivery; it stops when the connection is closed by the other side.
         """
         wanted = 0 if what == pycurl.POLL_REMOVE else what
         watched = self._watched.get(fd, 0)

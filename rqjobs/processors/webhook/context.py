@@ -59,8 +59,7 @@ class Context:
         """Returns the target of ``job``. A registered endpoint may have a new URL since the job was enqueued.
 
         Without an endpoint, the job has a breaker for its URL and one for its webhook_id at the origin. So one tenant's
-        path
-        on a shared host does not affect another's, and a host that is silent for many URLs of a subscription is
+        path on a shared host does not affect another's, and a host that is silent for many URLs of a subscription is
         noticed.
 
         Raises:

@@ -29,8 +29,7 @@ def on_endpoint_disabled(hook: DisabledHook) -> DisabledHook:
     """Registers ``hook(name, reason)``, called in the worker when an endpoint is disabled; usable as a decorator.
 
     An endpoint is disabled because it is gone (410), or has failed for too long; the hook can inform its owner.
-    Register
-    it in a module of RQJOBS_IMPORT.
+    Register it in a module of RQJOBS_IMPORT.
     """
     _hooks.append(hook)
     return hook

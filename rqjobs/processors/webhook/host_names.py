@@ -169,8 +169,7 @@ class Names:
         Raises:
             DeliveryFailed: it has no address, or there was no answer in time.
             RetryLater: the query is not sent yet, or this delivery has had an attempt counted for the cached failure;
-                no
-                attempt is counted.
+                no attempt is counted.
             DependencyUnavailable: none of our own name servers answers; no attempt is counted.
         """
         name = self._name(host)

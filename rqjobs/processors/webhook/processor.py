@@ -128,8 +128,7 @@ def _tell_breakers(shared: Context, run: _Report) -> None:
     """Reports the outcome of a delivery to its breakers.
 
     A failed connection counts against the origin, which all its endpoints share. After a connection, a missing answer
-    (502,
-    503, 504 or silence) counts against the endpoint or the URL. A URL that keeps failing counts once against its
+    (502, 503, 504 or silence) counts against the endpoint or the URL. A URL that keeps failing counts once against its
     subscription: if many URLs of one subscription fail, its host is the cause.
     """
     destination = shared.destinations.get(run.place.destination)

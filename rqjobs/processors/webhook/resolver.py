@@ -103,10 +103,8 @@ class Resolver:
         """Calls ``done`` with whether our own name servers answer at all; to be called on the thread.
 
         With ``again``, after a check without an answer, /etc/resolv.conf is read again. The query is for a top-level
-        domain
-        that does not exist, a new one each time, so that no cache can answer it: an answer also shows that our name
-        servers
-        reach others.
+        domain that does not exist, a new one each time, so that no cache can answer it: an answer also shows that our
+        name servers reach others.
         """
         if again:  # a new channel reads it; c-ares' own function for that, in its own thread, sometimes does not return
             before, self._channel = self._channel, self._new_channel()

@@ -46,8 +46,7 @@ class Receiver(LocalServer):
 
     ``/ok`` returns 204 for a valid signature and 401 otherwise, ``/flaky/N`` fails N times for each webhook-id and then
     succeeds, ``/gone`` returns 410, ``/status/N`` returns N, ``/slow/N`` responds after N seconds. A query may follow,
-    to
-    tell deliveries apart; without a number the last two and ``/flaky`` return 404.
+    to tell deliveries apart; without a number the last two and ``/flaky`` return 404.
     """
 
     secret: str

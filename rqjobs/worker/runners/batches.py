@@ -32,10 +32,8 @@ class BatchRunner(Runner):
     While one batch waits for its database, the next one runs, and a third one collects jobs.
 
     When a batch kills its worker, or exceeds its time limit, the job that caused it is unknown. So second attempts run
-    in
-    small groups and later ones alone, one group at a time, and Redis records which: if the worker dies, no other job of
-    it
-    counts an attempt (recover.lua), and only the job that is the cause becomes dead.
+    in small groups and later ones alone, one group at a time, and Redis records which: if the worker dies, no other job
+    of it counts an attempt (recover.lua), and only the job that is the cause becomes dead.
     """
 
     def __init__(self, policy: QueuePolicy, engine: Engine) -> None:

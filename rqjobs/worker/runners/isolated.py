@@ -33,8 +33,7 @@ class IsolatedRunner(Runner):
 
     Isolated jobs are those that another death of a worker would make dead. A dying worker takes all its claimed jobs
     with it. They go back together, so the next worker claims them together: one job that kills its workers would make
-    all
-    of them dead.
+    all of them dead.
     """
 
     def __init__(self, runner: Runner, policy: QueuePolicy, engine: Engine) -> None:

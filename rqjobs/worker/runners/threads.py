@@ -26,8 +26,7 @@ class ThreadRunner(Runner):
     """A pool of threads that grows up to the queue's slots.
 
     A thread that finds more jobs wakes the next one, so that a job that blocks does not delay the others. Where jobs
-    are
-    quick it does not, because switching costs more than the jobs; :meth:`check_waiting` notices when that ends.
+    are quick it does not, because switching costs more than the jobs; :meth:`check_waiting` notices when that ends.
     """
 
     def __init__(self, policy: QueuePolicy, slots: int, engine: Engine) -> None:

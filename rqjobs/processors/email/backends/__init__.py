@@ -31,8 +31,7 @@ class Backend(Protocol):
             RetryLater: refused, with a time for the next attempt.
             NotSent: certainly not sent; a retry may succeed.
             DependencyUnavailable: certainly not sent, and no other mail would be: the server does not answer, or
-                refuses our
-                login.
+                refuses our login.
             UnknownOutcome: the mail may have been sent.
         """
         ...
