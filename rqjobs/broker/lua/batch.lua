@@ -1,18 +1,18 @@
--- Batches: counts their members as they end, and enqueues the jobs that wait for it (docs/jobs/batches.md). It stands
--- before every script that moves a job to done or dead, out of dead, or out of Redis.
+-- Batches: counts members as they end, and enqueues the jobs that wait for the batch (docs/jobs/batches.md). It is put
+-- before every script that makes a job done or dead, requeues or deletes it.
 --
--- The record is a hash: name, tags, created, expected (how many members; absent while the call that enqueues them is at
--- work), total (members that have arrived), left_out (those that were not enqueued: their ids were in use), done, died
--- (when the first member died), ended (when the last one was done), cancelled, chain ('1': a member starts when the one
--- before is done), and the jobs that wait: then and on_dead, each a JSON list of [id, lane, wait]. The waiting jobs of a
--- chain are a list of such rows in their order. Members that have not ended and dead ones are a set each, so a member
--- is counted once, however often its end is written.
-local BATCH_KEPT = 86400  -- seconds that the record of a done batch is kept, as done jobs are
-local MOST_DONE_BATCHES = 1000  -- done batches that are kept: small ones may be many
+-- The record is a hash: name, tags, created, expected (the number of members; missing until the enqueueing call has sent
+-- them all), total (members that have arrived), left_out (members that were not enqueued because their ids were in use),
+-- done, died (when the first member died), ended (when the last one was done), cancelled, chain ('1': a member starts when
+-- the one before is done), and the jobs that wait: then and on_dead, each a JSON list of [id, lane, wait]. The waiting jobs
+-- of a chain are a list of such rows in order. Members that have not ended, and dead ones, are a set each, so that a member
+-- is counted once even if its end is written several times.
+local BATCH_KEPT = 86400  -- seconds that the record of a done batch is kept, as for done jobs
+local MOST_DONE_BATCHES = 1000  -- the most done batches kept
 
 local function batch_record(ours, batch) return ours .. ':batch:' .. batch end
 
--- Redis' time as RQ writes it.
+-- Returns Redis' time in RQ's format.
 local function rq_time(time)
   local seconds = tonumber(time[1])
   local day, rest = math.floor(seconds / 86400), seconds % 86400
@@ -27,7 +27,7 @@ local function rq_time(time)
     doy - math.floor((153 * mp + 2) / 5) + 1, math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, time[2])
 end
 
--- Enqueues a job that waits for its batch; false if it was deleted meanwhile.
+-- Enqueues a job that waits for its batch; returns false if it was deleted.
 local function enqueue_follower(prefix, row)
   local id, lane, wait = row[1], row[2], row[3]
   local key, queue, time = prefix .. ':job:' .. id, prefix .. ':queue:' .. lane, redis.call('TIME')
@@ -55,7 +55,7 @@ local function drop_followers(prefix, rows)
   end
 end
 
--- The batch is done: enqueues ``then``, and leaves only the record, for a while.
+-- Ends a batch that is done: enqueues ``then``, and keeps only the record, for a day.
 local function end_batch(prefix, ours, batch, next_jobs, on_dead, died)
   local record, now = batch_record(ours, batch), redis.call('TIME')[1]
   redis.call('HSET', record, 'ended', now)
@@ -82,7 +82,7 @@ local function note_death(prefix, record)
   end
 end
 
--- Ends the batch if its last member is done; else lets the next job of a chain start.
+-- Ends the batch if its last member is done; otherwise enqueues the next job of a chain.
 local function advance_batch(prefix, ours, batch, next_link)
   local record = batch_record(ours, batch)
   local expected, done, left_out, next_jobs, on_dead, died, ended, chain = unpack(redis.call('HMGET', record, 'expected',
@@ -119,12 +119,12 @@ local function count_requeued(prefix, ours, batch, id)
   redis.call('SMOVE', record .. ':dead', record .. ':open', id)
 end
 
--- Members have ended, or one is requeued. Keys of a wrong type must not stop the job.
+-- Counts members that have ended, or one that is requeued. Keys of the wrong type must not stop the job.
 local function members_done(prefix, ours, batch, ids) pcall(count_done, prefix, ours, batch, ids) end
 local function member_dead(prefix, ours, batch, id) pcall(count_dead, prefix, ours, batch, id) end
 local function member_requeued(prefix, ours, batch, id) pcall(count_requeued, prefix, ours, batch, id) end
 
--- Members have arrived, or were left out. A cancelled record is kept only for those that may still come.
+-- Counts members that have arrived, or were left out. A cancelled record is kept only while more may arrive.
 local function members_arrived(prefix, ours, batch, ids, left_out)
   local record = batch_record(ours, batch)
   if #ids > 0 then redis.call('HINCRBY', record, 'total', redis.call('SADD', record .. ':open', unpack(ids))) end

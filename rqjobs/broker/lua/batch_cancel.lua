@@ -1,9 +1,9 @@
--- One step of cancelling a batch (rqjobs/batches/records.py).
+-- Runs one step of cancelling a batch (rqjobs/batches/records.py).
 -- ARGV: RQ's prefix, our prefix, batch, the step and its words:
---   begin                       deletes the jobs that wait for the batch, and lets no more members come
+--   begin                       deletes the jobs that wait for the batch, and refuses further members
 --   queue, lane, first, count   deletes the members among this part of a lane's waiting jobs
 --   delayed, lane, first, count likewise of a lane's delayed jobs
---   end, '1' if no more members can come   deletes the record
+--   end, '1' if no more members can arrive   deletes the record
 -- Returns {how many jobs were looked at, how many were deleted, how many members have not ended}; of begin {1, 0, 0}, or
 --   {0, 0, 0} if there is no such batch, or it is done.
 local prefix, ours, batch, step, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -1,4 +1,4 @@
--- The state of a batch at one moment.
+-- Returns the state of a batch at one moment.
 -- ARGV: RQ's prefix, our prefix, batch, the fields of the record that are wanted
 -- Returns {members that have not ended, those of them that run, dead members, value of each field}; {} if there is no
 --   such batch.

@@ -1,4 +1,4 @@
--- All members of a batch have been sent: it is done as soon as they are.
+-- Records that all members of a batch have been sent, so that it is done when they are.
 -- ARGV: RQ's prefix, our prefix, batch, how many members, '1' = the record may arrive later than this (outbox)
 -- Returns 1; 0 if the batch was cancelled.
 local prefix, ours, batch, expected = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
