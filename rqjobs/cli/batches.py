@@ -76,7 +76,7 @@ def cancel(batch_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": batch_id, "removed": removed})
     else:
-        say(f"{removed} jobs of batch {batch_id} were removed")
+        say(f"cancelled; waiting jobs removed: {removed}")
 
 
 @batches.command("requeue-dead")
@@ -92,9 +92,9 @@ def requeue_dead(batch_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": batch_id, "requeued": requeued, "still_dead": left})
         return
-    say(f"{len(requeued)} jobs of batch {batch_id} wait in their queues again")
+    say(f"requeued: {len(requeued)}")
     if left:
-        say(f"{left} are no longer kept, or have died again")
+        say(f"no longer kept, or dead again: {left}")
 
 
 def _time(moment: datetime | None) -> str:
