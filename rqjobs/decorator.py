@@ -48,6 +48,12 @@ class PolicyOptions(TypedDict, total=False):
     """The most jobs that one worker process runs at once; 10 by default."""
     rate: Rate | str
     """The most jobs that all workers together start, such as ``"10/s"``; no limit by default."""
+    group_concurrency: int
+    """The most jobs of one group that run at once, over all workers; no limit by default. With 1 they run in order."""
+    group_rate: Rate | str
+    """The most jobs of one group that all workers together start, such as ``"10/s"``; no limit by default."""
+    group_order: Literal["strict", "skip"]
+    """Whether a group with ``group_concurrency=1`` waits for a retry of its first job; ``"strict"`` by default."""
     runs_in: Literal["thread", "process"]
     """``"process"`` for work that needs a core or much memory; ``"thread"`` by default."""
 
@@ -243,7 +249,9 @@ def _policy(own: OwnJob[Any, Any], module: str, options: PolicyOptions) -> Queue
     unknown = set(given) - set(PolicyOptions.__annotations__)
     if unknown:
         raise ValueError(f"no such part of a policy: {', '.join(sorted(unknown))}")
-    for name, parse in (("backoff", parse_backoff), ("timeout", parse_explicit_duration), ("rate", parse_rate)):
+    parsers = {"backoff": parse_backoff, "timeout": parse_explicit_duration, "rate": parse_rate}
+    parsers["group_rate"] = parse_rate
+    for name, parse in parsers.items():
         if name in given:
             try:
                 given[name] = cast("Callable[[Any], Any]", parse)(given[name])

@@ -46,6 +46,14 @@ class QueuePolicy:
     """The slots of this queue in one worker process: the most jobs that it runs at once."""
     rate: Rate | None = None
     """The most jobs of this queue that all workers together start in a period; None for no limit."""
+    group_concurrency: int | None = None
+    """The most jobs of one group that run at once, over all workers; None for no limit. With 1 they run in order."""
+    group_rate: Rate | None = None
+    """The most jobs of one group that all workers together start in a period; None for no limit."""
+    group_order: Literal["strict", "skip"] = "strict"
+    """What a job that waits for its retry does to its group, with ``group_concurrency=1``: ``strict``, the group waits
+    with it; ``skip``, the next ones run meanwhile.
+    """
     runs_in: Literal["thread", "process"] = "thread"
     """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
     batch: str | None = None
@@ -64,6 +72,20 @@ class QueuePolicy:
 
     The processes of the app call it when they enqueue, so its module must be cheap to import.
     """
+
+    @property
+    def limits_groups(self) -> bool:
+        """Whether it limits what one group runs."""
+        return self.group_concurrency is not None or self.group_rate is not None
+
+    @property
+    def group_slot(self) -> Literal["", "run", "job"]:
+        """How long a job has a slot of its group: until its ``run`` ends, until the ``job`` is done or dead; "" if a
+        group has any number of slots.
+        """  # noqa: D205
+        if self.group_concurrency is None:
+            return ""
+        return "job" if self.group_concurrency == 1 and self.group_order == "strict" else "run"
 
     @cached_property
     def job_type(self) -> type[JobModel]:
@@ -146,7 +168,7 @@ _BUILT_IN = tuple(_POLICIES.values())
 Source = Literal["default", "setting", "code"]
 """The source of a policy's value: the table above, RQJOBS_<QUEUE>_*, or the app's own policy."""
 
-TUNABLE = ("attempts", "backoff", "timeout", "concurrency", "rate")
+TUNABLE = ("attempts", "backoff", "timeout", "concurrency", "rate", "group_concurrency", "group_rate", "group_order")
 """The fields of a policy that RQJOBS_<QUEUE>_* can set."""
 
 

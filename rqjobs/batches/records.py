@@ -249,7 +249,7 @@ def cancel(batch_id: str, client: redis.Redis, *, final: bool = False) -> int:
     removed, passed = 0, 1
     while passed:  # what is claimed meanwhile moves the others to places that were looked at
         passed = 0
-        for part, lane in ((part, lane) for lane in lanes for part in ("queue", "delayed")):
+        for part, lane in ((part, lane) for lane in lanes for part in ("queue", "groups", "delayed")):
             first, seen, left = 0, 1, 1
             while seen and left:
                 seen, gone, left = step(part, lane, first, _PAGE)

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, TypedDict, cast
@@ -17,7 +18,7 @@ import redis
 from rq.job import Job, JobStatus
 
 from rqjobs.attempt import JOB_ID
-from rqjobs.broker.job_writer import DESTINATION, ROW_DELAY, Entry, Kind, later
+from rqjobs.broker.job_writer import DESTINATION, GROUP, ROW_DELAY, Entry, Kind, later
 from rqjobs.broker.rq_schema import SERIALIZER, encode_data, timestamp
 from rqjobs.broker.tracing import FIELD, context_to_carry
 from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, choose_attempts, parse_backoff
@@ -29,6 +30,9 @@ from rqjobs.jobs.base import JobModel, encode_json
 from rqjobs.policies import PRIORITIES, Priority, QueuePolicy, get_policy, lane, load
 
 _MAX_DELAY = timedelta(days=3660)
+
+MAX_GROUP = 200
+"""Characters of a group's name."""
 
 _id_lock = threading.Lock()
 _last_id = 0
@@ -52,6 +56,10 @@ class JobOptions(TypedDict, total=False):
     """
     at: datetime | None
     """The time of the first run, with a time zone, by Redis' clock. Not together with ``delay``."""
+    group: str | None
+    """The group of the job, 1 to 200 characters, such as a customer's id. The groups of a queue take turns; the
+    queue's policy limits how many jobs of a group run at once, and how many start in a second.
+    """
     job_id: str | None
     """The caller's own id for the job: up to 128 letters, digits, ``_`` and ``-``."""
     unique: bool
@@ -123,9 +131,10 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
         priority = "normal"
     unique, trace = bool(options.get("unique")), context_to_carry()
     usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout"))
+    group = _group(options, faults)
     known = _usual.get((policy.name, priority, unique, delayed)) if usual else None
     if known is not None and known[0] is policy:
-        return known[1]
+        return _in_group(known[1], group) if group else known[1]
     attempts, backoff = _attempts(options, policy, faults)
     timeout = _duration(options, "timeout", faults) or policy.timeout
     name = lane(policy.name, priority)
@@ -142,7 +151,22 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
     kind = Kind(name, unique, fields)
     if usual and not policy.backoff.jitter:
         _usual[policy.name, priority, unique, delayed] = (policy, kind)
-    return kind
+    return _in_group(kind, group) if group else kind
+
+
+def _group(options: JobOptions, faults: list[str]) -> str | None:
+    group: Any = options.get("group")
+    if group is None:
+        return None
+    if not isinstance(group, str) or not 1 <= len(group) <= MAX_GROUP or not group.isprintable():
+        faults.append(f"group: {group!r:.100} is not a text of 1 to {MAX_GROUP} printable characters")
+        return None
+    return group
+
+
+@lru_cache(10_000)
+def _in_group(kind: Kind, group: str) -> Kind:
+    return replace(kind, fields=kind.fields | {GROUP: group})
 
 
 def _attempts(options: JobOptions, policy: QueuePolicy, faults: list[str]) -> tuple[int, Backoff]:

@@ -29,6 +29,9 @@ _LOOK = 50  # calls of one sender between two comparisons of the clocks
 DESTINATION = "destination"
 """The field of a job's hash with its destination, by which reserve.lua can park it (destination.lua)."""
 
+GROUP = "group"
+"""The field of a job's hash that names its group."""
+
 ROW_DELAY = "delay"
 """The field of an outbox row with the seconds from the row's creation until the job is due."""
 
@@ -221,7 +224,7 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes a single job that is due at once, by the cheapest script; returns False for any other job."""
     kind, job_id, _delay, data, created_at, description, token, _at, destination = entry
-    if entry.is_delayed or token or BATCH_FIELD in kind.fields:
+    if entry.is_delayed or token or BATCH_FIELD in kind.fields or GROUP in kind.fields:
         return False
     own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
     if signs_jobs():
@@ -267,7 +270,8 @@ def _arguments(entries: Sequence[Entry]) -> list[Any]:
     arguments: list[Any] = [len(numbers)]
     for kind in numbers:
         fields = chain.from_iterable(kind.fields.items())
-        arguments += (kind.lane, "1" if kind.unique else "", 2 * len(kind.fields), *fields)
+        group = kind.fields.get(GROUP, "")
+        arguments += (kind.lane, "1" if kind.unique else "", group, 2 * len(kind.fields), *fields)
     names = ["data", "created_at", "description", *[FIELD] * signed, *[DESTINATION] * has_destination]
     return [*arguments, len(names), *names, *jobs]
 

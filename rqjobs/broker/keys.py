@@ -130,6 +130,38 @@ def batch(batch_id: str) -> str:
     return f"{PREFIX}:batch:{batch_id}"
 
 
+GROUP_LANES = f"{PREFIX}:groups:lanes"
+"""A set: the lanes with waiting jobs of groups."""
+
+GROUP_PLACES = f"{PREFIX}:groups:places"
+"""A number: the last place that a job of a group was given."""
+
+
+def group_waiting(lane: str) -> str:
+    """A sorted set: the waiting jobs of groups, as ``group``, ``place`` and ``id`` with a line feed between them."""
+    return f"{PREFIX}:groups:waiting:{lane}"
+
+
+def group_turns(lane: str) -> str:
+    """A sorted set: the groups that may start a job of ``lane``, by their turn."""
+    return f"{PREFIX}:groups:turns:{lane}"
+
+
+def group_paced(lane: str) -> str:
+    """A sorted set: the groups that their rate holds back, by the time at which they may go on."""
+    return f"{PREFIX}:groups:paced:{lane}"
+
+
+def group_slots(queue: str) -> str:
+    """A sorted set: the jobs that have a slot of their group, as ``group`` and ``id`` with a line feed between them."""
+    return f"{PREFIX}:groups:slots:{queue}"
+
+
+def group_rates(queue: str) -> str:
+    """A sorted set: the groups by the time at which they may start as many jobs at once as their rate allows."""
+    return f"{PREFIX}:groups:rates:{queue}"
+
+
 ALERT_TURN = f"{PREFIX}:alerts:turn"
 """A string with an expiry, set by the process that checks for alerts, so that no other one does at the same time."""
 

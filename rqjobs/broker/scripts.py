@@ -9,18 +9,20 @@ from redis.commands.core import Script
 
 _BEFORE = {
     "breaker": ("destination",),
-    "reserve": ("broken_keys", "destination", "holds"),
-    "finish": ("broken_keys", "dead", "batch", "holds"),
+    "reserve": ("broken_keys", "destination", "holds", "groups", "group_turns"),
+    "finish": ("broken_keys", "dead", "batch", "holds", "groups"),
     "hold": ("broken_keys", "holds"),
-    "ended": ("broken_keys", "ready", "batch"),
+    "ended": ("broken_keys", "ready", "batch", "groups"),
     "release": ("broken_keys", "ready"),
     "trim": ("broken_keys", "dead", "delete"),
-    "empty": ("broken_keys", "batch", "delete"),
-    **dict.fromkeys(("enqueue", "requeue"), ("broken_keys", "dead", "batch")),
-    **dict.fromkeys(("purge", "recover"), ("broken_keys", "dead", "batch", "delete")),
-    "batch_cancel": ("broken_keys", "batch", "delete"),
+    "empty": ("broken_keys", "batch", "delete", "groups"),
+    "ungroup": ("broken_keys", "groups", "group_turns"),
+    **dict.fromkeys(("enqueue", "requeue"), ("broken_keys", "dead", "batch", "groups")),
+    **dict.fromkeys(("purge", "recover"), ("broken_keys", "dead", "batch", "delete", "groups")),
+    "batch_cancel": ("broken_keys", "batch", "delete", "groups"),
     **dict.fromkeys(("batch_open", "batch_seal", "batch_check"), ("broken_keys", "batch")),
-    **dict.fromkeys(("dead_groups", "renew", "schedule"), ("broken_keys",)),
+    **dict.fromkeys(("run_now", "schedule"), ("broken_keys", "groups")),
+    **dict.fromkeys(("dead_groups", "renew"), ("broken_keys",)),
 }
 """The files that are put before a script, because a script in Redis cannot load others."""
 

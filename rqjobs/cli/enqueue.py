@@ -35,6 +35,7 @@ _FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
     metavar="TIME",
     help="The time of the first run, with a zone: 2027-01-31T09:00+01:00.",
 )
+@click.option("--group", metavar="NAME", help="The group of the job, such as a customer's id: groups take turns.")
 @click.option("--id", "job_id", metavar="ID", help="Your own id; refused while a job with this id has not ended.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result and print it.")
 @json_option
@@ -47,6 +48,7 @@ def enqueue(
     backoff: str | None,
     delay: str | None,
     at: datetime | None,
+    group: str | None,
     job_id: str | None,
     wait: float | None,
     as_json: bool,
@@ -72,8 +74,15 @@ def enqueue(
     try:
         model = get_policy(kind).job_type.parse(given)
         queued = enqueue_job(
-            model, priority=priority, attempts=attempts, backoff=backoff, delay=delay, at=at, job_id=job_id
-        )  # fmt: skip
+            model,
+            priority=priority,
+            attempts=attempts,
+            backoff=backoff,
+            delay=delay,
+            at=at,
+            group=group,
+            job_id=job_id,
+        )
     except InvalidJob as error:
         raise InvalidJob(error.kind, [_as_written(fault, given) for fault in error.faults]) from None
     document: dict[str, Any] = {

@@ -24,6 +24,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     """Show one job: all its attempts, its payload, its result."""
     from rqjobs.broker.attempts import read_history
     from rqjobs.broker.connection import get_connection
+    from rqjobs.broker.groups import membership
     from rqjobs.broker.job_records import describe_progress, progress_of
     from rqjobs.broker.rq_schema import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
     from rqjobs.broker.states import State, state_of
@@ -35,6 +36,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     status = job.get_status(refresh=False).value
     state = state_of(status)
     due = client.zscore(key("scheduled", job.origin), job_id) if state is State.DELAYED else None
+    group = membership(client, job_id, job.origin)
     document: dict[str, Any] = {
         "id": job.id,
         "queue": job.origin,
@@ -45,6 +47,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "enqueued_at": job.enqueued_at,
         "due_at": due,
         "batch": job.batch or None,
+        "group": group.group if group else None,
         "attempt": len(history) if status in ENDED else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
@@ -72,6 +75,8 @@ def show(job_id: str, *, as_json: bool) -> None:
         say(f"batch {cell(job.batch)}")
     if due:
         say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
+    if group:
+        say(cell(group.text))
     if document["progress"]:
         say("progress " + describe_progress(document["progress"]))
     if history:

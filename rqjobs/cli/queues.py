@@ -33,10 +33,13 @@ def queues(*, as_json: bool) -> None:
     marks = {"default": "", "setting": "*", "code": "+"}
     sources = {policy.name: sources_of(policy.name) for policy in found}
     rows = [
-        (policy.name, *(f"{_text(policy, field)}{marks[sources[policy.name][field]]}" for field in TUNABLE))
+        (policy.name, *(f"{_text(policy, field)}{marks[sources[policy.name][field]]}" for field in _HEADINGS))
         for policy in found
     ]
-    print_table(("queue", *(_HEADINGS[field] for field in TUNABLE)), rows, right=("attempts", "slots"))
+    print_table(("queue", *(_HEADINGS[field] for field in _HEADINGS)), rows, right=("attempts", "slots"))
+    for policy in found:
+        if policy.limits_groups:
+            say(f"{policy.name}, each group: {_groups(policy)}")
     say(f"\n{bold('lanes')}, in the order in which workers claim jobs:")
     lanes = lanes_in_order([policy.name for policy in found])
     for start in range(0, len(lanes), len(found)):
@@ -59,11 +62,26 @@ def _document(policy: QueuePolicy) -> dict[str, Any]:
         "timeout": policy.timeout,
         "concurrency": policy.concurrency,
         "rate": str(policy.rate) if policy.rate else None,
+        "group_concurrency": policy.group_concurrency,
+        "group_rate": str(policy.group_rate) if policy.group_rate else None,
+        "group_order": policy.group_order,
         "runs_in": policy.runs_in,
         "lanes": lanes(policy.name),
         "sources": sources_of(policy.name),
         "settings": {field: setting_of(policy.name, field) for field in TUNABLE},
     }
+
+
+def _groups(policy: QueuePolicy) -> str:
+    """The limits of a group, in words."""
+    limits = []
+    if policy.group_concurrency == 1:
+        limits.append("one after the other" + (", over retries" if policy.group_order == "strict" else ""))
+    elif policy.group_concurrency is not None:
+        limits.append(f"{policy.group_concurrency} at once")
+    if policy.group_rate is not None:
+        limits.append(str(policy.group_rate))
+    return "; ".join(limits)
 
 
 def _text(policy: QueuePolicy, field: str) -> str:

@@ -42,7 +42,9 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: tuple(v.s
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "embedded")
 _ENCODE = "percent-encode user and password: @ is %40, / is %2F, # is %23, ? is %3F"
-_QUEUE_SETTING = re.compile(r"RQJOBS_([A-Z0-9_]+)_(ATTEMPTS|BACKOFF|TIMEOUT|CONCURRENCY|RATE)")
+_QUEUE_SETTING = re.compile(
+    r"RQJOBS_([A-Z0-9_]+?)_(ATTEMPTS|BACKOFF|TIMEOUT|CONCURRENCY|RATE|GROUP_CONCURRENCY|GROUP_RATE|GROUP_ORDER)"
+)
 
 
 def split_url(url: str) -> SplitResult:
@@ -197,6 +199,9 @@ class QueueSettings(BaseSettings):
     timeout: Duration | None = None
     concurrency: int | None = Field(None, ge=1, le=10_000)
     rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
+    group_concurrency: int | None = Field(None, ge=1, le=10_000)
+    group_rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
+    group_order: Literal["strict", "skip"] | None = None
 
     @classmethod
     def settings_customise_sources(cls, _settings_cls: Any, init_settings: Any, **_sources: Any) -> Any:  # type: ignore[override]

@@ -51,7 +51,9 @@ class QueueHealth:
 
     name: str
     waiting: int
-    """Jobs that a worker can claim now, and dependents that are being enqueued (RQ's ready registry)."""
+    """Jobs that a worker can claim now, jobs that wait for their group, and dependents that are being enqueued (RQ's
+    ready registry).
+    """
     active: int
     """Running jobs."""
     delayed: int
@@ -74,7 +76,7 @@ class QueueHealth:
     workers: int
     """Workers that listen to this queue."""
     oldest: timedelta | None
-    """The wait of the oldest waiting job; None if none waits."""
+    """The wait of the oldest waiting job without a group; None if none waits."""
     overdue: timedelta
     """The time for which the earliest delayed job is overdue: it was not moved into its queue."""
     suspended: bool
@@ -135,6 +137,7 @@ def _health(client: redis.Redis) -> list[QueueHealth]:
         pipeline.hgetall(keys.totals(name))
         for lane in lanes(name):
             pipeline.llen(key("queue", lane))
+            pipeline.zcard(keys.group_waiting(lane))
             pipeline.zcard(key("ready", lane))
             pipeline.zcard(key("wip", lane))
             pipeline.zcard(key("scheduled", lane))
@@ -226,7 +229,7 @@ class _Raw:
         self.heads: list[str] = []
         self.due: list[float] = []
         for _lane in lanes(name):
-            self.waiting += next(answers) + next(answers)
+            self.waiting += next(answers) + next(answers) + next(answers)
             self.active += next(answers)
             self.delayed += next(answers)
             self.failed += next(answers)

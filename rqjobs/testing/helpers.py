@@ -21,6 +21,7 @@ from rqjobs.attempt import Attempt
 from rqjobs.broker.attempts import reason_of
 from rqjobs.broker.connection import close_connection, connect, get_connection
 from rqjobs.broker.embedded import ensure_server, stop_server
+from rqjobs.broker.groups import ungroup
 from rqjobs.broker.job_writer import Entry, capture_with
 from rqjobs.broker.rq_schema import SERIALIZER, job_key, key
 from rqjobs.config.settings import get_settings, use_settings
@@ -265,6 +266,8 @@ def drain(*queues: str, delayed: bool = True, rounds: int = 200) -> Drained:
         if delayed:
             _make_due(names)
         client = get_connection()
+        while ungroup(client, names):
+            pass
         if not any(client.llen(key("queue", name)) for name in names):
             return drained
         worker = _InlineWorker(names, connection=client, serializer=SERIALIZER, default_result_ttl=RESULT_TTL)

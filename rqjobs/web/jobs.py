@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rqjobs.broker import job_actions
 from rqjobs.broker.attempts import read_history
 from rqjobs.broker.connection import get_connection
+from rqjobs.broker.groups import membership
 from rqjobs.broker.job_records import describe_progress, progress_of
 from rqjobs.broker.rq_schema import RegisteredJob, attempts_seen, fetch_job, key, payload_of
 from rqjobs.broker.states import state_of
@@ -80,6 +81,7 @@ def _job(job_id: str) -> dict[str, Any]:
         "state": state_of(status) or status,
         "dead": client.zscore(key("failed", job.origin), job.id) is not None,
         "due": due,
+        "group": membership(client, job.id, job.origin),
         "overdue": due is not None and is_overdue(due),
         "attempts": attempts_seen(job, len(history)),
         "payload": mask(known[1]) if known else None,

@@ -9,8 +9,10 @@ import redis
 from flask import Blueprint, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
+from rqjobs.broker import keys
 from rqjobs.broker.attempts import Summary, summarize
 from rqjobs.broker.connection import get_connection
+from rqjobs.broker.groups import waiting_ids
 from rqjobs.broker.job_records import read_records
 from rqjobs.broker.rq_schema import attempts_seen, key
 from rqjobs.broker.rq_types import Job
@@ -83,14 +85,21 @@ def _counts(queue: str, client: redis.Redis) -> dict[str, dict[str, int]]:
         for state, registry in RQ_REGISTRIES.items():
             for lane in lanes(queue):
                 (pipeline.llen if state == "waiting" else pipeline.zcard)(key(registry, lane))
+        for lane in lanes(queue):
+            pipeline.zcard(keys.group_waiting(lane))
         answers = iter(pipeline.execute())
-    return {state: {lane: next(answers) for lane in lanes(queue)} for state in RQ_REGISTRIES}
+    counts: dict[str, dict[str, int]] = {
+        state: {lane: next(answers) for lane in lanes(queue)} for state in RQ_REGISTRIES
+    }
+    for lane in lanes(queue):
+        counts[State.WAITING][lane] += next(answers)
+    return counts
 
 
 def _rows(state: str, lane: str, page: int, client: redis.Redis) -> list[_Row]:
     source, start, end = key(RQ_REGISTRIES[State(state)], lane), page * _PAGE, page * _PAGE + _PAGE - 1
     if state == "waiting":
-        entries: Any = [(job_id, None) for job_id in client.lrange(source, start, end)]
+        entries: Any = [(job_id, None) for job_id in waiting_ids(client, lane, start, end + 1)]
     else:
         entries = client.zrange(source, start, end, desc=state in ("dead", "done"), withscores=True)
     # An entry of the started registry is "job:execution".

@@ -11,6 +11,7 @@ from rq.rate_limit import RateLimitRegistry
 
 from rqjobs.broker.attempts import read_history, summarize
 from rqjobs.broker.connection import get_connection
+from rqjobs.broker.groups import count_waiting, waiting_ids
 from rqjobs.broker.job_records import read_records
 from rqjobs.broker.rq_schema import UNREADABLE, fetch_job, job_key, key, payload_of
 from rqjobs.broker.rq_types import as_text
@@ -124,10 +125,10 @@ def page_of(queue: str, registry: str, start: int, size: int, *, newest: bool) -
     name = key(REGISTRIES[registry], queue)
     found: list[bytes]
     if registry == "queued":
-        total = client.llen(name)
+        total = sum(count_waiting(client, queue))
         end = total - start if newest else min(total, start + size)
         begin = max(0, end - size) if newest else start
-        found = cast("list[bytes]", client.lrange(name, begin, end - 1)) if end > begin else []
+        found = waiting_ids(client, queue, begin, end) if end > begin else []
         found = found[::-1] if newest else found
     else:
         total = client.zcard(name)

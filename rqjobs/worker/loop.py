@@ -204,7 +204,14 @@ class WorkerLoop:
                         connection.close()
 
     def _open(self) -> RawConnection:
-        prefixes = (key("queue", ""), key("scheduled", ""), key("suspended"), keys.PAUSED, keys.HOLDS)
+        prefixes = (
+            key("queue", ""),
+            key("scheduled", ""),
+            key("suspended"),
+            keys.PAUSED,
+            keys.HOLDS,
+            keys.group_turns(""),
+        )
         connection = RawConnection(self.connect(), prefixes, key("pubsub", self.worker), self.wake_up)
         self._notify_queues()
         self._schedule_at = 0.0
@@ -470,7 +477,7 @@ class WorkerLoop:
                 self._held_until[job.job_id] = time.time() + job.outcome.wait
             requeued = requeued or job.outcome.requeues
         log_changes(written.hold_changes)
-        if requeued or written.hold_changes:  # Redis does not push a client's own changes to it
+        if requeued or written.hold_changes or written.group_freed:  # Redis does not push a client's own changes to it
             self._schedule_at = 0.0
             self._notify_queues()
 

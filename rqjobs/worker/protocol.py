@@ -5,7 +5,6 @@ The head of each script in ``rqjobs/broker/lua/`` lists the same arguments in th
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -23,9 +22,10 @@ from rq.defaults import RQ_KEY_PREFIX
 from rqjobs.attempt import JOB_ID
 from rqjobs.broker import keys
 from rqjobs.broker.rq_schema import LARGEST_DATA, both_formats, timestamp
+from rqjobs.config.durations import Rate
 from rqjobs.config.logs import event
 from rqjobs.config.settings import Settings
-from rqjobs.policies import QueuePolicy, base_queue, lanes_in_order
+from rqjobs.policies import QueuePolicy, base_queue, get_policy, lanes_in_order
 from rqjobs.worker.claimed_job import MAX_DEATHS, RESULT_TTL, ClaimedJob
 from rqjobs.worker.outcomes import Dead, Done, Held, Outcome, Retry, Unavailable
 
@@ -70,6 +70,8 @@ class Written:
     """Jobs with the outcome Unavailable although other jobs reach the dependency; nothing was written."""
     hold_changes: Sequence[Any]
     """The changes of holds, for :func:`rqjobs.broker.holds.log_changes`."""
+    group_freed: bool
+    """Whether a group with waiting jobs has a free slot again."""
 
 
 class Moved(NamedTuple):
@@ -152,16 +154,17 @@ class WorkerProtocol:
         self._lane_policies = [(lane, policies[name]) for lane, name in zip(self.lanes, queues, strict=True)]
         self._lane_numbers = {name: str(number) for number, name in enumerate(self.lanes, 1)}
         order = list(policies)
-        self._queue_limits: dict[str, tuple[str, str, str]] = {}
+        self._queue_limits: dict[str, tuple[Word, ...]] = {}
         for name, policy in policies.items():
-            rate = policy.rate
-            limit = (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
-            self._queue_limits[name] = (*limit, "r" * bool(policy.batch) + "p" * bool(policy.admit))
+            groups = ("" if policy.group_concurrency is None else policy.group_concurrency, *_limit(policy.group_rate))
+            flags = "r" * bool(policy.batch) + "p" * bool(policy.admit)
+            self._queue_limits[name] = (*_limit(policy.rate), flags, *groups, policy.group_slot)
         self._lane_words: list[Word] = []
         for lane, name in zip(self.lanes, queues, strict=True):
             self._lane_words += (lane, order.index(name) + 1)
         self._finish_words: list[Word] = [settings.rqjobs_keep_completed, settings.rqjobs_keep_failed, len(self.lanes)]
-        self._finish_words += itertools.chain.from_iterable(zip(self.lanes, queues, strict=True))
+        for lane, policy in self._lane_policies:
+            self._finish_words += (lane, policy.name, policy.group_slot)
 
     def reserve(self, counts: Mapping[str, int], *, records: bool, parks: bool) -> list[Word]:
         """Encodes a claim of up to ``counts`` jobs by queue.
@@ -304,6 +307,11 @@ def _fields(outcome: Outcome) -> tuple[Word, Word, Word, Word, Word]:
     return ("", "", "", "", "")
 
 
+def _limit(rate: Rate | None) -> tuple[str, str]:
+    """A rate as the scripts read it: jobs a second, jobs in a burst."""
+    return (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
+
+
 def _number(value: int | None) -> int | str:
     return "" if value is None else value
 
@@ -315,9 +323,9 @@ def encode_error(text: str) -> bytes:
 
 def read_written(response: list[Any]) -> Written:
     """Decodes the response of finish.lua."""
-    lost, with_dependents, refused, own_failures, changes = response
+    lost, with_dependents, refused, own_failures, changes, freed = response
     errors = {number: error.decode(errors="replace") for number, error in _pairs(refused)}
-    return Written(lost, with_dependents, errors, own_failures, changes)
+    return Written(lost, with_dependents, errors, own_failures, changes, bool(freed))
 
 
 def read_moved(response: list[Any]) -> Moved:
@@ -348,7 +356,7 @@ def rescue(lanes: Iterable[str], settings: Settings, *, errors: Sequence[str], d
     values: list[Word] = [keys.PREFIX, timestamp(), settings.rqjobs_keep_failed, MAX_DEATHS]
     values += (*(encode_error(text) for text in errors), dead, page, len(names))
     for lane in names:
-        values += (lane, base_queue(lane))
+        values += (lane, base_queue(lane), get_policy(lane).group_slot)
     return values
 
 
@@ -383,8 +391,16 @@ def ended(lane: str, total: str, parent: str, batch: str, job_id: str) -> list[W
     ``parent`` is the job's id if its dependents may run now, otherwise "". ``batch`` is the batch of job ``job_id``,
     or "".
     """
-    words = [RQ_KEY_PREFIX, keys.PREFIX, timestamp(), Queue.DEFAULT_TIMEOUT, base_queue(lane), total, parent]
-    return [*words, batch, job_id]
+    words: list[Word] = [
+        RQ_KEY_PREFIX,
+        keys.PREFIX,
+        timestamp(),
+        Queue.DEFAULT_TIMEOUT,
+        base_queue(lane),
+        total,
+        parent,
+    ]
+    return [*words, batch, job_id, get_policy(lane).group_slot]
 
 
 def trim(registry: str, lane: str, keep: int, now: float) -> list[Word]:

@@ -23,6 +23,7 @@ from rq.utils import as_text
 from rqjobs.broker import keys
 from rqjobs.broker.attempts import reason_of
 from rqjobs.broker.connection import connect
+from rqjobs.broker.groups import ungroup
 from rqjobs.broker.holds import dependencies_away
 from rqjobs.broker.rq_schema import (
     SERIALIZER,
@@ -41,6 +42,7 @@ from rqjobs.config.logs import event
 from rqjobs.config.settings import get_settings
 from rqjobs.dead_letters.fingerprint import fingerprint_of
 from rqjobs.dead_letters.index import add, sync
+from rqjobs.errors import InvalidSettings
 from rqjobs.hooks import Kind
 from rqjobs.monitoring.metrics import Outcome, Sample, record
 from rqjobs.outbox.thread import Relay
@@ -104,6 +106,7 @@ class StockWorker(Worker):
         if pipeline is None and not self.is_horse:
             if self.relay is not None:
                 self.relay.tick()
+                ungroup(self.connection, self.queue_names())
             paused = {as_text(name) for name in self.connection.smembers(keys.PAUSED)}
             # A held queue is served when a trial is due; each job then checks whether it may run.
             held = {each.queue for each in dependencies_away(self.connection) if not each.scope and not each.due}
@@ -257,6 +260,7 @@ def run_stock_worker(
     connection = connect()
     import_registrations()
     served = list(queues) if queues else [policy.name for policy in policies()]
+    _refuse_group_limits(served)
     for name in served:
         load(get_policy(name).processor)  # before the first fork, so that the import is not repeated in each job
     names = lanes_in_order(served)
@@ -278,12 +282,25 @@ def run_stock_worker(
     return 0
 
 
+def _refuse_group_limits(served: Sequence[str]) -> None:
+    """RQ's worker claims from RQ's lists, and knows no groups: it would break limits, and with them an order.
+
+    Raises:
+        InvalidSettings: naming the queues.
+    """
+    limited = [name for name in served if get_policy(name).limits_groups]
+    if limited:
+        names = ", ".join(limited)
+        raise InvalidSettings([f"--engine rq: it cannot keep the limits of groups of {names}; use the engine threads"])
+
+
 def _due(connection: Redis, names: Sequence[str]) -> bool:
     """Returns whether a delayed job is due, or a job waits."""
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.zcount(key("scheduled", name), 0, time.time())
             pipeline.llen(key("queue", name))
+            pipeline.zcard(keys.group_waiting(name))
         return any(pipeline.execute())
 
 

@@ -184,7 +184,7 @@ def test_outcomes_for_a_lane_that_is_out_of_use_are_refused_whole(redis):
     retried, dead = (job.id for job in enqueue_many([ProbeJob(log="x"), ProbeJob(log="x")]))
     first, second = Queue(redis).reserve(2)
     redis.set("rq:failed:probe", "not RQ's")
-    words = [keys.PREFIX, "w", timestamp(), 100_000, 500, 1, "probe", "probe"]
+    words = [keys.PREFIX, "w", timestamp(), 100_000, 500, 1, "probe", "probe", ""]
     times = (1.0, 2.0, timestamp(), timestamp())
     words += ("retry", first.job_id, first.execution, 1, *times, "", 0, 1, 1, "")
     words += ("dead", second.job_id, second.execution, 1, *times, "", 60, 0, 2, "1 2 x")

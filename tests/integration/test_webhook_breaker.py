@@ -260,7 +260,7 @@ def test_jobs_that_never_start_are_forgotten(clock: Clock) -> None:
 def reserve(redis: redis_py.Redis, how: str = "park") -> tuple[int, list[str]]:
     """As the engine asks for jobs: how many were parked at once, and the ids of those that are to run."""
     seed = os.urandom(12).hex()
-    words = [PREFIX, "w", 60, timestamp(), seed, how, 3, 1, "webhooks", 200, "", "", "p", "webhooks", 1]
+    words = [PREFIX, "w", 60, timestamp(), seed, how, 3, 1, "webhooks", 200, "", "", "p", *[""] * 4, "webhooks", 1]
     _wait, parked, _full, _trial, *jobs = run_script("reserve", redis, words)
     return parked, [job[0].decode() for job in jobs]
 

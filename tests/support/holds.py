@@ -48,9 +48,7 @@ class Queue:
             1,
             "probe",
             count,
-            "",
-            "",
-            "",
+            *[""] * 7,
         ]
         for lane in LANES:
             words += (lane, 1)
@@ -62,7 +60,7 @@ class Queue:
         """Writes the outcome of all; which holds were opened and closed. A job that was charged raises."""
         words: list[object] = [keys.PREFIX, self._worker, timestamp(), 100_000, 500, len(LANES)]
         for lane in LANES:
-            words += (lane, "probe")
+            words += (lane, "probe", "")
         fields: Sequence[object] = ("", 60, "", "", "")
         if how == "unavailable":
             fields = (scope, dependency, "it does not answer", "run", "")
@@ -72,7 +70,7 @@ class Queue:
             fields = (5, "", "", "", "")
         for job in jobs:
             words += (how, job.job_id, job.execution, job.lane, 1.0, 2.0, timestamp(), timestamp(), *fields)
-        lost, _parents, refused, charged, changes = run_script("finish", self._redis, words)
+        lost, _parents, refused, charged, changes, _freed = run_script("finish", self._redis, words)
         assert (lost, refused) == ([], []), (lost, refused)
         if charged:
             raise ChargedError([jobs[number].job_id for number in charged])

@@ -3,6 +3,7 @@
 --   begin                       deletes the jobs that wait for the batch, and refuses further members
 --   queue, lane, first, count   deletes the members among this part of a lane's waiting jobs
 --   delayed, lane, first, count likewise of a lane's delayed jobs
+--   groups, lane, first, count  likewise of a lane's jobs that wait in groups
 --   end, '1' if no more members can arrive   deletes the record
 -- Returns {how many jobs were looked at, how many were deleted, how many members have not ended}; of begin {1, 0, 0}, or
 --   {0, 0, 0} if there is no such batch, or it is done.
@@ -29,6 +30,7 @@ elseif step == 'queue' then
   if ids.err then return {0, 0, 1} end
   for place, id in ipairs(ids) do
     if redis.call('SREM', open, id) == 1 then
+      leave_group(prefix, ours, lane, id)
       redis.call('LSET', list, first + place - 1, '')  -- then all go in one command, which reads the list once
       delete_job(prefix, id)
       gone = gone + 1
@@ -43,11 +45,23 @@ elseif step == 'delayed' then
   for _, id in ipairs(ids) do
     if redis.call('SREM', open, id) == 1 then
       gone[#gone + 1] = id
+      leave_group(prefix, ours, lane, id)
       delete_job(prefix, id)
     end
   end
   if #gone > 0 then redis.call('ZREM', registry, unpack(gone)) end
   return {#ids, #gone, redis.call('SCARD', open)}
+elseif step == 'groups' then
+  local members, gone = try('ZRANGE', group_key(ours, 'waiting', lane), first, first + count - 1) or {}, 0
+  for _, member in ipairs(members) do
+    local id = string.match(member, '([^\n]*)$')
+    if redis.call('SREM', open, id) == 1 then
+      leave_group(prefix, ours, lane, id)
+      delete_job(prefix, id)
+      gone = gone + 1
+    end
+  end
+  return {#members, gone, redis.call('SCARD', open)}
 end
 redis.call('DEL', open, record .. ':dead')
 redis.call('ZREM', ours .. ':batches', batch)

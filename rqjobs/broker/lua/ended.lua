@@ -1,11 +1,13 @@
 -- A part of the transaction in which RQ's own methods write the outcome of a job: counts it in the totals, and moves the
 -- dependents of a failed job. RQ moves them in a second transaction, before which a killed worker would leave them for ever.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), the timeout of a job without one (s), the job's queue,
---   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or it has none), its batch ('' = none) and its id
+--   'completed', 'failed' or 'retried', its id ('' = RQ moves the dependents in this transaction, or it has none), its batch ('' = none), its id,
+--   how long a job has the slot of its group (finish.lua)
 local prefix, ours, iso, timeout, queue, total, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local batch, job, slot = ARGV[8], ARGV[9], ARGV[10]
 try('HINCRBY', ours .. ':totals:' .. queue, total, 1)
-if ARGV[8] ~= '' and total == 'completed' then members_done(prefix, ours, ARGV[8], {ARGV[9]}) end
-if ARGV[8] ~= '' and total == 'failed' then member_dead(prefix, ours, ARGV[8], ARGV[9]) end
+if batch ~= '' and total == 'completed' then members_done(prefix, ours, batch, {job}) end
+if batch ~= '' and total == 'failed' then member_dead(prefix, ours, batch, job) end
 
 local function met(id)
   for _, other in ipairs(redis.call('SMEMBERS', prefix .. ':job::' .. id .. ':dependencies')) do
@@ -30,4 +32,6 @@ if parent ~= '' and redis.call('HGET', prefix .. ':job:' .. parent, 'status') ==
   local dependents = prefix .. ':job:' .. parent .. ':dependents'
   for _, id in ipairs(try('SMEMBERS', dependents) or {}) do pcall(release, dependents, id) end
 end
+local group = (slot ~= 'job' or total ~= 'retried') and group_of(prefix, job)
+if group then pcall(free_slot, ours, queue, group, job) end
 return redis.status_reply('OK')

@@ -1,6 +1,6 @@
 -- Writes any number of jobs as RQ 3 does: the hash, then the queue's list or the scheduled registry.
 -- ARGV: RQ's prefix, the call's sender and number, number of kinds, for each what its jobs have in common: queue, unique
---   ('1' or ''), number of words, field, value, ...; number of fields that each job has of its own, their names; then for
+--   ('1' or ''), group ('' = none), number of words, field, value, ...; number of fields that each job has of its own, their names; then for
 --   each job: which kind (from 1), id, delay (seconds, '' = none, '@' before it = Unix seconds at which it is due),
 --   outbox token or '', the values of its own fields
 -- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
@@ -9,7 +9,7 @@
 -- Returns the ids that were not written because they are already there, or their batch was cancelled.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
 local prefix, sender, call, kind_count, at = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
-local kinds, waiting, refused = {}, {}, {}
+local ours, kinds, waiting, refused = prefix .. 'jobs', {}, {}, {}
 local sent = prefix .. 'jobs:sent:' .. sender
 local receipt = redis.call('GET', sent) or ''
 if string.match(receipt, '^%d+') == call then
@@ -19,12 +19,13 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 for number = 1, kind_count do
-  local queue, unique, last = ARGV[at], ARGV[at + 1] == '1', at + 2 + tonumber(ARGV[at + 2])
+  local queue, unique, group, last = ARGV[at], ARGV[at + 1] == '1', ARGV[at + 2], at + 3 + tonumber(ARGV[at + 3])
   waiting[queue] = waiting[queue] or {}
-  kinds[number] = {queue = queue, unique = unique, waiting = waiting[queue], fields = {unpack(ARGV, at + 3, last)}}
-  for field = at + 3, last, 2 do
+  kinds[number] = {queue = queue, unique = unique, waiting = waiting[queue], fields = {unpack(ARGV, at + 4, last)}}
+  for field = at + 4, last, 2 do
     if ARGV[field] == 'batch' then kinds[number].batch = ARGV[field + 1] end
   end
+  if group ~= '' then kinds[number].group = group end
   at = last + 1
 end
 local own_fields, first_own = tonumber(ARGV[at]), at + 1
@@ -67,6 +68,10 @@ for i = first_job, #ARGV, JOB do
   if not kind[ask] then
     kind[ask] = redis.call(ask, prefix .. (ask == 'LLEN' and ':queue:' or ':scheduled:') .. kind.queue)
   end
+  if kind.group and not kind.checked then
+    check_group_keys(ours, {'waiting', 'turns'}, kind.queue)
+    kind.checked = true
+  end
   statuses[ARGV[i + 1]] = redis.call('HGET', prefix .. ':job:' .. ARGV[i + 1], 'status')
 end
 
@@ -81,13 +86,20 @@ for i = first_job, #ARGV, JOB do
   elseif new and (not status or room(key, id, status, kind)) then
     if batch then batch.ids[#batch.ids + 1] = id end
     for n = 1, own_fields do kind.fields[kind.common + 2 * n] = ARGV[i + 3 + n] end
+    local place = kind.group and delay == '' and next_place(ours)
+    if place then
+      local after = kind.common + 2 * own_fields
+      kind.fields[after + 1], kind.fields[after + 2] = 'group_place', place
+    end
     redis.call('HSET', key, unpack(kind.fields))
     statuses[id] = 'queued'  -- or scheduled: the next of this id is too many
     if not kind.known then
       try('SADD', prefix .. ':queues', prefix .. ':queue:' .. kind.queue)
       kind.known = true
     end
-    if delay == '' then
+    if place then
+      join_group(ours, kind.queue, kind.group, place, id)
+    elseif delay == '' then
       kind.waiting[#kind.waiting + 1] = id
     else  -- a microsecond apart, so that they keep their order
       local moment = string.match(delay, '^@(.+)')

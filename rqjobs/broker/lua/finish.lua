@@ -1,7 +1,8 @@
 -- Writes the outcomes of claimed jobs, as RQ 3 does, in one step. A job whose lease was lost to another worker is left
 -- alone: its execution is no longer in the started registry. rqjobs/worker/protocol.py encodes and decodes this.
 -- ARGV: RQ's prefix, our prefix, worker, now (RQ's format), completed jobs kept, failed jobs kept,
---   number of lanes, for each: name, its queue
+--   number of lanes, for each: name, its queue, how long a job has the slot of its group: '' = its group has any number
+--     of slots, 'run' = until its run ends, 'job' = until it is done or dead
 --   then for each job: outcome, id, execution, lane (from 1), started, ended (unix s), started, ended (RQ's format), and
 --     done         result (base64, '' = none), how long it is kept (s, -1 = for ever), its batch ('' = none), '', ''
 --     retry        error (base64 of zlib), seconds to wait, retries left ('' = unchanged), attempt, ''
@@ -16,7 +17,8 @@
 -- Returns {positions of jobs (from 0) that lost their lease; that have dependents: not written, the RQ compatibility path
 --   writes them; that were refused, each with the error after it: a key of the job or of its lane has another type than
 --   RQ's (broken_keys.lua), or a number is out of range; that were not written because other jobs find the dependency answering: it is their own failure; and the
---   holds that were opened or closed: what, queue, scope, dependency, reason, seconds, jobs that waited, ...}
+--   holds that were opened or closed: what, queue, scope, dependency, reason, seconds, jobs that waited, ...; 1 if a
+--   group with waiting jobs has a free slot again}
 local redis, ARGV = redis, ARGV  -- a local is found sooner than a global
 local prefix, ours, worker, iso = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep_completed, keep_failed, lane_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -34,8 +36,8 @@ local ends = {done = true, dead = true, stopped = true, forced = true}  -- after
 
 local lanes, at = {}, 8
 for i = 1, lane_count do
-  lanes[i] = {name = ARGV[at], queue = ARGV[at + 1]}
-  at = at + 2
+  lanes[i] = {name = ARGV[at], queue = ARGV[at + 1], slot = ARGV[at + 2]}
+  at = at + 3
 end
 
 -- The arguments of the job at ``at``: outcome, id, execution, lane; then its times; then those of its outcome.
@@ -253,6 +255,18 @@ local function sort_jobs(lane)
   return jobs, mine, done
 end
 
+local freed = 0
+
+-- The slots of these jobs, with their groups, are free again.
+local function free_slots(lane, ids, groups)
+  local members = {}
+  for n, group in ipairs(groups) do members[n] = group .. '\n' .. ids[n] end
+  redis.call('ZREM', group_key(ours, 'slots', lane.queue), unpack(members))
+  for _, group in ipairs(groups) do
+    if slot_is_free(ours, lane.queue, group) then freed = 1 end
+  end
+end
+
 -- Moves the jobs of a lane to the registries of their outcomes.
 local function write_registries(lane)
   local queue = prefix .. ':queue:' .. lane.name
@@ -278,7 +292,8 @@ local function write_lane(lane)
   if #mine == 0 then return end
   -- The last write ends the lease: were there an error before it, the jobs would not be lost.
   redis.call('SREM', prefix .. ':worker:' .. worker .. ':executions', unpack(mine))
-  local ended = {}
+  local ended, free, groups = {}, {}, {}
+  local grouped = redis.call('EXISTS', group_key(ours, 'slots', lane.queue)) == 1
   for n, at in ipairs(jobs) do
     local outcome, id = head_of(at)
     local surplus = false
@@ -289,6 +304,9 @@ local function write_lane(lane)
     local written, error = pcall(write, lane, at, surplus)
     if written then
       if holds then end_trial(lane, outcome, id) end
+      -- With 'job' a slot is kept over retries, and with it the order of the group.
+      local group = grouped and (lane.slot ~= 'job' or ends[outcome]) and group_of(prefix, id)
+      if group then free[#free + 1], groups[#groups + 1] = id, group end
       ended[#ended + 1] = mine[n]
       local last = #garbage
       garbage[last + 1], garbage[last + 2] = prefix .. ':execution:' .. mine[n], prefix .. ':executions:' .. id
@@ -296,6 +314,7 @@ local function write_lane(lane)
       refuse(at, error)
     end
   end
+  if #groups > 0 then pcall(free_slots, lane, free, groups) end
   write_registries(lane)
   if #ended > 0 then redis.call('ZREM', prefix .. ':wip:' .. lane.name, unpack(ended)) end
   for total, count in pairs(lane.counts) do
@@ -327,4 +346,4 @@ if failed > 0 then redis.call('HINCRBY', record, 'failed_job_count', failed) end
 if working > 0 then redis.call('HINCRBYFLOAT', record, 'total_working_time', string.format('%.6f', working)) end
 local changes = holds and changes_of(prefix, ours, holds, lanes, now) or {}
 if holds then save_holds(ours, holds) end
-return {lost, dependents, refused, own_failures, changes}
+return {lost, dependents, refused, own_failures, changes, freed}

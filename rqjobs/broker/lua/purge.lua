@@ -11,6 +11,7 @@ for i = first_id, #ARGV do
     leave_dead(ours, queue, id)
   elseif queue then
     out = redis.call('ZREM', prefix .. ':scheduled:' .. queue, id) + redis.call('LREM', prefix .. ':queue:' .. queue, 1, id)
+      + leave_group(prefix, ours, queue, id)
   end
   if out > 0 then
     if batch then member_dead(prefix, ours, batch, id) end  -- it can never be done

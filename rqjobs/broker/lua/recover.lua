@@ -1,7 +1,8 @@
 -- Rescues the jobs of dead workers: those with expired leases, or those of a worker that the caller names as dead.
 -- ARGV: RQ's prefix, our prefix, now (RQ's format), failed jobs kept, after how many dead workers a job is dead,
 --   three errors (base64 of zlib): tried again, attempts used up, too many workers died
---   a dead worker's name ('' = all expired leases), most jobs of a lane, number of lanes, for each: name, its queue
+--   a dead worker's name ('' = all expired leases), most jobs of a lane, number of lanes, for each: name, its queue, how
+--   long a job has the slot of its group (finish.lua)
 -- Returns {{lane, id, execution} of jobs for the RQ compatibility path: the caller has 30 s to rescue them, or with a dead
 --   worker's name the next rescuer; {keys of the wrong type}; {id, worker, 'queued' or 'failed'}, ...}
 local prefix, ours, iso, keep, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -10,6 +11,7 @@ local dead, page, lane_count, first_lane = ARGV[9], tonumber(ARGV[10]), tonumber
 local time = redis.call('TIME')
 local seconds, stamp, year = tonumber(time[1]), string.format('%d.%06d', time[1], time[2]), 31536000
 local minute = ours .. ':minute:' .. string.format('%d', math.floor(seconds / 60))
+local STALE = 100  -- slots of groups that a call checks
 local SUSPECTS = 32  -- more of one worker are not run in processes of their own: they would wait for each other
 local response = {{}, {}}
 redis.call('DEL', prefix .. ':wip')  -- this key never exists: a write that a full Redis allows, and then the others too
@@ -39,7 +41,7 @@ local function what_ran(worker)
   return known[worker]
 end
 
-local function rescue(name, queue, member)
+local function rescue(name, queue, member, slot)
   local registry, failed = prefix .. ':wip:' .. name, prefix .. ':failed:' .. name
   local id, execution = string.match(member, '^(.*):([^:]*)$')
   local key = prefix .. ':job:' .. (id or '')
@@ -64,6 +66,7 @@ local function rescue(name, queue, member)
       return
     end
   end
+  local again = false
   redis.call('DEL', prefix .. ':execution:' .. member)
   if id then try('ZREM', prefix .. ':executions:' .. id, execution) end
   if job[1] == 'started' then
@@ -75,7 +78,7 @@ local function rescue(name, queue, member)
     local running = died > 1 and try('GET', ours .. ':running:' .. queue .. ':' .. worker)
     waited = waited or running and not string.find(running, execution, 1, true)
     local free = waited or ran.spared  -- costs no attempt
-    local again = waited or (left > 0 or free) and died < most
+    again = waited or (left > 0 or free) and died < most
     local why = died >= most and TOO_MANY_DIED or ran and ran.why or again and TRIED_AGAIN or USED_UP
     local results = prefix .. ':results:' .. id
     local totals = ours .. ':totals:' .. queue
@@ -113,12 +116,26 @@ local function rescue(name, queue, member)
     end
     response[#response + 1] = {id, worker, again and 'queued' or 'failed'}
   end
+  local group = id and not (again and slot == 'job') and group_of(prefix, id)
+  if group then pcall(free_slot, ours, queue, group, id) end
   redis.call('ZREM', registry, member)  -- last, so that an error before it does not lose the job
+end
+
+-- Frees slots of groups whose jobs do not run any more, and were ended by others than our scripts: deleted by RQ's
+-- commands, or expired. Some of them in each call, at random.
+local function free_stale_slots(queue, slot)
+  for _, member in ipairs(redis.call('ZRANDMEMBER', group_key(ours, 'slots', queue), STALE)) do
+    local group, id = string.match(member, '^([^\n]*)\n(.*)$')
+    local status = try('HGET', prefix .. ':job:' .. id, 'status')
+    local runs = status == 'started' or status == 'queued' or status == 'scheduled' and slot == 'job'
+    if not runs then free_slot(ours, queue, group, id) end
+  end
 end
 
 if not has_type(ours .. ':paused', 'set') then response[2][1] = ours .. ':paused' end
 for n = 0, lane_count - 1 do
-  local name, queue = ARGV[first_lane + 2 * n], ARGV[first_lane + 2 * n + 1]
+  local at = first_lane + 3 * n
+  local name, queue, slot = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local registry, broken = prefix .. ':wip:' .. name, broken_key(prefix, name)
   local members = {}
   if broken then
@@ -131,6 +148,7 @@ for n = 0, lane_count - 1 do
       if #members < page and redis.call('ZSCORE', registry, member) then members[#members + 1] = member end
     end
   end
-  for _, member in ipairs(members) do rescue(name, queue, member) end
+  for _, member in ipairs(members) do rescue(name, queue, member, slot) end
+  if dead == '' and name == queue then pcall(free_stale_slots, queue, slot) end
 end
 return response

@@ -5,11 +5,17 @@ local prefix, ours, now, first_id, done = ARGV[1], ARGV[2], ARGV[3], 4, {}
 for i = first_id, #ARGV do
   local id = ARGV[i]
   local key = prefix .. ':job:' .. id
-  local job = try('HMGET', key, 'origin', 'retry_intervals', 'batch')
+  local job = try('HMGET', key, 'origin', 'retry_intervals', 'batch', 'group', 'group_place')
   local queue = job and job[1]
   local dead = queue and prefix .. ':failed:' .. queue
   if dead and redis.call('ZSCORE', dead, id) then
-    redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- raises if that key is not a list, and the job stays dead
+    local group = job[5] and read_group(job[4])
+    if group then  -- at its old place: before all that were enqueued after it
+      check_group_keys(ours, {'waiting', 'turns'}, queue)
+      join_group(ours, queue, group, job[5], id)
+    else
+      redis.call('RPUSH', prefix .. ':queue:' .. queue, id)  -- raises if that key is not a list, and the job stays dead
+    end
     redis.call('ZREM', dead, id)
     leave_dead(ours, queue, id)
     redis.call('HSET', key, 'status', 'queued', 'enqueued_at', now, 'started_at', '', 'ended_at', '')

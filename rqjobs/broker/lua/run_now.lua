@@ -10,6 +10,7 @@ end
 local status = redis.call('HGET', key, 'status')
 if status ~= 'queued' and status ~= 'scheduled' and status ~= 'started' then return 0 end
 if redis.call('LPOS', list, id) or redis.call('LPOS', list .. ':intermediate', id) then return 0 end
+if waits_in_group(prefix, prefix .. 'jobs', queue, id) then return 0 end
 for _, entry in ipairs(redis.call('ZRANGE', prefix .. ':wip:' .. queue, 0, -1)) do
   if string.sub(entry, 1, #id + 1) == id .. ':' then return 0 end
 end

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import redis
 
+from rqjobs.broker.groups import waiting_in_groups
 from rqjobs.broker.rq_schema import ENDED, ENTRY, allowed, job_key, key
 from rqjobs.broker.rq_types import as_text
 from rqjobs.monitoring.doctor.finding import Finding, fault, fine
@@ -134,12 +135,13 @@ def _missing(jobs: list[_Job], client: redis.Redis) -> list[_Job]:
         answers = pipeline.execute()
     found += [job for (job, _), score in zip(placed, answers, strict=False) if score is None]
     places = answers[len(placed) :]
-    found += [
+    unlisted = [
         job
         for job, here, there in zip(queued, places[::2], places[1::2], strict=True)
         if here is None and there is None
     ]
-    return found
+    grouped = waiting_in_groups(client, [(job.job_id, job.origin) for job in unlisted])
+    return found + [job for job in unlisted if job.job_id not in grouped]
 
 
 def _enqueued(heads: dict[str, bytes | None], client: redis.Redis) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""Groups with real workers that are killed: with one job at once, the order of a group is never broken."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from rqjobs import enqueue_many, queue_health
+from tests.support.processors import ProbeJob
+from tests.support.workers import Workers
+
+SHORT = pytest.param((20, 5, 2, 2), id="short")
+LONG = pytest.param((500, 20, 50, 4), id="long", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+def test_the_order_of_a_group_survives_kills_and_retries(
+    workers: Workers, redis, tmp_path: Path, sizes: tuple[int, int, int, int]
+) -> None:
+    groups, jobs, kills, processes = sizes
+    environment = {"RQJOBS_PROBE_GROUP_CONCURRENCY": "1", "RQJOBS_PROBE_CONCURRENCY": "20"}
+    log, choose = tmp_path / "log", random.Random(7)
+    for number in range(jobs):
+        enqueue_many(
+            [
+                (
+                    ProbeJob(log=str(log), value=[group, number], fail_times=int(choose.random() < 0.1), seconds=0.01),
+                    {"group": f"group {group}", "attempts": 100, "backoff": "fixed:0.1s"},
+                )
+                for group in range(groups)
+            ]
+        )
+    alive = [workers.start("probe", **environment) for _ in range(processes)]
+
+    def done() -> int:
+        return next(queue.completed for queue in queue_health() if queue.name == "probe")
+
+    deadline, killed = time.monotonic() + 60 + 5 * kills, 0
+    while done() < groups * jobs:
+        assert time.monotonic() < deadline, f"{done()} of {groups * jobs} are done, {killed} workers were killed"
+        if killed < kills and done() * (kills + 1) > killed * groups * jobs and done():
+            killed += 1
+            victim = alive.pop(0)
+            victim.kill()
+            victim.wait()
+            alive.append(workers.start("probe", **environment))
+        time.sleep(0.02)
+    assert killed == kills
+
+    runs: dict[int, list[int]] = {group: [] for group in range(groups)}
+    for line in log.read_text().splitlines():
+        group, number = json.loads(line)["value"]
+        runs[group].append(number)
+    for group, seen in runs.items():
+        assert set(seen) == set(range(jobs)), f"group {group}"
+        assert all(before <= after for before, after in pairwise(seen)), f"group {group}: {seen}"
