@@ -10,9 +10,7 @@ from tests.support.chat import Chat
 from tests.support.workers import Workers, eventually
 
 
-def test_an_endpoint_that_is_disabled_is_told_by_the_worker_that_noticed(
-    workers: Workers, redis: redis_py.Redis
-) -> None:
+def test_the_worker_that_disables_an_endpoint_sends_the_alert(workers: Workers, redis: redis_py.Redis) -> None:
     with Chat() as chat, Receiver(signing_secret()) as receiver:
         enqueue(WebhookJob(webhook_id="w", event="a.b", url=f"{receiver.url}/gone", payload={}))
         secret = {"WEBHOOK_SIGNING_SECRET": receiver.secret, "WEBHOOK_ALLOW": "127.0.0.1"}

@@ -24,7 +24,7 @@ NUMBER = 9_000
     *(pytest.param(attempts, "before", marks=pytest.mark.slow) for attempts in (3, 10)),
     pytest.param(10, "hook", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_only_the_guilty_event_is_dead(workers, configure, where, attempts):
+def test_only_the_event_that_is_the_cause_is_dead(workers, configure, where, attempts):
     configure(RQJOBS_SECRET_KEY="s" * 43)
     init_database(get_engine())
     jobs = [job for code in ("good", "poison") for job in jobs_of(code, NUMBER if code == "good" else 1)]

@@ -127,7 +127,7 @@ def whole_pages(ids: dict[str, str], page: Page) -> list[str]:
     return paths
 
 
-def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None:
+def test_pages_run_no_text_of_jobs(page: Page, redis: redis_py.Redis) -> None:
     ids = plant(redis)
     page.on("dialog", lambda dialog: pytest.fail(f"a job opened a dialog: {dialog.message}"))
     paths = whole_pages(ids, page)
@@ -145,7 +145,7 @@ def test_nothing_that_jobs_say_is_run(page: Page, redis: redis_py.Redis) -> None
     assert page.evaluate(f"window.{MARK}") is None
 
 
-def test_old_numbers_are_said_to_be_old(page: Page, redis: redis_py.Redis) -> None:
+def test_outdated_numbers_are_marked_as_outdated(page: Page, redis: redis_py.Redis) -> None:
     enqueue(WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={}))
     for path in ("/", "/rq/"):
         page.goto(path)

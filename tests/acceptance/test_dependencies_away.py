@@ -107,7 +107,9 @@ def stored() -> int:
         return int(connection.execute(select(func.count()).select_from(events)).scalar_one())
 
 
-def test_sqlite_on_a_full_disk_costs_no_event(workers: Workers, tmp_path: Path, redis: redis_py.Redis) -> None:
+def test_no_event_is_lost_while_the_disk_of_sqlite_is_full(
+    workers: Workers, tmp_path: Path, redis: redis_py.Redis
+) -> None:
     full = tmp_path / "full"
     environment = {"RQJOBS_IMPORT": "tests.support.full_disk", "FULL_DISK": str(full)}
     assert workers.run("db", "init").returncode == 0
@@ -126,7 +128,7 @@ def test_sqlite_on_a_full_disk_costs_no_event(workers: Workers, tmp_path: Path, 
     assert stored() == 200
 
 
-def test_a_killed_postgres_costs_no_event(
+def test_no_event_is_lost_when_postgres_is_killed(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure, own_postgres: OwnPostgres
 ) -> None:
     configure(DATABASE_URL=own_postgres.url)
@@ -153,7 +155,7 @@ def test_a_killed_postgres_costs_no_event(
     assert stored() == sent
 
 
-def test_a_mail_server_that_is_down_costs_no_mail(
+def test_no_mail_dies_while_the_mail_server_is_down(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure
 ) -> None:
     port = free_port()
@@ -170,7 +172,7 @@ def test_a_mail_server_that_is_down_costs_no_mail(
 
 
 @pytest.mark.parametrize("backend", ["sendgrid", "resend"])
-def test_a_wrong_key_costs_no_mail(
+def test_no_mail_dies_while_the_api_key_is_wrong(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure, backend: str
 ) -> None:
     with MailAPI() as api:
@@ -209,7 +211,7 @@ def test_one_answer_of_unknown_meaning_does_not_cost_the_others(
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_manychat_away_costs_no_job(
+def test_no_job_dies_while_manychat_does_not_answer(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure, status: int
 ) -> None:
     with ManyChatSandbox(("1:hush-one", "2:hush-two")) as api:
@@ -237,7 +239,7 @@ def test_manychat_away_costs_no_job(
         assert len(account.tags) == 5
 
 
-def test_an_export_folder_that_is_away_costs_no_export(
+def test_no_export_dies_while_the_export_folder_is_missing(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure
 ) -> None:
     place = tmp_path / "exports"
@@ -255,7 +257,7 @@ def test_an_export_folder_that_is_away_costs_no_export(
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="a full file system needs root to mount")
-def test_a_full_export_folder_costs_no_export(
+def test_no_export_dies_while_the_export_folder_is_full(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure
 ) -> None:
     place = tmp_path / "exports"
@@ -344,7 +346,7 @@ _FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.
 
 
 @pytest.mark.skipif(_FAKETIME is None, reason="Debian's faketime is not installed: apt-get install faketime")
-def test_a_worker_whose_clock_is_ahead_parks_nothing_for_longer(
+def test_a_worker_with_a_fast_clock_parks_deliveries_no_longer(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, configure: Configure
 ) -> None:
     """Ten minutes ahead: deliveries that wait for a destination go on when it is back, not ten minutes later."""

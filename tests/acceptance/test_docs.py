@@ -84,7 +84,7 @@ def test_files_that_pages_name_exist():
             assert (ROOT / "rqjobs" / name).exists(), f"{page.name}: {name}"
 
 
-def test_the_map_has_every_package():
+def test_the_map_lists_every_package():
     rows = re.findall(r"^\| `([a-z_]+)/` \|", (DOCS / "architecture.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(path.parent.name for path in (ROOT / "rqjobs").glob("*/__init__.py"))
 
@@ -111,7 +111,7 @@ def test_a_file_that_a_page_shows_is_the_file_that_the_tests_run(page, path, sho
     )
 
 
-def test_pages_are_whole_in_the_repository_and_their_commands_are_copied_without_a_prompt():
+def test_pages_are_complete_in_the_repository_and_commands_are_copied_without_the_prompt():
     """In the repository nothing includes files; the site's copy button took the prompts along."""
     spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     hooks = importlib.util.module_from_spec(spec)

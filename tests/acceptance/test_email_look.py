@@ -40,7 +40,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.parametrize("width", [360, 900])
 @pytest.mark.parametrize("inline", [True, False])
-def test_nothing_sticks_out(browser: Any, width: int, inline: bool) -> None:
+def test_no_part_of_a_mail_is_wider_than_the_screen(browser: Any, width: int, inline: bool) -> None:
     page = browser.new_page(viewport={"width": width, "height": 700})
     page.set_default_timeout(120_000)
     for name in template_names():

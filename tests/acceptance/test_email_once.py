@@ -127,7 +127,7 @@ def test_with_hold_none_is_doubled(
     print(f"{len(ids)} mails, {kills} workers killed: {len(held)} held, none doubled")
 
 
-def test_what_is_held_is_sent_when_a_person_requeues_it(server: MailServer, redis, configure, workers: Workers) -> None:
+def test_a_held_mail_is_sent_when_a_user_requeues_it(server: MailServer, redis, configure, workers: Workers) -> None:
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
     server.data.append("drop")
     workers.start(*WORKER)

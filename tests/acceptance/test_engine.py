@@ -76,7 +76,7 @@ def test_ten_thousand_jobs_due_in_the_same_second(workers, redis, log):
     assert len(notes(log)) == 20_000
 
 
-def test_whoever_enqueues_wakes_the_worker(workers, redis, log):
+def test_every_way_to_enqueue_wakes_the_worker(workers, redis, log):
     begin(workers, "tasks", imports=["tests.support.no_polling"])
     took = []
     for n in range(20):
@@ -103,7 +103,7 @@ def test_sigterm_lets_running_jobs_finish(workers, redis, log, tmp_path):
         assert redis.hget(f"rq:job:{job_id.decode()}", "retries_left") == b"2"
 
 
-def test_what_outlasts_the_grace_period_is_handed_back(workers, redis, log):
+def test_jobs_that_exceed_the_grace_period_are_released(workers, redis, log):
     process = begin(workers, "tasks", "coroutines", "processes", "--grace", "1")
     jobs = [enqueue(model(do="sleep", args={"seconds": 600})) for model in (Task, CoroutineTask, ProcessTask)]
     eventually(lambda: len(notes(log)) == 3)
@@ -186,7 +186,7 @@ def occupy_both_threads(log, go):
         eventually(lambda mark=mark: mark in [words[0] for words in notes(log)])
 
 
-def test_a_worker_that_lost_its_leases_does_not_begin_what_waits_in_it(workers, redis, log, tmp_path):
+def test_a_worker_that_lost_its_leases_does_not_begin_its_waiting_jobs(workers, redis, log, tmp_path):
     """Else it would be busy for as long again with what another worker runs, and lose what it takes next."""
     slow = begin(workers, "batches")
     jobs = [*occupy_both_threads(log, tmp_path / "go")]
@@ -219,7 +219,7 @@ def test_a_job_that_only_waited_in_a_worker_that_died_is_not_charged_again(worke
     assert [redis.hget(f"rq:job:{job.id}", "worker_died") for job in jobs] == [b"1"] * len(jobs)
 
 
-def test_redis_away_under_load(workers, tmp_path, log, monkeypatch, settings):
+def test_an_outage_of_redis_under_load_loses_no_job(workers, tmp_path, log, monkeypatch, settings):
     folder = tmp_path / "redis"
     monkeypatch.setenv("REDIS_URL", f"unix://{ensure_server(folder)}")
     from rqjobs.broker.connection import connect

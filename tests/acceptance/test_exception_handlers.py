@@ -42,7 +42,7 @@ def test_the_chain_of_handlers_for_a_plain_job(workers, redis, engine):
         (ProcessTask, "RaisedInProcess False ValueError: attempt {n} failed"),
     ],
 )
-def test_every_failed_run_of_a_job_of_ours_is_handled(workers, redis, model, said):
+def test_exception_handlers_get_every_failed_run_of_our_jobs(workers, redis, model, said):
     job = enqueue(model(do="fail", args={"times": 2}), attempts=3, backoff="fixed:0s")
     done = workers.run("worker", model.queue, "--burst", *handlers("broken_handler"), **IMPORT)
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_every_failed_run_of_a_job_of_ours_is_handled(workers, redis, model, sai
     assert handled(redis) == lines[0] + lines[1]
 
 
-def test_a_time_limit_of_ours_is_rqs_exception_as_well(workers, redis):
+def test_our_time_limit_raises_rqs_exception_too(workers, redis):
     job = enqueue(Task(do="sleep", args={"seconds": 60}), timeout="1s", attempts=1)
     workers.start("tasks", *handlers("handler"), **IMPORT)
     eventually(lambda: redis.hget(job.key, "status") == b"failed")

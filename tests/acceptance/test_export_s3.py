@@ -90,7 +90,7 @@ def test_a_large_file_goes_up_in_parts(bucket):
     assert "-" in bucket.info("bucket/exports/big-j.ndjson")["ETag"]  # of several parts
 
 
-def test_the_page_sends_the_owner_to_the_store_and_nobody_else(bucket, monkeypatch):
+def test_the_page_redirects_only_the_owner_to_the_store(bucket, monkeypatch):
     monkeypatch.setenv("EXPORT_LINK_URL", "http://localhost/exports")
     use_settings(None)
     apptables.add_contacts(get_engine(), 3)

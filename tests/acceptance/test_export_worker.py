@@ -25,7 +25,7 @@ def progress(job_id: str) -> dict:
     return fetch_job(job_id, get_connection()).meta.get("progress") or {}
 
 
-def test_an_export_tells_how_far_it_is_and_ends_as_a_file(workers, redis):
+def test_an_export_reports_its_progress_and_publishes_a_file(workers, redis):
     workers.start("data-export", **IMPORT)
     queued = enqueue_data_export(job(6000))
     assert eventually(lambda: progress(queued.id).get("rows", 0)) < 6000

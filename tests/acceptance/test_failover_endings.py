@@ -17,7 +17,7 @@ from tests.support.workers import Workers, eventually
 HOW_MANY = 30
 
 
-def test_jobs_whose_outcomes_a_failover_lost_are_not_run_again(tmp_path, configure):
+def test_jobs_do_not_run_again_when_a_failover_loses_their_outcomes(tmp_path, configure):
     folder = Path(tempfile.mkdtemp(prefix="rqjobs-failover-"))
     servers = []
     workers = Workers(tmp_path)

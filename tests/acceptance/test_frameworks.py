@@ -57,7 +57,7 @@ def shown(name="Ada"):
     return run("rqjobs", "jobs", "show", name, PYTHONPATH="web", RQJOBS_IMPORT="shop")
 
 
-def test_flask_s_workers_run_its_jobs_in_the_app_wherever_it_lies(shop):
+def test_workers_run_jobs_of_flask_in_the_app_in_any_folder(shop):
     greeting()
     run("flask", "--app", "web/shop", "rqjobs", "worker", "--burst", "--processes", "2")
     assert "hello Ada from the shop" in shown()

@@ -35,7 +35,7 @@ def ended(redis, model, honest=60):
 
 
 @pytest.mark.parametrize("model", [Deadly, pytest.param(DeadlyCoroutine, marks=pytest.mark.slow)])
-def test_a_job_that_freezes_its_worker_is_found_and_costs_no_other_job_an_attempt(workers, redis, model):
+def test_a_job_that_freezes_its_worker_is_found_and_no_other_job_has_an_attempt_counted(workers, redis, model):
     deadly = crowd(model, "freeze")
     workers.start("--processes", "2", model.queue, **ENV)
     eventually(lambda: ended(redis, model), timeout=240)
@@ -62,7 +62,7 @@ def test_a_frozen_worker_ends_at_sigterm_within_its_grace(workers, redis):
     eventually(lambda: redis.hget(f"rq:job:{job.id}", "status") == b"queued")
 
 
-def test_a_worker_that_was_stopped_goes_on(workers, redis):
+def test_a_worker_continues_after_it_was_stopped_by_a_signal(workers, redis):
     process = workers.start("deadly", **ENV)
     eventually(lambda: "worker started" in workers.logs())
     process.send_signal(signal.SIGSTOP)

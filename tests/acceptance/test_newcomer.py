@@ -135,7 +135,7 @@ def booked(terminals: Terminals, line: str) -> str:
         return ""
 
 
-def test_three_terminals(terminals):
+def test_the_readme_works_in_three_terminals(terminals):
     lines = console(section("Then your own.", "## Enqueue"))
     receiver, worker, good, bad, health, listed, requeue = lines
     terminals.type(receiver)

@@ -38,7 +38,7 @@ def test_dependents_of_two_parents_each_run_soon(workers, redis, queue):
     assert not redis.zcard("rq:ready:tasks")
 
 
-def test_what_a_killed_worker_left_ready_runs_soon_although_its_lock_is_left_as_well(workers, redis, queue):
+def test_ready_dependents_of_a_killed_worker_run_soon_despite_its_lock(workers, redis, queue):
     first = put(queue, "first")
     put(queue, "second", depends_on=first)
     died = workers.run("worker", "tasks", **DYING, DIES_AT="before-enqueueing")
@@ -61,7 +61,7 @@ def test_dependents_that_allow_a_failure_outlive_a_worker_killed_after_it(worker
 
 
 @pytest.mark.parametrize(("do", "what"), [("return", b"completed"), ("dead", b"failed")])
-def test_the_totals_know_what_a_worker_ended_that_was_killed_at_once(workers, redis, queue, do, what):
+def test_the_totals_count_jobs_of_a_worker_that_is_killed_after_their_end(workers, redis, queue, do, what):
     first = put(queue, "first", do)
     put(queue, "second", depends_on=first)
     died = workers.run("worker", "tasks", **DYING, DIES_AT="after-commit")

@@ -59,7 +59,7 @@ def servers(configure, settings):
         close_connection()
 
 
-def test_the_doctor_names_what_a_failover_would_lose(servers):
+def test_doctor_reports_a_configuration_that_loses_jobs_in_a_failover(servers):
     def finding():
         client = connect()
         (found,) = doctor.replicas(client)
@@ -90,7 +90,7 @@ def test_a_planned_failover_loses_nothing_that_was_acknowledged(servers, failove
 
 
 @pytest.mark.slow
-def test_a_worker_goes_on_at_the_new_primary(servers, workers, tmp_path):
+def test_a_worker_continues_at_the_new_primary(servers, workers, tmp_path):
     log = tmp_path / "runs.log"
     log.touch()
     workers.start("probe", REDIS_URL=servers.url)

@@ -68,7 +68,7 @@ def test_dead_letters_are_explained_and_requeued_with_all_attempts(workers, tmp_
     assert workers.json("failed", "list") == []
 
 
-def test_burst_does_what_is_there_and_ends(workers, tmp_path):
+def test_burst_runs_the_waiting_jobs_and_ends(workers, tmp_path):
     log = tmp_path / "runs"
     enqueue_many([ProbeJob(log=str(log), value=i) for i in range(3)])
     enqueue(ProbeJob(log=str(log), value="high"), priority="high")
@@ -118,7 +118,7 @@ def test_the_stock_rq_worker_runs_our_jobs(workers, redis, redis_url, tmp_path):
         wait_for_result(bad, "60s")
 
 
-def test_retry_later_waits_as_told_and_need_not_count(workers, tmp_path):
+def test_retry_later_waits_as_requested_and_may_count_no_attempt(workers, tmp_path):
     log = tmp_path / "runs"
     workers.start("probe", *ENGINE)
     job = enqueue(ProbeJob(log=str(log), do="later"), attempts=2)
@@ -134,7 +134,7 @@ def by_hand(redis, job_id, data):
     redis.rpush("rq:queue:probe", job_id)
 
 
-def test_what_is_not_registered_is_dead_and_never_run(workers, redis, tmp_path):
+def test_a_job_with_an_unregistered_function_is_dead_without_a_run(workers, redis, tmp_path):
     class Hostile:
         def __reduce__(self):
             return (__import__("os").system, (f"touch {tmp_path}/pickled",))

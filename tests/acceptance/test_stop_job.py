@@ -86,7 +86,7 @@ def test_a_job_that_waits_for_a_slot_in_the_worker_never_begins(workers, redis, 
     assert "never" not in {words[0] for words in notes(log)}
 
 
-def test_a_thread_that_hears_nothing_is_given_up(workers, redis, log):
+def test_a_thread_that_does_not_react_is_abandoned(workers, redis, log):
     """time.sleep() is one call of C: no exception gets in. The job ends all the same, and another takes the slot."""
     begin(workers, "tasks", "--threads", "1")
     job = enqueue(Task(do="sleep", mark="a", args={"seconds": 200}), timeout="300s")
@@ -143,7 +143,7 @@ def test_rqs_stopped_callback_is_called(workers, redis, log):
     assert redis.get("noted") == b"1"  # the callback of stopped jobs, and not that of failures as well
 
 
-def test_a_coroutine_whose_own_task_was_cancelled_is_tried_again(workers, redis, log):
+def test_a_coroutine_job_is_retried_after_its_own_task_was_cancelled(workers, redis, log):
     """Somebody else's CancelledError is a failure like any other, and no command to stop."""
     begin(workers, "coroutines")
     (job,) = enqueue_many([CoroutineTask(do="cancelled", mark="a")], attempts=2, backoff="fixed:0s")

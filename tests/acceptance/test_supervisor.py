@@ -13,7 +13,7 @@ from tests.support.workers import eventually
 ENV = {"RQJOBS_IMPORT": "tests.support.tasks"}
 
 
-def test_what_dies_is_started_again_and_its_job_is_back_at_once(workers, redis, tmp_path, monkeypatch):
+def test_a_dead_worker_is_restarted_and_its_job_is_rescued_at_once(workers, redis, tmp_path, monkeypatch):
     monkeypatch.setenv("TASKS_LOG", str(tmp_path / "log"))
     supervisor = workers.start("tasks", "--processes", "2", RQJOBS_LEASE="600", **ENV)
     eventually(lambda: workers.logs().count("worker started") == 2)

@@ -15,7 +15,7 @@ from tests.support.workers import Workers, eventually
 
 
 @pytest.mark.parametrize("engine", ["threads", "rq"])
-def test_a_trace_goes_on_in_a_worker(workers: Workers, tmp_path: Path, engine: str) -> None:
+def test_a_trace_continues_in_a_worker(workers: Workers, tmp_path: Path, engine: str) -> None:
     traces = tmp_path / "traces"
     traces.touch()
     with TracerProvider().get_tracer("app").start_as_current_span("request") as request:

@@ -127,7 +127,7 @@ def latencies(workers: Workers, alive: Receiver, others: list[WebhookJob]) -> li
     return sorted(request.at - sent[request.webhook_id] for request in alive.requests[already:])
 
 
-def test_a_destination_that_never_answers_holds_up_nobody(workers: Workers, redis: redis_py.Redis) -> None:
+def test_a_destination_that_never_answers_delays_no_other(workers: Workers, redis: redis_py.Redis) -> None:
     answer: Callable[[Received], Answer] = lambda request: Answer(delay=0.02)  # noqa: E731
     with receiving(answer) as alive, receiving(lambda request: Answer(delay=60)) as dead:
         environment = {"WEBHOOK_TIMEOUT": "8s", "WEBHOOK_BREAKER_AFTER": "1s", "WEBHOOK_BREAKER_PAUSE": "1s"}

@@ -44,7 +44,7 @@ def look(redis: redis_py.Redis) -> None:
     check(redis)
 
 
-def test_an_unhealthy_queue_is_told_once(redis: redis_py.Redis, told: list[Alert]) -> None:
+def test_an_unhealthy_queue_is_alerted_once(redis: redis_py.Redis, told: list[Alert]) -> None:
     look(redis)
     assert told == []
     enqueue(webhook())
@@ -59,7 +59,7 @@ def test_an_unhealthy_queue_is_told_once(redis: redis_py.Redis, told: list[Alert
     assert len(told) == 2
 
 
-def test_a_redis_that_fails_is_told_without_it(redis: redis_py.Redis, told: list[Alert]) -> None:
+def test_an_outage_of_redis_is_alerted_without_redis(redis: redis_py.Redis, told: list[Alert]) -> None:
     outage = Outage()
     redis.config_set("maxmemory", "1mb")
     try:
@@ -77,7 +77,7 @@ def test_a_redis_that_fails_is_told_without_it(redis: redis_py.Redis, told: list
     assert [alert.kind for alert in told] == ["redis-unusable", "redis-usable"]
 
 
-def test_dead_jobs_add_up_while_nothing_may_be_said(redis: redis_py.Redis, told: list[Alert]) -> None:
+def test_dead_jobs_are_summed_up_between_two_alerts(redis: redis_py.Redis, told: list[Alert]) -> None:
     redis.hset(keys.totals("email"), "failed", 100)
     look(redis)  # what died before anybody looked is no news
     assert told == []
@@ -89,7 +89,7 @@ def test_dead_jobs_add_up_while_nothing_may_be_said(redis: redis_py.Redis, told:
     assert [alert.text.split(".")[0] for alert in told] == ["email: 3 jobs died", "email: 4 jobs died"]
 
 
-def test_one_process_looks_for_all(redis: redis_py.Redis, told: list[Alert]) -> None:
+def test_only_one_process_checks_the_queues(redis: redis_py.Redis, told: list[Alert]) -> None:
     check(redis)
     enqueue(webhook())
     check(redis)
@@ -107,7 +107,7 @@ def test_a_queue_that_is_healthy_again(redis: redis_py.Redis, told: list[Alert])
     assert told[1].text == "webhooks is healthy again"
 
 
-def test_workers_that_start_anew_wake_nobody(redis: redis_py.Redis, told: list[Alert]) -> None:
+def test_a_restart_of_workers_causes_no_alert(redis: redis_py.Redis, told: list[Alert]) -> None:
     enqueue(webhook())
     look(redis)
     redis.delete("rq:queue:webhooks")
@@ -136,7 +136,7 @@ def test_a_post_and_a_hook_that_fails(redis: redis_py.Redis, told: list[Alert], 
     assert told == [GONE]
 
 
-def test_what_nobody_got_is_tried_again_and_its_address_is_not_logged(
+def test_an_alert_that_no_receiver_got_is_sent_again_without_logging_its_url(
     redis: redis_py.Redis, configure: Configure, log: pytest.LogCaptureFixture
 ) -> None:
     redis.hset(keys.ALERT_SEEN, "email", 0)

@@ -49,7 +49,7 @@ def totals(engine, scope="all"):
         return {(metric, value) if value else metric: total for metric, value, total in rows if total}
 
 
-def test_one_event(engine):
+def test_one_event_is_stored_and_counted(engine):
     job, attempt = item("j1", user_id="u1", location={"country": "DE", "city": "Berlin"}, table=4)
     assert record(job, attempt) == {"event_id": "job-j1", "counted": True}
     with engine.connect() as connection:
@@ -183,7 +183,7 @@ def test_counts_and_uniques_equal_a_straight_computation(engine):
             assert row.total == sum(quarters.values())
 
 
-def test_the_app_is_told_of_every_new_event(engine, no_hooks):
+def test_hooks_of_the_app_are_called_for_every_new_event(engine, no_hooks):
     told = []
     on_event(told.append)
     record_batch([item("j1", event_id="e1"), item("j2", event_id="e1"), item("j3", event_id="e2", user_id="u9")])
@@ -206,7 +206,7 @@ def test_a_hook_that_fails_makes_its_own_job_run_again(engine, no_hooks):
     assert totals(engine)["scan"] == 2
 
 
-def test_what_was_recorded_long_ago_is_deleted_and_stays_counted(engine):
+def test_old_events_are_deleted_and_stay_in_the_counts(engine):
     long_ago = {"timestamp": "2024-03-01T12:00:00Z"}
     record_batch([item(f"j{number}", ip=f"203.0.113.{number}", **long_ago) for number in range(10)])
     with engine.begin() as connection:
@@ -246,7 +246,7 @@ def test_old_rows_are_deleted_a_few_at_a_time(engine, monkeypatch):
         ]
 
 
-def test_no_database_is_every_jobs_error_and_nobodys_death(monkeypatch):
+def test_no_job_dies_while_the_database_does_not_answer(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     from rqjobs.config.settings import use_settings
 

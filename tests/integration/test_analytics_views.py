@@ -82,7 +82,7 @@ def test_purge(counted, capsys):
     assert run(capsys, "purge", "--older-than", "soon")[0] == 2
 
 
-def test_the_page_says_what_the_report_says(client):
+def test_the_page_shows_the_numbers_of_the_report(client):
     found = report(**PERIOD)
     page = client.get("/analytics/", query_string=PERIOD)
     assert page.status_code == 200
@@ -95,7 +95,7 @@ def test_the_page_says_what_the_report_says(client):
 
 
 @pytest.mark.parametrize("query", [{"zone": "<script>"}, {"since": "x' OR 1=1"}, {"code": "a", "user": "b"}])
-def test_a_question_that_cannot_be_answered_is_shown_with_its_mend(client, query):
+def test_an_invalid_report_is_shown_with_the_fix(client, query):
     page = client.get("/analytics/", query_string=query)
     assert page.status_code == 422
     assert 'role="alert"' in page.text
@@ -106,7 +106,7 @@ def test_a_question_that_cannot_be_answered_is_shown_with_its_mend(client, query
 @pytest.mark.parametrize(
     "query", [{"_scheme": "javascript", "_anchor": "\nalert(1)"}, {"endpoint": "x"}, {"_method": "X"}]
 )
-def test_what_else_the_address_says_is_ignored(client, query):
+def test_unknown_arguments_in_the_url_are_ignored(client, query):
     page = client.get("/analytics/", query_string=PERIOD | query)
     assert page.status_code == 200
     links = re.findall(r'href="(/analytics/report.json[^"]*)">The same as JSON', page.text)

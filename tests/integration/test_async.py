@@ -53,7 +53,7 @@ async def test_errors_are_the_same(redis):
         await aenqueue_webhook(HOOK, job_id="a")
 
 
-async def test_the_loop_goes_on_while_redis_is_slow(redis):
+async def test_the_event_loop_is_not_blocked_while_redis_is_slow(redis):
     await aenqueue(SCAN)  # connected, scripts known
     redis.execute_command("CLIENT", "PAUSE", 30_000, "WRITE")
     task = asyncio.create_task(aenqueue(SCAN))

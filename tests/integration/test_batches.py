@@ -156,7 +156,9 @@ def test_a_deleted_member_counts_as_dead_for_good(redis: redis_py.Redis, hand: H
     assert batch.requeue_dead() == []
 
 
-def test_a_chain_runs_in_order_stops_at_a_dead_link_and_goes_on(redis: redis_py.Redis, hand: Hand) -> None:
+def test_a_chain_runs_in_order_stops_at_a_dead_job_and_continues_after_its_requeue(
+    redis: redis_py.Redis, hand: Hand
+) -> None:
     chain = enqueue_chain([probe(1), (probe(2), {"priority": "high"}), (probe(3), {"delay": "1h"}), probe(4)],
                           on_dead=probe("alarm"))  # fmt: skip
     found = chain.read()
@@ -308,7 +310,7 @@ def test_cancel_leaves_no_key_behind(redis: redis_py.Redis, hand: Hand) -> None:
     assert status(redis, other.id) == "finished"
 
 
-def test_members_of_a_generator_are_written_as_it_goes_on(redis: redis_py.Redis, hand: Hand) -> None:
+def test_members_from_a_generator_are_written_while_it_runs(redis: redis_py.Redis, hand: Hand) -> None:
     seen = []
 
     def members() -> Iterator[ProbeJob]:
@@ -363,7 +365,7 @@ def test_a_cancelled_batch_takes_no_more_members(redis: redis_py.Redis) -> None:
     assert all_keys(redis) == set()
 
 
-def test_a_batch_whose_enqueuing_process_died_is_cancelled_after_an_hour(redis: redis_py.Redis) -> None:
+def test_a_batch_is_cancelled_an_hour_after_its_enqueueing_process_died(redis: redis_py.Redis) -> None:
     class Killed(BaseException):
         pass
 

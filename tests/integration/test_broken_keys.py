@@ -84,7 +84,7 @@ def test_a_job_that_cannot_be_read_is_dead_and_the_others_are_done(workers, redi
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_a_failing_job_whose_outcome_cannot_be_written_is_not_tried_for_ever(workers, redis, special):
+def test_a_failing_job_is_not_retried_for_ever_when_its_outcome_cannot_be_written(workers, redis, special):
     (job,) = enqueue_many([Task(do="fail")], attempts=2, backoff="fixed:0s")
     if special:  # RQ's own path
         redis.hset(f"rq:job:{job.id}", "group_id", "x")
@@ -95,7 +95,7 @@ def test_a_failing_job_whose_outcome_cannot_be_written_is_not_tried_for_ever(wor
     assert redis.zscore("rq:failed:tasks", job.id)
 
 
-def test_an_index_of_another_type_costs_no_job(workers, redis):
+def test_an_index_of_the_wrong_type_fails_no_job(workers, redis):
     """Reserving pops many ids at once: whatever is wrong with one of them, the others are marked as taken."""
     jobs = enqueue_many([Task(mark=str(n)) for n in range(HOW_MANY)])
     make_string("rq:executions:{}")(redis, jobs[7].id)
@@ -179,7 +179,7 @@ def test_a_queue_with_a_broken_key_does_not_stop_the_others(workers, redis, key)
     assert set(ended) <= {b"finished", b"failed"}, ended  # none is lost
 
 
-def test_outcomes_for_a_lane_that_is_out_of_use_are_refused_whole(redis):
+def test_no_outcome_is_written_for_a_lane_that_is_out_of_use(redis):
     """Written in part, the retried job would wait in the queue and run at the same time."""
     retried, dead = (job.id for job in enqueue_many([ProbeJob(log="x"), ProbeJob(log="x")]))
     first, second = Queue(redis).reserve(2)
@@ -200,7 +200,7 @@ def test_outcomes_for_a_lane_that_is_out_of_use_are_refused_whole(redis):
     assert redis.zrange("rq:failed:probe", 0, -1) == [dead.encode()]
 
 
-def test_the_worker_says_which_key_is_broken(workers, redis):
+def test_the_worker_logs_which_key_is_broken(workers, redis):
     redis.set("rq:failed:probe", "not RQ's")
     workers.start("probe", "tasks", **ENV)
     eventually(lambda: "rq:failed:probe" in workers.logs())
@@ -212,7 +212,7 @@ def test_the_worker_says_which_key_is_broken(workers, redis):
 @pytest.mark.parametrize(
     "message", ["[]", "{", '{"command": "stop-job"}', '{"command": 7}', '"x"', "[" * 100_000, "[[1]]"]
 )
-def test_whatever_is_published_to_a_worker_it_goes_on(workers, redis, message):
+def test_no_message_on_its_channel_ends_a_worker(workers, redis, message):
     process = workers.start("tasks", **ENV)
     (worker,) = eventually(lambda: redis.smembers("rq:workers"))
     name = worker.decode().rpartition(":")[2]

@@ -30,7 +30,7 @@ def call(method="POST", authorization="Bearer open-sesame-1001", query=""):
     return answers[0], body.decode()
 
 
-def test_it_runs_what_waits(tmp_path):
+def test_a_burst_runs_the_waiting_jobs(tmp_path):
     good = greet.enqueue({"name": "Ada"})
     enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="permanent")])
     status, body = call()
@@ -49,7 +49,7 @@ def test_it_stays_for_jobs_that_wait_for_their_turn(configure):
     assert document["seconds"] > 1.5
 
 
-def test_who_may_not():
+def test_requests_without_the_token_are_refused():
     for bad in ("", "Bearer", "Bearer open-sesame-100", "Basic open-sesame-1001", "Bearer open-sesame-1001é"):
         assert call(authorization=bad)[0] == "401 Unauthorized"
     assert call("DELETE")[0] == "405 Method Not Allowed"
@@ -63,7 +63,7 @@ def test_without_a_token_it_is_closed(monkeypatch):
     assert call(authorization="Bearer ") == ("503 Service Unavailable", '{"error": "set RQJOBS_CRON_TOKEN"}')
 
 
-def test_a_second_one_at_the_same_time_is_told_so(tmp_path):
+def test_a_second_burst_at_the_same_time_is_refused(tmp_path):
     enqueue_many([ProbeJob(log=str(tmp_path / "x"), do="wait")])
     first = threading.Thread(target=call)
     first.start()

@@ -51,7 +51,7 @@ def test_a_delay_counts_by_redis_clock(redis, wrong_clock, count):
         assert 0 < left <= 60.01
 
 
-def test_delayed_jobs_of_one_call_keep_their_order_whatever_their_ids(redis):
+def test_delayed_jobs_of_one_call_keep_their_order_with_any_ids(redis):
     ids = ["z", "a", "m", "b"]
     enqueue_many([(JOB, {"job_id": job_id}) for job_id in ids], delay="60s")
     assert [job.decode() for job in redis.zrange("rq:scheduled:probe", 0, -1)] == ids
@@ -80,7 +80,7 @@ def test_a_row_of_an_older_version_keeps_its_due_time(engine, redis):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_wait_of_a_job_is_the_same_whoever_enqueued_it(redis, wrong_clock, monkeypatch, count):
+def test_the_wait_of_a_job_does_not_depend_on_the_clock_that_enqueued_it(redis, wrong_clock, monkeypatch, count):
     jobs = enqueue_many([JOB] * count)
     monkeypatch.undo()  # the one that looks has a right clock
     assert_none_waits_for_long()
@@ -97,7 +97,7 @@ def test_a_job_that_an_outbox_held_waits_from_then_on(engine, redis, wrong_clock
     assert_none_waits_for_long()
 
 
-def test_the_health_is_the_same_wherever_it_is_looked_at(redis, monkeypatch):
+def test_health_is_the_same_on_machines_with_different_clocks(redis, monkeypatch):
     enqueue(JOB)
     set_clock(monkeypatch, 600)
     assert_none_waits_for_long()

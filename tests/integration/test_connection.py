@@ -124,7 +124,7 @@ def _try(url):
      "redis+sentinel://127.0.0.1:1", "rediss://user:s3cret@127.0.0.1:1", "redis://127.0.0.1:notaport",
      "redis://:s3cret/pw@127.0.0.1:1/0", "redis://:pw#s3cret@127.0.0.1:1"],
 )  # fmt: skip
-def test_what_does_not_answer_is_an_error_and_nothing_else_is_tried(url):
+def test_a_redis_that_does_not_answer_is_an_error_without_fallback(url):
     with pytest.raises(RedisUnavailable) as caught:
         connect(url)
     assert "s3cret" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_an_option_that_redis_py_does_not_know_is_named(redis, redis_url):
         connect(f"{redis_url}?foo=bar")
 
 
-def test_redact():
+def test_redact_removes_password_and_query():
     assert redact("redis://user:pw@host:6379/0?password=pw2") == "redis://host:6379/0"
     assert redact("unix:///run/redis.sock?password=pw") == "unix:///run/redis.sock"
     assert redact("unix://user:pw@/run/redis.sock") == "unix:///run/redis.sock"

@@ -51,7 +51,7 @@ def test_metrics_hold_queues_and_histograms(client: FlaskClient, redis: redis_py
     assert 'rqjobs_wait_seconds_count{queue="webhooks"} 1.0' in text
 
 
-def test_stores_that_are_away_are_said_so(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_stores_are_reported(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:1/x")
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     use_settings(None)
@@ -82,7 +82,7 @@ def test_a_job_page_shows_every_attempt_and_no_secret(client: FlaskClient, redis
     assert client.get("/jobs/unknown").status_code == 404
 
 
-def test_an_edited_payload_is_checked_and_keeps_what_was_hidden(
+def test_an_edited_payload_is_checked_and_keeps_masked_values(
     client: FlaskClient, token: str, redis: redis_py.Redis
 ) -> None:
     job = enqueue(webhook())
@@ -170,7 +170,9 @@ def test_a_canary_that_dies_leaves_the_others_alone(client: FlaskClient, token: 
     assert redis.zcard(key("failed", "webhooks")) == 5
 
 
-def test_a_canary_that_is_done_lets_the_others_follow(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+def test_the_others_are_requeued_after_the_canary_is_done(
+    client: FlaskClient, token: str, redis: redis_py.Redis
+) -> None:
     dead_jobs(redis, 5)
     page = start_bulk_requeue(client, token, mode="requeue", canary="on", rate="100")
     eventually_text(client, page, "the canary runs")
@@ -181,7 +183,7 @@ def test_a_canary_that_is_done_lets_the_others_follow(client: FlaskClient, token
     assert redis.llen(key("queue", "webhooks")) == 4
 
 
-def test_a_group_is_purged_whole(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+def test_a_group_is_purged_completely(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     jobs = dead_jobs(redis, 5)
     page = start_bulk_requeue(client, token, mode="purge")
     eventually_text(client, page, "5 jobs were deleted")
@@ -222,7 +224,7 @@ def test_a_running_or_done_job_is_not_deleted(client: FlaskClient, token: str, r
         assert redis.exists(job_key(job.id))
 
 
-def test_a_full_redis_is_said(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+def test_a_full_redis_is_reported(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     redis.config_set("maxmemory", "1mb")
     try:
         assert "is used: raise maxmemory" in client.get("/live").text
@@ -247,16 +249,16 @@ def test_a_key_of_another_type_makes_its_queue_unhealthy(client: FlaskClient, re
         assert text in answer.text
 
 
-def test_a_batch_is_not_said_to_be_more_than_its_slots(client: FlaskClient, redis: redis_py.Redis) -> None:
+def test_running_jobs_of_a_batch_are_not_shown_as_more_than_the_slots(
+    client: FlaskClient, redis: redis_py.Redis
+) -> None:
     worker(redis, rqjobs_slots='{"qr-analytics": 2}')
     for number, said in ((2, True), (3, False)):
         redis.zadd(key("wip", "qr-analytics"), {f"{n}:run": time.time() + 60 for n in range(number)})
         assert (f"{number}</a> <small>of 2</small>" in client.get("/live").text) is said
 
 
-def test_a_queue_says_what_is_wrong_and_why_its_jobs_are_where_they_are(
-    client: FlaskClient, redis: redis_py.Redis
-) -> None:
+def test_a_queue_shows_its_problems_and_why_its_jobs_wait(client: FlaskClient, redis: redis_py.Redis) -> None:
     dead, again, late = enqueue_many([webhook(n) for n in range(3)])
     kill(dead.id, dead.origin, "the endpoint answered 404", redis, attempts=1)
     kill(again.id, again.origin, "ValueError: boom", redis, attempts=2)
@@ -279,7 +281,7 @@ def test_a_queue_says_what_is_wrong_and_why_its_jobs_are_where_they_are(
     assert "in 1m" in page
 
 
-def test_jobs_that_died_lately_are_said_at_the_top(client: FlaskClient, redis: redis_py.Redis) -> None:
+def test_recently_dead_jobs_are_reported_at_the_top(client: FlaskClient, redis: redis_py.Redis) -> None:
     record([Sample("email", "done", 0.1, 0)] * 40 + [Sample("email", "dead", 0.1, 0)] * 9, redis)
     assert "died in the last hour" not in client.get("/").text
     record([Sample("email", "dead", 0.1, 0)], redis)
@@ -317,7 +319,7 @@ def log(job_id: str, outcome: str = "dead", endpoint: str = "shop", ago: float =
     write(get_engine(), [row], [], timedelta(days=5))
 
 
-def test_a_delivery_shows_what_was_sent_and_goes_out_again(
+def test_a_delivery_shows_its_content_and_can_be_replayed(
     client: FlaskClient, token: str, redis: redis_py.Redis
 ) -> None:
     log("d1", "retry", ago=70)
@@ -332,7 +334,9 @@ def test_a_delivery_shows_what_was_sent_and_goes_out_again(
     assert client.get("/webhooks/deliveries/none").status_code == 404
 
 
-def test_what_an_endpoint_missed_goes_out_again(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+def test_failed_deliveries_of_an_endpoint_can_be_replayed(
+    client: FlaskClient, token: str, redis: redis_py.Redis
+) -> None:
     log("missed")
     log("arrived", "done")
     log("long-ago", ago=7200)

@@ -114,7 +114,7 @@ def test_a_sign_in_has_a_lifetime_and_ends_without_use(redis: redis_py.Redis) ->
 
 @pytest.mark.parametrize("record", ["", "{", "[]", "null", "\xff", '{"started": 1e999, "login": "x"}',
                                     '{"started": "now"}', '{"started": 0, "login": []}', "[" * 100_000])  # fmt: skip
-def test_a_record_that_cannot_be_read_is_no_sign_in(app: Flask, redis: redis_py.Redis, record: str) -> None:
+def test_an_unreadable_session_record_is_not_a_session(app: Flask, redis: redis_py.Redis, record: str) -> None:
     client = sign_in(app)
     (key,) = redis.keys(session("*"))
     redis.set(key, record.encode("latin-1"))
@@ -202,7 +202,7 @@ def test_waits_grow_and_end() -> None:
         limits.take_back(other)
 
 
-def test_who_is_counted_as_one_client() -> None:
+def test_clients_are_counted_by_address_network_or_device() -> None:
     def own(address: str, **options: object) -> object:
         return counted_as("people", address, **options)[0]  # type: ignore[arg-type]
 
@@ -281,7 +281,7 @@ def test_where_dashboard_url_is_https_its_host_is(redis: redis_py.Redis, monkeyp
     assert "Secure" not in client.get("/login", environ_overrides=elsewhere).headers["Set-Cookie"]
 
 
-def test_forwarded_headers_are_believed_from_trusted_proxies_only(
+def test_forwarded_headers_are_trusted_from_trusted_proxies_only(
     redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASHBOARD_TRUSTED_PROXIES", "10.0.0.0/24")

@@ -23,7 +23,7 @@ def rq_post(client: FlaskClient, token: str, path: str) -> int:
     return client.post(f"/rq/{path}", headers={"X-CSRF-Token": token}).status_code
 
 
-def test_rq_requeue_is_no_get(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
+def test_rq_requeue_is_refused_as_a_get(client: FlaskClient, token: str, redis: redis_py.Redis) -> None:
     dead_jobs(redis, 2)
     assert client.get("/rq/requeue/webhooks").status_code == 405
     assert redis.zcard(key("failed", "webhooks")) == 2
@@ -73,7 +73,7 @@ def test_rq_shows_jobs_with_dependencies(client: FlaskClient, redis: redis_py.Re
     assert shown["depends_on_status"] == ["active"]
 
 
-def test_rq_knows_no_unknown_jobs_instances_or_registries(client: FlaskClient, token: str) -> None:
+def test_rq_pages_return_404_for_unknown_jobs_instances_and_registries(client: FlaskClient, token: str) -> None:
     for path in (
         "0/data/job/none.json", "0/view/job/none", "1/view/queues", "7/data/queues.json",
         "0/data/jobs/webhooks/nonsense/8/asc/1.json", "0/view/jobs/webhooks/nonsense/8/asc/1",

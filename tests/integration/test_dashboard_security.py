@@ -185,7 +185,7 @@ def test_many_wrong_passwords_close_the_login_for_a_while(app: Flask) -> None:
     assert client.post("/login", data=form, environ_overrides=elsewhere).status_code == 302
 
 
-def test_a_scraper_with_an_old_password_locks_nobody_out(app: Flask) -> None:
+def test_a_scraper_with_an_old_password_does_not_lock_users_out(app: Flask) -> None:
     for _ in range(20):
         assert app.test_client().get("/metrics", auth=("admin", "old")).status_code == 401
     assert app.test_client().get("/metrics", auth=("admin", PASSWORD)).status_code == 401

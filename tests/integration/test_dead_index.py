@@ -53,7 +53,9 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("model", [Task, CoroutineTask, BatchTask, ProcessTask])
-def test_workers_write_what_reading_finds(redis: redis_py.Redis, tasks: None, model: type[Task]) -> None:
+def test_workers_write_the_same_index_entries_as_reading_does(
+    redis: redis_py.Redis, tasks: None, model: type[Task]
+) -> None:
     enqueue_many([model(do=do, args={"text": text}) for do in ("fail", "dead") for text in TEXTS], attempts=1)
     run_worker([model.queue], burst=True)
     assert len(indexed(redis, model.queue)) == 2 * len(TEXTS)
@@ -72,7 +74,7 @@ def test_a_refused_destination_is_known_by_its_group_at_once(redis, run) -> None
     assert not any(by_reason("\udcff", LANE, redis).values())  # as a terminal may send it
 
 
-def test_what_is_no_payload_is_indexed_too(redis: redis_py.Redis) -> None:
+def test_dead_letters_without_a_payload_are_indexed_too(redis: redis_py.Redis) -> None:
     jobs = [enqueue(webhook(n)) for n in range(3)]
     broken = (b"\x80pickle", b'["rqjobs.worker.entry.perform",null,["email",{}],{}]', b"[" * 100_000)
     for job, data in zip(jobs, broken, strict=True):
@@ -83,7 +85,7 @@ def test_what_is_no_payload_is_indexed_too(redis: redis_py.Redis) -> None:
     assert indexed(redis, LANE) == as_read(redis, LANE)
 
 
-def test_who_leaves_the_dead_leaves_the_index(redis: redis_py.Redis, configure) -> None:
+def test_a_job_that_is_requeued_or_purged_leaves_the_index(redis: redis_py.Redis, configure) -> None:
     configure(RQJOBS_KEEP_FAILED="20")
     enqueue_many([WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}) for _ in range(30)])
     run_worker([LANE], burst=True)
@@ -94,7 +96,7 @@ def test_who_leaves_the_dead_leaves_the_index(redis: redis_py.Redis, configure) 
     assert sorted(indexed(redis, LANE)) == sorted(ids[10:]) == sorted(as_read(redis, LANE))
 
 
-def test_what_rq_does_to_the_dead_is_noticed(redis: redis_py.Redis) -> None:
+def test_changes_of_dead_letters_by_rq_are_noticed(redis: redis_py.Redis) -> None:
     jobs = [job.id for job in dead_jobs(redis, 6)]
     (group,) = {found.fingerprint.id for found in read(jobs, redis)}
     assert of_group(group, redis) == sorted(jobs)
@@ -109,7 +111,7 @@ def test_what_rq_does_to_the_dead_is_noticed(redis: redis_py.Redis) -> None:
     assert indexed(redis, LANE) == as_read(redis, LANE)
 
 
-def test_who_died_again_of_something_else_is_no_member_any_more(redis: redis_py.Redis) -> None:
+def test_a_job_that_dies_again_with_another_error_leaves_its_group(redis: redis_py.Redis) -> None:
     """RQ's own commands requeued it and its own worker buried it: the number of entries is right, one is old."""
     jobs = [job.id for job in dead_jobs(redis, 3)]
     (group,) = {found.fingerprint.id for found in read(jobs, redis)}
@@ -177,7 +179,7 @@ def test_a_destination_that_is_a_star_is_not_every_destination(redis: redis_py.R
     assert ended.message == "1 jobs were deleted"
 
 
-def test_who_is_enqueued_anew_leaves_the_index(redis: redis_py.Redis) -> None:
+def test_a_dead_job_that_is_enqueued_again_leaves_the_index(redis: redis_py.Redis) -> None:
     job_id = enqueue(WebhookJob(webhook_id="w", event="e", url="http://127.0.0.1/", payload={}), job_id="a").id
     run_worker([LANE], burst=True)
     assert list(indexed(redis, LANE)) == [job_id]
@@ -205,7 +207,7 @@ def test_lost_texts_are_read_again(redis: redis_py.Redis, how: str) -> None:
     assert sorted(dead_letters.dead_ids(LANE, "boom")) == sorted(jobs)
 
 
-def test_the_keeper_looks_at_each_id(redis: redis_py.Redis) -> None:
+def test_the_upkeep_compares_each_id(redis: redis_py.Redis) -> None:
     """As many entries as dead letters, and one of another job: what RQ's own commands may leave."""
     jobs = [job.id for job in dead_jobs(redis, 2)]
     sync([LANE], redis)

@@ -35,7 +35,7 @@ def ended(redis: redis_py.Redis, *, done: int, dead: int, minutes_ago: int = 0) 
     record([*[Sample("email", "done", 1, 0)] * done, *[Sample("email", "dead", 1, 0)] * dead], redis, now=now)
 
 
-def test_a_queue_most_of_whose_jobs_died_lately_is_unhealthy(redis: redis_py.Redis, client: FlaskClient) -> None:
+def test_a_queue_is_unhealthy_if_most_of_its_recent_jobs_died(redis: redis_py.Redis, client: FlaskClient) -> None:
     ended(redis, done=3, dead=8, minutes_ago=13)
     (reason,) = health_of("email").reasons
     assert reason.startswith("8 of 11 jobs that ended in the last 15 minutes died: see why with rqjobs failed groups")

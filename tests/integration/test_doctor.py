@@ -101,7 +101,7 @@ class Old(redis_py.Redis):
         return {"redis_version": "5.0.14"}
 
 
-def test_an_old_redis() -> None:
+def test_doctor_reports_an_old_redis() -> None:
     assert [finding.state for finding in server.version(Old())] == ["fault"]
 
 
@@ -112,12 +112,16 @@ def test_an_old_redis() -> None:
         ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, "the last snapshot failed"),
     ],
 )
-def test_a_redis_whose_disk_is_full(info: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_full_disk_of_redis(
+    info: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Old, "info", lambda *_args: info)
     assert [said in finding.said for finding in server.persistence(Old())] == [True]
 
 
-def test_what_a_managed_redis_forbids_is_skipped(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_that_a_managed_redis_forbids_are_skipped(
+    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy.acl_setuser(
         "guest", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-config", "-scan"]
     )
@@ -139,7 +143,7 @@ def test_a_clock_that_is_wrong(healthy: redis_py.Redis, monkeypatch: pytest.Monk
     assert "30 s" in finding.said
 
 
-def test_redis_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     use_settings(None)
     found = faults()
@@ -289,9 +293,7 @@ def test_a_planted_fault_is_found_alone(
 @pytest.mark.parametrize(
     "plant", [plant_lost, plant_lost_in_an_empty_queue, plant_lost_while_started, plant_lost_while_scheduled]
 )
-def test_the_mend_of_a_lost_job_mends_it(
-    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, plant: Plant
-) -> None:
+def test_the_fix_for_a_lost_job_works(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, plant: Plant) -> None:
     plant(healthy, monkeypatch)
     (job_id,) = re.findall(r"such as (\w+)", faults()["lost jobs"])
     assert run_now(job_id)
@@ -299,7 +301,7 @@ def test_the_mend_of_a_lost_job_mends_it(
     assert not run_now(job_id) or healthy.zscore(key("scheduled", "webhooks"), job_id)
 
 
-def test_every_job_is_looked_at_if_asked(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_is_checked_with_every_job(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "SAMPLE", 2)
     plant_pickle(healthy, monkeypatch)
     plant_lost(healthy, monkeypatch)
@@ -323,7 +325,9 @@ def test_a_database_of_another_version(healthy: redis_py.Redis, version: str, sa
     assert said in faults()["database"]
 
 
-def test_a_database_away(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_database_that_does_not_answer(
+    healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configure(monkeypatch, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
     found = faults()
     assert list(found) == ["database"]
@@ -364,7 +368,7 @@ def test_the_mail_server_is_tried_online(
     assert (finding.state, "cannot be used" in finding.said) == ("fault", True)
 
 
-def test_nobody_is_asked_without_credentials(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_provider_is_queried_without_credentials(healthy: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.state for finding in online.mail()] == ["skipped"]
     configure(monkeypatch, EMAIL_BACKEND="sendgrid", EMAIL_FROM="a@b.example")
     assert [finding.said for finding in online.mail()] == ["SENDGRID_API_KEY is not set"]

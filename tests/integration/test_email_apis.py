@@ -145,7 +145,7 @@ def test_resend_is_given_no_encoded_words(resend: MailAPI) -> None:
         ({"bcc": "bob@b.example"}, {"to": ["shop@shop.example"], "bcc": ["bob@b.example"]}),
     ],
 )
-def test_another_backend_sends_to_who_is_left(
+def test_another_backend_sends_only_to_the_remaining_recipients(
     api: MailAPI, backend: str, configure: Configure, tmp_path: Path, case: tuple[dict, dict]
 ) -> None:
     fields, people = case
@@ -181,7 +181,7 @@ def test_sendgrids_permanent_answers(sendgrid: MailAPI, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_sendgrid_refuses_is_no_mails_fault(sendgrid: MailAPI, redis, status: int) -> None:
+def test_a_key_that_sendgrid_refuses_holds_the_queue(sendgrid: MailAPI, redis, status: int) -> None:
     sendgrid.script.append(Script(status, SENDGRID_ERROR))
     with pytest.raises(DependencyUnavailable, match=f"SendGrid answered {status}: does not fit"):
         send(job(), attempt())
@@ -266,7 +266,7 @@ def test_retry_after_is_honoured_within_reason(sendgrid: MailAPI, header: str, l
     assert not error.value.counts
 
 
-def test_a_wrong_key_is_told_without_telling_it(api: MailAPI, backend: str, configure: Configure) -> None:
+def test_a_wrong_key_is_reported_without_showing_it(api: MailAPI, backend: str, configure: Configure) -> None:
     configure(SENDGRID_API_KEY="SG.hunter2", RESEND_API_KEY="re_hunter2")
     with pytest.raises(DependencyUnavailable) as error:
         send(job(), attempt())
@@ -276,7 +276,7 @@ def test_a_wrong_key_is_told_without_telling_it(api: MailAPI, backend: str, conf
         send(job(), attempt())
 
 
-def test_nobody_answers(backend: str, configure: Configure) -> None:
+def test_an_api_that_does_not_answer_is_unavailable(backend: str, configure: Configure) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"

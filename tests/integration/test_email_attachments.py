@@ -79,7 +79,7 @@ PLACES = "{files} https://files.example/invoices s3://shop/invoices memory://box
 
 
 @pytest.mark.parametrize("places", ["", PLACES])
-def test_what_is_not_in_a_named_place_is_not_read(
+def test_attachments_outside_of_allowed_places_are_not_read(
     files: Path, tmp_path: Path, configure: Configure, places: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(LOCAL) + len(REMOTE) > 28
@@ -193,7 +193,7 @@ def test_a_file_that_breaks_off_or_drips_is_tried_again(
         read(receiver.url("/files/b"))
 
 
-def test_a_web_server_that_is_away_is_tried_again(configure: Configure) -> None:
+def test_an_attachment_is_retried_while_its_web_server_does_not_answer(configure: Configure) -> None:
     configure(EMAIL_ATTACHMENTS="http://", WEBHOOK_ALLOW="127.0.0.1")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # nobody listens there
@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_one_is_named_at_start_up(place: str, monkeypatch
         Settings.load()
 
 
-def test_a_place_contains_what_is_below_it() -> None:
+def test_a_place_contains_the_urls_below_it() -> None:
     def contains(place: str, url: str) -> bool:
         return Place.parse(place).contains(Place.parse(url))
 

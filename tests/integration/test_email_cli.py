@@ -54,7 +54,7 @@ def test_preview_writes_html_and_text(capsys, tmp_path: Path) -> None:
         (("suppressions", "lift", "nobody"), "not an address"),
     ],
 )
-def test_mistakes_are_told_in_one_line(capsys, args: tuple[str, ...], fault: str) -> None:
+def test_mistakes_are_reported_in_one_line(capsys, args: tuple[str, ...], fault: str) -> None:
     code, out, err = run(capsys, *args)
     assert (code, out) == (2, "")
     assert fault in err
@@ -100,7 +100,7 @@ def test_a_mail_that_cannot_be_made_never_reaches_redis(redis) -> None:
     assert redis.llen("rq:queue:email") == 1
 
 
-def test_the_sandbox_says_what_to_set_and_shows_what_would_go_out(redis, monkeypatch) -> None:
+def test_the_sandbox_prints_the_settings_and_shows_the_mails(redis, monkeypatch) -> None:
     command = [sys.executable, "-u", "-m", "rqjobs", "sandbox", "mail", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as end:
         end.callback(process.terminate)

@@ -226,7 +226,7 @@ def test_partial_refusals_are_reported_and_not_sent_again(server: MailServer) ->
     assert len(server.mails) == 2
 
 
-def test_who_is_left_gets_it_when_the_first_does_not_exist(server: MailServer) -> None:
+def test_the_other_recipients_get_the_mail_when_the_first_does_not_exist(server: MailServer) -> None:
     server.rcpt = {"ada@a.example": "550 5.1.1 no such user", "bob@b.example": "450 4.2.0 busy"}
     mail = job(cc="bob@b.example")
     with pytest.raises(NotSent, match=r"0 accepted, not yet accepted bob@b\.example"):
@@ -237,7 +237,7 @@ def test_who_is_left_gets_it_when_the_first_does_not_exist(server: MailServer) -
     assert [(mail.to, mail.message["To"]) for mail in server.mails] == [(["bob@b.example"], "ada@a.example")]
 
 
-def test_who_is_left_may_be_suppressed_meanwhile(server: MailServer) -> None:
+def test_remaining_recipients_may_be_suppressed_before_the_retry(server: MailServer) -> None:
     server.rcpt["bob@b.example"] = "450 4.2.0 busy"
     mail = job(to=["ada@a.example", "bob@b.example"])
     with pytest.raises(NotSent):
@@ -250,7 +250,7 @@ def test_who_is_left_may_be_suppressed_meanwhile(server: MailServer) -> None:
     assert send(mail, attempt())["accepted"] == 2
 
 
-def test_a_server_that_goes_away_in_the_middle_of_a_mail_costs_no_attempt(server: MailServer) -> None:
+def test_no_attempt_is_counted_when_the_server_closes_during_a_mail(server: MailServer) -> None:
     server.rcpt["ada@example.com"] = "drop"
     with pytest.raises(DependencyUnavailable, match="broke before the mail was complete"):
         send(job(to="ada@example.com"), attempt())
@@ -282,7 +282,9 @@ def test_an_outcome_is_written_when_redis_is_back(server: MailServer, tmp_path: 
         close_connection()
 
 
-def test_a_record_whose_reply_was_lost_holds_no_mail(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+def test_a_lost_reply_to_the_send_record_holds_no_mail(
+    server: MailServer, tmp_path: Path, configure: Configure
+) -> None:
     """The record is in Redis, its reply is lost, and Redis is away for longer than redis-py tries again."""
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
     with running_redis(tmp_path / "own-redis") as own, Proxy(own.port) as proxy:
@@ -341,7 +343,7 @@ def test_an_unknown_outcome_is_held_for_a_person(server: MailServer, configure: 
     assert len(server.mails) == 2
 
 
-def test_a_record_whose_answer_was_lost_is_our_own(
+def test_a_send_record_is_recognised_when_the_response_to_its_write_was_lost(
     server: MailServer, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(EMAIL_UNKNOWN_OUTCOME="hold")
@@ -436,7 +438,7 @@ def test_two_spellings_of_an_address_that_does_not_exist(server: MailServer) -> 
 
 
 @pytest.mark.parametrize("reply", ["550 5.7.1 blocked", "550 no", "552 5.2.2 full", "451 5.1.1 odd"])
-def test_what_is_no_hard_bounce(server: MailServer, reply: str) -> None:
+def test_other_refusals_are_not_hard_bounces(server: MailServer, reply: str) -> None:
     server.rcpt["ada@a.example"] = reply
     with pytest.raises((PermanentFailure, NotSent)):
         send(job(), attempt())
@@ -471,7 +473,9 @@ def test_without_smtputf8_ascii_addresses_still_work(tmp_path: Path, configure: 
     assert server.mails[0].message["Subject"] == "\U0001f389"
 
 
-def test_ten_megabytes_arrive_whole(server: MailServer, tmp_path: Path, configure: Configure) -> None:
+def test_an_attachment_of_ten_megabytes_arrives_unchanged(
+    server: MailServer, tmp_path: Path, configure: Configure
+) -> None:
     content = os.urandom(10 * 1024 * 1024)
     (tmp_path / "big.bin").write_bytes(content)
     (tmp_path / "dots.txt").write_text(".\n..\n.\r\n.end")
@@ -497,7 +501,7 @@ def test_attachments_are_read_as_they_were_written(server: MailServer, tmp_path:
     assert (mail.get_content_type(), mail.get_content()) == ("application/octet-stream", files["c.eml"])
 
 
-def test_an_image_of_the_html_is_no_attachment(server: MailServer, tmp_path: Path) -> None:
+def test_an_inline_image_is_not_listed_as_an_attachment(server: MailServer, tmp_path: Path) -> None:
     (tmp_path / "templates" / "email").mkdir(parents=True)
     (tmp_path / "templates" / "email" / "news.html.j2").write_text('<img src="cid:logo" alt="Shop"> news')
     (tmp_path / "logo.png").write_bytes(b"png")
@@ -525,7 +529,7 @@ def test_a_server_that_takes_less_is_not_sent_more(tmp_path: Path, configure: Co
 
 
 @pytest.mark.parametrize("source", ["~/secret.txt", "file://~/secret.txt", "file:{}", "local:{}", "data:text/plain,hi"])
-def test_a_path_means_what_it_says(
+def test_the_path_of_an_attachment_is_not_expanded(
     server: MailServer, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     home = tmp_path / "home"
@@ -539,7 +543,7 @@ def test_a_path_means_what_it_says(
 
 
 @pytest.mark.parametrize("source", ["in.txt/x", "x" * 300, "loop", "pipe", "a\\b"])
-def test_a_path_that_is_no_file_is_dead_at_once(server: MailServer, tmp_path: Path, source: str) -> None:
+def test_an_attachment_that_is_not_a_file_makes_the_job_dead(server: MailServer, tmp_path: Path, source: str) -> None:
     (tmp_path / "in.txt").write_text("a")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
@@ -556,7 +560,7 @@ def test_files_keep_their_names(server: MailServer, tmp_path: Path) -> None:
     assert {part.get_filename(): part.get_content_type() for part in sent} == types
 
 
-def test_nobody_answers(configure: Configure) -> None:
+def test_a_mail_server_that_does_not_answer_is_unavailable(configure: Configure) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         configure(SMTP_URL=f"smtp://localhost:{sock.getsockname()[1]}")
@@ -586,7 +590,7 @@ def test_a_greeting_that_is_none(configure: Configure, greeting: str) -> None:
         thread.join()
 
 
-def test_injections_stay_text(server: MailServer) -> None:
+def test_injected_headers_and_lines_stay_text(server: MailServer) -> None:
     evil = "x\r\nBcc: eve@e.example\r\n\r\n.\r\nMAIL FROM:<evil@e.example>\r\n"
     send(job(subject=None, data={"name": evil + "<script>alert(1)</script>{{ 7*7 }}", "product": evil}), attempt())
     (mail,) = server.mails
@@ -628,14 +632,14 @@ def test_encoded_words_stay_text(
     assert b"\r\nPay" not in raw
 
 
-def test_a_database_that_is_away_costs_no_mail(server: MailServer, configure: Configure) -> None:
+def test_no_mail_dies_while_the_database_does_not_answer(server: MailServer, configure: Configure) -> None:
     configure(DATABASE_URL="postgresql://nobody:hunter2@127.0.0.1:1/x")
     with pytest.raises(DependencyUnavailable, match="database") as error:
         send(job(), attempt())
     assert "hunter2" not in str(error.value)
 
 
-def test_a_long_header_stays_whole(server: MailServer) -> None:
+def test_a_long_header_is_not_damaged_by_folding(server: MailServer) -> None:
     link = f"<https://shop.example/u?t={'A' * 300}>, <mailto:u@shop.example>"
     send(job(headers={"List-Unsubscribe": link, "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}), attempt())
     assert f"List-Unsubscribe: {link}\r\n".encode() in server.mails[0].raw

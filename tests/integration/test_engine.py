@@ -81,7 +81,7 @@ def test_a_permanent_failure_is_dead_at_once(redis, model):
     assert redis.hgetall(f"rqjobs:totals:{model.queue}") == {b"failed": b"1"}
 
 
-def test_a_batch_that_takes_too_long_costs_only_who_is_to_blame(redis, log):
+def test_only_the_slow_job_of_a_batch_fails(redis, log):
     """The second time it runs with few others, the third time alone."""
     slow = BatchTask(do="wait", mark="slow", args={"file": "never"})
     jobs = enqueue_many([*(BatchTask() for _ in range(15)), slow], attempts=3, backoff="fixed:0s", timeout="2s")
@@ -111,7 +111,7 @@ def test_used_up_attempts_are_dead(redis):
 
 
 @pytest.mark.parametrize("counts", [True, False])
-def test_retry_later_says_when(redis, counts):
+def test_retry_later_sets_the_time_of_the_next_attempt(redis, counts):
     job = enqueue(Task(do="later", args={"after": 100, "counts": counts, "times": 9}), attempts=3)
     began = time.time()
     burst()
@@ -217,7 +217,7 @@ def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(redis, monkeypatch, 
     assert not redis.exists("rq:wip:tasks", "rq:queue:tasks", "rq:scheduled:tasks")
 
 
-def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatch):
+def test_a_push_before_an_older_response_is_not_lost(redis, monkeypatch):
     """A job is scheduled after Redis has said when the next is due, and we hear of it before we read that answer."""
     wires, opened, scheduled = [], WorkerLoop._open, WorkerLoop._scheduled
     jobs, forgotten = [], []
@@ -247,7 +247,7 @@ def test_what_is_heard_before_an_older_answer_is_not_forgotten(redis, monkeypatc
     assert jobs[0].get_status() == "finished"
 
 
-def test_what_is_not_ours_never_runs(redis):
+def test_unregistered_functions_never_run(redis):
     queue = Queue("tasks", connection=redis, serializer=JSONSerializer)
     named = queue.enqueue("os.system", "touch /tmp/rqjobs-pwned")
     other = enqueue(Task())
@@ -278,7 +278,7 @@ def test_max_jobs_is_exact(redis):
     assert redis.llen("rq:queue:tasks") == 18
 
 
-def test_a_fast_worker_does_not_keep_what_has_ended(redis, monkeypatch):
+def test_a_fast_worker_releases_the_memory_of_ended_jobs(redis, monkeypatch):
     monkeypatch.setattr(loop, "RECORD_AFTER", 60.0)
     alive: list[int] = []
 
@@ -305,7 +305,7 @@ def test_a_rate_limit_holds_jobs_in_their_queue(redis, log, monkeypatch):
     assert starts[-1] - starts[0] > 1.4  # ten at once, then ten a second
 
 
-def test_a_rate_limit_lets_so_many_go_at_once(redis, monkeypatch):
+def test_a_rate_limit_admits_its_burst_at_once(redis, monkeypatch):
     monkeypatch.setenv("RQJOBS_TASKS_RATE", "10/h")
     use_settings(None)
     enqueue_many([Task(mark=str(n)) for n in range(25)])

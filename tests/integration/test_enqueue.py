@@ -33,7 +33,7 @@ def rq_job(job_id, redis):
     return Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
 
 
-def test_rq_reads_what_we_write(redis):
+def test_rq_can_read_our_jobs(redis):
     ours = enqueue_webhook(HOOK, attempts=4, timeout="7s")
     theirs = rq_job(ours.id, redis)
     assert Queue("webhooks", connection=redis).job_ids == [ours.id]
@@ -104,7 +104,7 @@ def test_bad_options_are_named_and_nothing_reaches_redis(redis):
 
 @pytest.mark.parametrize("name", ["delay", "timeout"])
 @pytest.mark.parametrize("number", [3600000, 2.5, "3600000", " 7 ", 0])
-def test_a_bare_number_is_no_delay_and_no_timeout(redis, name, number):
+def test_a_number_without_a_unit_is_refused_as_delay_and_timeout(redis, name, number):
     with pytest.raises(InvalidJob, match=f'{name}: .* is a bare number; write "[0-9.]+s" or timedelta'):
         enqueue_webhook(HOOK, **{name: number})
     assert redis.keys("rq:*") == []
@@ -130,7 +130,7 @@ def test_one_job_of_many_is_not_written_elsewhere(redis, name):
     assert redis.keys("rq:*") == []
 
 
-def test_a_dict_says_no_queue(redis):
+def test_a_dict_without_a_queue_is_refused(redis):
     fields = {"webhookId": "w", "event": "e", "url": "https://e.example", "payload": {}}
     for call in (lambda: enqueue(fields), lambda: enqueue_many([HOOK, fields])):  # type: ignore[arg-type, list-item]
         with pytest.raises(InvalidJob, match=r"a job model, .*, is needed: WebhookJob"):
@@ -192,7 +192,7 @@ def test_threads_share_one_connection_safely(redis):
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["our-connection", "theirs"])
-def test_a_call_that_is_sent_again_is_no_duplicate(ours, redis, monkeypatch):
+def test_a_call_that_is_sent_again_raises_no_duplicate_error(ours, redis, monkeypatch):
     """An answer that is lost on its way makes us, or redis-py, send the call once more."""
     enqueue_webhook(HOOK)
     redis.flushdb()
@@ -214,7 +214,7 @@ def test_a_call_that_is_sent_again_is_no_duplicate(ours, redis, monkeypatch):
         client.close()
 
 
-def test_connections_that_were_closed_meanwhile_are_made_anew(redis):
+def test_closed_connections_are_opened_again(redis):
     enqueue_webhook(HOOK)
     redis.client_kill_filter(_type="normal", skipme=True)
     ids = [enqueue_webhook(HOOK).id for _ in range(3)]
@@ -248,7 +248,7 @@ def test_at_is_an_instant_by_redis_clock(redis):
         ({"at": datetime(9000, 1, 1, tzinfo=UTC)}, "more than ten years"),
     ],
 )
-def test_what_is_no_moment_is_refused(redis, options, fault):
+def test_an_invalid_time_is_refused(redis, options, fault):
     with pytest.raises(InvalidJob, match=fault):
         enqueue_webhook(HOOK, **options)
     assert redis.keys("rq:*") == []

@@ -77,7 +77,7 @@ def test_one_users_rows_and_the_allowed_columns_only(engine):
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_a_table_that_was_changed_is_read_anew_by_the_same_process(engine):
+def test_a_changed_table_is_reflected_again_by_the_same_process(engine):
     apptables.add_contacts(engine, 2)
     names = lambda: list(json.loads(run(contacts_job(export_type="json"))[1].read_text())[0])  # noqa: E731
     assert "updated_at" not in names()
@@ -100,7 +100,7 @@ def test_no_filter_reaches_another_users_rows(engine):
     assert run(contacts_job(filters={"tag": "' OR 1=1 --"}))[0]["rows"] == 0
 
 
-def test_filters_choose_rows(engine):
+def test_filters_select_rows(engine):
     apptables.add_bookings(
         engine,
         [
@@ -167,12 +167,12 @@ def test_contacts_are_filtered_by_tag_and_time(engine):
     assert ids(contacts_job(export_type="json", filters={"until": "2026-01-01T02:01:00+02:00"})) == [1]
 
 
-def test_a_missing_table_is_said_plainly(settings):
+def test_a_missing_table_is_reported_plainly(settings):
     with pytest.raises(PermanentFailure, match="no table 'contacts' at DATABASE_URL"):
         export(contacts_job(), Attempt(job_id="a", queue="data-export"))
 
 
-def test_enqueue_refuses_what_could_never_run(redis):
+def test_enqueue_refuses_exports_that_could_never_run(redis):
     from rqjobs.enqueueing import enqueue_data_export
 
     with pytest.raises(InvalidJob, match="did you mean 'status'") as caught:
@@ -265,7 +265,7 @@ def test_moments_that_python_has_not_are_exported_as_postgresql_spells_them(engi
 
 
 @pytest.mark.parametrize("export_type", ["csv", "ndjson", "json"])
-def test_a_retry_goes_on_or_starts_over_and_nothing_is_lost(engine, export_type, monkeypatch):
+def test_a_retry_resumes_or_starts_over_and_loses_no_row(engine, export_type, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
     monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 2600)
@@ -304,7 +304,7 @@ def test_a_run_that_is_still_writing_is_not_disturbed(engine):
     assert run(contacts_job(), report=second)[0]["rows"] == 10
 
 
-def test_an_id_is_no_pattern_and_no_path(engine):
+def test_an_id_is_neither_a_pattern_nor_a_path(engine):
     apptables.add_contacts(engine, 3)
     folder = Path(".rqjobs/exports")
     folder.mkdir(parents=True)
@@ -361,7 +361,7 @@ def test_24_is_never_read_as_0():
     assert reading._each(parse)(kept) == [datetime.fromisoformat(text) for text in kept]
 
 
-def test_progress_is_told(engine, monkeypatch):
+def test_progress_is_reported(engine, monkeypatch):
     monkeypatch.setattr(processor, "_REPORT_EVERY", 0)
     apptables.add_contacts(engine, 1200)
     seen = []
@@ -403,7 +403,7 @@ def test_files_are_deleted_when_their_time_is_over(engine, monkeypatch):
         open_link(result["url"].removeprefix("/exports/"), "user_1")
 
 
-def test_what_is_due_is_looked_for_once_a_minute(engine, monkeypatch):
+def test_expired_files_are_searched_once_a_minute(engine, monkeypatch):
     apptables.add_contacts(engine, 1)
     monkeypatch.setenv("EXPORT_KEEP", "0")
     use_settings(None)
@@ -427,7 +427,7 @@ def test_a_purge_that_the_database_refuses_does_not_fail_the_export(engine, capl
     assert "expired exports not deleted" in caplog.text
 
 
-def test_a_store_that_is_away_does_not_fail_the_next_export(engine, tmp_path, monkeypatch, caplog):
+def test_an_old_store_that_does_not_answer_does_not_fail_the_next_export(engine, tmp_path, monkeypatch, caplog):
     apptables.add_contacts(engine, 10)
     with monkeypatch.context() as patched:
         patched.setenv("EXPORT_URL", str(tmp_path / "old"))
@@ -484,7 +484,7 @@ def test_a_mail_needs_a_link_that_works_outside(redis):
         enqueue_data_export(contacts_job(notify="ada@example.com"))
 
 
-def test_a_mail_is_enqueued_once_if_asked(engine, redis, monkeypatch):
+def test_the_link_is_mailed_once_if_requested(engine, redis, monkeypatch):
     monkeypatch.setenv("EXPORT_LINK_URL", "https://app.example.com/exports")
     use_settings(None)
     apptables.add_contacts(engine, 10)

@@ -48,7 +48,7 @@ def test_the_owner_downloads_the_file(done, web):
     assert (part.status_code, part.data) == (206, response.data[3:10])
 
 
-def test_nobody_else_does(done, web):
+def test_only_the_owner_gets_the_file(done, web):
     for headers in ({}, {"X-User": "user_2"}):
         response = web.get(done["url"], headers=headers)
         assert response.status_code == 404
@@ -57,7 +57,7 @@ def test_nobody_else_does(done, web):
         assert web.get(url, headers={"X-User": "user_1"}, buffered=True).status_code == 404
 
 
-def test_a_deleted_file_is_gone(done, web):
+def test_a_deleted_file_returns_410(done, web):
     record = find("job-1")
     from pathlib import Path
 

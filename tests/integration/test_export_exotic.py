@@ -78,7 +78,7 @@ def test_an_enum_that_has_grown_since_the_table_was_read(engine):
     assert column(v="no mood") == []
 
 
-def test_sqlite_booleans_and_numbers_are_what_they_are(engine):
+def test_sqlite_booleans_and_numbers_keep_their_values(engine):
     only(engine, "sqlite")
     make(
         engine,
@@ -135,7 +135,7 @@ def test_a_users_id_is_compared_strictly(engine, kind):
     assert [user for user in asked if column(user_id=user)] == ["10"]
 
 
-def test_filters_match_what_the_column_holds_and_never_fail_the_export(engine):
+def test_filters_match_the_values_of_the_column_and_never_fail_the_export(engine):
     sqlite = engine.dialect.name == "sqlite"
     one = uuid.uuid4()
     make(
@@ -191,7 +191,7 @@ def test_going_on_after_a_key_of_any_kind(engine, kind, monkeypatch):
     assert file_of(export_type="csv").read_bytes() == whole
 
 
-def test_a_checkpoint_of_another_content_is_never_gone_on_from(engine, monkeypatch):
+def test_a_checkpoint_of_another_content_is_never_resumed(engine, monkeypatch):
     monkeypatch.setattr(partial, "_CHECKPOINT_EVERY", 0)
     monkeypatch.setattr("rqjobs.processors.export.reading.BATCH", 1)
     make(
@@ -288,7 +288,7 @@ def test_a_source_with_such_columns_is_refused(columns):
         Source(name="odd", table="odd", columns=columns)
 
 
-def test_a_file_that_is_no_database_is_said(tmp_path, monkeypatch, capsys):
+def test_a_file_that_is_not_a_database_is_reported(tmp_path, monkeypatch, capsys):
     (tmp_path / "junk.db").write_bytes(b"no database" * 1000)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/junk.db")
     use_settings(None)

@@ -146,7 +146,7 @@ def test_excel_rolls_to_new_sheets(tmp_path):
 
 
 @pytest.mark.parametrize("export_type", ["csv", "json", "ndjson", "excel", "pdf"])
-def test_nothing_to_export_is_a_whole_file(settings, export_type):
+def test_an_export_without_rows_is_a_complete_file(settings, export_type):
     apptables.make(get_engine())
     file = run(export_type, "contacts")
     if export_type == "csv":
@@ -219,7 +219,7 @@ def written(writer, file: Path, columns, batch, **heading) -> Path:
     return file
 
 
-def test_excel_is_whole_whatever_the_title_and_the_filters_hold(tmp_path):
+def test_excel_files_are_valid_with_any_title_and_filters(tmp_path):
     file = written(ExcelWriter, tmp_path / "x.xlsx", ["n"], [[1]], title="History", filters="status \x01\ud800<&>")
     with zipfile.ZipFile(file) as parts:
         for name in parts.namelist():
@@ -239,7 +239,7 @@ def test_excel_has_the_last_day_of_its_calendar(tmp_path):
     assert column == ["9999-12-31T23:59:59.999999", second, second, "9999-12-31T23:59:59.999999Z", day, day]
 
 
-def test_excel_has_what_no_sheet_can_hold_as_text(tmp_path):
+def test_excel_writes_unsupported_values_as_text(tmp_path):
     edge = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))
     values = [edge, time(9, 30, tzinfo=timezone(timedelta(hours=1))), date(1900, 2, 28)]
     file = written(ExcelWriter, tmp_path / "x.xlsx", ["v"], [values], title="t")
@@ -248,7 +248,7 @@ def test_excel_has_what_no_sheet_can_hold_as_text(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
-def test_pdf_is_whole_whatever_names_and_filters_hold(tmp_path):
+def test_pdf_files_are_valid_with_any_names_and_filters(tmp_path):
     columns = [f"{number} {'n' * 6000}" for number in range(100)]  # such a header would leave no page room for a row
     batch = [[f"cell{number}"] for number in range(100)]
     filters = "status \x01\ud800 " + " or ".join(f"value_{number}" for number in range(2000))
@@ -261,7 +261,7 @@ def test_pdf_is_whole_whatever_names_and_filters_hold(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("pdftotext"), reason="needs poppler-utils")
-def test_pdf_has_what_is_read_from_the_right_at_the_right_of_its_cell(tmp_path):
+def test_pdf_aligns_right_to_left_text_to_the_right(tmp_path):
     pytest.importorskip("fontpkg_noto_sans_arabic")
     batch = [["short", "\u0645\u0631\u062d\u0628\u0627"]]
     file = written(PdfWriter, tmp_path / "x.pdf", ["name"], batch, title="t")
@@ -290,7 +290,7 @@ def test_pdf_has_a_straight_edge_at_the_right_of_arabic(tmp_path):
     assert max(edges) - min(edges) < 1
 
 
-def test_pdf_shows_arabic_with_its_font_and_says_what_it_cannot_show(tmp_path):
+def test_pdf_shows_arabic_with_its_font_and_notes_missing_characters(tmp_path):
     pytest.importorskip("fontpkg_noto_sans_arabic")
     heading = Heading(columns=("name",), title="Names", filters="tag vip", created_at=datetime.now(UTC))
     with (tmp_path / "a.pdf").open("w+b") as file:
@@ -343,7 +343,7 @@ def test_no_formula_is_live_in_libreoffice(settings, tmp_path):
 
 
 @needs_office
-def test_a_phone_number_with_blanks_is_no_formula_even_where_one_stands(tmp_path):
+def test_a_phone_number_with_blanks_is_not_guarded_in_a_column_with_formulas(tmp_path):
     phones = ["+49 151 2345000", "+1 (212) 555-0123", "+49 (0)151 23450", "+49 30 1234/56", "+44 20 7946 0958"]
     file = tmp_path / "phones.csv"
     file.write_text("".join(f"{phone}\n={phone}\n" for phone in phones))

@@ -28,7 +28,9 @@ def probe_queue() -> QueueHealth:
     return next(queue for queue in queue_health() if queue.name == "probe")
 
 
-def test_jobs_whose_dependency_is_away_lose_no_attempt(workers: Workers, tmp_path: Path, redis: redis_py.Redis) -> None:
+def test_no_attempt_is_counted_while_a_dependency_is_unavailable(
+    workers: Workers, tmp_path: Path, redis: redis_py.Redis
+) -> None:
     away = tmp_path / "runs.away"
     away.touch()
     probes(tmp_path, 100)

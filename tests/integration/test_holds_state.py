@@ -65,7 +65,7 @@ def test_intervals_end_at_a_minute(queue: Queue, clock: RedisClock) -> None:
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_what_ran_when_it_went_away_comes_back_in_order_and_doubles_nothing(queue: Queue, clock: RedisClock) -> None:
+def test_jobs_that_ran_at_the_outage_return_in_order_and_only_once(queue: Queue, clock: RedisClock) -> None:
     jobs = probes(20)
     assert queue.finish("unavailable", *queue.reserve(10)) == ["opened"]
     assert queue.reserve(20) == []
@@ -77,7 +77,7 @@ def test_what_ran_when_it_went_away_comes_back_in_order_and_doubles_nothing(queu
     assert len(left) == 19
 
 
-def test_a_trial_whose_worker_died_is_over(queue: Queue, redis: redis_py.Redis, clock: RedisClock) -> None:
+def test_a_trial_ends_with_its_dead_worker(queue: Queue, redis: redis_py.Redis, clock: RedisClock) -> None:
     probes(3)
     queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
@@ -88,7 +88,7 @@ def test_a_trial_whose_worker_died_is_over(queue: Queue, redis: redis_py.Redis, 
     assert len(other.reserve(3)) == 1
 
 
-def test_a_trial_that_takes_long_lets_another_try(queue: Queue, clock: RedisClock) -> None:
+def test_another_trial_starts_if_one_takes_long(queue: Queue, clock: RedisClock) -> None:
     probes(3)
     queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
@@ -113,7 +113,7 @@ def test_trials_that_fail_for_reasons_of_their_own_follow_at_once_and_end_the_ho
 
 
 @pytest.mark.parametrize("how", ["released", "held"])
-def test_a_trial_that_did_not_run_says_nothing(queue: Queue, clock: RedisClock, how: str) -> None:
+def test_a_trial_that_did_not_run_changes_nothing(queue: Queue, clock: RedisClock, how: str) -> None:
     probes(9)
     queue.finish("unavailable", *queue.reserve(1))
     clock.pass_(1.01)
@@ -124,7 +124,7 @@ def test_a_trial_that_did_not_run_says_nothing(queue: Queue, clock: RedisClock, 
     assert queue.reserve(9) == []
 
 
-def test_a_job_that_always_blames_is_charged_and_stops_nobody(queue: Queue, clock: RedisClock) -> None:
+def test_a_job_that_always_reports_an_outage_is_charged_and_blocks_no_other(queue: Queue, clock: RedisClock) -> None:
     (wrong,) = probes(1, priority="high")
     others = set(probes(60))
     opened = 0
@@ -145,7 +145,7 @@ def test_a_job_that_always_blames_is_charged_and_stops_nobody(queue: Queue, cloc
     assert 0 < opened <= 6
 
 
-def test_two_that_blame_wrongly_alone_in_a_lane_hold_no_other_lane(queue: Queue, clock: RedisClock) -> None:
+def test_two_wrong_reports_in_one_lane_hold_no_other_lane(queue: Queue, clock: RedisClock) -> None:
     wrong = set(probes(2, priority="high"))
     (good,) = probes(1, priority="low")
     for _ in range(10):

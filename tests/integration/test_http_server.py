@@ -136,7 +136,7 @@ def test_an_answer_that_is_not_fetched_is_ended(monkeypatch: pytest.MonkeyPatch)
         eventually(lambda: not server.active_channels)
 
 
-def test_a_stop_finishes_what_is_being_answered() -> None:
+def test_a_stop_completes_running_requests() -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def slow(environ: dict, start_response: Callable) -> list[bytes]:
@@ -176,7 +176,7 @@ def test_a_stop_finishes_what_is_being_answered() -> None:
 
 @pytest.mark.parametrize(("sent", "status"), [(b"GET / HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", b"431"),
     (b"POST / HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n", b"413"), (b"\x16\x03\x01\r\n\r\n", b"400")])  # fmt: skip
-def test_what_is_too_large_or_no_request_is_refused(sent: bytes, status: bytes) -> None:
+def test_requests_that_are_too_large_or_malformed_are_refused(sent: bytes, status: bytes) -> None:
     with serving() as server, socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
         client.sendall(sent)
         assert client.recv(100).split()[1] == status

@@ -141,7 +141,7 @@ def test_a_key_of_another_type_stops_no_queue(workers, redis, name):
         eventually(lambda: f"key={name}" in workers.logs())
 
 
-def test_a_worker_hears_of_jobs_and_commands_on_its_second_connection(workers, redis):
+def test_a_worker_receives_pushes_and_commands_on_its_second_connection(workers, redis):
     workers.start("tasks", RQJOBS_IMPORT="tests.support.tasks tests.support.no_polling")
     eventually(lambda: "worker started" in workers.logs())
     time.sleep(0.5)

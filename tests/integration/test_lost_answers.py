@@ -109,7 +109,7 @@ def test_the_relay_of_the_outbox(proxy, redis):
     assert runs(proxy, redis) == {job.id: 1 for job in jobs}
 
 
-def test_what_is_remembered_does_not_grow_with_the_jobs(proxy, redis):
+def test_receipts_do_not_grow_with_the_number_of_jobs(proxy, redis):
     for _ in range(50):
         enqueue(JOB)
         enqueue(JOB, delay="1h")

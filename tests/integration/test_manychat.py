@@ -82,7 +82,7 @@ def test_a_contact_with_only_a_whatsapp_number_is_found_when_it_already_exists(p
     assert first["tags"]["added"] == ["vip"]
 
 
-def test_a_contact_that_exists_and_cannot_be_found_says_what_to_give(played):
+def test_an_existing_contact_that_cannot_be_found_fails_with_the_fix(played):
     played.account.call("POST", "subscriber/createSubscriber", {"whatsapp_phone": "+4915112345678", "first_name": "X"})
     with pytest.raises(
         PermanentFailure, match=r"WhatsApp ID already exists.*give its subscriber_id, or a lookup field"
@@ -90,7 +90,7 @@ def test_a_contact_that_exists_and_cannot_be_found_says_what_to_give(played):
         run("contact", "create", {"whatsapp_phone": "+4915112345678", "first_name": "Y"})
 
 
-def test_somebody_else_creating_the_contact_meanwhile_is_no_failure(played, monkeypatch):
+def test_a_contact_that_another_client_creates_at_the_same_time_is_updated(played, monkeypatch):
     from rqjobs.processors.manychat.client import ManyChat
 
     really, raced = ManyChat.find_by_email, []
@@ -134,7 +134,7 @@ def test_contact_update_sets_all_tags_as_a_difference(played):
     assert set(played.account.tags.values()) == {"vip", "old", "new"}
 
 
-def test_contact_update_of_nobody_is_final_and_says_what_to_do(played):
+def test_an_update_of_a_missing_contact_is_permanent_and_names_the_fix(played):
     with pytest.raises(PermanentFailure, match="no such contact; a job of type contact, action create"):
         run("contact", "update", {"email": "nobody@example.com", "first_name": "N"})
     with pytest.raises(PermanentFailure, match="Subscriber does not exist"):
@@ -234,7 +234,7 @@ def test_field_update_sets_values_by_name_or_id(played):
      ("Since", "18.7.2026", "give a day"), ("Seen", "2026-07-18T12:00:00", "with its offset"), ("Plan", True, "string"),
      ("Nope", 1, "no custom field 'Nope': create it")],
 )  # fmt: skip
-def test_a_value_of_another_type_is_final_and_says_what_to_give(played, field, value, mend):
+def test_a_value_of_the_wrong_type_is_permanent_and_names_the_fix(played, field, value, mend):
     with pytest.raises(PermanentFailure, match=mend):
         run("field", "update", {"subscriber_id": ada_id(played), "fields": {field: value}})
     assert state(played)["ada@example.com"] == ADA

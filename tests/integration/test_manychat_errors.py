@@ -116,7 +116,7 @@ def test_retry_after_as_a_date(played):
     assert 20 < caught.value.after.total_seconds() <= 41
 
 
-def test_what_json_cannot_carry_is_the_jobs_own_fault(played, redis):
+def test_a_value_that_json_cannot_represent_fails_only_its_job(played, redis):
     attempt = Attempt(job_id="j", queue="manychat-sync")
     api = ManyChat(account_of("tool_1"), played.url, redis, attempt)
     with pytest.raises(PermanentFailure, match="setCustomFields holds a number that JSON cannot carry"):
@@ -132,7 +132,7 @@ def test_a_token_that_is_throttled_for_a_day_uses_up_attempts(played):
     assert caught.value.counts
 
 
-def test_an_outage_is_no_pause_of_the_token(played, clock):
+def test_an_outage_does_not_start_a_cooldown_of_the_token(played, clock):
     """The queue is held instead, which lets one trial through at a time."""
     played.fail_next(PATH, Fault(502))
     with pytest.raises(ManyChatUnavailable, match="502") as caught:
@@ -165,7 +165,7 @@ def test_a_lost_answer_to_a_creation_makes_no_second_contact(played):
     assert len(played.account.subscribers) == 2
 
 
-def test_a_kept_connection_that_was_closed_costs_nothing(played):
+def test_a_closed_kept_connection_costs_no_attempt(played):
     run(*UPDATE)
     played.fail_next(PATH, Fault(dropped=True))
     assert run(*UPDATE)["outcome"] == "updated"
@@ -209,7 +209,7 @@ def test_an_answer_that_drips_is_left_at_the_time_limit(played, monkeypatch):
     listener.close()
 
 
-def test_nobody_listening_is_said_without_the_contacts_address(played, monkeypatch):
+def test_an_unreachable_api_is_reported_without_the_contacts_address(played, monkeypatch):
     monkeypatch.setenv("MANYCHAT_API_URL", "http://127.0.0.1:1")
     use_settings(None)
     address = "ada@example.com"

@@ -176,7 +176,7 @@ def test_the_change_of_a_job_that_will_not_run_is_not_applied(played, redis, how
     assert not redis.keys("*:changes")
 
 
-def test_the_last_wish_wins_though_a_tag_is_meant_by_name_and_by_id(played):
+def test_the_last_change_of_a_tag_wins_by_name_and_by_id(played):
     by_id = next(tag_id for tag_id, name in played.account.tags.items() if name == "a")
     wishes = [("add", "a"), ("remove", int(by_id)), ("add", "A")]
     drive(
@@ -188,7 +188,7 @@ def test_the_last_wish_wins_though_a_tag_is_meant_by_name_and_by_id(played):
     assert ada(played)["tags"] == {"a"}
 
 
-def test_contacts_looked_up_by_different_fields_are_not_merged(played):
+def test_changes_of_contacts_given_by_different_fields_are_not_merged(played):
     for field, value in [("a", "b=c"), ("a=b", "c")]:
         played.account.call("POST", "page/createCustomField", {"caption": field, "type": "text"})
         run("contact", "create", {"email": f"{field}@example.com", "fields": {field: value}})

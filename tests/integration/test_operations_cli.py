@@ -58,7 +58,7 @@ def test_failed_list_limits_and_hides_secrets(redis: redis_py.Redis) -> None:
     assert run("failed", "list", "--reason", "nothing like it").output == "no dead letter of 7 has this reason\n"
 
 
-def test_failed_list_says_how_often_a_job_has_run(redis: redis_py.Redis) -> None:
+def test_failed_list_shows_the_number_of_runs(redis: redis_py.Redis) -> None:
     (job,) = enqueue_many([WebhookJob(webhook_id="w", event="a.b", url="https://a.example/", payload={})])
     kill(job.id, job.origin, "the endpoint answered 404", redis, attempts=1)  # which is final: 3 were allowed
     assert [letter["attempts"] for letter in json.loads(run("failed", "list", "--json").output)] == [1]
@@ -215,7 +215,7 @@ def test_the_probes_of_a_worker(redis: redis_py.Redis) -> None:
 
 
 @pytest.mark.parametrize("file", ["grafana.json", "prometheus-rules.yaml"])
-def test_whoever_reads_metrics_asks_for_such_that_exist(redis: redis_py.Redis, file: str) -> None:
+def test_dashboards_and_alerts_use_existing_metrics(redis: redis_py.Redis, file: str) -> None:
     from rqjobs.monitoring.prometheus import render
 
     record([Sample("webhooks", "done", 0.1, 0.1)], redis)
@@ -299,7 +299,7 @@ def test_failed_list_goes_through_every_lane(redis: redis_py.Redis) -> None:
     assert "more" not in run("failed", "list", "--limit", "9").output
 
 
-def test_a_reason_is_looked_for_in_every_dead_letter(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reason_is_searched_in_every_dead_letter(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "_PAGE", 3)
     (old,) = dead(redis, 1, "ValueError: the old one")
     dead(redis, 10)
@@ -362,7 +362,7 @@ def test_a_fault_names_the_field_as_it_was_written(redis: redis_py.Redis, field:
         run("enqueue", "data-export", json.dumps(job))
 
 
-def test_what_cannot_be_opened_or_imported_is_one_plain_line(workers: Workers, tmp_path: Path) -> None:
+def test_errors_of_files_and_imports_are_one_plain_line(workers: Workers, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "broken_app.py").write_text("from json import no_such_name\n")
     done = workers.run("db", "init", DATABASE_URL=f"sqlite:///{tmp_path}/file/x/app.db")

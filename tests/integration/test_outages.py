@@ -43,7 +43,7 @@ def postgres_error(state: str | None, kind: type[Exception] = psycopg.Operationa
 
 @pytest.mark.parametrize("state", [None, "08006", "28P01", "28000", "53100", "53200", "53300", "57P01", "57P02",
                                    "57P03", "58030", "3D000", "25006"])  # fmt: skip
-def test_postgresql_is_away(state: str | None) -> None:
+def test_an_outage_of_postgresql_is_recognised(state: str | None) -> None:
     outage = database_outage(postgres_error(state))
     assert outage is not None
     assert (outage.dependency, outage.reason) == ("database", "the server said so")
@@ -94,12 +94,12 @@ def test_our_own_errors_are_outages_and_keep_their_words() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.ENOTDIR])
-def test_the_export_folder_is_away(number: int) -> None:
+def test_a_missing_export_folder_is_an_outage(number: int) -> None:
     with pytest.raises(StorageUnavailable), storing():
         raise OSError(number, "because")
 
 
-def test_the_export_folder_goes_away_while_a_file_is_written(tmp_path: Path) -> None:
+def test_an_export_folder_that_disappears_during_a_write_is_an_outage(tmp_path: Path) -> None:
     """The half-written file cannot be removed then, and that is no fault of the export either."""
     folder = tmp_path / "exports"
     folder.mkdir()
@@ -141,7 +141,7 @@ def test_events_and_webhooks_wait_for_a_database_that_cannot_be_opened(
         admit([(webhook, Attempt(job_id="j", queue="webhooks"))])
 
 
-def test_what_admit_needs_is_back_as_soon_as_admit_has_it(
+def test_the_hold_ends_when_the_dependency_of_admit_answers(
     workers: Workers, tmp_path: Path, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deliveries fail by themselves, so no trial of theirs is done; the database is found all the same."""

@@ -146,7 +146,7 @@ class OwnConnection(sqlite3.Connection):
 
 
 @pytest.mark.parametrize("kind", [sqlite3.Connection, OwnConnection])
-def test_plain_connections_and_what_is_none(redis, tmp_path, kind):
+def test_plain_connections_are_accepted_and_other_objects_refused(redis, tmp_path, kind):
     file = tmp_path / "rqjobs.db"
     with sqlite3.connect(file) as connection, pytest.raises(OutboxError, match="rqjobs db init"):
         enqueue_webhook(JOB, outbox=connection)
@@ -183,7 +183,7 @@ def test_a_worker_moves_it_by_itself(workers, engine):
     assert workers.run("outbox", "relay", "--once").stdout == "moved 0\n"
 
 
-def test_the_relay_command_goes_on_where_workers_do_not_look(workers, redis):
+def test_the_relay_command_runs_when_workers_do_not_relay(workers, redis):
     engine = get_engine()
     init_database(engine)
     command = workers.command("outbox", "relay", RQJOBS_OUTBOX_EVERY="0")
@@ -195,7 +195,7 @@ def test_the_relay_command_goes_on_where_workers_do_not_look(workers, redis):
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}?timeout=30", "sqlite:///file:{}?uri=true"])
-def test_a_worker_finds_the_outbox_whatever_the_url_says_beside_its_file(redis, configure, tmp_path, url):
+def test_a_worker_finds_the_outbox_with_any_options_in_the_url(redis, configure, tmp_path, url):
     configure(DATABASE_URL=url.format(tmp_path / "rqjobs.db"))
     engine = get_engine()
     init_database(engine)
@@ -205,7 +205,7 @@ def test_a_worker_finds_the_outbox_whatever_the_url_says_beside_its_file(redis, 
     assert waiting(redis) == [job.id]
 
 
-def test_a_relay_looks_again_soon_after_a_fault(redis, caplog):
+def test_a_relay_tries_again_soon_after_an_error(redis, caplog):
     engine = get_engine()
     init_database(engine)
     with engine.begin() as connection:

@@ -84,7 +84,7 @@ def test_a_script_of_its_own_registers_under_its_file_s_name(tmp_path):
     assert done.stdout == "shop:shine.perform\n", done.stderr
 
 
-def test_what_the_decorator_refuses():
+def test_the_decorator_refuses_invalid_functions_and_options():
     with pytest.raises(ValueError, match="already belongs to"):
 
         @rqjobs.job(queue="email")

@@ -82,7 +82,7 @@ def data(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("umask", ["000", "022"])
-def test_all_that_is_made_is_private_whatever_the_umask(data: Path, umask: str) -> None:
+def test_all_files_are_private_with_any_umask(data: Path, umask: str) -> None:
     program = EVERYTHING.replace("DATA", "{'name': 'A', 'service': 'x', 'date': 'y', 'time': 'z'}", 1)
     command = [sys.executable, "-c", program, umask]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
@@ -127,7 +127,7 @@ def test_files_of_the_version_before_are_closed_at_the_start(data: Path) -> None
     assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
 
 
-def test_what_is_not_ours_in_a_shared_folder_stays_as_it_is(data: Path) -> None:
+def test_foreign_files_in_a_shared_folder_are_not_changed(data: Path) -> None:
     plant_old_files(data)
     (data / "uploads").mkdir(mode=0o755)
     (data / "uploads" / "logo.png").write_text("served by nginx")
@@ -266,7 +266,7 @@ def test_a_folder_that_is_another_users_link_is_refused(data: Path) -> None:
         make_private_folder(link)
 
 
-def test_the_folder_is_looked_through_once_a_process(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_searched_once_per_process(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_folder()
     monkeypatch.setattr(settings_module, "close_folder", lambda *_: pytest.fail("again"))
     assert data_folder() == data

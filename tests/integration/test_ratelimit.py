@@ -51,7 +51,7 @@ def test_the_place_of_a_worker_that_died_is_free_again_later(redis, clock):
     assert shared.take(redis).granted
 
 
-def test_the_brake_doubles_once_for_calls_under_way_together_and_starts_anew_after_a_success(redis, clock):
+def test_the_cooldown_doubles_once_for_concurrent_calls_and_is_reset_by_a_success(redis, clock):
     shared = limit(first=timedelta(seconds=10), longest=timedelta(seconds=30))
     waits = []
     for _ in range(4):
@@ -84,7 +84,7 @@ def test_units_stand_in_line_by_priority_and_for_as_long_as_their_calls_take(red
     assert shared.admit(redis, [("job-3", 2, "normal")], slack=0.6) == [3]
 
 
-def test_units_whose_turn_passed_while_nothing_went_come_back_one_after_the_other(redis, clock):
+def test_units_that_missed_their_time_are_admitted_one_after_the_other(redis, clock):
     shared = limit(10, 1)
     units = [(f"job-{n}", 1, "normal") for n in range(8)]
     assert max(shared.admit(redis, units, slack=0)) > 0.6

@@ -67,7 +67,7 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_it_is_tried_again_and_its_history_says_why(redis, queue, kind):
+def test_a_rescued_job_is_retried_and_its_history_has_the_reason(redis, queue, kind):
     put(queue, **{"retry": Retry(1), **SPECIAL[kind]})
     worker_dies(queue)
     burst()
@@ -101,7 +101,7 @@ def test_it_is_dead_when_it_may_not_be_tried_again(redis, queue, kind, died):
     assert not redis.exists("rq:rl:narrow:allowed")  # its slot is free again
 
 
-def test_dependents_go_on_only_after_the_end(redis, queue):
+def test_dependents_start_only_after_the_end_of_their_dependency(redis, queue):
     first = put(queue, retry=Retry(1))
     put(queue, job_id="b", depends_on=first)
     worker_dies(queue)
@@ -124,7 +124,7 @@ def test_two_workers_take_back_a_job_once(redis, queue):
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_a_job_that_nobody_can_read_is_dead(redis, queue, special):
+def test_an_unreadable_job_is_dead(redis, queue, special):
     put(queue, retry=Retry(3), **({"on_failure": Callback(leave_a_note)} if special else {}))
     worker_dies(queue, retries_left="many", worker_died="often", retry_intervals="[")
     burst()
@@ -157,7 +157,7 @@ def test_a_worker_known_to_be_dead_need_not_wait_for_its_leases(redis, queue):
     assert redis.zrange("rq:wip:tasks", 0, -1) == [b"c:x"]  # another worker's
 
 
-def test_of_a_dead_workers_batches_only_what_ran_is_charged_again(redis, queue):
+def test_only_the_running_batch_of_a_dead_worker_counts_another_death(redis, queue):
     """Each has had a worker die under it before; the one that died now had said what it ran."""
     for job_id in "ab":
         put(queue, job_id=job_id, retry=Retry(3))
@@ -238,7 +238,7 @@ def test_a_lost_lease_is_never_written_over(redis, queue, kind, tmp_path):
         assert redis.hget("rq:job:b", "status") == b"deferred"
 
 
-def test_a_worker_whose_record_is_gone_registers_again_while_its_counters_are_written(redis):
+def test_a_worker_registers_again_when_its_record_has_expired(redis):
     """Redis came back empty: the loop writes the worker's counters at the same moment."""
     worker = EngineWorker([get_policy("tasks")], redis, get_settings())
     over = threading.Event()

@@ -149,7 +149,7 @@ def _with(call, **options):
     return lambda: call(**options)
 
 
-def test_the_table_has_every_public_function():
+def test_the_table_lists_every_public_function():
     wanted = {
         function
         for module in MODULES
@@ -222,7 +222,7 @@ def test_a_refused_login_and_a_redis_that_starts():
     assert client.unavailable(exceptions.ResponseError("WRONGTYPE Operation"), "redis://h") is None
 
 
-def test_the_command_line_says_it_in_one_line(folder, workers):
+def test_the_command_line_reports_it_in_one_line(folder, workers):
     stop_server(folder)
     url = f"unix://{folder}/redis.sock"
     for command in (("failed", "list"), ("enqueue", "qr-analytics", '{"qrCodeId": "q", "event": "scan", "data": {}}')):

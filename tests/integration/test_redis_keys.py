@@ -66,7 +66,7 @@ def row_of(write: Write) -> Row | None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.pattern for row in ROWS])
-def test_what_a_row_names_as_writers_names_the_key(row: Row) -> None:
+def test_the_writers_in_a_row_write_its_key(row: Row) -> None:
     assert row.writers
     if set(row.writers) == {"RQ"}:
         return
@@ -138,7 +138,7 @@ def run_all_features(receiver: Receiver, workers: Workers, redis: redis_py.Redis
     worker.wait(60)
 
 
-def test_a_run_of_all_features_writes_what_the_page_lists(
+def test_a_run_of_all_features_writes_only_the_keys_that_the_page_lists(
     redis: redis_py.Redis, redis_url: str, workers: Workers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = {

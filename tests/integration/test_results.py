@@ -57,7 +57,7 @@ def test_a_job_that_was_requeued_and_cancelled_did_not_die(redis):
         wait_for_result(job)
 
 
-def test_a_job_that_is_stopped_says_why(redis):
+def test_a_stopped_job_raises_with_the_reason(redis):
     job = enqueue(SCAN)
     Result.create_failure(job, 60, "rqjobs.errors.PermanentFailure: stopped by command")
     redis.hset(job.key, "status", "stopped")
@@ -65,7 +65,7 @@ def test_a_job_that_is_stopped_says_why(redis):
         wait_for_result(job)
 
 
-def test_a_job_that_is_gone_leaves_its_last_reason_or_nothing(redis):
+def test_a_deleted_job_reports_its_last_reason_or_is_unknown(redis):
     job = enqueue(SCAN)
     die(redis, job)
     redis.delete(job.key)

@@ -280,7 +280,7 @@ def test_the_same_in_redis(redis, monkeypatch, case):
     assert left[1] == left[0]
 
 
-def test_what_is_enqueued_while_redis_answers_is_not_forgotten(redis, monkeypatch):
+def test_jobs_enqueued_during_a_response_are_not_missed(redis, monkeypatch):
     """RQ's methods enqueue a dependent between "nothing waits" and its being heard: a burst still runs it."""
     monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
     hand_out = WorkerLoop._hand_out

@@ -40,7 +40,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_metadata(database_url):
     assert schema_version(engine) == HEAD
 
 
-def test_sqlite_makes_its_tables_at_first_use_and_then_asks_nothing():
+def test_sqlite_makes_its_tables_at_first_use_and_then_sends_no_query():
     engine = get_engine()
     ensure_schema(engine)
     assert VERSION_TABLE in inspect(engine).get_table_names()
@@ -60,7 +60,7 @@ def test_another_process_finds_the_tables_with_one_question():
     assert [statement.split()[0] for statement in statements] == ["BEGIN", "SELECT"]
 
 
-def test_postgres_without_tables_names_the_mend(postgres_url):
+def test_postgres_without_tables_names_the_fix(postgres_url):
     engine = get_engine()
     with pytest.raises(SchemaMismatch, match=r"no tables of rqjobs yet. Make them with: rqjobs db init"):
         ensure_schema(engine)
@@ -106,7 +106,7 @@ def test_processes_that_start_together_make_the_tables_once(database_url):
     assert schema_version(get_engine()) == HEAD
 
 
-def test_db_init_makes_the_tables_and_says_so(database_url, capsys):
+def test_db_init_makes_the_tables_and_reports_it(database_url, capsys):
     for said in ("tables made (version ", "is up to date (version "):
         with pytest.raises(SystemExit) as ended:
             cli.main(["db", "init"])
@@ -125,6 +125,6 @@ def test_db_init_without_a_database_is_one_plain_line(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "nodb://x/y", "postgresql+nodriver://x/y"])
-def test_a_url_that_is_no_databases_names_the_setting(url):
+def test_an_invalid_database_url_names_the_setting(url):
     with pytest.raises(InvalidSettings, match="DATABASE_URL: write sqlite:///FILE or postgresql://"):
         open_engine(url)

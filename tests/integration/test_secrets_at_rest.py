@@ -95,7 +95,7 @@ def test_headers_are_in_clear_nowhere_and_reach_the_receiver(redis: redis_py.Red
         assert secret not in in_database()
 
 
-def test_a_worker_delivers_what_was_enqueued(redis: redis_py.Redis, receiver: Receiver, workers: Any) -> None:
+def test_a_worker_delivers_with_decrypted_headers(redis: redis_py.Redis, receiver: Receiver, workers: Any) -> None:
     enqueue(job(receiver.url()))
     assert (
         workers.run("worker", "webhooks", "--burst", RQJOBS_SECRET_KEY=OLD, WEBHOOK_ALLOW="127.0.0.1").returncode == 0
@@ -179,7 +179,7 @@ def test_without_the_key_one_job_is_dead_with_the_fix_and_the_others_are_done(
     assert receiver.wait_for(2)[1].headers["authorization"] == TOKEN
 
 
-def test_an_endpoint_whose_secret_cannot_be_decrypted_is_listed_and_signs_with_nothing_else(
+def test_an_endpoint_with_an_unreadable_secret_is_listed_and_no_other_key_signs(
     receiver: Receiver, configure: Configure
 ) -> None:
     add_endpoint(get_engine(), "shop", receiver.url())
@@ -233,7 +233,7 @@ def test_reencryption_reaches_every_place_and_the_old_key_is_not_needed_any_more
     assert first not in in_database()
 
 
-def test_reencryption_without_the_old_key_changes_nothing_and_says_so(
+def test_reencryption_without_the_old_key_changes_nothing_and_reports_it(
     redis: redis_py.Redis, receiver: Receiver, configure: Configure
 ) -> None:
     enqueue(job())
@@ -266,7 +266,7 @@ def test_an_edited_job_keeps_its_headers_for_another_url(redis: redis_py.Redis, 
     assert decrypt_job(kept, dead.id).headers == HEADERS
 
 
-def test_what_looks_encrypted_and_is_not_ours_stays_one_jobs_fault(receiver: Receiver) -> None:
+def test_a_text_that_only_looks_encrypted_fails_only_its_job(receiver: Receiver) -> None:
     for value in (PREFIX, PREFIX + "x:y", PREFIX + "00000000:AAAA", f"{keyring().names[0]}"):
         work = WebhookJob(webhook_id="w", event="a.b", url=receiver.url(), payload={}, headers={"X-A": value})
         try:
@@ -295,7 +295,7 @@ def test_captured_jobs_of_a_test_are_in_clear(configure: Configure) -> None:
         ({"DATABASE_URL": "postgresql:///x?host=db.example", "REDIS_URL": "redis+sentinel://127.0.0.1,b.example/m"}, 0),
     ],
 )
-def test_a_key_that_this_machine_made_encrypts_only_what_is_on_this_machine(
+def test_a_generated_key_encrypts_only_secrets_on_this_machine(
     configure: Configure, variables: dict[str, str], stores: int
 ) -> None:
     configure(**variables)
@@ -337,6 +337,6 @@ def test_the_doctor_finds_a_worker_and_endpoints_without_the_key(
     worker.register_death()
 
 
-def test_the_doctor_says_that_secrets_are_in_clear(redis: redis_py.Redis, configure: Configure) -> None:
+def test_doctor_reports_unencrypted_secrets(redis: redis_py.Redis, configure: Configure) -> None:
     configure(DATABASE_URL="postgresql://db.example.invalid/x")
     assert any("database are in clear" in found for found in findings(redis))

@@ -71,7 +71,7 @@ def plant(redis: redis_py.Redis) -> str:
     return job.id
 
 
-def test_no_command_writes_what_a_terminal_obeys(redis: redis_py.Redis) -> None:
+def test_no_command_prints_terminal_control_characters(redis: redis_py.Redis) -> None:
     words = {"ID": plant(redis), "FORGED": HOSTILE, "NAME": NAME}
     for command in COMMANDS:
         output, code = run([words.get(word, word) for word in command.split()])
@@ -132,7 +132,7 @@ def test_a_traceback_in_the_log_is_printable() -> None:
     assert line.replace("\n", "").isprintable()
 
 
-def test_a_json_log_line_is_printable_and_says_the_same() -> None:
+def test_a_json_log_line_is_printable_and_has_the_same_meaning() -> None:
     line = JsonFormatter().format(record(id=HOSTILE))
     assert line.isprintable()
     assert json.loads(line)["id"] == HOSTILE

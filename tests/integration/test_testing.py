@@ -80,7 +80,7 @@ def test_drain_runs_everything_with_real_outcomes(redis, tmp_path, monkeypatch):
         drained.assert_no_failures()
 
 
-def test_drain_can_leave_what_is_not_due(redis, tmp_path):
+def test_drain_can_leave_delayed_jobs(redis, tmp_path):
     enqueue_many([ProbeJob(log=str(tmp_path / "x"))], delay="1h")
     assert drain("probe", delayed=False).runs == []
     drained = drain("probe")
@@ -157,7 +157,7 @@ def test_a_drain_that_ran_nothing_is_a_failure(redis):
 
 
 @pytest.mark.parametrize("by_id", [True, False])
-def test_waiting_for_a_captured_job_says_that_it_is_captured(monkeypatch, by_id):
+def test_waiting_for_a_captured_job_raises_job_captured(monkeypatch, by_id):
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     with capture():
         job = enqueue_webhook(HOOK)

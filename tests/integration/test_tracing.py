@@ -40,7 +40,7 @@ def test_nothing_is_carried_outside_a_span(redis: redis_py.Redis, spans: InMemor
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine"])
-def test_a_trace_goes_on_in_the_processor(redis: redis_py.Redis, spans: InMemorySpanExporter, kind: str) -> None:
+def test_a_trace_continues_in_the_processor(redis: redis_py.Redis, spans: InMemorySpanExporter, kind: str) -> None:
     with trace.get_tracer("app").start_as_current_span("request") as request:
         job = enqueue(webhook())
     assert "traceparent" in json.loads(redis.hget(job_key(job.id), "meta") or b"{}")["trace"]
@@ -68,7 +68,7 @@ def test_a_trace_goes_on_in_the_processor(redis: redis_py.Redis, spans: InMemory
 @pytest.mark.parametrize(
     "error", [redis_py.ConnectionError(), redis_py.TimeoutError(), RedisUnavailable("there", "no")]
 )
-def test_a_job_whose_trace_cannot_be_looked_up_runs_in_a_trace_of_its_own(
+def test_a_job_runs_in_a_new_trace_if_its_trace_cannot_be_read(
     spans: InMemorySpanExporter,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

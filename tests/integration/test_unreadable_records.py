@@ -106,7 +106,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
-def test_a_forged_record_costs_only_itself(
+def test_a_forged_record_fails_only_itself(
     redis: redis_py.Redis, client: FlaskClient, poison: Callable[[redis_py.Redis, str], None]
 ) -> None:
     good, bad, waiting = (enqueue(webhook()) for _ in range(3))
@@ -129,7 +129,7 @@ def test_a_forged_record_costs_only_itself(
 
 
 @pytest.mark.parametrize("job_id", ["a b", "\x1b]0;x\x07", "", "x" * 5000, "..", "ä", "a:b"])
-def test_an_entry_that_is_no_id_is_listed_explained_and_purged(redis: redis_py.Redis, job_id: str) -> None:
+def test_an_entry_that_is_not_an_id_is_listed_explained_and_purged(redis: redis_py.Redis, job_id: str) -> None:
     known = enqueue(webhook())
     redis.restore(f"rq:job:{job_id}", 0, redis.dump(f"rq:job:{known.id}"))
     redis.hset(f"rq:job:{job_id}", "status", "failed")
@@ -143,7 +143,7 @@ def test_an_entry_that_is_no_id_is_listed_explained_and_purged(redis: redis_py.R
     assert dead_letters.count() == 0
 
 
-def test_a_dead_letter_whose_record_names_no_queue_is_purged(redis: redis_py.Redis) -> None:
+def test_a_dead_letter_without_a_queue_in_its_record_is_purged(redis: redis_py.Redis) -> None:
     job = enqueue(webhook())
     kill(job.id, "webhooks", GOOD_ERROR, redis)
     redis.hset(f"rq:job:{job.id}", mapping={"origin": b"\xff", "status": "?"})

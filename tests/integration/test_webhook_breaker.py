@@ -99,7 +99,7 @@ def test_a_probe_in_a_process_of_its_own_counts(clock: Clock) -> None:
     assert Destinations(10).get("d").failing is None  # so that its answer is told
 
 
-def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:
+def test_parked_deliveries_start_in_the_order_of_enqueueing(clock: Clock) -> None:
     fail(clock, 10)
     times(ask(["j5", "j3", "j1"]))
     later = times(ask(["j2", "j4", "j0"]))
@@ -112,7 +112,7 @@ def test_who_was_enqueued_first_starts_first(clock: Clock) -> None:
     assert [verdict == "go" for verdict in ask(["j2", "j5", "j3", "j4", "j5"])] == [True, False, True, True, True]
 
 
-def test_nobody_waits_for_long_for_one_that_was_deleted(clock: Clock) -> None:
+def test_a_deleted_parked_delivery_does_not_delay_the_others(clock: Clock) -> None:
     fail(clock, 10)
     ask([f"j{n}" for n in range(8)])
     clock.now += 10
@@ -219,7 +219,7 @@ def started(jobs: Sequence[tuple[WebhookJob, Attempt]], holds: Sequence[Hold | N
     return len(free)
 
 
-def test_who_does_not_answer_gets_a_quarter_of_the_slots(clock: Clock, settings: Settings) -> None:
+def test_a_destination_that_does_not_answer_gets_a_quarter_of_the_slots(clock: Clock, settings: Settings) -> None:
     slots = context().destinations.slots
     dead = jobs_to(DEAD, slots, "d")
     holds = admit(dead)

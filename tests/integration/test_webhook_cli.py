@@ -64,7 +64,7 @@ def logged(rows: Sequence[tuple[str, int, str]]) -> None:
     )  # fmt: skip
 
 
-def test_emit_reaches_who_subscribed(redis: redis_py.Redis) -> None:
+def test_emit_reaches_the_subscribed_endpoints(redis: redis_py.Redis) -> None:
     add_endpoint("all", "https://a.example/")
     add_endpoint("bookings", "https://b.example/", events=["booking.*"])
     add_endpoint("one", "https://c.example/", events=["qr.scanned", "booking.created"])
@@ -111,7 +111,7 @@ def test_emit_is_one_round_trip(redis: redis_py.Redis) -> None:
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
 
 
-def test_replay_sends_what_did_not_arrive(redis: redis_py.Redis) -> None:
+def test_replay_sends_failed_deliveries(redis: redis_py.Redis) -> None:
     logged([("a", 1, "dead"), ("b", 1, "retry"), ("b", 2, "done"), ("c", 2, "dead"), ("d", 1, "dead")])
     dry = replay(Filter(), dry_run=True)
     assert (dry.enqueued, dry.lost) == (["a", "d"], ["c"])
@@ -150,7 +150,7 @@ def test_deliveries_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not in the range" in run(capsys, "deliveries", "--limit", "9" * 20, code=2)
 
 
-def test_endpoints_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+def test_endpoints_can_be_added_disabled_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "webhooks add" in run(capsys, "endpoints")
     added = run(capsys, "add", "shop", "https://shop.example/hook", "--event", "booking.*")
     secret = added.split()[-1]
@@ -185,7 +185,7 @@ def test_endpoints_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert "whsec_" in run(capsys, "add", "shop", "https://shop.example", "--secret", "guess", code=2)
 
 
-def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_delivery_can_be_replayed_by_id(capsys: pytest.CaptureFixture[str]) -> None:
     logged([("a", 1, "dead"), ("b", 1, "done")])
     assert "would send 1 again" in run(capsys, "replay", "--all", "--dry-run")
     assert json.loads(run(capsys, "replay", "b", "--json", "--dry-run"))["enqueued"] == ["b"]
@@ -198,7 +198,7 @@ def test_replay_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(find(get_engine(), Filter(), 10)) == 2
 
 
-def test_a_dry_run_lists_what_would_be_sent(capsys: pytest.CaptureFixture[str], redis: redis_py.Redis) -> None:
+def test_a_dry_run_lists_the_deliveries(capsys: pytest.CaptureFixture[str], redis: redis_py.Redis) -> None:
     logged([("a", 1, "retry"), ("a", 2, "dead"), ("b", 1, "retry"), ("c", 1, "done")])
     heads, row, summary = run(capsys, "replay", "--outcome", "dead", "--dry-run").splitlines()
     assert heads.split()[:4] == ["id", "when", "endpoint", "event"]
@@ -249,7 +249,7 @@ def test_destinations_are_found_among_many_other_keys(redis: redis_py.Redis) -> 
     assert statistics["cmdstat_hmget"]["calls"] == 2
 
 
-def test_what_went_wrong_is_found_by_an_index(database_url: str) -> None:
+def test_failed_attempts_are_found_by_an_index(database_url: str) -> None:
     engine = get_engine()
     init_database(engine)
     logged([(f"j{number}", 1, "dead" if number % 100 == 0 else "done") for number in range(5000)])

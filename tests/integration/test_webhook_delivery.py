@@ -115,7 +115,7 @@ def test_2xx_is_done(receiver: Receiver, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422])
-def test_what_will_not_change_is_dead_at_once(receiver: Receiver, status: int) -> None:
+def test_permanent_failures_are_dead_at_once(receiver: Receiver, status: int) -> None:
     receiver.answer = lambda request: Answer(status, headers={"location": receiver.url("/other")})
     with pytest.raises(PermanentFailure, match=str(status)):
         deliver(job(receiver.url()), attempt())
@@ -123,14 +123,14 @@ def test_what_will_not_change_is_dead_at_once(receiver: Receiver, status: int) -
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_change_is_tried_again(receiver: Receiver, status: int) -> None:
+def test_temporary_failures_are_retried(receiver: Receiver, status: int) -> None:
     receiver.answer = lambda request: Answer(status)
     with pytest.raises(DeliveryFailed, match=str(status)):
         deliver(job(receiver.url()), attempt())
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_decides(receiver: Receiver, status: int) -> None:
+def test_retry_after_sets_the_time_of_the_next_attempt(receiver: Receiver, status: int) -> None:
     def after(value: str) -> float:
         receiver.answer = lambda request: Answer(status, headers={"Retry-After": value})
         with pytest.raises(RetryLater) as later:
@@ -159,7 +159,9 @@ def test_the_deadline_is_total(receiver: Receiver) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_a_refused_target_is_dead_and_says_which_rule(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+def test_a_refused_target_is_dead_and_the_error_names_the_rule(
+    monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
     configure(monkeypatch, WEBHOOK_ALLOW="")
     for url, rule in [(receiver.url(), "port"), ("http://2130706433/", "loopback"), ("http://[::1]/", "loopback")]:
         with pytest.raises(PermanentFailure, match=f"'{rule}'"):
@@ -167,7 +169,7 @@ def test_a_refused_target_is_dead_and_says_which_rule(monkeypatch: pytest.Monkey
     assert receiver.requests == []
 
 
-def test_nobody_listens(receiver: Receiver) -> None:
+def test_a_closed_port_is_a_connection_error(receiver: Receiver) -> None:
     with pytest.raises(DeliveryFailed) as failed:
         deliver(job("http://127.0.0.1:1/"), attempt())
     assert failed.value.kind == "connection"
@@ -178,7 +180,7 @@ def test_a_response_is_capped(receiver: Receiver) -> None:
     assert deliver(job(receiver.url()), attempt())["status"] == 200
 
 
-def test_without_a_secret_it_is_sent_unsigned_and_said_once(
+def test_without_a_secret_webhooks_are_unsigned_with_one_warning(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure(monkeypatch, WEBHOOK_SIGNING_SECRET="")

@@ -176,7 +176,7 @@ def test_tls_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
                 session.get(receiver.url(host="127.0.0.1"), verify=str(TLS / "ca.pem"), timeout=60)
 
 
-def test_what_is_no_tls_is_a_tls_error() -> None:
+def test_a_server_without_tls_is_a_tls_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

@@ -79,7 +79,7 @@ def test_every_attempt_is_in_the_log(receiver: Receiver) -> None:
     assert [row.job is not None for row in failed] == [False, False, True]
 
 
-def test_the_log_of_deliveries_does_not_show_what_an_internal_name_resolves_to(
+def test_the_delivery_log_does_not_show_addresses_of_internal_names(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WEBHOOK_ALLOW", "10.0.0.1")
@@ -92,7 +92,7 @@ def test_the_log_of_deliveries_does_not_show_what_an_internal_name_resolves_to(
     assert own.search(repr([vars(record) for record in caplog.records]))  # our own log shows it
 
 
-def test_what_can_be_replayed(receiver: Receiver) -> None:
+def test_replayable_returns_failed_deliveries_with_their_jobs(receiver: Receiver) -> None:
     receiver.answer = lambda request: Answer(500 if request.webhook_id in ("a", "b") else 200)
     for job_id in ("a", "b", "c"):
         with pytest.raises(Exception, match="500") if job_id != "c" else pytest.MonkeyPatch.context():
@@ -107,7 +107,7 @@ def test_what_can_be_replayed(receiver: Receiver) -> None:
     assert WebhookJob.parse(stored) == job(receiver.url())
 
 
-def test_what_is_old_is_deleted(receiver: Receiver) -> None:
+def test_old_attempts_are_deleted(receiver: Receiver) -> None:
     engine = get_engine()
     now = int(time.time() * 1000)
     rows = [Delivery(f"j{n}", "e", "x", 1, now - n * 86_400_000, 1.0, 200, "done", None, None, None) for n in range(10)]
@@ -116,7 +116,7 @@ def test_what_is_old_is_deleted(receiver: Receiver) -> None:
     assert len(find(engine, Filter(), 100)) == 7
 
 
-def test_410_disables_an_endpoint_and_tells_the_app(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_410_disables_an_endpoint_and_calls_the_hook(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(worker_endpoints, "_hooks", [])
     webhook.on_endpoint_disabled(lambda name, reason: told.append((name, reason)))
@@ -134,7 +134,7 @@ def test_410_disables_an_endpoint_and_tells_the_app(receiver: Receiver, monkeypa
     deliver(job(receiver.url()), "two")
 
 
-def test_long_failure_disables_and_one_success_starts_anew(receiver: Receiver) -> None:
+def test_a_long_failure_disables_an_endpoint_and_a_success_resets_it(receiver: Receiver) -> None:
     engine, url = get_engine(), "https://example.com/hook"
     day = 86_400_000
 
@@ -177,7 +177,7 @@ def test_an_endpoint_has_secrets_of_its_own(receiver: Receiver) -> None:
         rotate_secret(engine, "nobody")
 
 
-def test_secrets_of_earlier_rotations_go_on_signing(receiver: Receiver) -> None:
+def test_secrets_of_earlier_rotations_still_sign(receiver: Receiver) -> None:
     """A new secret was lost, say; receivers still verify with the first."""
     engine = get_engine()
     secrets = [add_endpoint(engine, "shop", receiver.url())[1], *(rotate_secret(engine, "shop") for _ in range(3))]
@@ -248,7 +248,7 @@ def test_a_url_is_not_signed_with_the_secret_of_the_endpoint_registered_with_it(
 
 
 @pytest.mark.parametrize("status", [500, 410])
-def test_what_a_url_answers_changes_no_endpoint_that_is_registered_with_it(receiver: Receiver, status: int) -> None:
+def test_responses_to_a_plain_url_do_not_change_a_registered_endpoint(receiver: Receiver, status: int) -> None:
     engine, url = get_engine(), receiver.url()
     add_endpoint(engine, "victim", url)
     receiver.answer = lambda request: Answer(status)
@@ -294,7 +294,7 @@ def test_a_change_of_the_url_keeps_the_rest(receiver: Receiver) -> None:
     assert shown is None  # a secret is shown once
 
 
-def test_what_a_disabled_endpoint_missed_is_found_by_its_name(receiver: Receiver) -> None:
+def test_failed_deliveries_of_a_disabled_endpoint_are_found_by_its_name(receiver: Receiver) -> None:
     engine = get_engine()
     add_endpoint(engine, "shop", receiver.url())
     set_enabled(engine, "shop", reason="by hand")
@@ -303,7 +303,7 @@ def test_what_a_disabled_endpoint_missed_is_found_by_its_name(receiver: Receiver
     assert [job_id for job_id, _ in replayable(engine, Filter(endpoint="shop"))] == ["one"]
 
 
-def test_a_fault_of_ours_is_in_the_log(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_errors_are_in_the_log(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise LookupError("no such thing")
 
@@ -333,7 +333,7 @@ def test_a_long_url_still_has_a_key(receiver: Receiver) -> None:
     assert set_enabled(get_engine(), url, reason=None)
 
 
-def test_what_could_not_be_written_is_written_later(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritten_attempts_are_written_later(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "_EVERY_WHILE_DOWN", 0.2)
     real, failures = worker_log.write, [OperationalError("INSERT", {}, Exception("the database is away"))] * 2
 
@@ -357,7 +357,7 @@ def test_what_could_not_be_written_is_written_later(receiver: Receiver, monkeypa
     assert logged() == ["j1", "j0"]
 
 
-def test_what_no_index_finds_is_looked_for_among_the_newest(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_without_an_index_read_the_newest_attempts(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log of millions that holds none is not read to its end."""
     monkeypatch.setattr(webhook_deliveries, "LOOKED_THROUGH", 3)
     init_database(get_engine())

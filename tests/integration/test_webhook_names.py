@@ -118,7 +118,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_soon")
-def test_a_name_whose_servers_hang_costs_an_attempt(receiver: Receiver) -> None:
+def test_a_name_with_hanging_servers_counts_an_attempt(receiver: Receiver) -> None:
     with pytest.raises(DeliveryFailed, match="cannot be resolved"):
         deliver(receiver, "hang.test")
 
@@ -179,7 +179,7 @@ def test_libcurl_gets_the_new_addresses_of_a_name(
     asyncio.run(run())
 
 
-def test_a_known_name_goes_on_working_while_its_servers_hang(
+def test_a_cached_name_is_used_while_its_servers_hang(
     receiver: Receiver, server: Nameserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(names_module, "BELIEVED", (0.0, 0.0))
@@ -190,7 +190,7 @@ def test_a_known_name_goes_on_working_while_its_servers_hang(
     assert len(receiver.requests) == 21
 
 
-def test_one_answer_costs_a_delivery_one_attempt_at_most(receiver: Receiver, server: Nameserver) -> None:
+def test_a_cached_failure_counts_at_most_one_attempt_of_a_delivery(receiver: Receiver, server: Nameserver) -> None:
     with pytest.raises(DeliveryFailed):
         deliver(receiver, "none.test", job_id="a")
     with pytest.raises(RetryLater) as raised:
@@ -231,7 +231,7 @@ def test_a_flood_of_names_that_do_not_exist_holds_up_no_others(server: Nameserve
 
 @pytest.mark.usefixtures("_soon")
 @pytest.mark.parametrize("how", ["closed", "silent", "refuses"])
-def test_while_our_own_name_servers_are_away_nothing_costs_an_attempt(
+def test_no_attempt_is_counted_while_our_own_name_servers_do_not_answer(
     receiver: Receiver, server: Nameserver, redis: redis_py.Redis, how: str
 ) -> None:
     assert deliver(receiver, "good.test")
@@ -301,7 +301,7 @@ def test_a_process_ends_while_questions_are_open(server: Nameserver) -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-def test_no_answer_comes_before_the_question_has_been_asked(server: Nameserver) -> None:
+def test_the_callback_never_runs_before_the_query_is_sent(server: Nameserver) -> None:
     """Where the port is closed c-ares answers inside the call, in the middle of the work of its caller."""
     server.stop()
     resolver = Resolver([server.address])
@@ -377,7 +377,7 @@ def test_names_are_forgotten_when_there_are_too_many(server: Nameserver, monkeyp
     asyncio.run(run())
 
 
-def test_a_wrong_name_server_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_name_server_is_reported_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     for right in ("10.0.0.2", "10.0.0.2:5353", "[2001:db8::2]:53", "10.0.0.2 10.0.0.3"):
         monkeypatch.setenv("WEBHOOK_NAMESERVERS", right)
         assert Settings.load().webhook_nameservers == tuple(right.split())
@@ -400,7 +400,7 @@ def test_names_that_hang_hold_up_no_other_tenant(workers: Workers, receiver: Rec
     eventually(lambda: all(each.get_status() == "finished" for each in good))
 
 
-def test_a_name_server_that_is_away_for_some_seconds_kills_nothing(
+def test_a_short_outage_of_a_name_server_fails_no_delivery(
     workers: Workers, receiver: Receiver, server: Nameserver, redis: redis_py.Redis
 ) -> None:
     server.stop()

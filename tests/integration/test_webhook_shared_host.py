@@ -116,7 +116,7 @@ def test_a_host_without_a_connection_holds_up_all_its_paths_until_one_is_made(re
     assert (state.destination, state.state) == (url, "open")
 
 
-def test_a_connection_to_an_origin_closes_its_breaker_whatever_is_answered(receiver: Receiver) -> None:
+def test_a_connection_to_an_origin_closes_its_breaker_with_any_response(receiver: Receiver) -> None:
     receiver.answer = refuses
     evil, good = jobs(receiver.url("").rstrip("/"), registered=False)
     origin = receiver.url("").rstrip("/")

@@ -153,7 +153,7 @@ def test_of_several_that_may_have_frozen_it_none_is_charged_and_each_runs_alone(
     assert {job.job_id for job in again if job.isolated} == {job.job_id for job in jobs[:3]}
 
 
-def test_what_has_ended_is_no_suspect_while_something_runs(redis: redis_py.Redis, watched: None) -> None:
+def test_ended_jobs_are_not_suspects_while_another_job_runs(redis: redis_py.Redis, watched: None) -> None:
     honest, deadly, ended = claimed(redis, 3)
     place = running_jobs.place()
     place.begin([ended])
@@ -165,9 +165,7 @@ def test_what_has_ended_is_no_suspect_while_something_runs(redis: redis_py.Redis
     }  # of a process that died: its outcome may be lost
 
 
-def test_a_job_whose_worker_is_gone_without_a_word_runs_alone_the_next_time(
-    redis: redis_py.Redis, watched: None
-) -> None:
+def test_a_job_of_a_worker_that_disappeared_runs_alone_the_next_time(redis: redis_py.Redis, watched: None) -> None:
     """As when its container ends with it, or the lease is shorter than the watcher needs."""
     jobs = claimed(redis, 3)
     for job in jobs:

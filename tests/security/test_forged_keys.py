@@ -160,7 +160,7 @@ SHORT_PAGES = ("/live", "/metrics", "/queues/webhooks?state=delayed", "/dead/", 
 SHORT_COMMANDS = (("failed", "list"), ("schedules", "list"))
 
 
-def test_a_key_of_another_type_is_named_and_the_rest_goes_on(
+def test_a_key_of_the_wrong_type_is_named_and_the_rest_continues(
     redis: redis_py.Redis, client: FlaskClient, planted: dict[str, str]
 ) -> None:
     kinds = dict(every_key({"lane": "webhooks", "queue": "webhooks"}))
@@ -233,7 +233,7 @@ HOLD = {"queue": "coroutines", "scope": "", "dependency": "d", "reason": "r"}
 
 
 @pytest.mark.parametrize("name", BROKEN_BEFORE)
-def test_workers_go_on_beside_a_key_of_another_type(redis: redis_py.Redis, configure: Any, name: str) -> None:
+def test_workers_run_beside_a_key_of_the_wrong_type(redis: redis_py.Redis, configure: Any, name: str) -> None:
     configure(RQJOBS_IMPORT="tests.support.tasks")
     redis.rpush(name, "forged")
     see_jobs_of_another_queue_done(redis)
@@ -242,7 +242,7 @@ def test_workers_go_on_beside_a_key_of_another_type(redis: redis_py.Redis, confi
 @pytest.mark.parametrize(
     "value", ["{}", "[]", "x", json.dumps(HOLD), json.dumps({**HOLD, "next": 9e99, "out": {"a": 1}})]
 )
-def test_a_value_that_is_no_hold_holds_no_queue(redis: redis_py.Redis, configure: Any, value: str) -> None:
+def test_an_invalid_hold_holds_no_queue(redis: redis_py.Redis, configure: Any, value: str) -> None:
     configure(RQJOBS_IMPORT="tests.support.tasks")
     redis.hset(keys.HOLDS, mapping={"coroutines": value, "tasks": value})
     see_jobs_of_another_queue_done(redis)
@@ -250,7 +250,7 @@ def test_a_value_that_is_no_hold_holds_no_queue(redis: redis_py.Redis, configure
 
 
 @pytest.mark.slow
-def test_workers_go_on_beside_every_key_of_another_type(redis: redis_py.Redis, configure: Any) -> None:
+def test_workers_run_beside_all_keys_of_the_wrong_type(redis: redis_py.Redis, configure: Any) -> None:
     configure(RQJOBS_IMPORT="tests.support.tasks")
     for name, kind in every_key({"lane": "tasks", "queue": "tasks"}):
         for write in (spoil, lambda redis, name, kind: GARBAGE[kind](redis, name)):
@@ -260,7 +260,7 @@ def test_workers_go_on_beside_every_key_of_another_type(redis: redis_py.Redis, c
             see_jobs_of_another_queue_done(redis)
 
 
-def test_schedules_go_on_beside_forged_ones(redis: redis_py.Redis) -> None:
+def test_schedules_run_beside_forged_ones(redis: redis_py.Redis) -> None:
     store.add("nightly", webhook(), cron="* * * * *")
     store.add("broken", webhook(), cron="* * * * *")
     redis.set(keys.schedule("broken"), "forged")

@@ -88,7 +88,7 @@ FORGERIES: dict[str, Forge] = {
 
 
 @pytest.mark.parametrize("engine", ["threads", "rq"])
-def test_only_what_was_signed_runs(
+def test_only_signed_jobs_run(
     workers: Workers, redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str
 ) -> None:
     monkeypatch.setenv("TASKS_LOG", str(tmp_path / "log"))
@@ -209,7 +209,7 @@ def test_data_is_signed_as_it_is_before_it_is_deflated(redis: redis_py.Redis) ->
     assert stored == pack_data(zlib.decompress(stored)) != zlib.compress(zlib.decompress(stored))
 
 
-def test_reencryption_signs_what_was_signed_and_nothing_else(redis: redis_py.Redis, configure: Configure) -> None:
+def test_reencryption_signs_only_jobs_that_were_signed(redis: redis_py.Redis, configure: Configure) -> None:
     init_database(get_engine())
     webhook = WebhookJob(webhook_id="w", event="e", url="https://a.example/", payload={}, headers={"X-Key": "k"})
     good, forged = enqueue(webhook), enqueue(webhook)

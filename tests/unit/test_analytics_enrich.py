@@ -147,7 +147,7 @@ def test_both_spellings_and_the_rest():
     assert "203.0.113.7" not in repr(event)
 
 
-def test_what_is_absent():
+def test_missing_values_are_none():
     event = event_of({})
     assert event.event_id == "job-j1"
     assert event[5].tzinfo is UTC

@@ -38,7 +38,7 @@ def test_a_day_on_which_the_clock_is_changed():
     assert len(period.steps("hour")) == 23
 
 
-def test_the_last_thirty_days_are_meant_when_nothing_is_said():
+def test_the_default_period_is_the_last_thirty_days():
     period = Period.of(None, None, "UTC", today=date(2026, 11, 23))
     assert (period.since, period.until, period.days) == (date(2026, 10, 25), date(2026, 11, 23), 30)
 
@@ -71,6 +71,6 @@ def test_steps_begin_where_people_expect():
         ((None, None, ""), "unknown time zone"),
     ],
 )
-def test_what_cannot_be_used_is_named(arguments, message):
+def test_invalid_periods_are_named(arguments, message):
     with pytest.raises(InvalidPeriod, match=message):
         Period.of(*arguments)

@@ -23,7 +23,7 @@ from rqjobs.dead_letters.fingerprint import generalize
         ("connection to db:5432 failed", "connection to db:5433 failed"),
     ],
 )
-def test_one_cause(one: str, other: str) -> None:
+def test_failures_that_differ_only_in_details_share_a_fingerprint(one: str, other: str) -> None:
     assert generalize(one) == generalize(other)
 
 
@@ -44,5 +44,5 @@ def test_one_cause(one: str, other: str) -> None:
         ("no route by IPv4", "no route by IPv6"),
     ],
 )
-def test_two_causes(one: str, other: str) -> None:
+def test_different_failures_have_different_fingerprints(one: str, other: str) -> None:
     assert generalize(one) != generalize(other)

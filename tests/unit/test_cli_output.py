@@ -47,7 +47,7 @@ def test_a_long_last_column_is_wrapped_beside_the_others() -> None:
     )
 
 
-def test_what_has_no_room_stands_below() -> None:
+def test_cells_without_room_are_printed_below_their_row() -> None:
     assert text(42) == (
         "id                        queue\n"
         "    jobs · error\n"
@@ -59,7 +59,7 @@ def test_what_has_no_room_stands_below() -> None:
     )
 
 
-def test_a_dash_that_was_said_is_not_taken_for_nothing() -> None:
+def test_a_dash_in_the_data_is_not_shown_as_missing() -> None:
     long = "0660ffd5b0a8a30ea7544c88"
     assert lay_out(("id", "said"), [(long * 2, "-"), (long, None)], (), 40)[1:] == [[long * 2, "    -"], [long]]
 
@@ -69,7 +69,7 @@ CELL = st.lists(WORD, max_size=12).map(" ".join)
 
 
 @given(st.lists(st.tuples(CELL, CELL, CELL, CELL), min_size=1, max_size=4), st.integers(40, 140))
-def test_every_word_is_whole_and_on_the_screen(rows: list[tuple[str, ...]], screen: int) -> None:
+def test_no_word_is_broken_and_no_line_is_wider_than_the_screen(rows: list[tuple[str, ...]], screen: int) -> None:
     lines = [line for lines in lay_out("abcd", rows, (), screen) for line in lines]
     shown = " ".join(lines).split()
     assert all(word in shown for row in rows for value in row for word in value.split())

@@ -103,7 +103,7 @@ def test_the_dockerfile_keeps_the_rules():
                 assert f"!{source}" in ignored
 
 
-def test_compose_waits_for_what_it_needs():
+def test_compose_waits_for_its_dependencies():
     for name, service in COMPOSE.items():
         assert "healthcheck" in service or name == "worker", name  # the worker has the image's
         assert "latest" not in service["image"]
@@ -135,7 +135,7 @@ def test_kubernetes_pods_are_closed_and_probed():
             assert item["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_render_and_fly_refer_to_what_they_have():
+def test_render_and_fly_refer_to_existing_files_and_commands():
     names = {item["name"] for item in RENDER["services"]} | {item["name"] for item in RENDER["databases"]}
     for service in RENDER["services"]:
         assert service["type"] in ("keyvalue", "worker", "web", "pserv", "cron")

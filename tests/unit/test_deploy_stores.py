@@ -32,7 +32,7 @@ PINNED = r"sha256:[0-9a-f]{64}"
 
 
 @pytest.mark.parametrize("where", STARTS)
-def test_redis_starts_with_one_user_who_has_a_password_and_least_rights(where, tmp_path):
+def test_redis_starts_with_one_user_with_a_password_and_least_rights(where, tmp_path):
     (tmp_path / "valkey-server").symlink_to(find_server())
     shell, option, text = STARTS[where]
     text = text.replace("$$", "$") if where == "compose" else text

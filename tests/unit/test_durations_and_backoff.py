@@ -38,7 +38,7 @@ def test_durations_as_people_write_them(text, seconds):
         timedelta.max,
     ],
 )
-def test_what_is_not_a_duration_says_how_to_write_one(text):
+def test_an_invalid_duration_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
 
@@ -46,7 +46,7 @@ def test_what_is_not_a_duration_says_how_to_write_one(text):
 @pytest.mark.parametrize(
     ("number", "ours", "bulls"), [(3600000, "3600000s", "1h"), ("30000", "30000s", "30s"), (1.5, "1.5s", "1.5ms")]
 )
-def test_an_explicit_duration_is_no_bare_number(number, ours, bulls):
+def test_an_explicit_duration_needs_a_unit(number, ours, bulls):
     with pytest.raises(ValueError, match="bare number") as caught:
         parse_explicit_duration(number)
     assert f'write "{ours}" or timedelta' in str(caught.value)
@@ -54,7 +54,7 @@ def test_an_explicit_duration_is_no_bare_number(number, ours, bulls):
 
 
 @pytest.mark.parametrize("number", [10**400, float("nan"), float("inf"), -3, "9" * 400, True, None])
-def test_an_explicit_duration_that_is_no_duration(number):
+def test_an_explicit_duration_must_be_a_duration(number):
     with pytest.raises(ValueError, match="duration"):
         parse_explicit_duration(number)
 

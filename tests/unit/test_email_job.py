@@ -57,7 +57,7 @@ def test_addresses(text: str, name: str, address: str) -> None:
      "Ada \u202egpj <a@b.example>", "Ada \u2066 <a@b.example>", "\ud800 <a@b.example>", "a\u200cb@c.example",
      "a@b\u200c.example", "a@b.example\n", "a@b@c.example", "a@xn--\u00fc.example"],
 )  # fmt: skip
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(InvalidJob, match="'to'"):
         EmailJob(**GOOD | {"to": text})
 

@@ -43,7 +43,7 @@ class Colour(StrEnum):
      "+49 A1", "+49 151|x", "+49 151!x", "+ 49 151", "-49 151", "+49  151", "+49 (151)", "+49 151\n", "+49 1:2",
      "+49 151%", "+49,1 2", "+\u0664\u0669 151"],
 )  # fmt: skip
-def test_what_a_spreadsheet_would_run_is_defused(hostile):
+def test_formulas_are_guarded(hostile):
     assert guard(hostile) == f"'{hostile}"
     rows = written(CsvWriter, [(hostile, "x")])
     assert rows.startswith(b"\xef\xbb\xbfa,b\r\n")
@@ -57,7 +57,7 @@ def test_what_a_spreadsheet_would_run_is_defused(hostile):
      "+1 212", "+44 20 7946 0958", "+1 (212) 555-0123", "+49 (0)151 2345000", "+49 (0) 151 23 45", "+49 30 1234/56",
      "+33 1.42.68"],
 )  # fmt: skip
-def test_what_is_harmless_stays(harmless):
+def test_harmless_texts_are_not_changed(harmless):
     assert guard(harmless) == harmless
 
 
@@ -112,7 +112,7 @@ PLAIN = TEXT | st.none() | st.integers() | st.floats()
 
 
 @given(st.integers(1, 3).flatmap(lambda width: st.lists(st.tuples(*[PLAIN] * width), min_size=1, max_size=5)))
-def test_csv_is_what_the_standard_librarys_writer_writes(rows):
+def test_csv_equals_the_output_of_the_standard_library(rows):
     heading = Heading(columns=("a", "b", "c")[: len(rows[0])], title="t", created_at=HEADING.created_at)
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerows([heading.columns, *rows])

@@ -41,7 +41,7 @@ def test_the_attempt_and_the_worker_agree_on_whether_the_job_is_dead(error: Base
     assert attempt.ends_with(error) == isinstance(outcome, Dead)
 
 
-def test_what_is_left_of_the_attempts() -> None:
+def test_failures_leave_the_right_number_of_attempts() -> None:
     retried = claimed(2).raised(ERRORS[0], 1.0)
     assert isinstance(retried, Retry)
     assert (retried.wait, retried.retries_left, retried.attempt) == (1.0, 1, 1)

@@ -147,7 +147,9 @@ def test_the_edges_of_every_range_are_refused(rule: str) -> None:
 
 
 @given(st.ip_addresses())
-def test_what_python_calls_private_never_passes(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_addresses_that_python_calls_private_are_refused(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
     if denied_by(address) is None:
         assert address.is_global
 
@@ -201,7 +203,7 @@ def test_the_url_is_composed_of_the_parts_that_were_checked() -> None:
     assert Guard().check_url("http://b\u00fccher.example/").host == "xn--bcher-kva.example"
 
 
-def test_an_international_name_is_what_browsers_take_it_for() -> None:
+def test_an_international_name_is_encoded_as_in_browsers() -> None:
     assert Guard().check_url("https://faß.de/").host == "xn--fa-hia.de"  # and not fass.de, which is another's
     with pytest.raises(TargetRefused, match="DNS"):
         Guard().check_url("https://ö..de/")

@@ -32,7 +32,7 @@ def test_a_job_cannot_be_changed():
         WebhookJob(**WEBHOOK).url = "https://elsewhere.example"
 
 
-def test_every_fault_is_named_with_its_mend():
+def test_every_fault_is_named_with_its_fix():
     faults = faults_of(WebhookJob, webhook_id=1, event="qr scanned", ulr="x", payload={"when": datetime.now(UTC)})
     assert len(faults) == 5
     assert "'url' is missing" in faults
@@ -63,7 +63,7 @@ def test_headers_cannot_break_or_overwrite_ours(headers):
     [float("nan"), float("inf"), {1, 2}, b"x", object(), "\ud800", {1: 2}, (1, 2), datetime.now(UTC),
      pytest.param(10**4300, id="4301 digits"), pytest.param(-(10**5000), id="negative")],
 )  # fmt: skip
-def test_what_json_cannot_carry_is_refused(value):
+def test_values_that_json_cannot_represent_are_refused(value):
     assert any("payload" in fault for fault in faults_of(WebhookJob, **{**WEBHOOK, "payload": {"deep": [value]}}))
 
 
@@ -76,7 +76,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON))
-def test_what_json_can_carry_survives_the_queue(payload):
+def test_json_values_survive_the_queue(payload):
     job = WebhookJob(**{**WEBHOOK, "payload": payload})
     assert WebhookJob.parse(json.loads(json.dumps(job.dump()))) == job
 
@@ -118,13 +118,13 @@ class Anything(JobModel):
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": -float("inf")}, "\ud800"])
-def test_what_json_cannot_carry_is_never_changed_silently(value):
+def test_values_that_json_cannot_represent_are_never_changed_silently(value):
     with pytest.raises(ValueError):
         Anything(value=value).dump_json()
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "ä€😀", 2**70, 1e300, None, {"a": [True, 0.1]}])
-def test_the_json_of_a_job_says_what_it_holds(value):
+def test_the_json_of_a_job_has_all_its_values(value):
     job = Anything(value=value)
     assert json.loads(job.dump_json()) == job.dump() == {"value": value}
 
@@ -140,11 +140,11 @@ def test_a_payload_is_read_as_pythons_json_reads_it(value):
 
 
 @pytest.mark.parametrize("text", [b'"\\ud800"', b"[" * 300 + b"]" * 300, '{"a": 1}'.encode("utf-16")])
-def test_what_the_faster_reader_refuses_is_read_by_json(text):
+def test_texts_that_the_fast_parser_refuses_are_read_by_json(text):
     assert read_json(text) == json.loads(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"a" 1}', b"\xff\x00"])
-def test_what_is_no_json_is_a_value_error(text):
+def test_invalid_json_is_a_value_error(text):
     with pytest.raises(ValueError):
         read_json(text)

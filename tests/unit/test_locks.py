@@ -61,7 +61,7 @@ EXTRAS = ("embedded", "postgres", "django", "fastapi", "css", "fast", "otel")
         ("locks/audit.lock", {"extras": None, "groups": ("audit",)}),
     ],
 )
-def test_a_lock_holds_what_pyproject_asks_for(name, of):
+def test_a_lock_has_the_versions_that_pyproject_requires(name, of):
     locked = versions(ROOT / name)
     for requirement in wanted(**of):
         found = locked.get(canonicalize_name(requirement.name), ())  # several where they differ by Python's version
@@ -70,7 +70,7 @@ def test_a_lock_holds_what_pyproject_asks_for(name, of):
             assert requirement.specifier.contains(version.removeprefix("==")), f"{requirement}: make lock"
 
 
-def test_what_the_image_runs_is_what_the_tests_ran_with():
+def test_the_image_has_the_tested_versions():
     tested = versions(ROOT / "requirements.lock")
     for name in ("image.lock", "build.lock"):
         for package, version in versions(ROOT / "locks" / name).items():

@@ -33,7 +33,7 @@ def job(template: str, data: dict | None = None, subject: str | None = "s") -> E
     return EmailJob(to="ada@example.com", subject=subject, template=template, data=data or {})
 
 
-def test_the_built_in_templates_ask_for_nothing_that_they_can_do_without() -> None:
+def test_the_built_in_templates_require_only_necessary_variables() -> None:
     assert set(template_names()) == BUILTINS
     for name in BUILTINS:
         content = render(name, NEEDED.get(name, {}), subject=None)
@@ -91,7 +91,7 @@ def test_the_rows_of_an_export(rows: object, shown: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_what_a_built_in_template_needs_is_named(name: str) -> None:
+def test_missing_variables_of_a_built_in_template_are_named(name: str) -> None:
     (fault,) = check(job(name))
     assert "is undefined" in fault
     assert check(job(name, NEEDED[name])) == []
@@ -164,7 +164,7 @@ def test_a_broken_template_is_known_at_enqueue(folder: Path, source: str, fault:
 @pytest.mark.parametrize(
     "name", ["nothing", "../secrets", "/etc/passwd", "a/../../b", "_layout", "welcome.html.j2", "", "a" * 250]
 )
-def test_a_name_that_is_no_template(folder: Path, name: str) -> None:
+def test_an_invalid_template_name_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(TemplateFault, match="'template'"):
         render(name, {}, subject="s")
 

@@ -47,7 +47,7 @@ def test_every_cell_takes_its_data_in_both_spellings(kind, action, data):
         ("field", "delete", {"name": "plan"}, "Delete it in ManyChat"),
     ],
 )
-def test_what_the_api_cannot_do_is_refused_with_the_way_out(kind, action, data, way_out):
+def test_actions_that_the_api_does_not_support_are_refused_with_an_alternative(kind, action, data, way_out):
     with pytest.raises(InvalidJob, match=f"ManyChatSyncJob: {kind} {action}: (unsupported|refused): .*{way_out}"):
         job(kind, action, data)
 

@@ -69,7 +69,7 @@ PLAIN = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_secrets_name_stands_for_is_hidden_at_any_depth(name: str) -> None:
+def test_values_of_secret_names_are_masked_at_any_depth(name: str) -> None:
     job = {"a": [{name: SECRET}, {name: {"x": [SECRET, 4711]}}], "n": 1}
     shown = mask(job)
     assert SECRET not in json.dumps(shown)

@@ -23,6 +23,6 @@ def test_the_lanes_that_a_name_means(name, lanes):
 
 
 @pytest.mark.parametrize("name", ["", ":", "webhooks:", "webhooks:urgent", ":high", "hooks"])
-def test_a_name_that_is_no_queue_is_refused(name):
+def test_an_invalid_queue_name_is_refused(name):
     with pytest.raises(UnknownQueue):
         lanes_of(name)

@@ -152,7 +152,7 @@ NOW = 60_000_030
             Step(59_999_940, 60_000_000, run=True), Step(60_000_000, 60_000_060, run=True)]),
     ],
 )  # fmt: skip
-def test_what_is_caught_up(catch_up: str, due: int, expected: list[Step]) -> None:
+def test_catch_up_runs_the_last_all_or_no_missed_ticks(catch_up: str, due: int, expected: list[Step]) -> None:
     assert plan(MINUTELY, due, NOW, catch_up) == expected
 
 

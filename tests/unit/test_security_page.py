@@ -33,7 +33,7 @@ def tests():
     return found
 
 
-def test_the_list_is_read_whole():
+def test_the_list_is_complete():
     assert len(PROMISES) > 40
     assert PAGE.count("::test_") == sum(len(named) for _, named in PROMISES)
 

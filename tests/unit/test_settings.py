@@ -54,7 +54,7 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
     assert get_settings().rqjobs_lease == timedelta(seconds=20)
 
 
-def test_a_dotenv_file_that_is_no_text_is_a_fault(tmp_path):
+def test_a_binary_dotenv_file_is_a_fault(tmp_path):
     (tmp_path / ".env").write_bytes("EMAIL_FROM=Käse <a@b.example>\n".encode("latin-1"))
     with pytest.raises(InvalidSettings, match=r"\.env cannot be read: 'utf-8' codec can't decode"):
         Settings.load()
@@ -104,7 +104,7 @@ def test_a_password_that_tears_its_url_is_refused_and_not_shown(monkeypatch, nam
 
 
 @pytest.mark.parametrize(("name", "url"), [("REDIS_URL", "Hunter2@localhost"), ("SMTP_URL", "smtp://Hunter2:x")])
-def test_what_is_no_url_is_not_shown(monkeypatch, name, url):
+def test_an_invalid_url_is_not_shown(monkeypatch, name, url):
     monkeypatch.setenv(name, url)
     with pytest.raises(InvalidSettings, match=name) as caught:
         Settings.load()

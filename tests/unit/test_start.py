@@ -95,7 +95,7 @@ def test_no_module_hides_a_public_name() -> None:
     assert {module.name for module in pkgutil.iter_modules(rqjobs.__path__)}.isdisjoint(rqjobs.__all__)
 
 
-def test_the_overview_says_what_each_command_says_of_itself() -> None:
+def test_the_overview_has_the_summary_of_each_command() -> None:
     with click.Context(cli) as context:
         for name in cli.list_commands(context):
             command = cli.get_command(context, name)
