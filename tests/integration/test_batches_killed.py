@@ -53,7 +53,7 @@ def run_killed(workers: Workers, redis: redis_py.Redis, folder: Path, *, members
 
 
 def test_then_runs_once_over_kills(workers: Workers, redis: redis_py.Redis, tmp_path: Path) -> None:
-    run_killed(workers, redis, tmp_path, members=200, kills=2, crew=2)
+    run_killed(workers, redis, tmp_path, members=150, kills=1, crew=2)
 
 
 @pytest.mark.slow
