@@ -512,6 +512,23 @@ def test_drain_runs_then_and_the_jobs_of_a_chain_in_order(redis: redis_py.Redis)
     assert dying.read().state == "dead"
 
 
+def test_members_links_and_followers_may_be_in_groups(redis: redis_py.Redis, hand: Hand) -> None:
+    batch = enqueue_batch(
+        [(probe(number), {"group": f"g{number % 3}"}) for number in range(6)], then=(probe("then"), {"group": "g0"})
+    )
+    chain = enqueue_chain(probes(3), group="g1")
+    ended = []
+    for _ in range(20):
+        jobs = hand.claim(10)
+        ended += [job.job_id for job in jobs]
+        hand.done(*jobs)
+    assert (batch.read().state, chain.read().state) == ("done", "done")
+    assert len(ended) == len(set(ended)) == 10
+    cancelled = enqueue_batch([(probe(number), {"group": "g0"}) for number in range(6)], then=probe("then"))
+    assert cancelled.cancel() == 6
+    assert hand.claim(10) == []
+
+
 def test_members_links_and_followers_are_signed(redis: redis_py.Redis, hand: Hand, configure: Any) -> None:
     configure(RQJOBS_SIGN_JOBS="true", RQJOBS_SECRET_KEY="s" * 40)
     enqueue_batch(probes(2), then=probe("then"))
