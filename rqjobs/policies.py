@@ -51,8 +51,8 @@ class QueuePolicy:
     group_rate: Rate | None = None
     """The most jobs of one group that all workers together start in a period; None for no limit."""
     group_order: Literal["strict", "skip"] = "strict"
-    """What a job that waits for its retry does to its group, with ``group_concurrency=1``: ``strict``, the group waits
-    with it; ``skip``, the next ones run meanwhile.
+    """The effect of a job that waits for its retry, with ``group_concurrency=1``: ``strict``, its group waits too;
+    ``skip``, the next jobs of the group run before it.
     """
     runs_in: Literal["thread", "process"] = "thread"
     """``process`` for work that needs a core or much memory: it can be killed at its time limit."""
@@ -75,14 +75,15 @@ class QueuePolicy:
 
     @property
     def limits_groups(self) -> bool:
-        """Whether it limits what one group runs."""
+        """Whether it limits the jobs of single groups."""
         return self.group_concurrency is not None or self.group_rate is not None
 
     @property
     def group_slot(self) -> Literal["", "run", "job"]:
-        """How long a job has a slot of its group: until its ``run`` ends, until the ``job`` is done or dead; "" if a
-        group has any number of slots.
-        """  # noqa: D205
+        """How long a job has a slot of its group: until its ``run`` ends, or until the ``job`` is done or dead.
+
+        "" if the slots of a group are not limited.
+        """
         if self.group_concurrency is None:
             return ""
         return "job" if self.group_concurrency == 1 and self.group_order == "strict" else "run"

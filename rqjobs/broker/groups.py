@@ -1,4 +1,4 @@
-"""The waiting jobs of groups, which are not in RQ's lists (rqjobs/broker/lua/groups.lua)."""
+"""Reads the waiting jobs of groups, which are not in RQ's lists (rqjobs/broker/lua/groups.lua)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from rqjobs.broker.states import state_of
 from rqjobs.policies import base_queue
 
 PAGE = 1000
-"""Jobs of a lane that one call moves to RQ's list: about 5 ms of Redis."""
+"""The most jobs of a lane that one call moves to RQ's list: about 5 ms of Redis' time."""
 
 _PLACE = "group_place"
-_SHOWN = 5  # jobs with a slot that are named
+_SHOWN = 5  # the most jobs with a slot that are named
 
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """The group of one job, and what keeps the job waiting in it."""
+    """The group of one job, and the jobs for which it waits."""
 
     group: str
     before: int | None
-    """How many jobs of its lane and group wait before it; None if it does not wait."""
+    """The number of jobs of its lane and group that wait before it; None if it does not wait."""
     slots: tuple[tuple[str, str], ...]
-    """Id and state of jobs that have a slot of the group, five at most. A delayed one waits for its retry."""
+    """The id and state of at most five jobs with a slot of the group. A delayed one waits for its retry."""
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """One line for pages and commands."""
         parts = [f"group {self.group}"]
         if self.before is not None:
             parts.append(f"{self.before:,} of it wait before this job")
@@ -43,7 +43,7 @@ class Membership:
 
 
 def membership(client: redis.Redis, job_id: str, lane: str) -> Membership | None:
-    """The group of a job; None if it has none."""
+    """Returns the group of a job; None if it has none."""
     fields: Any = client.hmget(job_key(job_id), GROUP, _PLACE)
     name, place = fields
     if not name:
@@ -65,7 +65,7 @@ def membership(client: redis.Redis, job_id: str, lane: str) -> Membership | None
 
 
 def waiting_in_groups(client: redis.Redis, jobs: Iterable[tuple[str, str]]) -> set[str]:
-    """The ids of those of ``jobs`` (id and lane) that wait in a group."""
+    """Returns the ids of those of ``jobs`` (id and lane) that wait in a group."""
     known = list(jobs)
     with client.pipeline(transaction=False) as pipeline:
         for job_id, _lane in known:
@@ -78,7 +78,7 @@ def waiting_in_groups(client: redis.Redis, jobs: Iterable[tuple[str, str]]) -> s
 
 
 def count_waiting(client: redis.Redis, lane: str) -> tuple[int, int]:
-    """How many jobs of ``lane`` wait in RQ's list, and how many in groups."""
+    """Returns how many jobs of ``lane`` wait in RQ's list, and how many in groups."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.llen(key("queue", lane))
         pipeline.zcard(keys.group_waiting(lane))
@@ -87,7 +87,10 @@ def count_waiting(client: redis.Redis, lane: str) -> tuple[int, int]:
 
 
 def waiting_ids(client: redis.Redis, lane: str, start: int, stop: int) -> list[bytes]:
-    """The ids of the waiting jobs of ``lane`` from ``start`` to before ``stop``: RQ's list, then group by group."""
+    """Returns the ids of the waiting jobs of ``lane`` from ``start`` to before ``stop``.
+
+    RQ's list comes first, then group by group.
+    """
     listed, _grouped = count_waiting(client, lane)
     found: Any = client.lrange(key("queue", lane), start, stop - 1) if start < min(listed, stop) else []
     if stop > listed:
@@ -97,7 +100,10 @@ def waiting_ids(client: redis.Redis, lane: str, start: int, stop: int) -> list[b
 
 
 def ungroup(client: redis.Redis, lanes: Sequence[str]) -> int:
-    """Moves waiting jobs of groups to RQ's lists, for RQ's own worker; returns how many. Groups have no limits then."""
+    """Moves waiting jobs of groups to RQ's lists, for RQ's own worker; returns their number.
+
+    RQ's worker does not limit groups.
+    """
     return int(run_script("ungroup", client, [keys.PREFIX, PAGE, *lanes]))
 
 

@@ -32,7 +32,7 @@ from rqjobs.policies import PRIORITIES, Priority, QueuePolicy, get_policy, lane,
 _MAX_DELAY = timedelta(days=3660)
 
 MAX_GROUP = 200
-"""Characters of a group's name."""
+"""The most characters of a group's name."""
 
 _id_lock = threading.Lock()
 _last_id = 0

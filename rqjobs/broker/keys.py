@@ -134,7 +134,7 @@ GROUP_LANES = f"{PREFIX}:groups:lanes"
 """A set: the lanes with waiting jobs of groups."""
 
 GROUP_PLACES = f"{PREFIX}:groups:places"
-"""A number: the last place that a job of a group was given."""
+"""A number: the last place given to a job of a group."""
 
 
 def group_waiting(lane: str) -> str:
@@ -143,22 +143,22 @@ def group_waiting(lane: str) -> str:
 
 
 def group_turns(lane: str) -> str:
-    """A sorted set: the groups that may start a job of ``lane``, by their turn."""
+    """A sorted set: the groups that may start a job of ``lane``, in the order of their turns."""
     return f"{PREFIX}:groups:turns:{lane}"
 
 
 def group_paced(lane: str) -> str:
-    """A sorted set: the groups that their rate holds back, by the time at which they may go on."""
+    """A sorted set: the groups that wait for their rate limit, by the time at which it admits a job."""
     return f"{PREFIX}:groups:paced:{lane}"
 
 
 def group_slots(queue: str) -> str:
-    """A sorted set: the jobs that have a slot of their group, as ``group`` and ``id`` with a line feed between them."""
+    """A sorted set: the jobs with a slot of their group, as ``group`` and ``id`` with a line feed between them."""
     return f"{PREFIX}:groups:slots:{queue}"
 
 
 def group_rates(queue: str) -> str:
-    """A sorted set: the groups by the time at which they may start as many jobs at once as their rate allows."""
+    """A sorted set: the groups by the time at which their rate limit admits a full burst again."""
     return f"{PREFIX}:groups:rates:{queue}"
 
 

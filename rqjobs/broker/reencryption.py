@@ -133,7 +133,7 @@ def _outbox(engine: Engine, *, dry_run: bool) -> Area:
 
 
 def _jobs_of_row(row_id: str, content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Returns the id and the fields of each job in an outbox row: one, or those that wait for a batch, or none."""
+    """Returns the id and the fields of each job in an outbox row: one job, the jobs that wait for a batch, or none."""
     if "data" in content:
         return [(row_id, content)]
     return [(each["job_id"], each["fields"]) for each in content.get("head", {}).get("followers", [])]

@@ -73,7 +73,7 @@ def _document(policy: QueuePolicy) -> dict[str, Any]:
 
 
 def _groups(policy: QueuePolicy) -> str:
-    """The limits of a group, in words."""
+    """Returns the limits of groups as text."""
     limits = []
     if policy.group_concurrency == 1:
         limits.append("one after the other" + (", over retries" if policy.group_order == "strict" else ""))

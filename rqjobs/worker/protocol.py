@@ -308,7 +308,7 @@ def _fields(outcome: Outcome) -> tuple[Word, Word, Word, Word, Word]:
 
 
 def _limit(rate: Rate | None) -> tuple[str, str]:
-    """A rate as the scripts read it: jobs a second, jobs in a burst."""
+    """Returns a rate in the form of the scripts: jobs per second, jobs in a burst."""
     return (f"{rate.per_second:.9f}", f"{max(rate.count, 1):.9f}") if rate else ("", "")
 
 

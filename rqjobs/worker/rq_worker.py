@@ -283,10 +283,10 @@ def run_stock_worker(
 
 
 def _refuse_group_limits(served: Sequence[str]) -> None:
-    """RQ's worker claims from RQ's lists, and knows no groups: it would break limits, and with them an order.
+    """Refuses queues with limits of groups: RQ's worker claims from RQ's lists, and would exceed them.
 
     Raises:
-        InvalidSettings: naming the queues.
+        InvalidSettings: a queue has such limits; the message names it.
     """
     limited = [name for name in served if get_policy(name).limits_groups]
     if limited:

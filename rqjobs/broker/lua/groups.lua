@@ -1,10 +1,10 @@
--- Groups: the waiting jobs of a group in their order, the turns of the groups, and the slots of the jobs that run. What
--- the scripts share that start and end jobs, and stand behind (rqjobs/broker/scripts.py). docs/jobs/groups.md has the
--- design. A job of a group has the fields `group` and, once it has been put into its order, `group_place` in its hash.
+-- Groups: the waiting jobs of a group in order, the turns of the groups, and the slots of running jobs. It is put before
+-- the scripts that start and end jobs (rqjobs/broker/scripts.py). docs/jobs/groups.md has the design. A job of a group has
+-- the fields `group` and, after it has got its place in the order, `group_place` in its hash.
 --
 -- Keys of a lane: groups:waiting (the members are "group\nplace\nid", all of score 0, so in order of group and place),
---   groups:turns (the groups that may start a job, by their turn), groups:paced (those that their rate holds back, by the
---   time at which they may go on). Keys of a queue: groups:slots ("group\nid" of each job that has a slot of its group,
+--   groups:turns (the groups that may start a job, by their turn), groups:paced (those that wait for their rate limit, by
+--   the time at which it admits a job). Keys of a queue: groups:slots ("group\nid" of each job with a slot of its group,
 --   all of score 0), groups:rates (groups by the time at which their bucket is full again).
 -- Key of all: groups:lanes (a set: the lanes with waiting jobs of groups), groups:places (the last place that was given).
 local MOST_BYTES_OF_NAME = 800  -- 200 characters
