@@ -24,7 +24,7 @@ from bench.systems import APPS, ROOT, Stage, middle, show, stage
 from bench.webhooks import ENVIRONMENT, Receiver, receiving
 
 NOOP_JOBS, SLEEP_JOBS, SINGLE_JOBS, LATENCY_JOBS = 30_000, 2_000, 3_000, 60
-DELIVERIES, BESIDE, REFUSED = 6_000, 3_000, 1_000
+WARM_UP, DELIVERIES, BESIDE, REFUSED = 300, 8_000, 3_000, 1_000
 REFUSED_SECONDS, IDLE_SECONDS = 6.0, 5.0
 STARTS = 3
 """Processes for one figure of the import and of ``rqjobs health``."""
@@ -140,27 +140,38 @@ def measure_single(on: Stage, tree: Tree, _receiver: Receiver) -> Figures:
 
 
 def measure_webhooks(on: Stage, tree: Tree, receiver: Receiver) -> Figures:
-    """Deliveries, signed and logged, without the worker's start and the last twentieth."""
+    """Deliveries, signed and logged, that wait in Redis while their warm worker is paused; the first 95 %."""
+    with warm_worker(on, tree, receiver) as worker:
+        command_cpu(on, tree, "pause", "webhooks")
+        tree.task(on, "webhooks", receiver.url(), DELIVERIES, receiver.url(), 0)
+        command_cpu(on, tree, "resume", "webhooks")
+        begun = receiver.arrived()
+        receiver.until(begun + 100)
+        meter, first = Meter(on, worker), receiver.arrived()
+        receiver.until(begun + int(0.95 * DELIVERIES))
+        return each("webhook", meter.read(), receiver.arrived() - first)
+
+
+@contextmanager
+def warm_worker(on: Stage, tree: Tree, receiver: Receiver) -> Iterator[psutil.Process]:
+    """A worker of webhooks that has imported what deliveries and their log need."""
     start = receiver.arrived()
-    tree.task(on, "webhooks", receiver.url(), DELIVERIES, receiver.url(), 0)
     with tree.worker(on, "webhooks") as worker:
-        receiver.until(start + 200)
-        meter, begun = Meter(on, worker), receiver.arrived()
-        receiver.until(start + int(0.95 * DELIVERIES))
-        return each("webhook", meter.read(), receiver.arrived() - begun)
+        tree.task(on, "webhooks", receiver.url(), WARM_UP, receiver.url(), 0)
+        receiver.until(start + WARM_UP)
+        time.sleep(2)
+        yield worker
 
 
 def measure_refused(on: Stage, tree: Tree, receiver: Receiver) -> Figures:
     """Deliveries beside others to a port that refuses, over a fixed time."""
-    start = receiver.arrived()
-    with tree.worker(on, "webhooks") as worker:
-        tree.task(on, "webhooks", receiver.url(), 100, receiver.url(), 0)
-        receiver.until(start + 100)
+    with warm_worker(on, tree, receiver) as worker:
+        start = receiver.arrived()
         with socket.create_server(("127.0.0.1", 0)) as server:
             refused = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
         meter, end = Meter(on, worker), time.monotonic() + REFUSED_SECONDS
         tree.task(on, "webhooks", receiver.url(), BESIDE, refused, REFUSED)
-        receiver.until(start + 100 + BESIDE)
+        receiver.until(start + BESIDE)
         time.sleep(max(0.0, end - time.monotonic()))
         return each("webhook beside refused ones", meter.read(), BESIDE)
 
