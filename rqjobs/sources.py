@@ -144,8 +144,8 @@ class Source:
             if name is None:
                 close = difflib.get_close_matches(to_snake(key), names, 1)
                 known = ", ".join(self.filters) or "none"
-                mend = f"did you mean '{close[0]}'?" if close else f"{self.name} has {known}"
-                faults.append(f"'filters': unknown filter '{key}', {mend}")
+                fix = f"did you mean '{close[0]}'?" if close else f"{self.name} has {known}"
+                faults.append(f"'filters': unknown filter '{key}', {fix}")
             elif name in parsed:
                 faults.append(f"'filters.{key}': '{name}' is given twice")
             elif value is not None:

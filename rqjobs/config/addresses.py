@@ -10,7 +10,7 @@ _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 _BROKEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line breaks, direction overrides, lone surrogates. Joiners are allowed: names need them."""
-_MEND = "write ada@example.com or Ada <ada@example.com>"
+_FIX = "write ada@example.com or Ada <ada@example.com>"
 
 
 class Mailbox(NamedTuple):
@@ -39,7 +39,7 @@ def parse_address(text: str) -> Mailbox:
     if spec.endswith(">"):
         name, opening, spec = spec[:-1].rpartition("<")
         if not opening:
-            raise ValueError(f"not an address: a > without its <; {_MEND}")
+            raise ValueError(f"not an address: a > without its <; {_FIX}")
         name = name.strip()
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
@@ -48,7 +48,7 @@ def parse_address(text: str) -> Mailbox:
     local, _, domain = spec.strip().rpartition("@")
     if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > 64 or "=?" in local:  # noqa: PLR2004  # RFC 5321, 4.5.3.1.1
         # "=?" begins an encoded word, which may contain line breaks (RFC 2047), and which Python would decode.
-        raise ValueError(f"not an address; {_MEND}")
+        raise ValueError(f"not an address; {_FIX}")
     return Mailbox(name, local, _ascii_domain(domain))
 
 
@@ -59,10 +59,10 @@ def _ascii_domain(domain: str) -> str:
         try:
             domain = idna.encode(domain, uts46=True).decode()
         except idna.IDNAError:
-            raise ValueError(f"not a domain that exists; {_MEND}") from None
+            raise ValueError(f"not a domain that exists; {_FIX}") from None
     labels = domain.split(".")
     if len(labels) < 2 or len(domain) > 253 or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004  # RFC 1035
-        raise ValueError(f"not an address; {_MEND}")
+        raise ValueError(f"not an address; {_FIX}")
     return domain.lower()
 
 

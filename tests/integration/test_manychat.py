@@ -229,13 +229,13 @@ def test_field_update_sets_values_by_name_or_id(played):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "mend"),
+    ("field", "value", "fix"),
     [("Visits", "many", "give a number"), ("Visits", True, "give a number"), ("Active", "yes", "give True or False"),
      ("Since", "18.7.2026", "give a day"), ("Seen", "2026-07-18T12:00:00", "with its offset"), ("Plan", True, "string"),
      ("Nope", 1, "no custom field 'Nope': create it")],
 )  # fmt: skip
-def test_a_value_of_the_wrong_type_is_permanent_and_names_the_fix(played, field, value, mend):
-    with pytest.raises(PermanentFailure, match=mend):
+def test_a_value_of_the_wrong_type_is_permanent_and_names_the_fix(played, field, value, fix):
+    with pytest.raises(PermanentFailure, match=fix):
         run("field", "update", {"subscriber_id": ada_id(played), "fields": {field: value}})
     assert state(played)["ada@example.com"] == ADA
 

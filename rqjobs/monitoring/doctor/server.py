@@ -80,8 +80,8 @@ def eviction(client: redis.Redis) -> Iterator[Finding]:
     """Checks that a full Redis refuses new jobs instead of dropping others."""
     policy = str(_info(client, "memory").get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
-        mend = "CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
-        yield fault("", f"a full Redis would drop jobs silently ({policy})", mend)
+        fix = "CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
+        yield fault("", f"a full Redis would drop jobs silently ({policy})", fix)
     else:
         yield fine("", policy)
 
@@ -89,8 +89,8 @@ def eviction(client: redis.Redis) -> Iterator[Finding]:
 def memory(client: redis.Redis) -> Iterator[Finding]:
     """Checks that Redis has free memory."""
     if full := fullness(client):
-        said, _, mend = full.partition(": ")
-        yield fault("", said, mend)
+        said, _, fix = full.partition(": ")
+        yield fault("", said, fix)
     else:
         yield fine("", f"{int(_info(client, 'memory')['used_memory']) >> 20:,} MiB used")
 
