@@ -65,7 +65,7 @@ class QueuePolicy:
 
     Its arguments are jobs and their attempts. For each it returns None, a :class:`rqjobs.attempt.Hold`, or, if the job
     belongs to a held part of the queue, a :class:`rqjobs.errors.DependencyUnavailable` with that scope
-    (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable for a dependency of its own.
+    (:func:`rqjobs.broker.holds.held_scopes`). It raises DependencyUnavailable if its own dependency is unavailable.
     """
     check: str | None = None
     """``module:function`` that returns every fault of a job that its model cannot find.

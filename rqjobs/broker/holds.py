@@ -141,7 +141,7 @@ def end(connection: redis.Redis, queue: str, job_id: str, how: Literal["done", "
 def report_away(connection: redis.Redis, queue: str, job_id: str, error: DependencyUnavailable) -> float:
     """Records that a run of the job found a dependency unavailable, and holds its queue.
 
-    Only for a run with another outcome of its own: a processor that raises the error need not call it.
+    Only for a run with another outcome: a processor that raises the error need not call it.
 
     Returns:
         The seconds until the next trial; -1 if the dependency answers other jobs, so that the job itself has failed.

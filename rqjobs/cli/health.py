@@ -62,7 +62,7 @@ def pause(queue: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "paused": True})
         return
-    say(f"{queue} is paused; go on with: {typed(f'resume {queue}')}")
+    say(f"{queue} is paused; resume it with: {typed(f'resume {queue}')}")
 
 
 @click.command()

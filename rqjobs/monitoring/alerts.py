@@ -189,7 +189,7 @@ def _check_dependencies(queues: list[QueueHealth], ill: dict[bytes, bytes], conn
         jobs = sum(queue.waiting + queue.delayed for queue in held)
         text = (
             f"{name} is away since {away.since:%Y-%m-%d %H:%M:%S} UTC: {away.reason}. {jobs:,} jobs wait in {names}; "
-            "none has lost an attempt, and they go on by themselves when it is back"
+            "none has lost an attempt, and they continue without action when it is back"
         )
         if field.encode() not in ill:
             connection.hset(keys.ALERT_ILL, field, "seen")
@@ -215,7 +215,7 @@ def watch() -> threading.Thread | None:
 
 
 class Outage:
-    """An outage of Redis. Alerts are counted in Redis, so each process sends this one by itself."""
+    """An outage of Redis. Alerts are counted in Redis, so each process sends this one separately."""
 
     def __init__(self) -> None:
         self._looks = 0

@@ -55,7 +55,7 @@ class TrustedProxies:
 
     X-Forwarded-For is read from the right, where the nearest proxy appends the address it saw, up to the first address
     that is not a trusted proxy. The entries further left come from the client, and are not trusted. If DASHBOARD_URL is
-    https, every request for its host counts as https, whatever the proxy reports.
+    https, every request for its host counts as https, even if the proxy reports http.
     """
 
     def __init__(

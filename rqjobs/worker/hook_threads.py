@@ -1,4 +1,4 @@
-"""Calls the app's hooks (rqjobs.hooks), each in a thread of its own."""
+"""Calls the app's hooks (rqjobs.hooks), each in its own thread."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ OUTAGE = (OSError, redis.exceptions.RedisError, Refused)
 
 @dataclass
 class Limits:
-    """The conditions under which the loop ends by itself."""
+    """The conditions under which the loop ends without a signal."""
 
     burst: bool = False
     max_jobs: int | None = None

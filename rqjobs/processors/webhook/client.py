@@ -47,7 +47,7 @@ class Client:
         self._idle: list[Transfer] = []
         self._running: dict[pycurl.Curl, asyncio.Future[tuple[int, str]]] = {}
         self._given: dict[tuple[str, int], Addresses] = {}
-        """The checked addresses that libcurl has for each host and port: it resolves no name by itself."""
+        """The checked addresses that libcurl has for each host and port: it does not resolve names itself."""
 
     async def post(self, target: Target, message: Message, seconds: float, job_id: str = "") -> Response:
         """Sends one POST and reads its response, within ``seconds``.
@@ -119,7 +119,7 @@ class Client:
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """The callback of libcurl for the sockets to watch for reading and writing.
 
-        libcurl stops watching a kept connection until its next request. The event loop goes on watching it, because
+        libcurl stops watching a kept connection until its next request. The event loop still watches it, because
         stopping and starting costs a twentieth of a delivery; it stops when the connection is closed by the other side.
         """
         wanted = 0 if what == pycurl.POLL_REMOVE else what
