@@ -25,32 +25,34 @@ def test_the_order_of_a_group_survives_kills_and_retries(
     groups, jobs, kills, processes = sizes
     environment = {"RQJOBS_PROBE_GROUP_CONCURRENCY": "1", "RQJOBS_PROBE_CONCURRENCY": "20"}
     log, choose = tmp_path / "log", random.Random(7)
-    for number in range(jobs):
-        enqueue_many(
-            [
-                (
-                    ProbeJob(log=str(log), value=[group, number], fail_times=int(choose.random() < 0.1), seconds=0.01),
-                    {"group": f"group {group}", "attempts": 100, "backoff": "fixed:0.1s"},
-                )
-                for group in range(groups)
-            ]
-        )
-    alive = [workers.start("probe", **environment) for _ in range(processes)]
 
-    def done() -> int:  # or dead: three workers may have been killed that ran the same job
+    def put(number: int) -> None:
+        found = []
+        for group in range(groups):
+            job = ProbeJob(log=str(log), value=[group, number], fail_times=int(choose.random() < 0.1), seconds=0.01)
+            found.append((job, {"group": f"group {group}", "attempts": 100, "backoff": "fixed:0.1s"}))
+        enqueue_many(found)
+
+    def ended() -> int:  # done, or dead: three workers may have been killed that ran the same job
         return next(queue.completed + queue.failed for queue in queue_health() if queue.name == "probe")
 
-    deadline, killed = time.monotonic() + 60 + 5 * kills, 0
-    while done() < groups * jobs:
-        assert time.monotonic() < deadline, f"{done()} of {groups * jobs} are done, {killed} workers were killed"
-        if killed < kills and done() * (kills + 1) > killed * groups * jobs and done():
+    for number in range(jobs - 1):
+        put(number)
+    alive = [workers.start("probe", **environment) for _ in range(processes)]
+    deadline, killed, total = time.monotonic() + 120 + 10 * kills, 0, groups * (jobs - 1)
+    while ended() < total or killed < kills:
+        assert time.monotonic() < deadline, f"{ended()} of {total} have ended, {killed} workers were killed"
+        if killed < kills and ended() * (kills + 1) > killed * total:
             killed += 1
             victim = alive.pop(0)
             victim.kill()
             victim.wait()
             alive.append(workers.start("probe", **environment))
         time.sleep(0.02)
-    assert killed == kills
+    put(jobs - 1)
+    while ended() < groups * jobs:
+        assert time.monotonic() < deadline, f"{ended()} of {groups * jobs} have ended"
+        time.sleep(0.02)
 
     runs: dict[int, list[int]] = {group: [] for group in range(groups)}
     for line in log.read_text().splitlines():
