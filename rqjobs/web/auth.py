@@ -74,9 +74,9 @@ class _Login:
 
     def __init__(self, key: bytes, settings: Settings, password: SecretStr) -> None:
         self._wanted = (settings.dashboard_username.encode(), password.get_secret_value().encode())
-        # Part of each session, so that it ends when user name or password change. The key prevents guesses offline.
-        login = hmac.digest(key, b"login\0" + b"\0".join(self._wanted), "sha256").hex()
-        self.sign_ins = SignIns(login, settings.dashboard_session_lifetime, settings.dashboard_session_idle)
+        # Of user name and password, so that a session ends when they change.
+        of_login = hmac.digest(key, b"login\0" + b"\0".join(self._wanted), "sha256")
+        self.sign_ins = SignIns(of_login, settings.dashboard_session_lifetime, settings.dashboard_session_idle)
         self.limits = LoginLimits()
         self._devices = URLSafeTimedSerializer(key, salt="device")
 

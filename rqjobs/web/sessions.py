@@ -46,18 +46,19 @@ class SignIns:
     """The sessions of one dashboard, each a key in Redis.
 
     Redis has the SHA-256 of an id, not the id, so an attacker who can read Redis cannot use it. The cookie with the id
-    is signed with the app's key, so an attacker who can write to Redis cannot make one.
+    and the record are signed with the app's key, so an attacker who can write to Redis makes no session, and none that
+    has ended last longer.
     """
 
-    def __init__(self, login: str, lifetime: timedelta, idle: timedelta) -> None:
+    def __init__(self, key: bytes, lifetime: timedelta, idle: timedelta) -> None:
         """Sets the rules.
 
         Args:
-            login: a text that changes with the user name or the password, which ends all sessions.
+            key: signs the records. It changes with the user name or the password, which ends all sessions.
             lifetime: the time after which a session ends.
             idle: the time without use after which a session ends.
         """
-        self._login = login
+        self._key = key
         self._lifetime = int(lifetime.total_seconds())
         self._idle = min(int(idle.total_seconds()), self._lifetime)
 
@@ -68,8 +69,7 @@ class SignIns:
             RedisUnavailable: Redis does not answer, or accepts no writes.
         """
         session_id = secrets.token_urlsafe(32)
-        record = json.dumps({"started": time.time(), "login": self._login})
-        get_connection().set(_key(session_id), record, ex=self._idle)
+        get_connection().set(_key(session_id), self._record(session_id, time.time()), ex=self._idle)
         return session_id
 
     def is_live(self, session_id: str, *, renew: bool) -> bool:
@@ -87,7 +87,7 @@ class SignIns:
         pipeline.get(key)
         pipeline.ttl(key)
         record, left = pipeline.execute(raise_on_error=False)
-        age = self._age(record)
+        age = self._age(session_id, record)
         if age is None:
             return False
         wanted = min(self._idle, int(self._lifetime - age) + 1)
@@ -104,17 +104,21 @@ class SignIns:
         """
         get_connection().delete(_key(session_id))
 
-    def _age(self, record: object) -> float | None:
+    def _record(self, session_id: str, started: float) -> str:
+        signature = hmac.digest(self._key, f"{session_id}\0{started!r}".encode(), "sha256").hex()
+        return json.dumps({"started": started, "signature": signature})
+
+    def _age(self, session_id: str, record: object) -> float | None:
         """Returns the seconds since the start of the session ``record``; None if it has ended or cannot be read."""
         if isinstance(record, redis.exceptions.ResponseError) or not isinstance(record, bytes):
             return None
         try:
             found = json.loads(record)
-            age = time.time() - float(found["started"])
-            login = str(found["login"]).encode()
+            started = float(found["started"])
+            ours = hmac.compare_digest(record, self._record(session_id, started).encode())
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
-        ours = hmac.compare_digest(login, self._login.encode())
+        age = time.time() - started
         return max(age, 0.0) if ours and -_CLOCKS_DIFFER <= age < self._lifetime else None
 
 

@@ -91,7 +91,7 @@ def test_a_login_makes_a_new_session(app: Flask) -> None:
 
 def test_a_sign_in_has_a_lifetime_and_ends_without_use(redis: redis_py.Redis) -> None:
     long, idle = timedelta(hours=12), timedelta(hours=2)
-    sign_ins = SignIns("login", long, idle)
+    sign_ins = SignIns(b"key", long, idle)
     known = sign_ins.start()
     (key,) = redis.keys(session("*"))
     assert 7100 < redis.ttl(key) <= 7200
@@ -102,14 +102,31 @@ def test_a_sign_in_has_a_lifetime_and_ends_without_use(redis: redis_py.Redis) ->
     assert sign_ins.is_live(known, renew=True)
     assert redis.ttl(key) > 7100
     # ... but never beyond its lifetime.
-    record = json.loads(redis.get(key))
-    redis.set(key, json.dumps({**record, "started": record["started"] - 12 * 3600 + 1000}), ex=10)
+    started = json.loads(redis.get(key))["started"]
+    redis.set(key, sign_ins._record(known, started - 12 * 3600 + 1000), ex=10)
     assert sign_ins.is_live(known, renew=True)
     assert 900 < redis.ttl(key) <= 1001
-    redis.set(key, json.dumps({**record, "started": record["started"] - 12 * 3600}), ex=10)
+    redis.set(key, sign_ins._record(known, started - 12 * 3600), ex=10)
     assert not sign_ins.is_live(known, renew=True)
-    assert SignIns("login", timedelta(seconds=1), idle).start()
+    assert SignIns(b"key", timedelta(seconds=1), idle).start()
     assert {redis.ttl(each) for each in redis.keys(session("*")) if each != key} <= {0, 1}
+
+
+def test_a_writer_to_redis_makes_no_session_and_prolongs_none(
+    app: Flask, client: FlaskClient, token: str, redis: redis_py.Redis
+) -> None:
+    copied = cookie_of(client)
+    (own,) = redis.keys(session("*"))
+    other = sign_in(app)
+    (theirs,) = set(redis.keys(session("*"))) - {own}
+    record, others = json.loads(redis.get(own)), redis.get(theirs)
+    redis.set(own, json.dumps({**record, "started": record["started"] + 30}))
+    assert with_cookie(app, copied).get("/").status_code == 302
+    client.post("/logout", data={"csrf_token": token})
+    for forged in (others, json.dumps({**record, "started": record["started"] + 1}), json.dumps({"started": 2e9})):
+        redis.set(own, forged)
+        assert with_cookie(app, copied).get("/").status_code == 302
+    assert other.get("/").status_code == 200
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", "null", "\xff", '{"started": 1e999, "login": "x"}',
