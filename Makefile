@@ -12,7 +12,7 @@ LOCKED := --require-hashes --only-binary :all:
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package rqjobs \
 	--no-header --annotation-style line
 
-.PHONY: help demo test test-rq lint bench chaos soak slow docs reference pictures audit sbom lock pin-images clean
+.PHONY: help demo test test-rq lint bench chaos soak slow security docs reference pictures audit sbom lock pin-images clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ soak: $(STAMP)  ## 20 minutes at 200 jobs/s: memory, descriptors and threads sta
 
 slow: $(STAMP)  ## the other tests that are too slow for each run
 	$(BIN)/python -m pytest -m slow tests --ignore tests/chaos --deselect tests/acceptance/test_chaos.py $(ARGS)
+
+security: $(STAMP)  ## the security suite, short and long form, with counts of what was tried
+	$(BIN)/python -m pytest -m "slow or not slow" tests/security -s $(ARGS)
 
 docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
