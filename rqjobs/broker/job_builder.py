@@ -112,7 +112,8 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     if faults:
         raise InvalidJob(type(job).__name__, faults)
     wait = delay.total_seconds() if delay else None
-    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at, destination=job.destination())
+    destination = f"{now}\n{to}" if (to := job.destination()) else ""
+    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at, destination=destination)
 
 
 def _unknown(name: str) -> str:

@@ -61,7 +61,7 @@ class Entry(NamedTuple):
     at: float | None = None
     """When it is due, in Unix seconds; replaces ``delay``."""
     destination: str = ""
-    """The destination, for reserve.lua (:meth:`rqjobs.jobs.JobModel.destination`)."""
+    """The time of enqueueing in microseconds, and the :meth:`rqjobs.jobs.JobModel.destination`; "" for none."""
 
     @property
     def is_delayed(self) -> bool:

@@ -18,7 +18,7 @@ from rqjobs.broker import keys
 from rqjobs.broker.clock_skew import skew
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.job_builder import JobOptions, build_entry
-from rqjobs.broker.job_writer import DESTINATION, Entry, captured, is_capturing, redis_timestamp
+from rqjobs.broker.job_writer import Entry, captured, is_capturing, redis_timestamp
 from rqjobs.broker.rq_schema import pack_data, run_script
 from rqjobs.broker.rq_types import as_text
 from rqjobs.broker.unreadable import reading
@@ -150,8 +150,6 @@ def put(name: str, definition: dict[str, Any], entry: Entry, client: redis.Redis
     times = json.dumps([definition[key] for key in ("cron", "every", "timezone", "starts", "ends")])
     fields = [str(each) for each in chain.from_iterable(entry.kind.fields.items())]
     fields = _without_meta(fields)
-    if entry.destination:
-        fields += (DESTINATION, entry.destination)
     content = {
         "times": times, "definition": json.dumps(definition), "lane": entry.kind.lane, "fields": json.dumps(fields),
         "description": entry.description, "overlap": definition["overlap"], "data": pack_data(entry.data),

@@ -53,6 +53,7 @@ def test_a_committed_job_arrives_as_if_enqueued_directly(engine, redis):
     one, other = redis.hgetall("rq:job:direct"), redis.hgetall("rq:job:moved")
     for fields in (one, other):
         del fields[b"created_at"]
+        _time, fields[b"destination"] = fields[b"destination"].split(b"\n", 1)
     assert one == other
     assert waiting(redis) == []
     assert Queue("webhooks:low", connection=redis).job_ids == [direct.id, "moved"]

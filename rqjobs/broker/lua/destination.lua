@@ -6,7 +6,7 @@
 -- The hash of a breaker: f, since (consecutive failures, and the time of the first), open (when it becomes half-open; 0 is
 -- closed), pause (for how long it was opened), probe (the deadline of the trial delivery), pace (jobs/s that resume), next
 -- (when the first parked delivery may start; the others follow at that rate). Its sorted set has the parked deliveries by
--- the time of enqueueing, or of parking by reserve.lua: they start in this order, with any worker.
+-- the time of enqueueing: they start in this order, with any worker.
 local FIELDS_OF_BREAKER, KEPT = {'f', 'since', 'open', 'pause', 'probe', 'pace', 'next'}, 86400
 local LONGEST_TIME = 1e11  -- seconds: a larger value, or one that is not a number, counts as 0 (another client may have written it)
 
@@ -81,18 +81,24 @@ local function open_destinations(ours, now)
 end
 
 -- Returns until when a job is parked that is about to be claimed; false if it can be claimed. Its destination is in a field
--- that enqueueing has written (WebhookJob.destination in rqjobs/jobs/webhook.py): a registered endpoint, or origin, path
--- and webhook_id, a line each. A job without the field, or with none of the open destinations, is claimed, and the worker
--- checks it (breaker.lua), which costs ten times as much.
+-- that enqueueing has written (rqjobs/broker/job_builder.py): the time of enqueueing in microseconds, then a registered
+-- endpoint, or origin, path and webhook_id, a line each. A job without the field, or with none of the open destinations,
+-- is claimed, and the worker checks it (breaker.lua), which costs ten times as much.
 local function parked_until(open, now, id, key, again)
-  local destination = redis.call('HGET', key, 'destination')
-  if not destination then return false end
+  local enqueued, destination = string.match(redis.call('HGET', key, 'destination') or '', '^(%d+)\n(.+)$')
+  enqueued = tonumber(enqueued or '') or 1 / 0
+  if enqueued / 1000000 >= LONGEST_TIME then return false end
   local origin, path, webhook_id = string.match(destination, '^([^\n]+)\n([^\n]+)\n(.+)$')
   local state = open[destination]
   if origin then state = open[origin] or open[origin .. path] or open[origin .. ' ' .. webhook_id] end
   if not state then return false end
   -- A job that runs again is parked already, or has failed: then breaker.lua decides.
-  local place = again and redis.call('ZRANK', state.waiting, id) or not again and park(state, id, string.format('%.6f', now))
+  local place
+  if again then
+    place = redis.call('ZRANK', state.waiting, id)
+  else
+    place = park(state, id, string.format('%.6f', enqueued / 1000000))
+  end
   if not place then return false end
   state.changed = true
   return turn(state, place, now + 0.01)

@@ -258,8 +258,7 @@ local function claim_from(lane, name, list, queue)
       elseif not job.err and job[1] then  -- a job whose hash has expired or was deleted is gone
         local kind
         kind, size = classify(queue, key, job, size, large)
-        -- A microsecond apart, so that they keep their order.
-        local slot = may_park and kind == '' and parked_until(open, now + parked / 1000000, id, key, job[19])
+        local slot = may_park and kind == '' and parked_until(open, now, id, key, job[19])
         local trial = queue.trial
         if queue.scoped and not slot then
           local wait, of_scope = check_scope(id, key, name)
