@@ -19,6 +19,7 @@ EXPLAINED = [
     ("tests/support/tls/server.pem", {"Private Key"}, "of a server on loopback, signed by an authority of the tests"),
     ("tests/unit/test_cli_output.py", {"Hex High Entropy String"}, "job ids"),
     ("bench/webhooks.py", {"Base64 High Entropy String", "Secret Keyword"}, _EXAMPLE),
+    ("README.md", {"Hex High Entropy String"}, "job ids, in the output of commands"),
     (".env", {"Basic Auth Credentials"}, "user:password@host: the form of a URL"),
     ("rqjobs/*", {"Basic Auth Credentials"}, "user:password@host: the form of a URL, in messages and help"),
     ("docs/*", _PASSWORDS, "user:secret@host and the form of a value, in examples"),
