@@ -134,7 +134,10 @@ def _entries(items: Iterable[Item], options: JobOptions) -> list[Entry]:
     found = []
     for index, item in enumerate(items):
         job, own = item if isinstance(item, tuple) else (item, None)
-        found.append(build_entry(job, options, own, now + index))
+        entry = build_entry(job, options, own, now + index)
+        if entry.again is not None:
+            raise InvalidJob(type(job).__name__, ["debounce: not in a batch or chain, whose members each count"])
+        found.append(entry)
     return found
 
 

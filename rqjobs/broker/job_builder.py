@@ -18,7 +18,7 @@ import redis
 from rq.job import Job, JobStatus
 
 from rqjobs.attempt import JOB_ID
-from rqjobs.broker.job_writer import DESTINATION, GROUP, ROW_DELAY, Entry, Kind, later
+from rqjobs.broker.job_writer import DESTINATION, GROUP, ROW_AGAIN, ROW_DELAY, Entry, Kind, later
 from rqjobs.broker.rq_schema import SERIALIZER, encode_data, timestamp
 from rqjobs.broker.tracing import FIELD, context_to_carry
 from rqjobs.config.backoff import MAX_ATTEMPTS, Backoff, choose_attempts, parse_backoff
@@ -60,6 +60,11 @@ class JobOptions(TypedDict, total=False):
     """The group of the job, 1 to 200 characters, such as a customer's id. The groups of a queue take turns; the
     queue's policy limits how many jobs of a group run at once, and how many start in a second.
     """
+    debounce: timedelta | str | None
+    """The wait before the run, which each later call with the same id restarts, ten times the wait at most in all; the
+    job runs with the payload of the last call. Without job_id the id is a hash of the content. Not with ``delay``,
+    ``at`` or ``unique``.
+    """
     job_id: str | None
     """The caller's own id for the job: up to 128 letters, digits, ``_`` and ``-``."""
     unique: bool
@@ -100,6 +105,8 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
         faults += [_unknown(str(name)) for name in options if name not in _OPTIONS]
     delay = _duration(options, "delay", faults)
     at = _at(options, faults)
+    debounce = _debounce(options, faults)
+    delay = debounce or delay
     kind = _kind(policy, options, bool(delay) or at is not None, faults)
     job_id = _job_id(job, options, now, faults)
     kept = encrypt_job(job, job_id) if job.encrypted_field is not None else job
@@ -113,7 +120,25 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
         raise InvalidJob(type(job).__name__, faults)
     wait = delay.total_seconds() if delay else None
     destination = f"{now}\n{to}" if (to := job.destination()) else ""
-    return Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at, destination=destination)
+    entry = Entry(kind, job_id, wait, data, timestamp(now), job.label(), at=at, destination=destination)
+    return entry._replace(again=_again(entry, job)) if debounce else entry
+
+
+def _debounce(options: JobOptions, faults: list[str]) -> timedelta | None:
+    debounce = _duration(options, "debounce", faults)
+    if debounce is None:
+        return None
+    faults += [f"debounce: excludes {name}" for name in ("delay", "at", "unique") if options.get(name)]
+    if not debounce:
+        faults.append("debounce: must be longer than 0")
+    return debounce
+
+
+def _again(entry: Entry, job: JobModel) -> Entry:
+    """Returns the entry of a debounced job that is written while the job with its id runs."""
+    job_id = entry.job_id + "-again"
+    kept = encrypt_job(job, job_id) if job.encrypted_field is not None else job
+    return entry._replace(job_id=job_id, data=encode_data(job.queue, kept.dump_json()))
 
 
 def _unknown(name: str) -> str:
@@ -131,7 +156,7 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
         faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
         priority = "normal"
     unique, trace = bool(options.get("unique")), context_to_carry()
-    usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout"))
+    usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout", "debounce"))
     group = _group(options, faults)
     known = _usual.get((policy.name, priority, unique, delayed)) if usual else None
     if known is not None and known[0] is policy:
@@ -147,6 +172,8 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
     if attempts > 1:
         waits = [int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)]
         fields |= {"retries_left": attempts - 1, "retry_intervals": json.dumps(waits)}
+    if (debounce := _duration(options, "debounce", [])) is not None:
+        fields["debounce"] = repr(debounce.total_seconds())
     if trace:
         fields["meta"] = encode_json({FIELD: trace})
     kind = Kind(name, unique, fields)
@@ -215,10 +242,13 @@ def _at(options: JobOptions, faults: list[str]) -> float | None:
 
 def _job_id(job: JobModel, options: JobOptions, now: int, faults: list[str]) -> str:
     job_id: Any = options.get("job_id")
+    debounced = options.get("debounce") is not None
     if job_id is None:
-        return _content_id(job) if options.get("unique") else new_id(now)
+        return _content_id(job) if options.get("unique") or debounced else new_id(now)
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         faults.append(f"job_id: {job_id!r} is not 1 to 128 letters, digits, '_' and '-'")
+    elif debounced and len(job_id) > 122:  # noqa: PLR2004  # "-again" may be added to it
+        faults.append(f"job_id: {job_id!r} has more than 122 characters, the most with debounce")
     return str(job_id)
 
 
@@ -238,6 +268,8 @@ def _content_id(job: JobModel) -> str:
 def outbox_row(entry: Entry, now: int) -> dict[str, Any]:
     """Returns the entry as a row of the outbox."""
     own: dict[str, Any] = {} if entry.delay is None else {ROW_DELAY: entry.delay}
+    if entry.again is not None:
+        own[ROW_AGAIN] = {"job_id": entry.again.job_id, "data": entry.again.data.decode()}
     own |= {"data": entry.data.decode(), "created_at": entry.created_at, "description": entry.description}
     if entry.destination:
         own[DESTINATION] = entry.destination

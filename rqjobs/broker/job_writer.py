@@ -35,6 +35,9 @@ GROUP = "group"
 ROW_DELAY = "delay"
 """The field of an outbox row with the seconds from the row's creation until the job is due."""
 
+ROW_AGAIN = "again"
+"""The field of an outbox row with the id and the data of :attr:`Entry.again`."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Kind:
@@ -62,6 +65,9 @@ class Entry(NamedTuple):
     """When it is due, in Unix seconds; replaces ``delay``."""
     destination: str = ""
     """The time of enqueueing in microseconds, and the :meth:`rqjobs.jobs.JobModel.destination`; "" for none."""
+
+    again: Entry | None = None
+    """Of a debounced job: the entry to write in its place while the job with its id runs."""
 
     @property
     def is_delayed(self) -> bool:
@@ -176,6 +182,10 @@ def write_now(entries: Sequence[Entry], connection: redis.Redis | None) -> list[
     refused = _send(entries, connection, sender)
     if sender.sound:  # a sender is not used again after an error
         _idle.append(sender)
+    again = [entry.again for entry in entries if entry.again is not None and entry.job_id in refused]
+    if again:
+        replaced = {entry.job_id for entry in entries if entry.again is not None}
+        return [job_id for job_id in refused if job_id not in replaced] + write_now(again, connection)
     return refused
 
 
@@ -223,7 +233,7 @@ def _send(entries: Sequence[Entry], connection: redis.Redis | None, sender: _Sen
 
 def _send_one(entry: Entry, sender: _Sender) -> bool:
     """Writes a single job that is due at once, by the cheapest script; returns False for any other job."""
-    kind, job_id, _delay, data, created_at, description, token, _at, destination = entry
+    kind, job_id, _delay, data, created_at, description, token, _at, destination, _again = entry
     if entry.is_delayed or token or BATCH_FIELD in kind.fields or GROUP in kind.fields:
         return False
     own: tuple[str | bytes, ...] = ("data", pack_data(data), "created_at", created_at, "description", description)
@@ -259,7 +269,7 @@ def _arguments(entries: Sequence[Entry]) -> list[Any]:
     numbers: dict[Kind, int] = {}
     jobs: list[Any] = []
     signed, has_destination = signs_jobs(), any(entry.destination for entry in entries)
-    for kind, job_id, delay, data, created_at, description, token, at, destination in entries:
+    for kind, job_id, delay, data, created_at, description, token, at, destination, _again in entries:
         number = numbers.setdefault(kind, len(numbers) + 1)
         wait = f"@{at!r}" if at is not None else "" if delay is None else repr(delay)
         jobs += (number, job_id, wait, token, pack_data(data), created_at, description)

@@ -80,6 +80,9 @@ class RegisteredJob(Job):
     batch = ""
     """The batch of which it is a member; "" if none."""
 
+    absorbed = 0
+    """How many later calls a debounced job has absorbed."""
+
     held = False
     """Whether its run found a dependency unavailable, so that RQ's retry does not count as a failed attempt."""
 
@@ -90,6 +93,8 @@ class RegisteredJob(Job):
         """
         read = {field: value for field, value in raw_data.items() if field not in (b"webhooks", "webhooks")}
         super().restore(_inflated(read))
+        absorbed = raw_data.get(b"absorbed", b"")
+        self.absorbed = int(absorbed) if absorbed.isdigit() and len(absorbed) < 20 else 0  # noqa: PLR2004
         self.batch = raw_data.get(BATCH_FIELD.encode(), b"").decode(errors="replace")
         self.forged = signs_jobs() and not is_signed(raw_data.get(FIELD.encode()), *_signed_parts(self))
         if self.enqueued_at is None and self._status not in (JobStatus.SCHEDULED, JobStatus.DEFERRED):

@@ -36,6 +36,9 @@ _FIELD = re.compile(r"(?<=')([A-Za-z_]\w*)(?=['.\[])")
     help="The time of the first run, with a zone: 2027-01-31T09:00+01:00.",
 )
 @click.option("--group", metavar="NAME", help="The group of the job, such as a customer's id: groups take turns.")
+@click.option(
+    "--debounce", metavar="5s", help="The wait before the run, restarted by each later call with the same id."
+)
 @click.option("--id", "job_id", metavar="ID", help="Your own id; refused while a job with this id has not ended.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result and print it.")
 @json_option
@@ -49,6 +52,7 @@ def enqueue(
     delay: str | None,
     at: datetime | None,
     group: str | None,
+    debounce: str | None,
     job_id: str | None,
     wait: float | None,
     as_json: bool,
@@ -81,6 +85,7 @@ def enqueue(
             delay=delay,
             at=at,
             group=group,
+            debounce=debounce,
             job_id=job_id,
         )
     except InvalidJob as error:

@@ -48,6 +48,7 @@ def show(job_id: str, *, as_json: bool) -> None:
         "due_at": due,
         "batch": job.batch or None,
         "group": group.group if group else None,
+        "absorbed": job.absorbed,
         "attempt": len(history) if status in ENDED else min(attempt_number(job), attempts_of(job)),
         "attempts": attempts_of(job),
         "payload": mask(known[1]) if known else None,
@@ -71,14 +72,15 @@ def show(job_id: str, *, as_json: bool) -> None:
     say(f"{bold(cell(job.description))}  {job.id}")
     say(f"queue {cell(job.origin)}, {state}, attempts {attempts_seen(job, len(history))}, "
                f"created {ago(job.created_at)}")  # fmt: skip
-    if job.batch:
-        say(f"batch {cell(job.batch)}")
-    if due:
-        say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
-    if group:
-        say(cell(group.text))
-    if document["progress"]:
-        say("progress " + describe_progress(document["progress"]))
+    notes = {
+        f"batch {cell(job.batch)}": job.batch,
+        f"runs {ago(datetime.fromtimestamp(due or 0, UTC))}": due,
+        cell(group.text if group else ""): group,
+        f"{job.absorbed} later calls absorbed (debounce)": job.absorbed,
+        f"progress {describe_progress(document['progress'] or {})}": document["progress"],
+    }
+    for line in [line for line, applies in notes.items() if applies]:
+        say(line)
     if history:
         say("")
         print_table(

@@ -20,7 +20,7 @@ from rqjobs.batches.head import ROW_LANE, write_row
 from rqjobs.broker import keys
 from rqjobs.broker.clock_skew import MOST, skew
 from rqjobs.broker.connection import client_of
-from rqjobs.broker.job_writer import ROW_DELAY, Entry, Kind, redis_timestamp, write_now
+from rqjobs.broker.job_writer import ROW_AGAIN, ROW_DELAY, Entry, Kind, redis_timestamp, write_now
 from rqjobs.config.logs import event
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import database_time, outbox
@@ -91,5 +91,11 @@ def _entry(row: Any, behind: float) -> Entry:
         delay = max(0.0, delay - max(0.0, row.now - row.created_at))
     elif row.due is None and abs(row.now - datetime.fromisoformat(created_at).timestamp()) > MOST:
         fields["enqueued_at"] = redis_timestamp(behind)  # the relay is late, or the app's clock is wrong
+    again = fields.pop(ROW_AGAIN, None)
     kind = Kind(row.lane, bool(row.only_once), fields)
-    return Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token, at=row.due)
+    entry = Entry(kind, row.job_id, delay, data.encode(), created_at, description, row.token, at=row.due)
+    if again is None:
+        return entry
+    # Its token differs, because the script has seen that of the refused entry.
+    other = entry._replace(job_id=again["job_id"], data=again["data"].encode(), token=f"{row.token}-again")
+    return entry._replace(again=other)

@@ -163,6 +163,8 @@ class Captured:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Records jobs that would have been written to Redis or to an outbox."""
+        debounced = {entry.job_id for entry in entries if entry.again is not None} & self._ids
+        self.jobs = [item for item in self.jobs if item.job_id not in debounced]  # the last call replaces the others
         self.jobs += self._take(entries)
 
     def follow(self, then: Sequence[Entry], on_dead: Sequence[Entry]) -> None:

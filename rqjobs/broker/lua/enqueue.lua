@@ -6,7 +6,8 @@
 -- A call that is sent again, because its answer was lost, writes nothing and gets the same answer: the sender's receipt
 -- holds the number and the answer of its last call, for an hour. One sender never has two calls under way.
 -- A token that was seen is skipped silently: the job was moved before, and its row only not deleted yet.
--- Returns the ids that were not written because they are already there, or their batch was cancelled.
+-- Returns the ids that were not written because they are already there, or run (debounce.lua), or their batch was
+-- cancelled.
 -- Keys are made here from the prefix: one Redis, or one Redis Cluster slot through RQ_KEY_PREFIX={...}.
 local prefix, sender, call, kind_count, at = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
 local ours, kinds, waiting, refused = prefix .. 'jobs', {}, {}, {}
@@ -24,6 +25,7 @@ for number = 1, kind_count do
   kinds[number] = {queue = queue, unique = unique, waiting = waiting[queue], fields = {unpack(ARGV, at + 4, last)}}
   for field = at + 4, last, 2 do
     if ARGV[field] == 'batch' then kinds[number].batch = ARGV[field + 1] end
+    if ARGV[field] == 'debounce' then kinds[number].debounce = tonumber(ARGV[field + 1]) end
   end
   if group ~= '' then kinds[number].group = group end
   at = last + 1
@@ -81,18 +83,21 @@ for i = first_job, #ARGV, JOB do
   local status = statuses[id]
   local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
   local batch, before = kind.batch, #refused
+  for n = 1, own_fields do kind.fields[kind.common + 2 * n] = ARGV[i + 3 + n] end
   if new and batch and batch.cancelled then
     refused[#refused + 1] = id
+  elseif new and kind.debounce and absorb(prefix, id, kind, status, now, refused) then
+    status = nil  -- it was absorbed or refused
   elseif new and (not status or room(key, id, status, kind)) then
     if batch then batch.ids[#batch.ids + 1] = id end
-    for n = 1, own_fields do kind.fields[kind.common + 2 * n] = ARGV[i + 3 + n] end
     local place = kind.group and delay == '' and next_place(ours)
     if place then
       local after = kind.common + 2 * own_fields
       kind.fields[after + 1], kind.fields[after + 2] = 'group_place', place
     end
     redis.call('HSET', key, unpack(kind.fields))
-    statuses[id] = 'queued'  -- or scheduled: the next of this id is too many
+    if kind.debounce then redis.call('HSET', key, 'debounced_since', now) end
+    statuses[id] = delay == '' and 'queued' or 'scheduled'  -- for the next of this id in the same call
     if not kind.known then
       try('SADD', prefix .. ':queues', prefix .. ':queue:' .. kind.queue)
       kind.known = true
