@@ -152,7 +152,7 @@ def test_an_id_that_rq_could_not_have_made_is_dropped(workers, redis):
     (job,) = enqueue_many([Task(mark="a")])
     redis.restore(b"rq:job:\xff\xfe", 0, redis.dump(f"rq:job:{job.id}"))
     redis.lpush("rq:queue:tasks", b"\xff\xfe")
-    assert "no job's id" in burst(workers, "tasks", RQJOBS_LEASE="1")
+    assert "not a job id" in burst(workers, "tasks", RQJOBS_LEASE="1")
     assert fetch_job(job.id, redis).get_status() == "finished"
     eventually(lambda: burst(workers, "tasks") and redis.zcard("rq:wip:tasks") == 0)  # once its lease has run out
     assert redis.zcard("rq:failed:tasks") == 0
