@@ -86,6 +86,8 @@ def test_a_job_alone_is_written_as_one_of_many(redis):
     assert Queue("webhooks", connection=redis).job_ids == [alone.id, first.id, second.id]
     one, many = redis.hgetall(alone.key), redis.hgetall(first.key)
     assert one.pop(b"created_at") < many.pop(b"created_at")
+    for fields in (one, many):
+        _time, fields[b"destination"] = fields[b"destination"].split(b"\n", 1)
     assert one == many
     redis.flushdb()
     enqueue_webhook(HOOK)
