@@ -84,6 +84,7 @@ class JobOptions(TypedDict, total=False):
 
 
 _OPTIONS = frozenset(JobOptions.__annotations__)
+_OF_THE_KIND = ("attempts", "backoff", "timeout", "debounce")  # with one of them, a job is not of the usual kind
 _OF_THE_CALL = frozenset({"connection", "on_commit", "outbox"})  # of the whole call, not of a single job
 
 
@@ -156,7 +157,7 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
         faults.append(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
         priority = "normal"
     unique, trace = bool(options.get("unique")), context_to_carry()
-    usual = not trace and all(options.get(name) is None for name in ("attempts", "backoff", "timeout", "debounce"))
+    usual = not trace and (not options or all(options.get(name) is None for name in _OF_THE_KIND))
     group = _group(options, faults)
     known = _usual.get((policy.name, priority, unique, delayed)) if usual else None
     if known is not None and known[0] is policy:

@@ -80,6 +80,7 @@ class EngineWorker(RQCompatWorker):
         self.grace = options.grace
         self.slots = slots(served, options.threads)
         self.time_limits = TimeLimitThread(self.abandon)
+        self.wants_starts = self.hooks.wants("start")
         self.metrics = MetricsRecorder()
         self.handlers = HandlerThread()
         self._job_log = JobLog()
@@ -96,7 +97,7 @@ class EngineWorker(RQCompatWorker):
             enqueue_by_rq=self._enqueue_by_rq,
             on_command=self.command,
             log_settled=self._record,
-            on_written=self.hooks.ended,
+            on_written=self.hooks.ended if self.hooks.any else None,
             report=self.report,
         )
 
@@ -161,9 +162,8 @@ class EngineWorker(RQCompatWorker):
 
     def started(self, jobs: Sequence[ClaimedJob]) -> None:
         """Calls the hooks for jobs whose runs begin."""
-        if self.hooks.wants_starts:
-            for job in jobs:
-                self.hooks.started(job)
+        for job in jobs:
+            self.hooks.started(job)
 
     def settled(self, job: ClaimedJob) -> None:
         """Passes a job with an outcome to the loop, which writes it."""

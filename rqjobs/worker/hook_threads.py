@@ -114,8 +114,8 @@ class HookThreads:
             kind: [threads.setdefault(id(hook), HookThread(hook)) for hook in hooks_for(kind)] for kind in KINDS
         }
         self._threads = list(threads.values())
-        self.wants_starts = self.wants("start")
-        """Whether a hook is registered for ``start``."""
+        self.any = bool(self._threads)
+        """Whether a hook is registered."""
 
     def wants(self, kind: Kind) -> bool:
         """Returns whether a hook is registered for ``kind``."""

@@ -76,8 +76,8 @@ class WorkerLoop:
     """Enqueues a delayed job (lane and id) with RQ's own rate limit by RQ's own methods, in another thread."""
     on_command: Callable[[Mapping[str, Any]], None]
     log_settled: Callable[[ClaimedJob], None]
-    on_written: Callable[[ClaimedJob], None]
-    """Called with each job whose outcome Redis has accepted."""
+    on_written: Callable[[ClaimedJob], None] | None
+    """Receives the jobs whose outcomes Redis has accepted; None if there is no hook for them."""
     report: Callable[..., None]
     """Stores the progress of a job, given its id and a mapping, for ``Attempt.report``."""
     leading: frozenset[str] = frozenset()
@@ -471,7 +471,7 @@ class WorkerLoop:
                 self._unwritten.append(job)
             else:
                 self.claimed.pop(job.execution, None)
-                if number not in written.lost:
+                if self.on_written is not None and number not in written.lost:
                     self.on_written(job)
             if self.limits.burst and isinstance(job.outcome, Held):
                 self._held_until[job.job_id] = time.time() + job.outcome.wait

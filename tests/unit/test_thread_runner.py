@@ -26,6 +26,8 @@ class FakeEngine:
         self.time_limits = TimeLimitThread(lambda slot, jobs: None)
         self.done = []
 
+    wants_starts = False
+
     def started(self, jobs):
         pass
 

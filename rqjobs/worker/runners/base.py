@@ -26,6 +26,8 @@ class Engine(Protocol):
     """The methods of the engine that runners call."""
 
     time_limits: TimeLimitThread
+    wants_starts: bool
+    """Whether :meth:`started` must be called: a hook is registered for it."""
 
     def started(self, jobs: Sequence[ClaimedJob]) -> None:
         """Calls the hooks for jobs whose runs begin."""
@@ -123,7 +125,8 @@ def run_in_slot(slot: Slot, job: ClaimedJob, processor: Callable[[JobModel, Atte
         try:
             slot.enter([job], job.timeout)
             model, attempt = job.prepare()
-            engine.started((job,))
+            if engine.wants_starts:
+                engine.started((job,))
             result = processor(model, attempt)
         finally:
             slot.leave()

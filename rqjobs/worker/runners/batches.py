@@ -158,7 +158,8 @@ class BatchRunner(Runner):
         try:
             try:
                 slot.enter(jobs, limit)
-                self._engine.started(jobs)
+                if self._engine.wants_starts:
+                    self._engine.started(jobs)
                 results = list(self._function([(model, attempt) for _job, model, attempt in items]))
             finally:
                 slot.leave()

@@ -149,7 +149,8 @@ class CoroutineRunner(Runner):
             model, attempt = job.prepare()
             if job.timeout > 0:
                 self._limit(job)
-            self._engine.started((job,))
+            if self._engine.wants_starts:
+                self._engine.started((job,))
             result = await self._processor(model, attempt)
             outcome: Outcome = job.done(result, started)
         except NeedsRQCompat:

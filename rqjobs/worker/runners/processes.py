@@ -264,7 +264,8 @@ class ProcessRunner(Runner):
             self._running[job.execution] = child
             if job.outcome is not None or self._stopping:  # set just now, before the child could be found
                 child.kill()
-            self._engine.started((job,))
+            if self._engine.wants_starts:
+                self._engine.started((job,))
             answer = child.run(job)
             outcome, keep = self._ended(job, child, answer, started), answer["keep"] and not child.stopped
         except NeedsRQCompat:
