@@ -136,7 +136,7 @@ def booked(terminals: Terminals, line: str) -> str:
 
 
 def test_the_readme_works_in_three_terminals(terminals):
-    lines = console(section("Then your own.", "## Enqueue"))
+    lines = console(section("Next, your own jobs.", "## Enqueue"))
     receiver, worker, good, bad, health, listed, requeue = lines
     terminals.type(receiver)
     terminals.paste_exports()
