@@ -23,8 +23,10 @@ from rqjobs.worker.claimed_job import ClaimedJob
 from rqjobs.worker.protocol import WorkerProtocol
 from rqjobs.worker.rescue import rescue
 from rqjobs.worker.run import run_worker
+from rqjobs.worker.runners.processes import Child
 from rqjobs.worker.running_jobs import RunningJob, read_running
 from rqjobs.worker.watcher_client import LEASE_TOO_SHORT, frozen_after
+from tests.support import tasks
 
 HERE = "tests.integration.test_what_ran"
 
@@ -103,6 +105,34 @@ def test_a_job_is_recorded_before_any_code_of_it_is_called(
     label = f"{job.id} (watched, {more['processor']})"
     assert {stage: set(labels) for stage, labels in seen.items()} == {stage: {label} for stage in stages}
     assert not [found for found in read_running(shared) if found.running]
+
+
+def test_a_job_is_not_recorded_while_its_process_starts(
+    redis: redis_py.Redis, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed then must not cost the job an attempt: three of them would make it dead."""
+
+    def look_before(method: str) -> None:
+        real = getattr(Child, method)
+
+        def looked(child: Child, job: ClaimedJob) -> Any:
+            look(method)
+            return real(child, job)
+
+        monkeypatch.setattr(Child, method, looked)
+
+    look_before("wait_until_ready")
+    look_before("run")
+    monkeypatch.setenv("RQJOBS_IMPORT", "tests.support.tasks")
+    processor = "tests.support.tasks:do"
+    policy = QueuePolicy(
+        name="processes", kind="processes", model=tasks.ProcessTask, processor=processor, runs_in="process"
+    )
+    register_queue(policy)
+    job = enqueue(tasks.ProcessTask(), attempts=1)
+    run_worker(["processes"], burst=True)
+    assert job.get_status() == "finished"
+    assert (seen["wait_until_ready"], seen["run"]) == ([], [f"{job.id} (processes, {processor})"])
 
 
 def claimed(redis: redis_py.Redis, count: int) -> list[ClaimedJob]:

@@ -67,10 +67,24 @@ class Child:
                 start_new_session=True,  # only the worker gets Ctrl-C, and decides
             )
 
-    def run(self, job: ClaimedJob) -> dict[str, Any]:
-        """Runs ``job`` in the process and returns the message with its outcome.
+    def wait_until_ready(self, job: ClaimedJob) -> None:
+        """Waits for the start of the process, which does not count as time of ``job``.
 
-        The start of the process does not count as time of the job.
+        Raises:
+            JobTimeout: it takes too long. The process is killed.
+            ChildDied: the process ended.
+        """
+        if not self.ready:
+            try:
+                self._read(job, time.monotonic() + START)
+            except JobTimeout:
+                raise
+            except OSError as error:
+                raise ChildDied(str(error)) from None
+            self.ready = True
+
+    def run(self, job: ClaimedJob) -> dict[str, Any]:
+        """Runs ``job`` in the process, which is ready, and returns the message with its outcome.
 
         Raises:
             JobTimeout: the time limit is over. The process is killed.
@@ -87,9 +101,6 @@ class Child:
             "timeout": attempt.timeout.total_seconds(),
         }
         try:
-            if not self.ready:
-                self._read(job, time.monotonic() + START)
-                self.ready = True
             deadline = time.monotonic() + job.timeout if job.timeout > 0 else float("inf")
             self._socket.sendall(json.dumps(message).encode() + b"\n")
             while True:
@@ -260,10 +271,14 @@ class ProcessRunner(Runner):
         mine.begin((job,))
         try:
             job.prepare()
+            # Until the process is ready none of the job's code runs: a worker that dies meanwhile costs it no attempt.
+            mine.clear()
             child = child or Child(self._policy.name)
             self._running[job.execution] = child
             if job.outcome is not None or self._stopping:  # set just now, before the child could be found
                 child.kill()
+            child.wait_until_ready(job)
+            mine.begin((job,))
             if self._engine.wants_starts:
                 self._engine.started((job,))
             answer = child.run(job)
