@@ -2,8 +2,8 @@
 
 A job is recorded before any of its code is called: its payload's validation, ``admit``, its function. The memory is a
 list of places, each ``thread (8 bytes) | capacity (4 bytes) | entries (256 bytes each)``; each thread and each
-coroutine has one place. An entry is ``+execution lane function id``, with ``-`` once the job has ended: its outcome may
-not be in Redis yet.
+coroutine has one place. An entry is ``+execution lane function id``, with ``?`` while the job is only checked (its
+payload, ``admit``), and ``-`` once it has ended: its outcome may not be in Redis yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEAD = struct.Struct("<QI")
 ENTRY = 256
 """Bytes of an entry; longer ones are cut."""
 
-RUNNING, ENDED = b"+"[0], b"-"[0]
+RUNNING, CHECKED, ENDED = b"+"[0], b"?"[0], b"-"[0]
 
 _SIZE = 16 * 2**20  # bytes; pages that were never written take no memory
 
@@ -45,7 +45,9 @@ class RunningJob:
     """``module:function`` of its queue's processor."""
     job_id: str
     running: bool
-    """Whether it still ran; if not, its outcome may not be written."""
+    """Whether it still ran or was checked; if not, its outcome may not be written."""
+    checked: bool = False
+    """Whether it was only checked, and had not begun."""
 
     @property
     def label(self) -> str:
@@ -64,11 +66,11 @@ class Place:
         self._used = 0
         self.capacity = capacity
 
-    def begin(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Records that these jobs run here from now on, one after the other or together."""
+    def begin(self, jobs: Sequence[ClaimedJob], mark: str = "+") -> None:
+        """Records that these jobs run here from now on, or with ``?`` are checked, one after the other or together."""
         at = self._at
         for job in jobs:
-            raw = f"+{job.execution} {job.lane} {job.policy.processor} {job.job_id}\n".encode()[:ENTRY]
+            raw = f"{mark}{job.execution} {job.lane} {job.policy.processor} {job.job_id}\n".encode()[:ENTRY]
             self._memory[at : at + len(raw)] = raw
             at += ENTRY
         if len(jobs) != self._used:
@@ -154,5 +156,6 @@ def read_running(descriptor: int) -> list[RunningJob]:
                 if (raw := memory[start : start + ENTRY])[0]:
                     text = raw[1:].partition(b"\n")[0].decode(errors="replace")
                     execution, lane, function, job_id = [*text.split(" ", 3), "", "", ""][:4]
-                    found.append(RunningJob(thread, execution, lane, function, job_id, raw[0] == RUNNING))
+                    running, checked = raw[0] != ENDED, raw[0] == CHECKED
+                    found.append(RunningJob(thread, execution, lane, function, job_id, running, checked))
             at += ENTRY * capacity

@@ -56,7 +56,8 @@ def note(name: str, ran: list[RunningJob], *, frozen: bool) -> list[RunningJob]:
     with connect(socket_timeout=3) as client:
         members = client.smembers(key("worker", name, "executions"))
         known = {member.decode(errors="replace").rpartition(":")[2] for member in members}
-        ran = [job for job in ran if job.execution in known]
+        # A killed worker costs the jobs that it only checked no attempt: at its start they may be hundreds.
+        ran = [job for job in ran if job.execution in known and (frozen or not job.checked)]
         fields: dict[str, str | bytes] = {"executions": " ".join(job.execution for job in ran)}
         if frozen:
             fields["why"] = encode_error(FROZEN.format("holds" if len(ran) == 1 else "may hold"))

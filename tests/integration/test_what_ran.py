@@ -195,6 +195,16 @@ def test_ended_jobs_are_not_suspects_while_another_job_runs(redis: redis_py.Redi
     }  # of a process that died: its outcome may be lost
 
 
+def test_a_killed_worker_costs_a_job_that_it_only_checked_nothing(redis: redis_py.Redis, watched: None) -> None:
+    checked, ran = claimed(redis, 2)
+    running_jobs.place().begin([checked], "?")
+    found = begun([ran])
+    assert [job.job_id for job in takeover.suspects(found, 0)] == [checked.job_id, ran.job_id]  # of a frozen one
+    assert [job.job_id for job in takeover.note("victim", found, frozen=False)] == [ran.job_id]
+    rescue(redis, lanes("watched"), get_settings(), dead="victim")
+    assert [state(redis, job) for job in (checked, ran)] == [(b"2", None, None), (b"1", b"1", b"1")]
+
+
 def test_a_job_of_a_worker_that_disappeared_runs_alone_the_next_time(redis: redis_py.Redis, watched: None) -> None:
     """As when its container ends with it, or the lease is shorter than the watcher needs."""
     jobs = claimed(redis, 3)

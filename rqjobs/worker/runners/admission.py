@@ -66,7 +66,7 @@ class Admission:
             now = time.time()
             again = [item for due, item in kept if due <= now]
             kept = [(due, item) for due, item in kept if due > now]
-            mine.begin([*jobs, *(item[0] for item in again)][:RECORDED])
+            mine.begin([*jobs, *(item[0] for item in again)][:RECORDED], "?")
             asked: list[Asked] = prepare_each(jobs, lambda job, _error: ready.append(job))  # noqa: B023
             asked += again
             for item, verdict in self._verdicts(asked):

@@ -268,7 +268,7 @@ class ProcessRunner(Runner):
         if job.settled:  # stopped or released before it began
             return child
         mine = place()
-        mine.begin((job,))
+        mine.begin((job,), "?")
         try:
             job.prepare()
             # Until the process is ready none of the job's code runs: a worker that dies meanwhile costs it no attempt.
