@@ -14,7 +14,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 
 .PHONY: help demo test test-rq lint bench chaos soak slow security docs reference pictures audit sbom lock pin-images clean
 
-help:  ## what can be made
+help:  ## lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml requirements.lock
@@ -30,7 +30,7 @@ $(AUDIT_STAMP): locks/audit.lock
 	$(AUDIT)/bin/python $(PIP_INSTALL) $(LOCKED) -r locks/audit.lock
 	@touch $(AUDIT_STAMP)
 
-demo: $(STAMP)  ## the main job, end to end, with the outside world played on loopback
+demo: $(STAMP)  ## jobs of all five kinds, end to end, with a receiver, ManyChat and a mail server on loopback
 	@$(BIN)/rqjobs demo
 
 test: $(STAMP)  ## all tests (under five minutes on two cores)
@@ -39,7 +39,7 @@ test: $(STAMP)  ## all tests (under five minutes on two cores)
 test-rq: $(STAMP)  ## RQ's own tests (from the package index) with our engine
 	$(BIN)/python -m tests.rq_suite.run $(ARGS)
 
-lint: $(STAMP)  ## ruff, mypy --strict, the floor plan
+lint: $(STAMP)  ## ruff, mypy --strict, the layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,13 +57,13 @@ soak: $(STAMP)  ## 20 minutes at 200 jobs/s: memory, descriptors and threads sta
 slow: $(STAMP)  ## the other tests that are too slow for each run
 	$(BIN)/python -m pytest -m slow tests --ignore tests/chaos --deselect tests/acceptance/test_chaos.py $(ARGS)
 
-security: $(STAMP)  ## the security suite, short and long form, with counts of what was tried
+security: $(STAMP)  ## the security suite, short and long form, with the number of attacks
 	$(BIN)/python -m pytest -m "slow or not slow" tests/security -s $(ARGS)
 
 docs: $(STAMP)  ## the documentation into site/, links checked, no warning allowed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-reference: $(STAMP)  ## docs/reference/commands.md, from the commands themselves
+reference: $(STAMP)  ## docs/reference/commands.md, from the commands' help
 	$(BIN)/python docs/commands.py
 
 pictures: $(STAMP)  ## docs/pictures/: the dashboard in a browser, light and dark (needs chromium)
@@ -85,7 +85,7 @@ sbom: $(AUDIT_STAMP)  ## dist/sbom.cdx.json: the image's packages with versions 
 	PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --sv 1.6 --of JSON \
 		--output-reproducible --output-file dist/sbom.cdx.json locks/image.lock
 
-lock:  ## writes requirements.lock and locks/ anew, keeping versions; UPGRADE=--upgrade takes new ones (needs uv: pip install uv)
+lock:  ## writes requirements.lock and locks/ anew, keeping versions; UPGRADE=--upgrade updates them (needs uv: pip install uv)
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml --group dev --extra embedded --extra postgres --extra django --extra fastapi \
 		--extra css --extra fast --extra otel --output-file requirements.lock
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -c requirements.lock --extra postgres --extra fast --output-file locks/image.lock
@@ -95,5 +95,5 @@ lock:  ## writes requirements.lock and locks/ anew, keeping versions; UPGRADE=--
 pin-images:  ## writes the digests of the foreign images into deploy/ (needs docker buildx and a registry)
 	$(PYTHON) deploy/pin_images.py
 
-clean:  ## removes what make made
+clean:  ## removes everything that make has made
 	rm -rf $(VENV) $(AUDIT) .rqjobs site .mypy_cache .ruff_cache .import_linter_cache

@@ -40,7 +40,7 @@ class Booking(BaseModel):
 
 @app.post("/bookings", status_code=202)
 def book(booking: Booking) -> dict[str, str]:
-    """Row and job are committed together; the worker moves the job to Redis, once."""
+    """Commits the row and the job together; a worker then moves the job to Redis."""
     hook = WebhookJob(
         webhook_id="wh_1",
         event="booking.created",
@@ -55,7 +55,7 @@ def book(booking: Booking) -> dict[str, str]:
 
 @app.get("/q/{code}")
 async def scan(code: str) -> dict[str, str]:
-    """A coroutine: the event loop goes on while Redis answers."""
+    """A coroutine: the event loop is not blocked while it waits for Redis."""
     job = await aenqueue_qr_analytics(QRAnalyticsJob(qr_code_id=code, event="scan", data={"user_id": "u1"}))
     return {"event": job.id}
 

@@ -1,4 +1,4 @@
-"""A small Flask shop: a booking tells a customer's webhook and makes a receipt, in the background."""
+"""A small Flask shop: a booking sends a webhook to a customer and makes a receipt, in the background."""
 
 import os
 
@@ -22,7 +22,7 @@ class Receipt(BaseModel):
 
 @rqjobs.job(queue="receipts", attempts=5)
 def make_receipt(receipt: Receipt) -> str:
-    """A job of the shop's own: three lines give it a queue, retries, dead letters and a place in the dashboard."""
+    """The shop's own job: with three lines it has a queue, retries, dead letters and a page in the dashboard."""
     return f"receipt {receipt.booking}: {receipt.amount:.2f}"
 
 

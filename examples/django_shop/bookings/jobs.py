@@ -1,4 +1,4 @@
-"""The shop's own jobs and export sources. rqjobs imports each app's jobs.py by itself."""
+"""The shop's own jobs and export sources. rqjobs imports the jobs.py of each app."""
 
 import rqjobs
 from bookings.models import Booking

@@ -14,7 +14,7 @@ HOOK = WebhookJob(webhook_id="wh_1", event="hello", url="https://example.com", p
 
 
 class Bookings(TestCase):
-    def test_a_booking_tells_the_webhook(self):
+    def test_a_booking_enqueues_its_webhook(self):
         with capture() as captured, self.captureOnCommitCallbacks(execute=True):
             self.client.post("/bookings", {"user_id": "u1", "amount": "1.00"}, content_type="application/json")
         captured.assert_enqueued(WebhookJob, event="booking.created", count=1)
@@ -30,7 +30,7 @@ class Transactions(TransactionTestCase):
             with transaction.atomic():
                 enqueue_webhook(HOOK)
                 with self.assertRaises(InvalidJob):
-                    enqueue_webhook({"webhookId": "w"})  # mistakes are told at the call all the same
+                    enqueue_webhook({"webhookId": "w"})  # a wrong job is an error of the call
                 assert len(captured) == 0
             assert len(captured) == 1
             with self.assertRaises(ZeroDivisionError), transaction.atomic():
@@ -38,7 +38,7 @@ class Transactions(TransactionTestCase):
                 _ = 1 / 0
             assert len(captured) == 1
 
-    def test_a_rolled_back_savepoint_takes_its_jobs_with_it(self):
+    def test_a_rolled_back_savepoint_drops_its_jobs(self):
         with capture() as captured, transaction.atomic():
             enqueue_webhook(HOOK, job_id="outer")
             try:
@@ -81,7 +81,7 @@ class CommittedOutbox(TransactionTestCase):
 
 
 class Settings(TestCase):
-    def test_faults_are_told_by_the_system_check(self):
+    def test_the_system_check_reports_faults(self):
         with override_settings(RQJOBS={"WEBHOOK_TIMEOUT": "soon", "REDIS_ULR": "x"}, DEBUG=False):
             found = {message.id: message.msg for message in checks.run_checks()}
             messages = [message.msg for message in checks.run_checks() if message.id == "rqjobs.E001"]

@@ -1,4 +1,4 @@
-"""A booking is stored; what follows from it happens after the commit, in the background."""
+"""Stores a booking; its webhook and its receipt are enqueued after the commit."""
 
 import json
 
@@ -13,7 +13,7 @@ from rqjobs import WebhookJob, enqueue_webhook
 
 
 class NoSeats(Exception):
-    """The booking cannot be."""
+    """The booking has more seats than there are."""
 
 
 @csrf_exempt  # an API for machines
@@ -22,7 +22,7 @@ def book(request: HttpRequest) -> JsonResponse:
     try:
         with transaction.atomic():
             booking = Booking.objects.create(user_id=wanted["user_id"], amount=wanted["amount"])
-            # Inside atomic: both wait for the commit, and a rollback takes them with it.
+            # Inside atomic: both wait for the commit, and a rollback drops them.
             hook = enqueue_webhook(
                 WebhookJob(
                     webhook_id="wh_1",

@@ -1,4 +1,4 @@
-"""A Django project as startproject makes it, and what rqjobs needs: one app, one dict."""
+"""The settings of a new Django project, with one app and one dict for rqjobs."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 USE_TZ = True
 
-# Whatever the environment says (REDIS_URL, WEBHOOK_SIGNING_SECRET ...) holds; what is here wins over it.
+# Other settings come from the environment (REDIS_URL, WEBHOOK_SIGNING_SECRET ...); these override it.
 RQJOBS = {
     "RQJOBS_WEBHOOKS_ATTEMPTS": 5,
 }
