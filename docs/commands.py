@@ -16,15 +16,15 @@ Every command of `rqjobs` with its arguments and options, as `--help` shows them
 `flask --app app rqjobs ...`, in a Django project `python manage.py rqjobs ...`. Settings come from the environment and
 from `.env` in the working folder ([Settings](settings.md)).
 
-Exit codes: 0 done, 1 the answer is no (an unhealthy queue, a fault that `doctor` found), 2 the command could not run
-(wrong arguments, Redis away), 130 ended by Ctrl-C. With `--json` a command prints one JSON document on stdout.
+Exit codes: 0 done, 1 a check has failed (an unhealthy queue, a fault that `doctor` found), 2 the command could not run
+(wrong arguments, Redis unavailable), 130 ended by Ctrl-C. With `--json` a command prints one JSON document on stdout.
 
-This page is written by `make reference`. A test fails when it differs from the commands.
+`make reference` writes this page. A test fails when it differs from the commands.
 """
 
 
 def render() -> str:
-    """The page: a list of all commands, then one section for each, in the order of ``rqjobs --help``."""
+    """Returns the page: a list of all commands, then one section for each, in the order of ``rqjobs --help``."""
     top = click.Context(cli, info_name="rqjobs", terminal_width=100, help_option_names=["-h", "--help"])
     commands = list(_commands(cli, top))
     links = [f"- [`{ctx.command_path}`](#{ctx.command_path.replace(' ', '-')}): {_purpose(ctx)}" for ctx in commands]
@@ -32,7 +32,7 @@ def render() -> str:
 
 
 def _commands(command: click.Command, context: click.Context) -> Iterator[click.Context]:
-    """The contexts of all commands that can be run, those of groups included."""
+    """Yields the contexts of all commands that can be run, those of groups included."""
     if not isinstance(command, click.Group):
         yield context
         return
