@@ -7,6 +7,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from rqjobs.broker import keys
 from rqjobs.broker.reencryption import reencrypt
 from rqjobs.broker.rq_schema import SERIALIZER, decode_data, encode_data
 from rqjobs.cli import cli
-from rqjobs.config.encryption import PREFIX, UnreadableSecret, is_encrypted, keyring
+from rqjobs.config.encryption import PREFIX, UnreadableSecret, is_encrypted, key_names, keyring
 from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine
 from rqjobs.database.outbox import outbox
@@ -334,6 +335,21 @@ def test_the_doctor_finds_a_worker_and_endpoints_without_the_key(
     assert "'shop'" in of_endpoint
     configure(RQJOBS_SECRET_KEY_OLD=OLD)
     assert len(findings(redis)) == 1  # the worker has the old one only
+    worker.register_death()
+
+
+def test_a_worker_that_started_before_the_key_was_made_is_no_fault(
+    redis: redis_py.Redis, configure: Configure, tmp_path: Path
+) -> None:
+    """As in the README: the worker starts in an empty folder, and doctor makes the key."""
+    configure(RQJOBS_DATA=str(tmp_path / "data"))
+    init_database(get_engine())
+    worker = StockWorker(["webhooks"], connection=redis, serializer=SERIALIZER)
+    worker.register_birth()
+    assert key_names() == []
+    add_endpoint(get_engine(), "shop", "https://example.com/hook")  # its secret is encrypted, by a new key
+    assert key_names()
+    assert [finding for finding in findings(redis) if "cannot decrypt" in finding] == []
     worker.register_death()
 
 
