@@ -27,7 +27,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from bench.systems import show
-from rqjobs import EmailJob, QRAnalyticsJob, WebhookJob, enqueue, enqueue_many, schedules
+from rqjobs import EmailJob, QRAnalyticsJob, WebhookJob, enqueue, enqueue_batch, enqueue_many, schedules
 from rqjobs.broker import keys
 from rqjobs.broker.connection import get_connection
 from rqjobs.broker.embedded import stop_server
@@ -102,6 +102,7 @@ class Jobs:
                 if part.count == 3
             ]
         )
+        self.batch = enqueue_batch([webhook(1)]).id
         self.bulk_requeue = bulk_requeue.start(self.group, "bench", "dry-run").id
 
     @staticmethod
@@ -133,6 +134,7 @@ def pages(app: Flask, jobs: Jobs) -> Iterator[tuple[str, str]]:
     """Every page by its rule, and an address of it, from the URL map."""
     values = {
         "name": "webhooks", "job_id": next(jobs.dead), "group_id": jobs.group, "bulk_id": jobs.bulk_requeue, "page": 9,
+        "batch_id": jobs.batch,
         "queue_name": "webhooks", "instance_number": 0, "registry_name": "failed", "per_page": 50, "order": "asc",
         "filename": "",
     }  # fmt: skip
@@ -170,6 +172,7 @@ def words(command: str, jobs: Jobs) -> list[str]:
         "jobs delete": lambda: [jobs.waiting()],
         "schedules add": lambda: ["weekly", *typed["enqueue"](), "--cron", "0 7 * * 1"],
         **{f"schedules {each}": _nightly for each in ("show", "pause", "resume", "run-now", "remove")},
+        **{f"batches {each}": lambda: [enqueue_batch([webhook(1)]).id] for each in ("show", "cancel", "requeue-dead")},
         "failed list": lambda: ["--reason", "nothing"],
         "failed show": lambda: [next(jobs.dead)],
         "failed requeue": lambda: [next(jobs.dead)],

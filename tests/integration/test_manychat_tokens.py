@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rqjobs import enqueue, policies
+from rqjobs import enqueue, enqueue_batch, policies
 from rqjobs.config.settings import use_settings
 from rqjobs.testing.sandbox.manychat import Fault
 from rqjobs.web import create_app
@@ -74,6 +74,9 @@ def pages(ids, monkeypatch):
     known = {
         "job_id": ids,
         "group_id": [group],
+        "batch_id": [
+            enqueue_batch([job("contact", "update", {"email": "ada@example.com", "add_tags": ["vip"]})], delay="1h").id
+        ],
         "bulk_id": [repair.location.rpartition("/")[2]],
         "name": ["manychat-sync"],
         "queue_name": policies.lanes("manychat-sync"),

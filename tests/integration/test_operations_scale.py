@@ -78,7 +78,12 @@ def test_nothing_reads_more_beside_many_jobs(client: FlaskClient, redis: redis_p
 
 def test_the_benchmark_forgets_no_page_and_no_command(client: FlaskClient) -> None:
     ids = SimpleNamespace(
-        dead=itertools.repeat("id"), group="id", bulk_requeue="id", waiting=lambda: "id", delayed=lambda: "id"
+        dead=itertools.repeat("id"),
+        batch="id",
+        group="id",
+        bulk_requeue="id",
+        waiting=lambda: "id",
+        delayed=lambda: "id",
     )
     adapter = client.application.url_map.bind("localhost")
     asked = {adapter.match(path.partition("?")[0], query_args="")[0] for _, path in pages(client.application, ids)}

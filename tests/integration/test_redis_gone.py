@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 import rqjobs
 from rqjobs import QRAnalyticsJob, WebhookJob, aio, enqueueing, webhooks
+from rqjobs.batches import create, records
 from rqjobs.broker import attempts, client, holds, job_actions, results, rq_schema
 from rqjobs.broker.connection import close_connection, get_connection
 from rqjobs.broker.embedded import ensure_server, stop_server
@@ -57,6 +58,13 @@ CALLS = {
     aio.aenqueue_email: _await(aio.aenqueue_email, MAIL),
     aio.aenqueue_qr_analytics: _await(aio.aenqueue_qr_analytics, SCAN),
     aio.aenqueue_data_export: _await(aio.aenqueue_data_export, EXPORT),
+    aio.aenqueue_batch: _await(aio.aenqueue_batch, [SCAN, SCAN]),
+    aio.aenqueue_chain: _await(aio.aenqueue_chain, [SCAN, SCAN]),
+    aio.await_batch: _await(aio.await_batch, "a"),
+    create.enqueue_batch: lambda **o: create.enqueue_batch([SCAN, SCAN], **o),
+    create.enqueue_chain: lambda **o: create.enqueue_chain([SCAN, SCAN], **o),
+    records.get_batch: lambda **o: records.get_batch("a", **o),
+    records.list_batches: records.list_batches,
     aio.await_result: _await(aio.await_result, "a"),
     aio.aqueue_health: _await(aio.aqueue_health),
     results.wait_for_result: lambda **o: results.wait_for_result("a", BRIEFLY, **o),
@@ -103,7 +111,7 @@ WITH_A_CONNECTION = {
 """Those that need one."""
 
 MODULES = (aio, alerts, dead_groups, dead_letters, enqueueing, prometheus, failure_groups, workers, queue_health,
-           attempts, metrics, relay, job_actions, bulk_requeue, results, webhooks)  # fmt: skip
+           attempts, create, metrics, records, relay, job_actions, bulk_requeue, results, webhooks)  # fmt: skip
 NOT_CALLED = {alerts.check, metrics.record, metrics.write, bulk_requeue.run}
 """What only workers and pages call."""
 

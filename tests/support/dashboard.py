@@ -91,6 +91,7 @@ def pages(ids: dict[str, str], dead: str) -> list[str]:
         *(f"/queues/webhooks?state={state}" for state in ("waiting", "running", "delayed", "dead", "done")),
         f"/dead/?find={quote(CORPUS[0])}", f"/dead/repairs/{ids['repair']}", f"/dead/repairs/{ids['repair']}/live",
         "/webhooks/", f"/webhooks/?to={quote(CORPUS[1])}", "/webhooks/deliveries/j1",
+        "/batches/", f"/batches/{ids['batch']}", f"/batches/{ids['batch']}/live",
         "/exports/", f"/exports/?user={quote(CORPUS[0])}", "/analytics/", f"/analytics/?code={quote(CORPUS[0])}",
         "/rq/",
         "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),

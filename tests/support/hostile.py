@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from sqlalchemy import insert
 
-from rqjobs import WebhookJob, enqueue
+from rqjobs import WebhookJob, enqueue, enqueue_batch
 from rqjobs.broker import keys
 from rqjobs.broker.attempts import retried_fields
 from rqjobs.broker.rq_schema import ENTRY, job_key, key, results_key
@@ -103,7 +103,10 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     bulk_requeue = start("abc", WHOLE, "dry-run", connection=connection)
     connection.hset(keys.bulk_requeue(bulk_requeue.id), mapping={"message": WHOLE, "canary_id": WHOLE})
     connection.zadd(keys.PARKED, {f"https://{WHOLE}": time.time() + 3600})
+    batch = enqueue_batch([WebhookJob(webhook_id="w", event="a.b", url=url, payload={})], name="n", tags={"a": "b"})
+    connection.hset(keys.batch(batch.id), mapping={"name": WHOLE, "tags": json.dumps({WHOLE: WHOLE})})
     return {
+        "batch": batch.id,
         "repair": bulk_requeue.id,
         "dead": ours.id,
         "waiting": waiting.id,
