@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import text
 
 import rqjobs
-from rqjobs import JobFailed, wait_for_result
+from rqjobs import JobFailed, enqueue_batch, enqueue_chain, wait_for_result
 from rqjobs.config.settings import use_settings
 from rqjobs.database import get_engine, open_engine
 from rqjobs.dead_letters import groups
@@ -250,6 +250,26 @@ def test_retries_go_on_under_the_other_version(both):
     second.worker("versions")
     assert second.ran(results(ids)["stubborn"])
     assert [line["attempt"] for line in notes()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_what_the_version_before_does_not_know_is_completed_by_this_one(old, new):
+    def note(name: str) -> Any:
+        return versions.note.job({"name": name})
+
+    batch = enqueue_batch([note("one"), note("two")], then=note("then"))
+    chain = enqueue_chain([note("first"), note("second"), note("third")])
+    grouped = versions.note.enqueue({"name": "grouped"}, group="customer-7")
+    worker = old.worker("versions")
+    eventually(lambda: len(notes()) == 3)
+    worker.terminate()
+    assert worker.wait(100) == 0
+    assert sorted(line["name"] for line in notes()) == ["first", "one", "two"]  # members run, and no more
+    new.worker("versions")
+    assert new.ran(wait_for_result(grouped, "200s"))
+    eventually(lambda: len(notes()) == 7, timeout=300)
+    assert sorted(line["name"] for line in notes()[3:]) == ["grouped", "second", "then", "third"]
+    eventually(lambda: (batch.progress().done, chain.progress().done) == (2, 3), timeout=300)
 
 
 @pytest.mark.slow
