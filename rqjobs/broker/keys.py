@@ -39,6 +39,11 @@ def dead_fingerprints(lane: str) -> str:
     return f"{PREFIX}:dead:groups:{lane}"
 
 
+def old_dead_fingerprints(lane: str) -> str:
+    """The key of the version before for :func:`dead_fingerprints`, with fingerprints of another form; it is deleted."""
+    return f"{PREFIX}:dead:causes:{lane}"
+
+
 def dead_reasons(lane: str) -> str:
     """A sorted set: the dead letters of ``lane`` by their last error, as a number (rqjobs.dead_letters.index)."""
     return f"{PREFIX}:dead:reasons:{lane}"

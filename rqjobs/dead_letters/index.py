@@ -152,6 +152,7 @@ def sync(lanes: list[str], connection: redis.Redis, *, upkeep: bool = False, mos
 
 def _sync_lane(lane: str, connection: redis.Redis, most: int | None) -> None:
     names = (keys.dead_fingerprints(lane), keys.dead_reasons(lane))
+    connection.unlink(keys.old_dead_fingerprints(lane))
     with connection.pipeline() as pipeline:
         for name in (*names, key("failed", lane)):
             pipeline.zrange(name, 0, -1)

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from rqjobs import enqueue
 from rqjobs.broker.rq_schema import key
 from rqjobs.cli import cli
+from rqjobs.dead_letters import bulk_requeue
 from rqjobs.dead_letters import groups as failure_groups
 from rqjobs.dead_letters import index as dead_index
 from tests.support.dashboard import webhook
@@ -73,6 +74,16 @@ def test_newest_and_oldest_are_those_of_the_group(redis: redis_py.Redis) -> None
     (group,) = failure_groups.look().groups
     assert [example.job_id for example in group.examples] == [ids[1], ids[0], ids[3], ids[2]]
     assert (group.newest, group.oldest) == (group.examples[0].failed_at, group.examples[-1].failed_at)
+
+
+def test_an_index_of_an_earlier_version_is_built_anew(redis: redis_py.Redis) -> None:
+    """It told causes apart otherwise, so a group of today would not be found in it."""
+    ids = plant(redis, 3, "ValueError: image-1.png", "acme.example", 5)
+    redis.zadd("rqjobs:dead:causes:webhooks", dict.fromkeys(ids, 12345))
+    (group,) = failure_groups.look().groups
+    assert not redis.exists("rqjobs:dead:causes:webhooks")
+    ended = bulk_requeue.run(bulk_requeue.start(group.fingerprint.id, "t", "purge", connection=redis), redis)
+    assert ended.message == "3 jobs were deleted"
 
 
 def test_more_groups_than_are_described_are_counted(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

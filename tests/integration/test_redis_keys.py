@@ -87,7 +87,7 @@ def test_every_key_of_keys_py_is_on_the_page() -> None:
     named = {re.sub(r"\{\w+\}", "<x>", name) for name in re.findall(r'f"\{PREFIX\}(:[^"]+)"', text)}
     assert len(named) > 20
     listed = {re.sub(r"<\w+>", "<x>", pattern.removeprefix("rqjobs")) for pattern in shown}
-    assert named <= listed
+    assert named - listed == {":dead:causes:<x>"}  # of earlier versions, deleted where it is found
 
 
 def run_all_features(receiver: Receiver, workers: Workers, redis: redis_py.Redis, folder: Path) -> None:
