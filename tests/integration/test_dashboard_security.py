@@ -112,7 +112,7 @@ def test_pages_hold_no_inline_script_or_style_and_nothing_from_elsewhere(
 ) -> None:
     known = set(re.findall(r"[a-z0-9]+", "html head meta title link script body header div a img nav form input button "
         "main p section h1 h2 h3 span b small table thead tbody tr th td code svg path rect figure figcaption i strong "
-        "time dl dt dd ol li details summary pre label textarea select option datalist progress br"))  # fmt: skip
+        "time dl dt dd ol ul li details summary pre label textarea select option datalist progress br"))  # fmt: skip
     for path in pages(plant(redis), client.get("/dead/").text):
         elements = Elements(client.get(path).text).found
         assert elements, path

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from rqjobs import enqueue, enqueue_batch, policies
+from rqjobs.batches import list_batches
 from rqjobs.config.settings import use_settings
 from rqjobs.testing.sandbox.manychat import Fault
 from rqjobs.web import create_app
@@ -118,9 +119,12 @@ def csrf(html):
 
 
 def outputs(ids, workers):
-    """What the command line says of the jobs, in both forms."""
+    """What the command line prints of the jobs, of their batch and of schedules, in both forms."""
+    (batch,) = list_batches()
     commands = [["doctor"], ["health"], ["failed", "list"], ["failed", "groups"], ["failed", "show", "refused"]]
     commands += [["jobs", "show", one] for one in ids]
+    commands += [["batches", "list"], ["batches", "show", batch.id], ["batches", "requeue-dead", batch.id]]
+    commands += [["schedules", "list"]]
     for command in commands:
         for form in ([], ["--json"]):
             done = workers.run(*command, *form)

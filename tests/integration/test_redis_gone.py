@@ -174,6 +174,7 @@ def test_every_call_raises_it(folder):
     init_database(get_engine())
     webhooks.add_endpoint("shop", "https://example.com/hook")
     job = rqjobs.enqueue(SCAN)
+    batch = rqjobs.enqueue_batch([SCAN])
     with get_engine().begin() as transaction:
         rqjobs.enqueue(SCAN, outbox=transaction)
     own = redis_py.Redis(unix_socket_path=str(folder / "redis.sock"), retry=Retry(NoBackoff(), 0))
@@ -181,6 +182,8 @@ def test_every_call_raises_it(folder):
     stop_server(folder)
     calls = calls_with(own) | {"job.refresh": job.refresh, "read_history": lambda: attempts.read_history(job),
                                "wait_for_result of a job": lambda: rqjobs.wait_for_result(job)}  # fmt: skip
+    calls |= {method.__qualname__: method for method in
+              (batch.read, batch.wait, batch.cancel, batch.requeue_dead, batch.dead_ids)}  # fmt: skip
     assert faults_of(calls) == {}
     own.close()
 

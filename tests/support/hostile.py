@@ -104,7 +104,10 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     connection.hset(keys.bulk_requeue(bulk_requeue.id), mapping={"message": WHOLE, "canary_id": WHOLE})
     connection.zadd(keys.PARKED, {f"https://{WHOLE}": time.time() + 3600})
     batch = enqueue_batch([WebhookJob(webhook_id="w", event="a.b", url=url, payload={})], name="n", tags={"a": "b"})
-    connection.hset(keys.batch(batch.id), mapping={"name": WHOLE, "tags": json.dumps({WHOLE: WHOLE})})
+    followers = json.dumps([[WHOLE]])
+    fields = {"name": WHOLE, "tags": json.dumps({WHOLE: WHOLE}), "then": followers, "on_dead": followers}
+    connection.hset(keys.batch(batch.id), mapping=fields)
+    connection.sadd(f"{keys.batch(batch.id)}:dead", WHOLE)
     return {
         "batch": batch.id,
         "repair": bulk_requeue.id,
