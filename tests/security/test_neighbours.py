@@ -38,17 +38,17 @@ def names(configure: Callable[..., None]) -> Iterator[Nameserver]:
         yield running
 
 
-def good_jobs(receiver: Receiver, run: str) -> list[WebhookJob]:
-    """One delivery after the other to each of the tenants' endpoints, whose names no worker has looked up yet."""
-    for tenant in range(TENANTS):
-        add_endpoint(f"good-{run}-{tenant}", receiver.url(f"/{tenant}", host=f"hook.{run}{tenant}.test"))
+def good_jobs(receiver: Receiver) -> list[WebhookJob]:
+    """Ten deliveries to each of the tenants' endpoints, in turn, each at a name of its own."""
+    urls = [receiver.url(f"/{tenant}", host=f"hook.tenant{tenant}.test") for tenant in range(TENANTS)]
+    for tenant, url in enumerate(urls):
+        add_endpoint(f"good-{tenant}", url)
     return [
         WebhookJob(
-            webhook_id=f"wh_{n}", event="qr.scanned", payload={"n": n}, endpoint=f"good-{run}-{n % TENANTS}",
-            url=receiver.url(f"/{n % TENANTS}", host=f"hook.{run}{n % TENANTS}.test"),
+            webhook_id=f"wh_{n}", event="qr.scanned", url=urls[n % TENANTS], payload={}, endpoint=f"good-{n % TENANTS}"
         )
         for n in range(GOOD)
-    ]  # fmt: skip
+    ]
 
 
 def hostile_jobs(servers: HostileServers) -> list[WebhookJob]:
@@ -106,10 +106,10 @@ def test_hostile_deliveries_do_not_delay_good_ones(
         for _ in range(2):
             workers.start("webhooks")
         eventually(lambda: workers.logs().count("worker started") == 2)
-        deliver(receiver, good_jobs(receiver, "warm"), [])
-        alone, _ = deliver(receiver, good_jobs(receiver, "alone"), [])
-        attacks = hostile_jobs(servers)
-        beside, done = deliver(receiver, good_jobs(receiver, "beside"), attacks)
+        good, attacks = good_jobs(receiver), hostile_jobs(servers)
+        deliver(receiver, good, [])  # every tenant has had deliveries before
+        alone, _ = deliver(receiver, good, [])
+        beside, done = deliver(receiver, good, attacks)
         tried = servers.counts()
         tried["hangs"] = len({name for name, _kind in names.asked if name.startswith("hang")})
         eventually(lambda: states(redis, done) == {b"finished": GOOD}, 600)
