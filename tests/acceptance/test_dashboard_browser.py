@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from rqjobs import WebhookJob, enqueue, enqueue_many
 from rqjobs.broker.rq_schema import job_key
-from tests.support.dashboard import pages
-from tests.support.hostile import MARK, kill, plant
+from tests.support.dashboard import pages, wrong_pages
+from tests.support.hostile import CORPUS, MARK, kill, plant
 from tests.support.processors import ProbeJob
 from tests.support.servers import free_port
 from tests.support.workers import Workers, eventually
@@ -127,22 +127,107 @@ def whole_pages(ids: dict[str, str], page: Page) -> list[str]:
     return paths
 
 
-def test_pages_run_no_text_of_jobs(page: Page, redis: redis_py.Redis) -> None:
+SHOWN = """(texts) => {
+    const fields = [...document.querySelectorAll("input, textarea")].map((each) => each.value);
+    const closed = [...document.querySelectorAll("details")].map((each) => each.textContent);
+    const seen = [document.title, document.body.innerText, ...fields, ...closed].join("\\n");
+    return texts.filter((text) => seen.includes(text)).length;
+}"""
+"""How many of the texts a page shows, in its title, its text, its fields, or what opens at a click."""
+
+SILENT = re.compile(r"/queues/webhooks\?state=(running|delayed)|/rq/0/view/jobs/webhooks/"
+                    r"(started|rate_limited|scheduled|deferred|canceled)/")  # fmt: skip
+"""Pages of registries in which nothing hostile is planted."""
+
+
+def look(page: Page, path: str) -> int:
+    """Opens the page; fails if something on it has run, or has become an element; how many of the texts it shows."""
+    page.goto(path)
+    if path.startswith("/rq/0/view/job/"):
+        page.locator("#facts > *").first.wait_for(state="attached")
+    elif path.startswith("/rq/"):
+        page.locator("#rows > *").first.wait_for(state="attached")
+        assert page.locator("#rows").inner_text(), path
+    shown = page.evaluate(SHOWN, list(CORPUS))
+    assert page.evaluate(f"window.{MARK}") is None, path
+    assert page.locator("iframe, img[src='x'], svg[onload], [ontoggle], [onerror]").count() == 0, path
+    return int(shown)
+
+
+def fields(ids: dict[str, str]) -> dict[str, dict[str, str]]:
+    """By page the places, as CSS, at which a stranger's text stands, and what they show of it."""
+    script, image, svg = CORPUS[0], CORPUS[1], CORPUS[2]
+    return {
+        "/": {".troubles p": script, "td[data-label=State]": script, "th code": image[:12], "th small": script,
+              "th.dest": script, ".flash[role=alert]": svg},
+        f"/jobs/{ids['dead']}": {"h1": script, ".card:not(.grid2 *) pre": script, ".grid2 pre": script,
+                                 "p.error-line": script, "details pre": script},
+        f"/jobs/{ids['waiting']}": {"h1": script, "dt:text-is('Group') + dd": image,
+                                    "h3:text-is('Progress') ~ p": script},
+        f"/jobs/{ids['plain']}": {"h1": script, "pre": script, "dd code": script},
+        f"/jobs/{ids['done']}": {"h3:text-is('Result') + pre": script},
+        f"/jobs/{ids['dead']}/edit": {".error-line": script, ".head p": script},
+        "/dead/": {"th.error-line": script, "section:last-of-type": script},
+        f"/dead/repairs/{ids['repair']}": {"p.error-line": script, "dd code": script, "dl ~ p": script},
+        "/queues/webhooks?state=dead": {"th a": script, "small.error-line": script, ".troubles p": script},
+        "/webhooks/": {"th.dest a": script, "th.dest small": svg, "td[data-label=Events]": script, "td.dest": script,
+                       "th[scope=row] > a": script, "small.error-line": script, "details pre": script},
+        "/webhooks/deliveries/j1": {"h1": script, "td.error-line": script, "td pre": script, ".card > pre": script},
+        "/batches/": {"th a": script},
+        f"/batches/{ids['batch']}": {"h1": script, "dt": script, "dd": script},
+        "/exports/": {"th a": script, "td[data-label=User]": script},
+        "/analytics/": {".shares th a": script, "th[scope=row]:text('validation')": script},
+        "/rq/0/view/workers": {"#rows td": script},
+        f"/rq/0/view/job/{ids['plain']}": {"#label": script, "#metadata": script},
+        f"/rq/0/view/job/{ids['done']}": {"#result": script},
+    }  # fmt: skip
+
+
+def test_pages_run_no_text_of_jobs(page: Page, redis: redis_py.Redis, capsys: pytest.CaptureFixture[str]) -> None:
     ids = plant(redis)
     page.on("dialog", lambda dialog: pytest.fail(f"a job opened a dialog: {dialog.message}"))
+    places, found, missing = fields(ids), {}, []
     paths = whole_pages(ids, page)
+    assert set(places) <= set(paths)
     for path in paths:
-        page.goto(path)
-        if path.startswith("/rq/0/view/job/"):
-            page.locator("#facts > *").first.wait_for(state="attached")
-        elif path.startswith("/rq/"):
-            page.locator("#rows > *").first.wait_for(state="attached")
-            assert page.locator("#rows").inner_text(), path
-        assert page.evaluate(f"window.{MARK}") is None, path
-        assert page.locator("iframe, img[src='x'], svg[onload]").count() == 0, path
+        found[path] = look(page, path)
+        missing += [
+            (path, place)
+            for place, text in places.get(path, {}).items()
+            if not any(text in each for each in page.locator(place).all_text_contents())
+        ]
+    with capsys.disabled():
+        print(
+            f"\nhostile texts: {sum(found.values())} shown on {sum(map(bool, found.values()))} pages, "
+            f"{sum(map(len, places.values()))} fields looked at, none ran"
+        )
+    assert missing == [], "a field does not show what is planted in it"
+    assert [path for path, shown in found.items() if not shown and not SILENT.search(path)] == []
+    page.goto("/webhooks/")
+    page.get_by_role("button", name="Enable").first.click()
+    expect(page.get_by_role("status")).to_contain_text(CORPUS[0])
+    assert page.evaluate(f"window.{MARK}") is None
     page.goto("/")
     page.wait_for_timeout(2300)  # the live part has been redrawn once
     assert page.evaluate(f"window.{MARK}") is None
+
+
+def test_pages_run_no_text_of_their_url(page: Page) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(f"a page opened a dialog: {dialog.message}"))
+    shown = 0
+    for path in wrong_pages():
+        page.goto(path)
+        shown += page.evaluate(SHOWN, list(CORPUS))
+        assert page.evaluate(f"window.{MARK}") is None, path
+        assert page.locator("iframe, img[src='x'], svg[onload], [ontoggle], [onerror]").count() == 0, path
+    assert shown > 5
+    page.goto("/")
+    for text in CORPUS:
+        search = page.get_by_role("searchbox").first
+        search.fill(text)
+        search.press("Enter")
+        expect(page.get_by_role("searchbox").nth(1)).to_have_value(text.strip())
+        assert page.evaluate(f"window.{MARK}") is None, text
 
 
 def test_outdated_numbers_are_marked_as_outdated(page: Page, redis: redis_py.Redis) -> None:

@@ -92,8 +92,21 @@ def pages(ids: dict[str, str], dead: str) -> list[str]:
         f"/dead/?find={quote(CORPUS[0])}", f"/dead/repairs/{ids['repair']}", f"/dead/repairs/{ids['repair']}/live",
         "/webhooks/", f"/webhooks/?to={quote(CORPUS[1])}", "/webhooks/deliveries/j1",
         "/batches/", f"/batches/{ids['batch']}", f"/batches/{ids['batch']}/live",
-        "/exports/", f"/exports/?user={quote(CORPUS[0])}", "/analytics/", f"/analytics/?code={quote(CORPUS[0])}",
+        "/exports/", f"/exports/?user={quote(CORPUS[0])}", "/analytics/", f"/analytics/?code={quote(ids['code'])}",
+        f"/analytics/?user={quote(ids['code'])}",
         "/rq/",
         "/rq/0/view/workers", *(f"/rq/0/view/job/{job_id}" for job_id in jobs),
         *(f"/rq/0/view/jobs/webhooks/{registry}/8/asc/1" for registry in registries),
+    ]  # fmt: skip
+
+
+def wrong_pages() -> list[str]:
+    """Pages with hostile words in every part of their URL: most of these say that there is no such thing."""
+    words = [quote(text, safe="") for text in CORPUS]
+    arguments = ("/dead/?queue=", "/analytics/?zone=", "/analytics/?since=", "/queues/webhooks?lane=", "/jobs/?find=",
+                 "/queues/webhooks?state=", "/webhooks/?outcome=", "/webhooks/?page=", "/login?next=")  # fmt: skip
+    parts = ("/jobs/", "/queues/", "/batches/", "/webhooks/deliveries/", "/dead/groups/", "/dead/repairs/",
+             "/rq/0/view/job/", "/")  # fmt: skip
+    return [prefix + words[index % len(words)] for index, prefix in enumerate((*arguments, *parts))] + [
+        f"/jobs/{words[1]}/edit", f"/rq/0/view/jobs/{words[0]}/failed/8/asc/1",
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,8 @@ from typing import Any
 import redis
 from sqlalchemy import insert
 
-from rqjobs import WebhookJob, enqueue, enqueue_batch
+from rqjobs import QRAnalyticsJob, WebhookJob, enqueue, enqueue_batch
+from rqjobs.attempt import Attempt
 from rqjobs.broker import keys
 from rqjobs.broker.attempts import retried_fields
 from rqjobs.broker.rq_schema import ENTRY, job_key, key, results_key
@@ -18,6 +20,7 @@ from rqjobs.database import get_engine
 from rqjobs.database.webhook_deliveries import Delivery, write
 from rqjobs.database.webhook_tables import endpoints
 from rqjobs.dead_letters.bulk_requeue import start
+from rqjobs.processors.analytics import record
 from rqjobs.processors.export.records import Export, save
 
 MARK = "__executed__"
@@ -37,6 +40,8 @@ CORPUS = (
     f"\u2028</title><script>window.{MARK}=12</script>",
 )
 WHOLE = " ".join(CORPUS)
+CODE = CORPUS[0] + CORPUS[2]
+"""The id of a QR code, which has to be printable."""
 
 
 def kill(job_id: str, lane: str, error: str, connection: redis.Redis, *, attempts: int = 3, ago: float = 5.0) -> None:
@@ -70,6 +75,10 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     connection.hset(job_key(ours.id), mapping={"description": WHOLE, "meta": json.dumps({WHOLE: WHOLE})})
     waiting = enqueue(WebhookJob(webhook_id="w", event="a.b", url=url, payload={}))
     connection.hset(job_key(waiting.id), "description", WHOLE)
+    connection.hset(
+        job_key(waiting.id),
+        mapping={"meta": json.dumps({"progress": {"percent": 5, WHOLE: WHOLE}}), "group": CORPUS[1]},
+    )
     # As others write them straight into Redis: whatever RQ does not check.
     plain: dict[str, Any] = {
         "created_at": "2026-01-01T00:00:00.000000Z",
@@ -85,7 +94,8 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     done = {**plain, "status": "finished", "data": json.dumps([ENTRY, None, ["webhooks", {}], {}])}
     connection.hset(job_key("done-hostile"), mapping=done)
     connection.zadd(key("finished", "webhooks"), {"done-hostile": time.time()})
-    connection.xadd(results_key("done-hostile"), {"type": 1, "return_value": json.dumps({WHOLE: WHOLE})})
+    result = base64.b64encode(json.dumps({WHOLE: WHOLE}).encode())
+    connection.xadd(results_key("done-hostile"), {"type": 1, "return_value": result})
     queue = CORPUS[0] + CORPUS[2]
     connection.sadd(key("queues"), key("queue", queue))
     connection.rpush(key("queue", queue), waiting.id)
@@ -99,6 +109,12 @@ def plant(connection: redis.Redis) -> dict[str, str]:
         },
     )  # fmt: skip
     connection.sadd(key("workers"), worker)
+    unreadable = key("worker", CORPUS[2])
+    connection.set(unreadable, "no hash")
+    connection.sadd(key("workers"), unreadable)
+    hold = dict.fromkeys(("queue", "scope", "dependency", "reason"), WHOLE)
+    hold |= {"queue": "webhooks", "since": time.time(), "next": time.time(), "trials": 1, "out": {}}
+    connection.hset(keys.HOLDS, "webhooks", json.dumps(hold))
     plant_rows()
     bulk_requeue = start("abc", WHOLE, "dry-run", connection=connection)
     connection.hset(keys.bulk_requeue(bulk_requeue.id), mapping={"message": WHOLE, "canary_id": WHOLE})
@@ -110,6 +126,7 @@ def plant(connection: redis.Redis) -> dict[str, str]:
     connection.sadd(f"{keys.batch(batch.id)}:dead", WHOLE)
     return {
         "batch": batch.id,
+        "code": CODE,
         "repair": bulk_requeue.id,
         "dead": ours.id,
         "waiting": waiting.id,
@@ -120,7 +137,7 @@ def plant(connection: redis.Redis) -> dict[str, str]:
 
 
 def plant_rows() -> None:
-    """Hostile rows in the database: a delivery, its endpoint, an export."""
+    """Hostile rows in the database: a delivery, its endpoint, an export, scans."""
     engine = get_engine()
     job = json.dumps({WHOLE: WHOLE, "headers": {"X-Note": CORPUS[0]}})
     row = Delivery("j1", WHOLE[:255], WHOLE[:128], 1, int(time.time() * 1000), 5.0, 500, "dead", WHOLE, WHOLE, job)
@@ -139,3 +156,7 @@ def plant_rows() -> None:
             location="x", file_name=CORPUS[1], created_at=now, expires_at=now,
         )
     )  # fmt: skip
+    data = {"user_id": CODE, "user_agent": WHOLE, "location": {"country": CORPUS[0], "city": CORPUS[1]}}
+    for number, event in enumerate(("qr.scanned", "qr.validated")):
+        scan = QRAnalyticsJob(qr_code_id=CODE, event=event, data={**data, "result": CORPUS[0]})
+        record(scan, Attempt(job_id=f"s{number}", queue=scan.queue))
