@@ -114,5 +114,8 @@ class Destinations:
         destination.tidy(now)
         if destination.prompt(now):
             return _UNLIMITED
+        if destination.used == 0 and destination.answered and destination.latency < PROMPT:
+            # It is idle, and was quick until then: its next delivery does not wait for slots of those that are silent.
+            return max(0, min(1, self.slots * 3 // 4 - unanswered))
         share = max(1, self.slots // 4) - destination.used
         return max(0, min(share, max(1, self.slots // 2) - unanswered))
