@@ -356,7 +356,8 @@ def test_a_worker_with_a_fast_clock_parks_deliveries_no_longer(
     job = WebhookJob(webhook_id="w", event="e", url=f"http://127.0.0.1:{port}/", payload={})
     enqueue_many([job] * 20, attempts=10, backoff="fixed:1s")
     workers.start("webhooks", LD_PRELOAD=str(_FAKETIME), FAKETIME="+10m", FAKETIME_DONT_FAKE_MONOTONIC="1")
-    eventually(parked_destinations)
+    # All of them: one that waits for its retry would find the destination back, and release the others.
+    eventually(lambda: sum(destination.jobs for destination in parked_destinations()) == 20)
     with socket.create_server(("127.0.0.1", port)) as listener:
         threading.Thread(target=answer, args=(listener,), daemon=True).start()
         eventually(lambda: health("webhooks").completed == 20)

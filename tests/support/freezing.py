@@ -33,7 +33,7 @@ def deadly(job: tasks.Task, attempt: Attempt) -> Any:
     if job.do == "crash":
         ctypes.string_at(0)
     if job.do == "leave-thread":
-        threading.Thread(target=time.sleep, args=(3600,)).start()
+        threading.Thread(target=time.sleep, args=(3600,), daemon=False).start()  # jobs run in daemon threads
     return tasks.do(job, attempt)
 
 
