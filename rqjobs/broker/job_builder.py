@@ -108,10 +108,9 @@ def build_entry(job: JobModel, options: JobOptions, own: JobOptions | None, now:
     at = _at(options, faults)
     debounce = _debounce(options, faults)
     delay = debounce or delay
-    kind = _kind(policy, options, bool(delay) or at is not None, faults)
+    kind = _kind(policy, options, debounce, bool(delay) or at is not None, faults)
     job_id = _job_id(job, options, now, faults)
-    kept = encrypt_job(job, job_id) if job.encrypted_field is not None else job
-    data = encode_data(policy.name, kept.dump_json())
+    data = _encode(job, job_id)
     limit = get_settings().rqjobs_max_payload
     if len(data) > limit:
         faults.append(f"the job has {len(data)} bytes; RQJOBS_MAX_PAYLOAD allows {limit}: pass a reference instead")
@@ -138,8 +137,12 @@ def _debounce(options: JobOptions, faults: list[str]) -> timedelta | None:
 def _again(entry: Entry, job: JobModel) -> Entry:
     """Returns the entry of a debounced job that is written while the job with its id runs."""
     job_id = entry.job_id + "-again"
+    return entry._replace(job_id=job_id, data=_encode(job, job_id))
+
+
+def _encode(job: JobModel, job_id: str) -> bytes:
     kept = encrypt_job(job, job_id) if job.encrypted_field is not None else job
-    return entry._replace(job_id=job_id, data=encode_data(job.queue, kept.dump_json()))
+    return encode_data(job.queue, kept.dump_json())
 
 
 def _unknown(name: str) -> str:
@@ -147,7 +150,9 @@ def _unknown(name: str) -> str:
     return f"unknown option '{name}'" + (f", did you mean '{close[0]}'?" if close else "")
 
 
-def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[str]) -> Kind:
+def _kind(
+    policy: QueuePolicy, options: JobOptions, debounce: timedelta | None, delayed: bool, faults: list[str]
+) -> Kind:
     """Returns the part of the job that many jobs share.
 
     To save memory it omits the fields that RQ restores as None, and the time of enqueueing, which is that of creation.
@@ -173,7 +178,7 @@ def _kind(policy: QueuePolicy, options: JobOptions, delayed: bool, faults: list[
     if attempts > 1:
         waits = [int(wait) if wait == int(wait) else wait for wait in backoff.waits(attempts)]
         fields |= {"retries_left": attempts - 1, "retry_intervals": json.dumps(waits)}
-    if (debounce := _duration(options, "debounce", [])) is not None:
+    if debounce is not None:
         fields["debounce"] = repr(debounce.total_seconds())
     if trace:
         fields["meta"] = encode_json({FIELD: trace})

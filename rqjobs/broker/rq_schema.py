@@ -200,6 +200,11 @@ def timestamp(micros: int | None = None) -> str:
     return f"{_second(second)}.{rest:06}Z"
 
 
+def with_zone(moment: datetime) -> datetime:
+    """Returns a time of RQ's, which are UTC, with its time zone."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def both_formats(seconds: float) -> tuple[str, str]:
     """Returns a Unix time as text in seconds, with microseconds, and in RQ's format."""
     second, rest = divmod(round(seconds * 1_000_000), 1_000_000)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rqjobs.cli.output import ago, bold, cell, json_option, print_json, print_table, say
 from rqjobs.security.masking import mask
+
+if TYPE_CHECKING:
+    from rqjobs.broker.groups import Membership
+    from rqjobs.broker.rq_schema import RegisteredJob
 
 
 @click.group()
@@ -25,7 +29,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     from rqjobs.broker.attempts import read_history
     from rqjobs.broker.connection import get_connection
     from rqjobs.broker.groups import membership
-    from rqjobs.broker.job_records import describe_progress, progress_of
+    from rqjobs.broker.job_records import progress_of
     from rqjobs.broker.rq_schema import ENDED, attempt_number, attempts_of, attempts_seen, fetch_job, key, payload_of
     from rqjobs.broker.states import State, state_of
 
@@ -72,15 +76,7 @@ def show(job_id: str, *, as_json: bool) -> None:
     say(f"{bold(cell(job.description))}  {job.id}")
     say(f"queue {cell(job.origin)}, {state}, attempts {attempts_seen(job, len(history))}, "
                f"created {ago(job.created_at)}")  # fmt: skip
-    notes = {
-        f"batch {cell(job.batch)}": job.batch,
-        f"runs {ago(datetime.fromtimestamp(due or 0, UTC))}": due,
-        cell(group.text if group else ""): group,
-        f"{job.absorbed} later calls absorbed (debounce)": job.absorbed,
-        f"progress {describe_progress(document['progress'] or {})}": document["progress"],
-    }
-    for line in [line for line, applies in notes.items() if applies]:
-        say(line)
+    _say_notes(job, due, group, document["progress"])
     if history:
         say("")
         print_table(
@@ -96,6 +92,24 @@ def show(job_id: str, *, as_json: bool) -> None:
             say(f"\n{bold(title)}\n{json.dumps(document[title], indent=2, ensure_ascii=False)}")
     if history and history[-1].traceback:
         say(f"\n{bold('traceback of the last run')}\n{history[-1].traceback.rstrip()}")
+
+
+def _say_notes(
+    job: RegisteredJob, due: float | None, group: Membership | None, progress: dict[str, Any] | None
+) -> None:
+    """Prints a line for each thing that only some jobs have."""
+    from rqjobs.broker.job_records import describe_progress
+
+    if job.batch:
+        say(f"batch {cell(job.batch)}")
+    if due:
+        say(f"runs {ago(datetime.fromtimestamp(due, UTC))}")
+    if group:
+        say(cell(group.text))
+    if job.absorbed:
+        say(f"{job.absorbed} later calls absorbed (debounce)")
+    if progress:
+        say("progress " + describe_progress(progress))
 
 
 @jobs.command("run-now")

@@ -14,7 +14,7 @@ import redis
 from rqjobs.broker import keys
 from rqjobs.broker.connection import client_of
 from rqjobs.broker.holds import Away, read_holds, try_now
-from rqjobs.broker.rq_schema import job_key, key
+from rqjobs.broker.rq_schema import job_key, key, with_zone
 from rqjobs.broker.rq_types import as_text
 from rqjobs.broker.states import State
 from rqjobs.broker.unreadable import Noted, reading
@@ -356,8 +356,7 @@ def _since(stamps: list[bytes | None] | Exception, now: float) -> timedelta | No
     if stamp is None:
         return None
     try:
-        moment = datetime.fromisoformat(stamp.decode())
+        moment = with_zone(datetime.fromisoformat(stamp.decode()))
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(timedelta(), datetime.fromtimestamp(now, UTC) - moment)

@@ -12,7 +12,7 @@ from typing import cast
 import redis
 
 from rqjobs.broker.connection import client_of
-from rqjobs.broker.rq_schema import key
+from rqjobs.broker.rq_schema import key, with_zone
 from rqjobs.policies import base_queue
 
 _DIGITS = 18  # the most digits of a counter in Redis
@@ -102,10 +102,9 @@ def slots_of(found: Iterable[WorkerState]) -> Counter[str]:
 
 def _moment(stamp: str | None) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(stamp) if stamp else None
+        return with_zone(datetime.fromisoformat(stamp)) if stamp else None
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _number(text: str | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup
 
-from rqjobs.broker.rq_schema import UNREADABLE
+from rqjobs.broker.rq_schema import UNREADABLE, with_zone
 from rqjobs.config.durations import spell
 
 _MOVED_WITHIN = 3.0  # seconds; RQ's own scheduler runs once a second
@@ -84,7 +84,7 @@ def _moment(value: datetime | float | None) -> datetime | None:
     if value is None:
         return None
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
+        return with_zone(value)
     try:
         return datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):  # a forged time outside the range of dates

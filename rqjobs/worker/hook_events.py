@@ -9,7 +9,7 @@ from typing import Any
 from rq.job import Job
 
 from rqjobs.broker.attempts import read_history, reason_of
-from rqjobs.broker.rq_schema import attempt_number, attempts_of, decode_data
+from rqjobs.broker.rq_schema import attempt_number, attempts_of, decode_data, with_zone
 from rqjobs.errors import InvalidJob, UnknownQueue
 from rqjobs.hooks import JobEvent, Kind
 from rqjobs.jobs import JobModel
@@ -55,7 +55,7 @@ def event_of_rq_job(
         result: the return value of its function.
         error: the traceback.
     """
-    running = kind == "start"
+    running, now = kind == "start", datetime.now(UTC)
     return JobEvent(
         kind=kind,
         job_id=job.id,
@@ -64,9 +64,9 @@ def event_of_rq_job(
         attempt=attempt or attempt_number(job),
         attempts=attempts_of(job),
         job=_model(job),
-        enqueued_at=_aware(job.created_at),
-        started_at=_aware(job.started_at) or (datetime.now(UTC) if running else None),
-        ended_at=None if running else _aware(job.ended_at) or datetime.now(UTC),
+        enqueued_at=with_zone(job.created_at),
+        started_at=with_zone(job.started_at) if job.started_at else now if running else None,
+        ended_at=None if running else with_zone(job.ended_at or now),
         result=result,
         error=reason_of(error) if error else None,
         traceback=error or None,
@@ -103,7 +103,3 @@ def _model(job: Job) -> JobModel | None:
 
 def _moment(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -134,7 +134,7 @@ class HookThreads:
 
     def ended(self, job: ClaimedJob) -> None:
         """Queues the event of a job whose outcome is written; none for one that has not run."""
-        kind = kind_of(job.outcome) if self._threads else None
+        kind = kind_of(job.outcome)
         if kind is not None:
             self.put(kind, job.policy.name, lambda: ended(kind, job))
 

@@ -25,7 +25,7 @@ HEAD = struct.Struct("<QI")
 ENTRY = 256
 """Bytes of an entry; longer ones are cut."""
 
-RUNNING, CHECKED, ENDED = b"+"[0], b"?"[0], b"-"[0]
+CHECKED, ENDED = b"?"[0], b"-"[0]
 
 _SIZE = 16 * 2**20  # bytes; pages that were never written take no memory
 

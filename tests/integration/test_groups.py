@@ -47,6 +47,16 @@ def ids(jobs: list[ClaimedJob]) -> list[str]:
     return [job.job_id for job in jobs]
 
 
+def turns(worker: ScriptedWorker, count: int) -> list[str]:
+    """The jobs that it claims and finishes in so many turns."""
+    seen = []
+    for _ in range(count):
+        claimed = worker.claim(10)
+        seen += ids(claimed)
+        worker.finish("done", *claimed)
+    return seen
+
+
 def waiting() -> int:
     return next(queue.waiting for queue in queue_health() if queue.name == "probe")
 
@@ -163,23 +173,13 @@ def test_delayed_jobs_have_their_place_from_when_they_are_due(redis, clock, limi
     (last,) = put("a")
     worker = ScriptedWorker(redis)
     worker.move_due()
-    seen = []
-    for _ in range(3):
-        claimed = worker.claim(10)
-        seen += ids(claimed)
-        worker.finish("done", *claimed)
-    assert seen == [early, last, late]
+    assert turns(worker, 3) == [early, last, late]
 
 
 def test_priority_comes_before_order(redis, clock, limit) -> None:
     limit(concurrency=1)
     (low,), (normal,), (high,) = put("a", priority="low"), put("a"), put("a", priority="high")
-    worker, seen = ScriptedWorker(redis), []
-    for _ in range(3):
-        claimed = worker.claim(10)
-        seen += ids(claimed)
-        worker.finish("done", *claimed)
-    assert seen == [high, normal, low]
+    assert turns(ScriptedWorker(redis), 3) == [high, normal, low]
 
 
 def test_jobs_that_rq_puts_into_the_list_join_their_groups(redis, clock, limit) -> None:

@@ -84,11 +84,10 @@ for i = first_job, #ARGV, JOB do
   local new = token == '' or redis.call('ZADD', prefix .. 'jobs:outbox', 'NX', now, token) == 1
   local batch, before = kind.batch, #refused
   for n = 1, own_fields do kind.fields[kind.common + 2 * n] = ARGV[i + 3 + n] end
+  local absorbed = new and kind.debounce and absorb(prefix, id, kind, status, now, refused)
   if new and batch and batch.cancelled then
     refused[#refused + 1] = id
-  elseif new and kind.debounce and absorb(prefix, id, kind, status, now, refused) then
-    status = nil  -- it was absorbed or refused
-  elseif new and (not status or room(key, id, status, kind)) then
+  elseif new and not absorbed and (not status or room(key, id, status, kind)) then
     if batch then batch.ids[#batch.ids + 1] = id end
     local place = kind.group and delay == '' and next_place(ours)
     if place then
